@@ -1,4 +1,9 @@
 //! Dilated causal convolution stacks for sequence modelling on candle.
 
 mod error;
+pub mod geometry;
+pub mod kernels;
+pub mod nn;
+pub mod ops;
+
 pub use error::{Error, Result};

@@ -1,0 +1,333 @@
+//! Shifted-row products through the `gemm` crate, cut into pieces of fixed size over all threads.
+
+use std::ops::Range;
+
+use rayon::prelude::*;
+
+use super::Real;
+use super::conv1d::{Conv1dShape, Segment};
+use super::matmul::{View, add_product};
+
+/// Rows of one piece of work: long enough to repay packing the weights, short enough that a single
+/// sequence still feeds several threads.
+const ROWS: usize = 512;
+
+/// Input channels of one piece of the weight gradient.
+const CHANNELS: usize = 64;
+
+/// The weight as `(tap, group, in, out)`, so that each tap of each group is a plain matrix.
+fn pack<T: Real>(shape: &Conv1dShape, weight: &[T]) -> Vec<T> {
+    let (gi, go, k) = (shape.group_in(), shape.group_out(), shape.kernel_size);
+    let mut packed = vec![T::zero(); weight.len()];
+    for (co, filter) in weight.chunks_exact((gi * k).max(1)).enumerate() {
+        let (group, out) = (co / go, co % go);
+        for (i, &w) in filter.iter().enumerate() {
+            let (ci, tap) = (i / k, i % k);
+            packed[((tap * shape.groups + group) * gi + ci) * go + out] = w;
+        }
+    }
+    packed
+}
+
+/// The inverse of [`pack`].
+fn unpack<T: Real>(shape: &Conv1dShape, packed: &[T], weight: &mut [T]) {
+    let (gi, go, k) = (shape.group_in(), shape.group_out(), shape.kernel_size);
+    for (co, filter) in weight.chunks_exact_mut((gi * k).max(1)).enumerate() {
+        let (group, out) = (co / go, co % go);
+        for (i, w) in filter.iter_mut().enumerate() {
+            let (ci, tap) = (i / k, i % k);
+            *w = packed[((tap * shape.groups + group) * gi + ci) * go + out];
+        }
+    }
+}
+
+/// A pointwise convolution sees no neighbours, so the whole batch is one long sequence.
+fn merged(shape: &Conv1dShape) -> Conv1dShape {
+    let pointwise = shape.kernel_size == 1 && shape.stride == 1 && shape.pad_left == 0;
+    if pointwise && shape.history == 0 && shape.in_len == shape.out_len {
+        let rows = shape.batch * shape.in_len;
+        Conv1dShape {
+            batch: 1,
+            in_len: rows,
+            out_len: rows,
+            ..*shape
+        }
+    } else {
+        *shape
+    }
+}
+
+/// Splits `buffer` (batch, len, channels) into pieces of [`ROWS`] rows and runs `work(sequence,
+/// rows, piece)` on each.
+fn each_piece<T: Real>(
+    buffer: &mut [T],
+    len: usize,
+    channels: usize,
+    work: impl Fn(usize, Range<usize>, &mut [T]) + Sync,
+) {
+    if buffer.is_empty() {
+        return;
+    }
+    buffer
+        .par_chunks_mut(len * channels)
+        .enumerate()
+        .for_each(|(b, sequence)| {
+            sequence
+                .par_chunks_mut(ROWS * channels)
+                .enumerate()
+                .for_each(|(piece, rows)| {
+                    let start = piece * ROWS;
+                    work(b, start..start + rows.len() / channels, rows);
+                });
+        });
+}
+
+/// See [`super::conv1d::forward`].
+pub fn forward<T: Real>(
+    shape: &Conv1dShape,
+    x: &[T],
+    history: &[T],
+    weight: &[T],
+    bias: Option<&[T]>,
+    y: &mut [T],
+) {
+    let shape = &merged(shape);
+    let packed = pack(shape, weight);
+    let (ci, co) = (shape.in_channels, shape.out_channels);
+    each_piece(y, shape.out_len, co, |b, rows, piece| {
+        match bias {
+            Some(bias) => piece
+                .chunks_exact_mut(co)
+                .for_each(|row| row.copy_from_slice(bias)),
+            None => piece.fill(T::zero()),
+        }
+        let x = &x[b * shape.in_len * ci..][..shape.in_len * ci];
+        let past = &history[b * shape.history * ci..][..shape.history * ci];
+        for tap in 0..shape.kernel_size {
+            for (source, segment) in [
+                (past, shape.history_segment(tap, &rows)),
+                (x, shape.input_segment(tap, &rows)),
+            ] {
+                if !segment.out.is_empty() {
+                    let out = &mut piece[(segment.out.start - rows.start) * co..];
+                    tap_forward(shape, tap, source, &segment, &packed, out);
+                }
+            }
+        }
+    });
+}
+
+/// `out[r] += source[first + r·stride] · W[tap]` for the rows of one segment.
+fn tap_forward<T: Real>(
+    shape: &Conv1dShape,
+    tap: usize,
+    source: &[T],
+    segment: &Segment,
+    packed: &[T],
+    out: &mut [T],
+) {
+    let (gi, go) = (shape.group_in(), shape.group_out());
+    let (ci, co) = (shape.in_channels, shape.out_channels);
+    let source = &source[segment.first * ci..];
+    let weight = &packed[tap * gi * co..][..gi * co];
+    if gi == 1 {
+        for (r, row) in out.chunks_mut(co).take(segment.out.len()).enumerate() {
+            let x = &source[r * shape.stride * ci..][..ci];
+            for ((y, w), &x) in row.chunks_exact_mut(go).zip(weight.chunks_exact(go)).zip(x) {
+                y.iter_mut().zip(w).for_each(|(y, &w)| *y += x * w);
+            }
+        }
+        return;
+    }
+    for group in 0..shape.groups {
+        add_product(
+            (segment.out.len(), go, gi),
+            &mut out[group * go..],
+            co,
+            View {
+                data: &source[group * gi..],
+                row_stride: shape.stride * ci,
+                col_stride: 1,
+            },
+            View {
+                data: &weight[group * gi * go..],
+                row_stride: go,
+                col_stride: 1,
+            },
+        );
+    }
+}
+
+/// See [`super::conv1d::grad_input`].
+pub fn grad_input<T: Real>(shape: &Conv1dShape, dy: &[T], weight: &[T], dx: &mut [T]) {
+    let shape = &merged(shape);
+    let packed = pack(shape, weight);
+    let (ci, co) = (shape.in_channels, shape.out_channels);
+    each_piece(dx, shape.in_len, ci, |b, rows, piece| {
+        piece.fill(T::zero());
+        let dy = &dy[b * shape.out_len * co..][..shape.out_len * co];
+        // The output rows that read these input rows: the same question with the input narrowed to
+        // the piece, which starts `rows.start` rows later.
+        let narrowed = Conv1dShape {
+            in_len: rows.len(),
+            ..*shape
+        };
+        for tap in 0..shape.kernel_size {
+            let segment = narrowed.input_segment_from(tap, rows.start, shape.out_len);
+            if !segment.out.is_empty() {
+                let from = &dy[segment.out.start * co..];
+                tap_grad_input(shape, tap, from, &segment, &packed, piece);
+            }
+        }
+    });
+}
+
+impl Conv1dShape {
+    /// The output rows that read, at `tap`, the `in_len` input rows from `start` on.
+    fn input_segment_from(&self, tap: usize, start: usize, out_len: usize) -> Segment {
+        let shifted = Conv1dShape {
+            pad_left: self.pad_left + start,
+            ..*self
+        };
+        shifted.input_segment(tap, &(0..out_len))
+    }
+}
+
+/// `dx[first + r·stride] += dy[r] · W[tap]ᵀ` for the rows of one segment.
+fn tap_grad_input<T: Real>(
+    shape: &Conv1dShape,
+    tap: usize,
+    dy: &[T],
+    segment: &Segment,
+    packed: &[T],
+    dx: &mut [T],
+) {
+    let (gi, go) = (shape.group_in(), shape.group_out());
+    let (ci, co) = (shape.in_channels, shape.out_channels);
+    let dx = &mut dx[segment.first * ci..];
+    let weight = &packed[tap * gi * co..][..gi * co];
+    if gi == 1 {
+        for (r, row) in dy.chunks(co).take(segment.out.len()).enumerate() {
+            let dx = &mut dx[r * shape.stride * ci..][..ci];
+            for ((dy, w), dx) in row.chunks_exact(go).zip(weight.chunks_exact(go)).zip(dx) {
+                *dx += dy.iter().zip(w).map(|(&dy, &w)| dy * w).sum();
+            }
+        }
+        return;
+    }
+    for group in 0..shape.groups {
+        add_product(
+            (segment.out.len(), gi, go),
+            &mut dx[group * gi..],
+            shape.stride * ci,
+            View {
+                data: &dy[group * go..],
+                row_stride: co,
+                col_stride: 1,
+            },
+            View {
+                data: &weight[group * gi * go..],
+                row_stride: 1,
+                col_stride: go,
+            },
+        );
+    }
+}
+
+/// See [`super::conv1d::grad_weight`]. A piece is one tap, one group and some input channels; each
+/// sums over all rows by itself, so no partial sums meet.
+pub fn grad_weight<T: Real>(shape: &Conv1dShape, x: &[T], history: &[T], dy: &[T], dw: &mut [T]) {
+    let shape = &merged(shape);
+    let (gi, go) = (shape.group_in(), shape.group_out());
+    if dw.is_empty() {
+        return;
+    }
+    let mut packed = vec![T::zero(); dw.len()];
+    if gi == 1 {
+        packed
+            .par_chunks_mut(shape.out_channels)
+            .enumerate()
+            .for_each(|(tap, weight)| {
+                each_source(shape, tap, x, history, dy, |source, dy, rows| {
+                    depthwise_grad_weight(shape, source, dy, rows, weight);
+                });
+            });
+    } else {
+        packed
+            .par_chunks_mut(gi * go)
+            .enumerate()
+            .for_each(|(i, matrix)| {
+                let (tap, group) = (i / shape.groups, i % shape.groups);
+                matrix
+                    .par_chunks_mut(CHANNELS * go)
+                    .enumerate()
+                    .for_each(|(piece, weight)| {
+                        let first = group * gi + piece * CHANNELS;
+                        each_source(shape, tap, x, history, dy, |source, dy, rows| {
+                            add_product(
+                                (weight.len() / go, go, rows),
+                                weight,
+                                go,
+                                View {
+                                    data: &source[first..],
+                                    row_stride: 1,
+                                    col_stride: shape.stride * shape.in_channels,
+                                },
+                                View {
+                                    data: &dy[group * go..],
+                                    row_stride: shape.out_channels,
+                                    col_stride: 1,
+                                },
+                            );
+                        });
+                    });
+            });
+    }
+    unpack(shape, &packed, dw);
+}
+
+/// Calls `add(source rows, output-gradient rows, how many)` for every sequence and source of `tap`.
+fn each_source<T: Real>(
+    shape: &Conv1dShape,
+    tap: usize,
+    x: &[T],
+    history: &[T],
+    dy: &[T],
+    mut add: impl FnMut(&[T], &[T], usize),
+) {
+    let (ci, co) = (shape.in_channels, shape.out_channels);
+    let all = 0..shape.out_len;
+    let (past, now) = (
+        shape.history_segment(tap, &all),
+        shape.input_segment(tap, &all),
+    );
+    for b in 0..shape.batch {
+        let dy = &dy[b * shape.out_len * co..][..shape.out_len * co];
+        for (source, len, segment) in [(history, shape.history, &past), (x, shape.in_len, &now)] {
+            if !segment.out.is_empty() {
+                let rows = &source[b * len * ci..][..len * ci];
+                add(
+                    &rows[segment.first * ci..],
+                    &dy[segment.out.start * co..],
+                    segment.out.len(),
+                );
+            }
+        }
+    }
+}
+
+fn depthwise_grad_weight<T: Real>(
+    shape: &Conv1dShape,
+    source: &[T],
+    dy: &[T],
+    rows: usize,
+    weight: &mut [T],
+) {
+    let go = shape.group_out();
+    for (r, dy) in dy.chunks_exact(shape.out_channels).take(rows).enumerate() {
+        let x = &source[r * shape.stride * shape.in_channels..][..shape.in_channels];
+        for ((w, dy), &x) in weight.chunks_exact_mut(go).zip(dy.chunks_exact(go)).zip(x) {
+            w.iter_mut().zip(dy).for_each(|(w, &dy)| *w += x * dy);
+        }
+    }
+}

@@ -1,0 +1,363 @@
+//! The temporal convolutional network of Bai, Kolter & Koltun 2018 (arXiv:1803.01271) and its options.
+
+use candle_core::Tensor;
+use candle_nn::VarBuilder;
+use serde::{Deserialize, Serialize};
+
+use super::{
+    Activation, Conv1d, Conv1dConfig, DropoutKind, Gate, MAX_CHANNELS, MAX_KERNEL, Norm, NormKind,
+    Pass, dropout_probability, in_range,
+};
+use crate::geometry::{Block, Dilations, Growth, Layer, Padding, Stack};
+use crate::ops;
+use crate::{Error, Result};
+
+/// The options of a [`TemporalConvNet`], as they stand in a configuration file.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TcnConfig {
+    /// Channels of each block's output; their number is the number of blocks.
+    pub num_channels: Vec<usize>,
+    /// Taps of each dilated convolution.
+    pub kernel_size: usize,
+    /// One dilation for each block; without it 1, 2, 4, …
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dilations: Option<Dilations>,
+    /// Probability of dropping in training.
+    #[serde(default)]
+    pub dropout: f64,
+    /// What dropout drops.
+    #[serde(default)]
+    pub dropout_kind: DropoutKind,
+    /// Whether an output sees no later input; otherwise the field is centred.
+    #[serde(default = "yes")]
+    pub causal: bool,
+    /// Normalisation.
+    #[serde(default)]
+    pub norm: NormKind,
+    /// Activation after each convolution, and after the residual sum of a block that is not pre-norm.
+    #[serde(default)]
+    pub activation: Activation,
+    /// Gate in place of the first activation: the first convolution then has twice the channels.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gate: Option<Gate>,
+    /// Normalise before the convolutions and leave the residual path free, as transformers do.
+    #[serde(default)]
+    pub pre_norm: bool,
+    /// Sum the outputs of all blocks instead of taking the last.
+    #[serde(default)]
+    pub skip_connections: bool,
+}
+
+fn yes() -> bool {
+    true
+}
+
+impl TcnConfig {
+    /// The reference network: weight norm, ReLU, dilations 1, 2, 4, …
+    pub fn new(num_channels: Vec<usize>, kernel_size: usize) -> Self {
+        Self {
+            num_channels,
+            kernel_size,
+            dilations: None,
+            dropout: 0.0,
+            dropout_kind: DropoutKind::Element,
+            causal: true,
+            norm: NormKind::Weight,
+            activation: Activation::Relu,
+            gate: None,
+            pre_norm: false,
+            skip_connections: false,
+        }
+    }
+
+    /// Checks every field and gives each block's dilation.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] or [`Error::TooLarge`], naming the field.
+    pub fn validate(&self) -> Result<Vec<usize>> {
+        if self.num_channels.is_empty() {
+            return Err(Error::invalid(
+                "num_channels",
+                "at least one block",
+                "an empty list",
+            ));
+        }
+        for (i, &channels) in self.num_channels.iter().enumerate() {
+            in_range(format!("num_channels[{i}]"), channels, MAX_CHANNELS)?;
+        }
+        in_range("kernel_size", self.kernel_size, MAX_KERNEL)?;
+        dropout_probability("dropout", self.dropout)?;
+        let blocks = self.num_channels.len();
+        let dilations = match &self.dilations {
+            Some(dilations) => dilations.expand()?,
+            None => Dilations::Growth(Growth::new(2, blocks)).expand()?,
+        };
+        if dilations.len() != blocks {
+            return Err(Error::invalid(
+                "dilations",
+                format!("{blocks}, one for each of num_channels"),
+                dilations.len(),
+            ));
+        }
+        Ok(dilations)
+    }
+
+    fn padding(&self) -> Padding {
+        if self.causal {
+            Padding::Causal
+        } else {
+            Padding::Same
+        }
+    }
+
+    /// The convolutions that see time, for receptive-field arithmetic.
+    ///
+    /// # Errors
+    /// As [`TcnConfig::validate`].
+    pub fn geometry(&self) -> Result<Stack> {
+        let padding = self.padding();
+        let blocks = self
+            .validate()?
+            .into_iter()
+            .enumerate()
+            .map(|(i, dilation)| {
+                let layer = |conv: &str| {
+                    Layer::new(
+                        format!("network.{i}.{conv}"),
+                        self.kernel_size,
+                        dilation,
+                        padding,
+                    )
+                };
+                Ok(Block::residual(vec![layer("conv1")?, layer("conv2")?]))
+            });
+        Ok(Stack::new(blocks.collect::<Result<_>>()?))
+    }
+}
+
+#[derive(Debug, Clone)]
+struct ResidualBlock {
+    conv1: Conv1d,
+    norm1: Norm,
+    conv2: Conv1d,
+    norm2: Norm,
+    downsample: Option<Conv1d>,
+    cfg: TcnConfig,
+}
+
+impl ResidualBlock {
+    fn new(
+        in_channels: usize,
+        out_channels: usize,
+        dilation: usize,
+        cfg: &TcnConfig,
+        vb: VarBuilder,
+    ) -> Result<Self> {
+        let conv_cfg = Conv1dConfig {
+            padding: cfg.padding(),
+            dilation,
+            weight_norm: cfg.norm == NormKind::Weight,
+            ..Conv1dConfig::causal()
+        };
+        let inner = out_channels * if cfg.gate.is_some() { 2 } else { 1 };
+        let normed = if cfg.pre_norm {
+            (in_channels, out_channels)
+        } else {
+            (inner, out_channels)
+        };
+        let pointwise = || {
+            Conv1d::new(
+                in_channels,
+                out_channels,
+                1,
+                Conv1dConfig::causal(),
+                vb.pp("downsample"),
+            )
+        };
+        Ok(Self {
+            conv1: Conv1d::new(
+                in_channels,
+                inner,
+                cfg.kernel_size,
+                conv_cfg,
+                vb.pp("conv1"),
+            )?,
+            norm1: Norm::new(cfg.norm, normed.0, vb.pp("norm1"))?,
+            conv2: Conv1d::new(
+                out_channels,
+                out_channels,
+                cfg.kernel_size,
+                conv_cfg,
+                vb.pp("conv2"),
+            )?,
+            norm2: Norm::new(cfg.norm, normed.1, vb.pp("norm2"))?,
+            downsample: (in_channels != out_channels).then(pointwise).transpose()?,
+            cfg: cfg.clone(),
+        })
+    }
+
+    fn freeze(&self) -> Result<Self> {
+        Ok(Self {
+            conv1: self.conv1.freeze()?,
+            conv2: self.conv2.freeze()?,
+            downsample: self.downsample.as_ref().map(Conv1d::freeze).transpose()?,
+            ..self.clone()
+        })
+    }
+
+    fn dropout(&self, xs: Tensor, pass: &mut Pass) -> Result<Tensor> {
+        pass.dropout(xs, self.cfg.dropout, self.cfg.dropout_kind)
+    }
+
+    fn gate_or_activate(&self, xs: &Tensor) -> Result<Tensor> {
+        match self.cfg.gate {
+            Some(gate) => ops::gate(xs, gate),
+            None => ops::activate(xs, self.cfg.activation),
+        }
+    }
+
+    fn forward(&self, xs: &Tensor, pass: &mut Pass) -> Result<Tensor> {
+        let hs = if self.cfg.pre_norm {
+            let hs = self.conv1.forward(&self.norm1.forward(xs, pass)?, pass)?;
+            let hs = self.dropout(self.gate_or_activate(&hs)?, pass)?;
+            let hs = self.conv2.forward(&self.norm2.forward(&hs, pass)?, pass)?;
+            self.dropout(hs, pass)?
+        } else {
+            let hs = self.norm1.forward(&self.conv1.forward(xs, pass)?, pass)?;
+            let hs = self.dropout(self.gate_or_activate(&hs)?, pass)?;
+            let hs = self.norm2.forward(&self.conv2.forward(&hs, pass)?, pass)?;
+            self.dropout(ops::activate(&hs, self.cfg.activation)?, pass)?
+        };
+        let ys = match &self.downsample {
+            None => (hs + xs)?,
+            Some(conv) => (hs + conv.forward(xs, pass)?)?,
+        };
+        if self.cfg.pre_norm {
+            Ok(ys)
+        } else {
+            ops::activate(&ys, self.cfg.activation)
+        }
+    }
+}
+
+/// A stack of residual blocks of two dilated convolutions each.
+///
+/// A block is `act(dropout(act(norm(conv2(dropout(act(norm(conv1 x))))))) + residual(x))`, or, with
+/// `pre_norm`, `dropout(conv2(norm(dropout(act(conv1(norm x)))))) + residual(x)`; a gate may take the
+/// place of the inner activation, and `residual` is a 1×1 convolution where widths differ.
+///
+/// With `skip_connections` the result is the last block's output plus the outputs of all others, each
+/// through a 1×1 convolution where its width differs from the last.
+///
+/// # Shapes
+/// Input (batch, time, num_inputs), output (batch, time, last of num_channels).
+///
+/// # Errors
+/// [`Error::Invalid`] for a configuration that does not hold together.
+///
+/// # Example
+///
+/// ```
+/// use candle_core::{DType, Device, Tensor};
+/// use candle_tcn::nn::{Params, Pass, TcnConfig, TemporalConvNet};
+/// let params = Params::new(1, DType::F32, &Device::Cpu);
+/// let net = TemporalConvNet::new(4, &TcnConfig::new(vec![8, 8, 6], 3), params.builder())?;
+/// let ys = net.forward(&Tensor::zeros((2, 10, 4), DType::F32, &Device::Cpu)?, &mut Pass::eval())?;
+/// assert_eq!(ys.dims(), [2, 10, 6]);
+/// # Ok::<(), candle_tcn::Error>(())
+/// ```
+///
+/// # References
+/// Bai, Kolter & Koltun 2018, arXiv:1803.01271, section 3; tensor names as in its reference code:
+/// `network.{i}.conv{1,2}.{weight_g, weight_v, bias}`, `network.{i}.downsample.{weight, bias}`.
+#[derive(Debug, Clone)]
+pub struct TemporalConvNet {
+    blocks: Vec<ResidualBlock>,
+    /// For every block but the last: its skip path, a 1×1 convolution where widths differ.
+    skips: Option<Vec<Option<Conv1d>>>,
+}
+
+impl TemporalConvNet {
+    /// A network with the tensors of `vb`.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] for a configuration that does not hold together; those of `vb`.
+    pub fn new(num_inputs: usize, cfg: &TcnConfig, vb: VarBuilder) -> Result<Self> {
+        let dilations = cfg.validate()?;
+        let mut in_channels = num_inputs;
+        let mut blocks = Vec::new();
+        for (i, (&channels, dilation)) in cfg.num_channels.iter().zip(dilations).enumerate() {
+            blocks.push(ResidualBlock::new(
+                in_channels,
+                channels,
+                dilation,
+                cfg,
+                vb.pp(format!("network.{i}")),
+            )?);
+            in_channels = channels;
+        }
+        let (last, others) = cfg
+            .num_channels
+            .split_last()
+            .map_or((0, &[][..]), |(last, others)| (*last, others));
+        let skip = |(i, &channels): (usize, &usize)| {
+            let vb = vb.pp(format!("downsample_skip_connection.{i}"));
+            (channels != last)
+                .then(|| Conv1d::new(channels, last, 1, Conv1dConfig::causal(), vb))
+                .transpose()
+        };
+        let skips = cfg
+            .skip_connections
+            .then(|| others.iter().enumerate().map(skip).collect::<Result<_>>());
+        Ok(Self {
+            blocks,
+            skips: skips.transpose()?,
+        })
+    }
+
+    /// The same network for inference: weight norm folded, tensors of the convolutions copied.
+    ///
+    /// # Errors
+    /// Those of candle.
+    pub fn freeze(&self) -> Result<Self> {
+        let freeze_skip = |skip: &Option<Conv1d>| skip.as_ref().map(Conv1d::freeze).transpose();
+        let freeze_all =
+            |skips: &Vec<Option<Conv1d>>| skips.iter().map(freeze_skip).collect::<Result<_>>();
+        Ok(Self {
+            blocks: self
+                .blocks
+                .iter()
+                .map(ResidualBlock::freeze)
+                .collect::<Result<_>>()?,
+            skips: self.skips.as_ref().map(freeze_all).transpose()?,
+        })
+    }
+
+    /// Applies the network.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] for an input that does not fit, or for a state where it is not causal.
+    pub fn forward(&self, xs: &Tensor, pass: &mut Pass) -> Result<Tensor> {
+        let mut xs = xs.clone();
+        let mut sum: Option<Tensor> = None;
+        for (i, block) in self.blocks.iter().enumerate() {
+            xs = block.forward(&xs, pass)?;
+            let Some(skip) = self.skips.as_ref().and_then(|skips| skips.get(i)) else {
+                continue;
+            };
+            let out = match skip {
+                None => xs.clone(),
+                Some(conv) => conv.forward(&xs, pass)?,
+            };
+            sum = Some(match sum {
+                None => out,
+                Some(sum) => (sum + out)?,
+            });
+        }
+        Ok(match sum {
+            None => xs,
+            Some(sum) => (sum + xs)?,
+        })
+    }
+}

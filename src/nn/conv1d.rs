@@ -1,0 +1,298 @@
+//! The 1-D dilated convolution layer.
+
+use candle_core::Tensor;
+use candle_nn::{Init, VarBuilder};
+
+use super::{MAX_CHANNELS, MAX_KERNEL, Pass, in_range};
+use crate::geometry::{Padding, effective_kernel};
+use crate::ops::{self, Conv1dParams, PaddingMode};
+use crate::{Error, Result};
+
+/// The options of a [`Conv1d`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Conv1dConfig {
+    /// How many steps are added on each side.
+    pub padding: Padding,
+    /// What they hold.
+    pub padding_mode: PaddingMode,
+    /// Time steps between two taps.
+    pub dilation: usize,
+    /// Time steps between two outputs.
+    pub stride: usize,
+    /// Independent channel groups; as many as input channels make it depthwise.
+    pub groups: usize,
+    /// Whether a bias is added.
+    pub bias: bool,
+    /// Whether the weight is stored as direction `weight_v` and length `weight_g`.
+    pub weight_norm: bool,
+}
+
+impl Conv1dConfig {
+    /// A causal convolution: no output sees a later input. Dilation, stride and groups 1, with bias.
+    pub fn causal() -> Self {
+        Self {
+            padding: Padding::Causal,
+            padding_mode: PaddingMode::Zeros,
+            dilation: 1,
+            stride: 1,
+            groups: 1,
+            bias: true,
+            weight_norm: false,
+        }
+    }
+}
+
+impl Default for Conv1dConfig {
+    fn default() -> Self {
+        Self::causal()
+    }
+}
+
+#[derive(Debug, Clone)]
+enum Weight {
+    Plain(Tensor),
+    Norm { v: Tensor, g: Tensor },
+}
+
+/// Dilated 1-D convolution, `ys[t] = bias + Σ_tap W[.., tap] · xs[t·stride + tap·dilation − pad_left]`.
+///
+/// # Shapes
+/// Input (batch, time, in_channels), output (batch, out_time, out_channels). On disk `weight`
+/// (out_channels, in_channels / groups, kernel_size), `bias` (out_channels); with weight norm
+/// `weight_g` (out_channels, 1, 1) and `weight_v` (as weight).
+///
+/// # Errors
+/// [`Error::Invalid`] for options that do not fit, or an input shorter than the kernel.
+///
+/// # Example
+///
+/// ```
+/// use std::collections::HashMap;
+/// use candle_core::{DType, Device, Tensor};
+/// use candle_nn::VarBuilder;
+/// use candle_tcn::nn::{Conv1d, Conv1dConfig, Pass};
+///
+/// let weight = Tensor::new(&[[[1f32, 10.]]], &Device::Cpu)?;
+/// let tensors = HashMap::from([("weight".to_string(), weight)]);
+/// let vb = VarBuilder::from_tensors(tensors, DType::F32, &Device::Cpu);
+/// let cfg = Conv1dConfig { dilation: 2, bias: false, ..Conv1dConfig::causal() };
+/// let conv = Conv1d::new(1, 1, 2, cfg, vb)?;
+/// let xs = Tensor::new(&[[[1f32], [2.], [3.]]], &Device::Cpu)?;
+/// let ys = conv.forward(&xs, &mut Pass::eval())?; // x[t − 2] + 10·x[t]
+/// assert_eq!(ys.flatten_all()?.to_vec1::<f32>()?, [10., 20., 31.]);
+/// # Ok::<(), candle_tcn::Error>(())
+/// ```
+///
+/// # References
+/// `torch.nn.Conv1d`, initialised as there: `U(±1/√fan_in)` for weight and bias.
+#[derive(Debug, Clone)]
+pub struct Conv1d {
+    weight: Weight,
+    bias: Option<Tensor>,
+    /// Of a frozen layer: (kernel_size·in_channels, out_channels), for single steps.
+    packed: Option<Tensor>,
+    kernel_size: usize,
+    params: Conv1dParams,
+    padding_mode: PaddingMode,
+}
+
+impl Conv1d {
+    /// A layer with the tensors of `vb`.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] for sizes that do not fit; those of `vb` for tensors that are missing or of
+    /// another shape.
+    pub fn new(
+        in_channels: usize,
+        out_channels: usize,
+        kernel_size: usize,
+        cfg: Conv1dConfig,
+        vb: VarBuilder,
+    ) -> Result<Self> {
+        in_range("in_channels", in_channels, MAX_CHANNELS)?;
+        in_range("out_channels", out_channels, MAX_CHANNELS)?;
+        in_range("kernel_size", kernel_size, MAX_KERNEL)?;
+        in_range("stride", cfg.stride, MAX_CHANNELS)?;
+        if cfg.groups == 0
+            || !in_channels.is_multiple_of(cfg.groups)
+            || !out_channels.is_multiple_of(cfg.groups)
+        {
+            return Err(Error::invalid(
+                "groups",
+                format!("a divisor of in_channels {in_channels} and out_channels {out_channels}"),
+                cfg.groups,
+            ));
+        }
+        let (pad_left, pad_right) = cfg.padding.split(kernel_size, cfg.dilation)?;
+        let shape = (out_channels, in_channels / cfg.groups, kernel_size);
+        let bound = 1.0 / ((shape.1 * kernel_size) as f64).sqrt();
+        let init = Init::Uniform {
+            lo: -bound,
+            up: bound,
+        };
+        let weight = if cfg.weight_norm {
+            let v = vb.get_with_hints(shape, "weight_v", init)?;
+            let g = vb.get_with_hints((out_channels, 1, 1), "weight_g", Init::Const(1.0))?;
+            Weight::Norm { v, g }
+        } else {
+            Weight::Plain(vb.get_with_hints(shape, "weight", init)?)
+        };
+        let bias = cfg
+            .bias
+            .then(|| vb.get_with_hints(out_channels, "bias", init))
+            .transpose()?;
+        Ok(Self {
+            weight,
+            bias,
+            packed: None,
+            kernel_size,
+            params: Conv1dParams {
+                dilation: cfg.dilation,
+                stride: cfg.stride,
+                groups: cfg.groups,
+                pad_left,
+                pad_right,
+            },
+            padding_mode: cfg.padding_mode,
+        })
+    }
+
+    /// A pointwise layer over an existing matrix, such as a tied embedding.
+    pub(crate) fn from_matrix(matrix: &Tensor, bias: Option<Tensor>) -> Result<Self> {
+        Ok(Self {
+            weight: Weight::Plain(matrix.unsqueeze(2)?),
+            bias,
+            packed: None,
+            kernel_size: 1,
+            params: Conv1dParams::default(),
+            padding_mode: PaddingMode::Zeros,
+        })
+    }
+
+    /// The weight that applies, weight norm included.
+    ///
+    /// # Errors
+    /// Those of candle.
+    pub fn weight(&self) -> Result<Tensor> {
+        match &self.weight {
+            Weight::Plain(weight) => Ok(weight.clone()),
+            Weight::Norm { v, g } => ops::weight_norm(v, g),
+        }
+    }
+
+    /// The same layer for inference: weight norm folded, tensors copied, single steps fast.
+    ///
+    /// # Errors
+    /// Those of candle.
+    pub fn freeze(&self) -> Result<Self> {
+        let weight = self.weight()?.detach().copy()?;
+        let packed = match self.params.groups {
+            1 => Some(weight.permute((2, 1, 0))?.flatten(0, 1)?.contiguous()?),
+            _ => None,
+        };
+        let bias = self.bias.as_ref().map(|b| b.detach().copy()).transpose()?;
+        Ok(Self {
+            weight: Weight::Plain(weight),
+            bias,
+            packed,
+            ..self.clone()
+        })
+    }
+
+    /// Applies the layer; with a state in `pass`, to the steps that follow those before.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] for an input that does not fit, or for a state where the layer is not causal
+    /// with zero padding and stride 1.
+    pub fn forward(&self, xs: &Tensor, pass: &mut Pass) -> Result<Tensor> {
+        if pass.is_streaming() && self.kernel_size > 1 {
+            return self.forward_streaming(xs, pass);
+        }
+        if self.kernel_size == 1 && xs.dim(1)? == 1 && self.packed.is_some() && !pass.is_training()
+        {
+            return self.project(xs);
+        }
+        let mut params = self.params;
+        let padded;
+        let xs = if self.padding_mode == PaddingMode::Zeros {
+            xs
+        } else {
+            padded = ops::pad1d(xs, params.pad_left, params.pad_right, self.padding_mode)?;
+            (params.pad_left, params.pad_right) = (0, 0);
+            &padded
+        };
+        ops::conv1d(xs, &self.weight()?, self.bias.as_ref(), None, params)
+    }
+
+    fn forward_streaming(&self, xs: &Tensor, pass: &mut Pass) -> Result<Tensor> {
+        let p = self.params;
+        let span = effective_kernel(self.kernel_size, p.dilation)? - 1;
+        let zeros = self.padding_mode == PaddingMode::Zeros;
+        if (p.pad_left, p.pad_right, p.stride) != (span, 0, 1) || !zeros {
+            return Err(Error::invalid(
+                "convolution with a state",
+                "causal zero padding and stride 1",
+                format!(
+                    "padding {} and {}, {:?}, stride {}",
+                    p.pad_left, p.pad_right, self.padding_mode, p.stride
+                ),
+            ));
+        }
+        if xs.dim(1)? == 1 && !pass.is_training() {
+            let taps = pass.taps(xs, self.kernel_size, p.dilation)?;
+            let taps = taps.as_ref().unwrap_or(xs);
+            return self.project(taps);
+        }
+        let history = pass.history(xs, span)?;
+        ops::conv1d(xs, &self.weight()?, self.bias.as_ref(), history.as_ref(), p)
+    }
+
+    /// One output step from the rows that its taps read, `(batch, kernel_size, in_channels)`.
+    fn project(&self, taps: &Tensor) -> Result<Tensor> {
+        let Some(packed) = &self.packed else {
+            let params = Conv1dParams {
+                groups: self.params.groups,
+                ..Default::default()
+            };
+            return ops::conv1d(taps, &self.weight()?, self.bias.as_ref(), None, params);
+        };
+        let ys = taps.flatten_from(1)?.matmul(packed)?;
+        let ys = match &self.bias {
+            None => ys,
+            Some(bias) => ys.broadcast_add(bias)?,
+        };
+        Ok(ys.unsqueeze(1)?)
+    }
+}
+
+/// A linear layer on the last axis of `(batch, time, in_channels)`: `weight` (out_channels,
+/// in_channels), `bias` (out_channels). `torch.nn.Linear` in names, shapes and initialisation.
+///
+/// # Errors
+/// As [`Conv1d::new`].
+///
+/// # Example
+///
+/// ```
+/// use candle_core::{DType, Device, Tensor};
+/// use candle_tcn::nn::{Params, Pass, linear};
+/// let params = Params::new(1, DType::F32, &Device::Cpu);
+/// let layer = linear(3, 2, params.builder())?;
+/// let ys = layer.forward(&Tensor::zeros((1, 5, 3), DType::F32, &Device::Cpu)?, &mut Pass::eval())?;
+/// assert_eq!(ys.dims(), [1, 5, 2]);
+/// # Ok::<(), candle_tcn::Error>(())
+/// ```
+pub fn linear(in_channels: usize, out_channels: usize, vb: VarBuilder) -> Result<Conv1d> {
+    in_range("in_channels", in_channels, MAX_CHANNELS)?;
+    in_range("out_channels", out_channels, MAX_CHANNELS)?;
+    let bound = 1.0 / (in_channels as f64).sqrt();
+    let init = Init::Uniform {
+        lo: -bound,
+        up: bound,
+    };
+    let weight = vb.get_with_hints((out_channels, in_channels), "weight", init)?;
+    Conv1d::from_matrix(
+        &weight,
+        Some(vb.get_with_hints(out_channels, "bias", init)?),
+    )
+}

@@ -1,0 +1,53 @@
+//! Layers on channels-last tensors `(batch, time, channels)`, built from a candle `VarBuilder` with
+//! PyTorch's names and shapes, and the value that carries them through a sequence in pieces.
+
+mod block;
+mod conv1d;
+mod norm;
+mod params;
+mod state;
+mod wavenet;
+
+pub use block::{TcnConfig, TemporalConvNet};
+pub use conv1d::{Conv1d, Conv1dConfig, linear};
+pub use norm::{Norm, NormKind};
+pub use params::Params;
+pub use state::{Pass, State};
+pub use wavenet::{WaveNetStack, WaveNetStackConfig};
+
+pub use crate::kernels::elementwise::{Activation, Gate};
+pub use crate::ops::{DropoutKind, PaddingMode};
+
+use crate::{Error, Result};
+
+/// The most channels a layer may have; with [`MAX_KERNEL`] it keeps every size within `usize`.
+pub const MAX_CHANNELS: usize = 1 << 20;
+
+/// The most taps a kernel may have.
+pub const MAX_KERNEL: usize = 1 << 12;
+
+/// `value` if it is in `1..=most`.
+pub(crate) fn in_range(field: impl Into<String>, value: usize, most: usize) -> Result<usize> {
+    if (1..=most).contains(&value) {
+        Ok(value)
+    } else {
+        Err(Error::invalid(
+            field,
+            format!("a whole number from 1 to {most}"),
+            value,
+        ))
+    }
+}
+
+/// `p` if it is a probability of dropping.
+pub(crate) fn dropout_probability(field: &str, p: f64) -> Result<f64> {
+    if (0.0..1.0).contains(&p) {
+        Ok(p)
+    } else {
+        Err(Error::invalid(
+            field,
+            "a probability of at least 0 and below 1",
+            p,
+        ))
+    }
+}

@@ -1,0 +1,152 @@
+//! Normalisation layers over the channels of `(batch, time, channels)`.
+
+use candle_core::{Tensor, Var};
+use candle_nn::{Init, VarBuilder};
+use serde::{Deserialize, Serialize};
+
+use super::Pass;
+use crate::Result;
+use crate::kernels::rows::RowNorm;
+use crate::ops;
+
+/// Which normalisation a block uses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum NormKind {
+    /// Weight norm on the convolutions' weights (Salimans & Kingma 2016, arXiv:1602.07868).
+    #[default]
+    Weight,
+    /// Layer norm over the channels of each step, eps 1e-5 (`torch.nn.LayerNorm`).
+    Layer,
+    /// Batch norm over batch and time, eps 1e-5, momentum 0.1 (`torch.nn.BatchNorm1d`).
+    Batch,
+    /// Root-mean-square norm over the channels of each step, eps 1e-6 (`torch.nn.RMSNorm`).
+    Rms,
+    /// None.
+    None,
+}
+
+/// A normalisation layer; [`NormKind::Weight`] and [`NormKind::None`] leave the input as it is.
+///
+/// # Example
+///
+/// ```
+/// use candle_core::{DType, Device, Tensor};
+/// use candle_tcn::nn::{Norm, NormKind, Params, Pass};
+/// let params = Params::new(1, DType::F64, &Device::Cpu);
+/// let norm = Norm::new(NormKind::Layer, 2, params.builder())?;
+/// let ys = norm.forward(&Tensor::new(&[[[1f64, 3.]]], &Device::Cpu)?, &mut Pass::eval())?;
+/// let ys = ys.flatten_all()?.to_vec1::<f64>()?;
+/// assert!((ys[0] + 1.).abs() < 1e-4 && (ys[1] - 1.).abs() < 1e-4);
+/// # Ok::<(), candle_tcn::Error>(())
+/// ```
+#[derive(Debug, Clone)]
+pub enum Norm {
+    /// No change.
+    Identity,
+    /// Layer or RMS norm.
+    Rows {
+        /// (channels)
+        weight: Tensor,
+        /// (channels); layer norm only
+        bias: Option<Tensor>,
+        /// Centred or not, and eps.
+        norm: RowNorm,
+    },
+    /// Batch norm.
+    Batch(BatchNorm),
+}
+
+/// Batch norm over batch and time, one mean and variance per channel.
+#[derive(Debug, Clone)]
+pub struct BatchNorm {
+    weight: Tensor,
+    bias: Tensor,
+    running_mean: Var,
+    running_var: Var,
+}
+
+const BATCH_EPS: f64 = 1e-5;
+const MOMENTUM: f64 = 0.1;
+
+impl Norm {
+    /// A layer of this kind with the tensors of `vb`: `weight`, and `bias`, `running_mean`,
+    /// `running_var` where the kind has them, each `(channels)`.
+    ///
+    /// # Errors
+    /// Those of `vb`.
+    pub fn new(kind: NormKind, channels: usize, vb: VarBuilder) -> Result<Self> {
+        let one = |name| vb.get_with_hints(channels, name, Init::Const(1.0));
+        let zero = |name| vb.get_with_hints(channels, name, Init::Const(0.0));
+        Ok(match kind {
+            NormKind::Weight | NormKind::None => Self::Identity,
+            NormKind::Layer => Self::Rows {
+                weight: one("weight")?,
+                bias: Some(zero("bias")?),
+                norm: RowNorm {
+                    center: true,
+                    eps: 1e-5,
+                },
+            },
+            NormKind::Rms => Self::Rows {
+                weight: one("weight")?,
+                bias: None,
+                norm: RowNorm {
+                    center: false,
+                    eps: 1e-6,
+                },
+            },
+            NormKind::Batch => Self::Batch(BatchNorm {
+                weight: one("weight")?,
+                bias: zero("bias")?,
+                running_mean: Var::from_tensor(&zero("running_mean")?)?,
+                running_var: Var::from_tensor(&one("running_var")?)?,
+            }),
+        })
+    }
+
+    /// Normalises `(batch, time, channels)`. In training, batch norm uses the batch's own statistics
+    /// and updates the running ones.
+    ///
+    /// # Errors
+    /// Those of candle.
+    pub fn forward(&self, xs: &Tensor, pass: &mut Pass) -> Result<Tensor> {
+        match self {
+            Self::Identity => Ok(xs.clone()),
+            Self::Rows { weight, bias, norm } => {
+                ops::normalize_rows(xs, weight, bias.as_ref(), *norm)
+            }
+            Self::Batch(norm) if pass.is_training() => norm.train(xs),
+            Self::Batch(norm) => norm.apply(
+                xs,
+                norm.running_mean.as_detached_tensor(),
+                norm.running_var.as_detached_tensor(),
+            ),
+        }
+    }
+}
+
+impl BatchNorm {
+    fn apply(&self, xs: &Tensor, mean: Tensor, var: Tensor) -> Result<Tensor> {
+        let scale = self.weight.div(&(var + BATCH_EPS)?.sqrt()?)?;
+        let shift = self.bias.sub(&(&mean * &scale)?)?;
+        Ok(xs.broadcast_mul(&scale)?.broadcast_add(&shift)?)
+    }
+
+    fn train(&self, xs: &Tensor) -> Result<Tensor> {
+        let rows = xs.flatten(0, 1)?;
+        let n = rows.dim(0)? as f64;
+        let mean = rows.mean(0)?;
+        let var = rows.broadcast_sub(&mean)?.sqr()?.mean(0)?;
+        // PyTorch keeps the unbiased variance
+        let unbiased = (var.detach() * (n / (n - 1.0).max(1.0)))?;
+        for (running, new) in [
+            (&self.running_mean, mean.detach()),
+            (&self.running_var, unbiased),
+        ] {
+            let kept = (running.as_detached_tensor() * (1.0 - MOMENTUM))?;
+            running.set(&(kept + (new * MOMENTUM)?)?)?;
+        }
+        self.apply(xs, mean, var)
+    }
+}

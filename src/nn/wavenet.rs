@@ -1,0 +1,207 @@
+//! WaveNet's stack of gated residual layers (van den Oord et al. 2016, arXiv:1609.03499).
+
+use candle_core::Tensor;
+use candle_nn::VarBuilder;
+use serde::{Deserialize, Serialize};
+
+use super::{
+    Activation, Conv1d, Conv1dConfig, DropoutKind, Gate, MAX_CHANNELS, MAX_KERNEL, Pass,
+    dropout_probability, in_range,
+};
+use crate::geometry::{Block, Dilations, Layer, Padding, Stack};
+use crate::ops;
+use crate::{Error, Result};
+
+/// The options of a [`WaveNetStack`].
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct WaveNetStackConfig {
+    /// Channels of the residual path.
+    pub residual_channels: usize,
+    /// Channels of the gated product; the dilated convolution has twice as many.
+    pub gate_channels: usize,
+    /// Channels of the skip sum and of the first output layer.
+    pub skip_channels: usize,
+    /// Taps of each dilated convolution.
+    pub kernel_size: usize,
+    /// One dilation for each layer.
+    pub dilations: Dilations,
+    /// Probability of dropping a number of a dilated convolution's input in training.
+    #[serde(default)]
+    pub dropout: f64,
+}
+
+impl WaveNetStackConfig {
+    /// Checks every field and gives each layer's dilation.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] or [`Error::TooLarge`], naming the field.
+    pub fn validate(&self) -> Result<Vec<usize>> {
+        in_range("residual_channels", self.residual_channels, MAX_CHANNELS)?;
+        in_range("gate_channels", self.gate_channels, MAX_CHANNELS / 2)?;
+        in_range("skip_channels", self.skip_channels, MAX_CHANNELS)?;
+        in_range("kernel_size", self.kernel_size, MAX_KERNEL)?;
+        dropout_probability("dropout", self.dropout)?;
+        let dilations = self.dilations.expand()?;
+        if dilations.is_empty() {
+            return Err(Error::invalid("dilations", "at least one", "an empty list"));
+        }
+        Ok(dilations)
+    }
+
+    /// The convolutions that see time, for receptive-field arithmetic.
+    ///
+    /// # Errors
+    /// As [`WaveNetStackConfig::validate`].
+    pub fn geometry(&self) -> Result<Stack> {
+        let blocks = self
+            .validate()?
+            .into_iter()
+            .enumerate()
+            .map(|(i, dilation)| {
+                let layer = Layer::new(
+                    format!("layers.{i}.conv"),
+                    self.kernel_size,
+                    dilation,
+                    Padding::Causal,
+                )?;
+                Ok(Block::residual(vec![layer]))
+            });
+        Ok(Stack::new(blocks.collect::<Result<_>>()?))
+    }
+}
+
+#[derive(Debug, Clone)]
+struct GatedLayer {
+    conv: Conv1d,
+    skip: Conv1d,
+    /// The last layer feeds the skip sum only.
+    residual: Option<Conv1d>,
+}
+
+/// Gated residual layers whose skip outputs are summed, then two 1×1 output layers.
+///
+/// Per layer `h = tanh(a)·σ(b)` with `(a, b)` the halves of a dilated convolution of `x`;
+/// `skips += skip(h)`, `x += residual(h)`. Result `output.1(relu(output.0(relu(skips))))`.
+///
+/// # Shapes
+/// Input (batch, time, residual_channels), output (batch, time, out_channels).
+///
+/// # Errors
+/// [`Error::Invalid`] for a configuration that does not hold together.
+///
+/// # Example
+///
+/// ```
+/// use candle_core::{DType, Device, Tensor};
+/// use candle_tcn::nn::{Params, Pass, WaveNetStack, WaveNetStackConfig};
+/// let cfg: WaveNetStackConfig = serde_json::from_str(
+///     r#"{"residual_channels": 4, "gate_channels": 4, "skip_channels": 6, "kernel_size": 2,
+///         "dilations": {"base": 2, "levels": 3, "stacks": 2}}"#,
+/// ).unwrap();
+/// let params = Params::new(1, DType::F32, &Device::Cpu);
+/// let net = WaveNetStack::new(5, &cfg, params.builder())?;
+/// let ys = net.forward(&Tensor::zeros((1, 9, 4), DType::F32, &Device::Cpu)?, &mut Pass::eval())?;
+/// assert_eq!(ys.dims(), [1, 9, 5]);
+/// # Ok::<(), candle_tcn::Error>(())
+/// ```
+///
+/// # References
+/// van den Oord et al. 2016, arXiv:1609.03499, section 2.3 and figure 4.
+#[derive(Debug, Clone)]
+pub struct WaveNetStack {
+    layers: Vec<GatedLayer>,
+    output: [Conv1d; 2],
+    dropout: f64,
+}
+
+impl WaveNetStack {
+    /// A stack with the tensors of `vb`: `layers.{i}.{conv, skip, residual}` and `output.{0, 1}`.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] for a configuration that does not hold together; those of `vb`.
+    pub fn new(out_channels: usize, cfg: &WaveNetStackConfig, vb: VarBuilder) -> Result<Self> {
+        let (residual, gate, skip) = (cfg.residual_channels, cfg.gate_channels, cfg.skip_channels);
+        let dilations = cfg.validate()?;
+        let pointwise =
+            |from, to, name: String| Conv1d::new(from, to, 1, Conv1dConfig::causal(), vb.pp(name));
+        let layer = |(i, &dilation): (usize, &usize)| {
+            let conv_cfg = Conv1dConfig {
+                dilation,
+                ..Conv1dConfig::causal()
+            };
+            let conv = Conv1d::new(
+                residual,
+                2 * gate,
+                cfg.kernel_size,
+                conv_cfg,
+                vb.pp(format!("layers.{i}.conv")),
+            )?;
+            let last = i + 1 == dilations.len();
+            Ok(GatedLayer {
+                conv,
+                skip: pointwise(gate, skip, format!("layers.{i}.skip"))?,
+                residual: (!last)
+                    .then(|| pointwise(gate, residual, format!("layers.{i}.residual")))
+                    .transpose()?,
+            })
+        };
+        Ok(Self {
+            layers: dilations
+                .iter()
+                .enumerate()
+                .map(layer)
+                .collect::<Result<_>>()?,
+            output: [
+                pointwise(skip, skip, "output.0".into())?,
+                pointwise(skip, out_channels, "output.1".into())?,
+            ],
+            dropout: cfg.dropout,
+        })
+    }
+
+    /// The same stack for inference, tensors copied.
+    ///
+    /// # Errors
+    /// Those of candle.
+    pub fn freeze(&self) -> Result<Self> {
+        let freeze = |layer: &GatedLayer| {
+            Ok(GatedLayer {
+                conv: layer.conv.freeze()?,
+                skip: layer.skip.freeze()?,
+                residual: layer.residual.as_ref().map(Conv1d::freeze).transpose()?,
+            })
+        };
+        Ok(Self {
+            layers: self.layers.iter().map(freeze).collect::<Result<_>>()?,
+            output: [self.output[0].freeze()?, self.output[1].freeze()?],
+            dropout: self.dropout,
+        })
+    }
+
+    /// Applies the stack.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] for an input that does not fit.
+    pub fn forward(&self, xs: &Tensor, pass: &mut Pass) -> Result<Tensor> {
+        let mut xs = xs.clone();
+        let mut skips: Option<Tensor> = None;
+        for layer in &self.layers {
+            let inputs = pass.dropout(xs.clone(), self.dropout, DropoutKind::Element)?;
+            let hs = ops::gate(&layer.conv.forward(&inputs, pass)?, Gate::TanhSigmoid)?;
+            let skip = layer.skip.forward(&hs, pass)?;
+            skips = Some(match skips {
+                None => skip,
+                Some(sum) => (sum + skip)?,
+            });
+            if let Some(residual) = &layer.residual {
+                xs = (xs + residual.forward(&hs, pass)?)?;
+            }
+        }
+        let mut ys = skips.ok_or_else(|| Error::invalid("dilations", "at least one", 0))?;
+        for layer in &self.output {
+            ys = layer.forward(&ops::activate(&ys, Activation::Relu)?, pass)?;
+        }
+        Ok(ys)
+    }
+}

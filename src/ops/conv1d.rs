@@ -1,0 +1,551 @@
+//! The 1-D dilated convolution as an operation with its own gradients.
+
+use candle_core::{
+    CpuStorage, CustomOp1, CustomOp2, CustomOp3, IndexOp, Layout, Result, Shape, Tensor,
+};
+
+use super::{Element, dispatch, output, slice};
+use crate::Error;
+use crate::kernels::conv1d::{self as kernel, Conv1dShape};
+use crate::kernels::rows;
+
+/// How the taps of a convolution lie on its input.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Conv1dParams {
+    /// Time steps between two taps.
+    pub dilation: usize,
+    /// Time steps between two outputs.
+    pub stride: usize,
+    /// Independent channel groups.
+    pub groups: usize,
+    /// Zero steps (or carried history) before the input.
+    pub pad_left: usize,
+    /// Zero steps after the input.
+    pub pad_right: usize,
+}
+
+impl Default for Conv1dParams {
+    fn default() -> Self {
+        Self {
+            dilation: 1,
+            stride: 1,
+            groups: 1,
+            pad_left: 0,
+            pad_right: 0,
+        }
+    }
+}
+
+impl Conv1dParams {
+    /// The sizes of the product, or why the tensors do not fit together.
+    fn shape(
+        &self,
+        xs: &Tensor,
+        weight: &Tensor,
+        history: Option<&Tensor>,
+    ) -> crate::Result<Conv1dShape> {
+        let (batch, in_len, in_channels) = xs.dims3()?;
+        let (out_channels, group_in, kernel_size) = weight.dims3()?;
+        for (field, value) in [
+            ("dilation", self.dilation),
+            ("stride", self.stride),
+            ("groups", self.groups),
+            ("kernel_size", kernel_size),
+        ] {
+            if value == 0 {
+                return Err(Error::invalid(field, "a whole number of at least 1", value));
+            }
+        }
+        if group_in * self.groups != in_channels || !out_channels.is_multiple_of(self.groups) {
+            return Err(Error::invalid(
+                "weight",
+                format!(
+                    "(out_channels, {in_channels} / groups {}, kernel_size), out_channels divisible by groups",
+                    self.groups
+                ),
+                format!("{:?}", weight.dims()),
+            ));
+        }
+        let history = match history {
+            None => 0,
+            Some(history) => {
+                let (b, len, c) = history.dims3()?;
+                if (b, c) != (batch, in_channels) {
+                    return Err(Error::invalid(
+                        "history",
+                        format!("({batch}, any, {in_channels})"),
+                        format!("{:?}", history.dims()),
+                    ));
+                }
+                len
+            }
+        };
+        let out_len = crate::geometry::output_length(
+            in_len,
+            kernel_size,
+            self.dilation,
+            self.stride,
+            self.pad_left,
+            self.pad_right,
+        )?;
+        Ok(Conv1dShape {
+            batch,
+            in_len,
+            out_len,
+            in_channels,
+            out_channels,
+            kernel_size,
+            dilation: self.dilation,
+            stride: self.stride,
+            groups: self.groups,
+            pad_left: self.pad_left,
+            history,
+        })
+    }
+}
+
+/// Dilated 1-D convolution (cross-correlation, as in PyTorch) with right gradients.
+///
+/// `ys[b, r] = bias + Σ_tap W[.., tap] · xs[b, r·stride + tap·dilation − pad_left]`, where steps before
+/// the first come from `history` (its last row is step −1) and are zero beyond it, and steps after the
+/// last are zero.
+///
+/// # Shapes
+/// `xs` (batch, time, in_channels); `weight` (out_channels, in_channels / groups, kernel_size); `bias`
+/// (out_channels); `history` (batch, any, in_channels). Result (batch, out_time, out_channels) with
+/// `out_time = ⌊(time + pad_left + pad_right − dilation·(kernel_size − 1) − 1) / stride⌋ + 1`.
+///
+/// # Numerics
+/// `f32` or `f64`, accumulated in the same type. The history is a constant: no gradient flows into it.
+///
+/// # Errors
+/// [`Error::Invalid`] where shapes do not fit or the padded input is shorter than the effective kernel.
+///
+/// # Example
+///
+/// ```
+/// use candle_core::{Device, Tensor};
+/// use candle_tcn::ops::{Conv1dParams, conv1d};
+///
+/// // kernel (1, 10) at dilation 2, causal: y[t] = x[t − 2] + 10·x[t]
+/// let xs = Tensor::new(&[[[1f32], [2.], [3.], [4.]]], &Device::Cpu)?;
+/// let weight = Tensor::new(&[[[1f32, 10.]]], &Device::Cpu)?;
+/// let params = Conv1dParams { dilation: 2, pad_left: 2, ..Default::default() };
+/// let ys = conv1d(&xs, &weight, None, None, params)?;
+/// assert_eq!(ys.flatten_all()?.to_vec1::<f32>()?, [10., 20., 31., 42.]);
+/// # Ok::<(), candle_tcn::Error>(())
+/// ```
+///
+/// # References
+/// `torch.nn.functional.conv1d`.
+pub fn conv1d(
+    xs: &Tensor,
+    weight: &Tensor,
+    bias: Option<&Tensor>,
+    history: Option<&Tensor>,
+    params: Conv1dParams,
+) -> crate::Result<Tensor> {
+    if !xs.device().is_cpu() {
+        return conv1d_primitives(xs, weight, bias, history, params);
+    }
+    let shape = params.shape(xs, weight, history)?;
+    if let Some(bias) = bias {
+        bias.dims1()
+            .ok()
+            .filter(|&n| n == shape.out_channels)
+            .ok_or_else(|| {
+                Error::invalid(
+                    "bias",
+                    format!("({})", shape.out_channels),
+                    format!("{:?}", bias.dims()),
+                )
+            })?;
+    }
+    let op = Forward {
+        shape,
+        history: history
+            .map(Tensor::detach)
+            .map(|h| h.contiguous())
+            .transpose()?,
+    };
+    let (xs, weight) = (xs.contiguous()?, weight.contiguous()?);
+    Ok(match bias {
+        None => xs.apply_op2(&weight, op)?,
+        Some(bias) => xs.apply_op3(&weight, &bias.contiguous()?, op)?,
+    })
+}
+
+/// The tensor a kernel reads beside its arguments: the history, as a slice.
+fn with_history<T: Element, R>(
+    history: Option<&Tensor>,
+    run: impl FnOnce(&[T]) -> Result<R>,
+) -> Result<R> {
+    match history {
+        None => run(&[]),
+        Some(tensor) => {
+            let (storage, layout) = tensor.storage_and_layout();
+            match &*storage {
+                candle_core::Storage::Cpu(storage) => run(slice::<T>(storage, layout)?),
+                _ => Err(candle_core::Error::Msg(
+                    "history: expected a tensor on the CPU".into(),
+                )),
+            }
+        }
+    }
+}
+
+struct Forward {
+    shape: Conv1dShape,
+    history: Option<Tensor>,
+}
+
+impl Forward {
+    fn run<T: Element>(
+        &self,
+        (x, lx): (&CpuStorage, &Layout),
+        (w, lw): (&CpuStorage, &Layout),
+        bias: Option<(&CpuStorage, &Layout)>,
+    ) -> Result<(CpuStorage, Shape)> {
+        let bias = bias.map(|(b, lb)| slice::<T>(b, lb)).transpose()?;
+        let (x, w) = (slice::<T>(x, lx)?, slice::<T>(w, lw)?);
+        let s = &self.shape;
+        let mut y = vec![<T as num_traits::Zero>::zero(); s.batch * s.out_len * s.out_channels];
+        with_history(self.history.as_ref(), |history| {
+            Ok(kernel::forward(s, x, history, w, bias, &mut y)?)
+        })?;
+        Ok((
+            T::to_cpu_storage_owned(y),
+            (s.batch, s.out_len, s.out_channels).into(),
+        ))
+    }
+
+    fn gradients(&self, xs: &Tensor, weight: &Tensor, dy: &Tensor) -> Result<(Tensor, Tensor)> {
+        let dy = dy.contiguous()?;
+        let dx = dy.apply_op2_no_bwd(weight, &GradInput { shape: self.shape })?;
+        let op = GradWeight {
+            shape: self.shape,
+            history: self.history.clone(),
+        };
+        Ok((dx, xs.apply_op2_no_bwd(&dy, &op)?))
+    }
+}
+
+const NAME: &str = "dilated-conv1d";
+
+impl CustomOp2 for Forward {
+    fn name(&self) -> &'static str {
+        NAME
+    }
+
+    fn cpu_fwd(
+        &self,
+        x: &CpuStorage,
+        lx: &Layout,
+        w: &CpuStorage,
+        lw: &Layout,
+    ) -> Result<(CpuStorage, Shape)> {
+        dispatch!(NAME, x, self.run((x, lx), (w, lw), None))
+    }
+
+    fn bwd(
+        &self,
+        xs: &Tensor,
+        weight: &Tensor,
+        _: &Tensor,
+        dy: &Tensor,
+    ) -> Result<(Option<Tensor>, Option<Tensor>)> {
+        let (dx, dw) = self.gradients(xs, weight, dy)?;
+        Ok((Some(dx), Some(dw)))
+    }
+}
+
+impl CustomOp3 for Forward {
+    fn name(&self) -> &'static str {
+        NAME
+    }
+
+    fn cpu_fwd(
+        &self,
+        x: &CpuStorage,
+        lx: &Layout,
+        w: &CpuStorage,
+        lw: &Layout,
+        b: &CpuStorage,
+        lb: &Layout,
+    ) -> Result<(CpuStorage, Shape)> {
+        dispatch!(NAME, x, self.run((x, lx), (w, lw), Some((b, lb))))
+    }
+
+    fn bwd(
+        &self,
+        xs: &Tensor,
+        weight: &Tensor,
+        _: &Tensor,
+        _: &Tensor,
+        dy: &Tensor,
+    ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
+        let (dx, dw) = self.gradients(xs, weight, dy)?;
+        let db = dy.contiguous()?.apply_op1_no_bwd(&SumRows)?;
+        Ok((Some(dx), Some(dw), Some(db)))
+    }
+}
+
+struct GradInput {
+    shape: Conv1dShape,
+}
+
+impl GradInput {
+    fn run<T: Element>(
+        &self,
+        dy: &CpuStorage,
+        ldy: &Layout,
+        w: &CpuStorage,
+        lw: &Layout,
+    ) -> Result<(CpuStorage, Shape)> {
+        let s = &self.shape;
+        let mut dx = vec![<T as num_traits::Zero>::zero(); s.batch * s.in_len * s.in_channels];
+        kernel::grad_input(s, slice::<T>(dy, ldy)?, slice::<T>(w, lw)?, &mut dx)?;
+        Ok((
+            T::to_cpu_storage_owned(dx),
+            (s.batch, s.in_len, s.in_channels).into(),
+        ))
+    }
+}
+
+impl CustomOp2 for GradInput {
+    fn name(&self) -> &'static str {
+        NAME
+    }
+
+    fn cpu_fwd(
+        &self,
+        dy: &CpuStorage,
+        ldy: &Layout,
+        w: &CpuStorage,
+        lw: &Layout,
+    ) -> Result<(CpuStorage, Shape)> {
+        dispatch!(NAME, dy, self.run(dy, ldy, w, lw))
+    }
+}
+
+struct GradWeight {
+    shape: Conv1dShape,
+    history: Option<Tensor>,
+}
+
+impl GradWeight {
+    fn run<T: Element>(
+        &self,
+        x: &CpuStorage,
+        lx: &Layout,
+        dy: &CpuStorage,
+        ldy: &Layout,
+    ) -> Result<(CpuStorage, Shape)> {
+        let s = &self.shape;
+        let shape = Shape::from((s.out_channels, s.group_in(), s.kernel_size));
+        let mut dw = vec![<T as num_traits::Zero>::zero(); shape.elem_count()];
+        let (x, dy) = (slice::<T>(x, lx)?, slice::<T>(dy, ldy)?);
+        with_history(self.history.as_ref(), |history| {
+            Ok(kernel::grad_weight(s, x, history, dy, &mut dw)?)
+        })?;
+        Ok((T::to_cpu_storage_owned(dw), shape))
+    }
+}
+
+impl CustomOp2 for GradWeight {
+    fn name(&self) -> &'static str {
+        NAME
+    }
+
+    fn cpu_fwd(
+        &self,
+        x: &CpuStorage,
+        lx: &Layout,
+        dy: &CpuStorage,
+        ldy: &Layout,
+    ) -> Result<(CpuStorage, Shape)> {
+        dispatch!(NAME, x, self.run(x, lx, dy, ldy))
+    }
+}
+
+struct SumRows;
+
+impl SumRows {
+    fn run<T: Element>(&self, x: &CpuStorage, l: &Layout) -> Result<(CpuStorage, Shape)> {
+        let channels = l.dims()[l.dims().len() - 1];
+        let x = slice::<T>(x, l)?;
+        Ok(output::<T>(&channels.into(), |out| rows::sum_rows(x, out)))
+    }
+}
+
+impl CustomOp1 for SumRows {
+    fn name(&self) -> &'static str {
+        "sum-rows"
+    }
+
+    fn cpu_fwd(&self, x: &CpuStorage, l: &Layout) -> Result<(CpuStorage, Shape)> {
+        dispatch!("sum-rows", x, self.run(x, l))
+    }
+}
+
+/// [`conv1d`] in candle's primitives: a sum over taps of `narrow` and `matmul`. Right on every device
+/// and differentiable by candle itself; slower than the kernels on a CPU.
+///
+/// # Errors
+/// As [`conv1d`].
+pub fn conv1d_primitives(
+    xs: &Tensor,
+    weight: &Tensor,
+    bias: Option<&Tensor>,
+    history: Option<&Tensor>,
+    params: Conv1dParams,
+) -> crate::Result<Tensor> {
+    let s = params.shape(xs, weight, history)?;
+    let known = s.history.min(s.pad_left);
+    let past = history
+        .map(|h| h.detach().narrow(1, s.history - known, known))
+        .transpose()?;
+    let xs = match past {
+        Some(past) => Tensor::cat(&[&past, xs], 1)?,
+        None => xs.clone(),
+    };
+    // room for whole strides after the last tap
+    let reach = (s.kernel_size - 1) * s.dilation + s.out_len * s.stride;
+    let right = (reach + known)
+        .saturating_sub(s.pad_left + s.in_len)
+        .max(params.pad_right);
+    let xs = xs.pad_with_zeros(1, s.pad_left - known, right)?;
+
+    let rows = s.batch * s.out_len;
+    let mut ys: Option<Tensor> = None;
+    for tap in 0..s.kernel_size {
+        let x = xs
+            .narrow(1, tap * s.dilation, s.out_len * s.stride)?
+            .reshape((s.batch, s.out_len, s.stride, s.in_channels))?
+            .i((.., .., 0, ..))?
+            .reshape((rows, s.groups, s.group_in()))?
+            .transpose(0, 1)?
+            .contiguous()?;
+        let w = weight
+            .i((.., .., tap))?
+            .reshape((s.groups, s.group_out(), s.group_in()))?
+            .transpose(1, 2)?
+            .contiguous()?;
+        let y = x.matmul(&w)?;
+        ys = Some(match ys {
+            None => y,
+            Some(sum) => (sum + y)?,
+        });
+    }
+    let ys = ys
+        .ok_or_else(|| Error::invalid("kernel_size", "at least 1", 0))?
+        .transpose(0, 1)?
+        .reshape((s.batch, s.out_len, s.out_channels))?;
+    Ok(match bias {
+        None => ys,
+        Some(bias) => ys.broadcast_add(bias)?,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::check::{assert_close, gradients, random};
+    use super::*;
+
+    /// Every combination worth having, small enough for finite differences.
+    fn cases() -> Vec<(usize, usize, usize, usize, Conv1dParams)> {
+        let mut cases = Vec::new();
+        for batch in [1, 3] {
+            for (groups, channels) in [(1, (3, 2)), (2, (4, 6)), (4, (4, 4)), (4, (4, 8))] {
+                for (kernel_size, dilation) in [(1, 1), (2, 3), (3, 1), (3, 2)] {
+                    for stride in [1, 2] {
+                        let span = (kernel_size - 1) * dilation;
+                        for (pad_left, pad_right) in
+                            [(span, 0), (span / 2, span - span / 2), (0, 0), (1, 4)]
+                        {
+                            let params = Conv1dParams {
+                                dilation,
+                                stride,
+                                groups,
+                                pad_left,
+                                pad_right,
+                            };
+                            cases.push((batch, channels.0, channels.1, kernel_size, params));
+                        }
+                    }
+                }
+            }
+        }
+        cases
+    }
+
+    #[test]
+    fn gradients_agree_with_differences() {
+        for (batch, ci, co, k, params) in cases() {
+            let inputs = [
+                random(1, &[batch, 6, ci]),
+                random(2, &[co, ci / params.groups, k]),
+                random(3, &[co]),
+            ];
+            gradients(&inputs, |t| {
+                Ok(conv1d(&t[0], &t[1], Some(&t[2]), None, params)?)
+            });
+        }
+    }
+
+    #[test]
+    fn gradients_with_history_and_without_bias() {
+        let params = Conv1dParams {
+            dilation: 2,
+            pad_left: 4,
+            ..Default::default()
+        };
+        for history in [1, 4, 9] {
+            let history = random(4, &[2, history, 3]);
+            let inputs = [random(1, &[2, 5, 3]), random(2, &[2, 3, 3])];
+            gradients(&inputs, |t| {
+                Ok(conv1d(&t[0], &t[1], None, Some(&history), params)?)
+            });
+        }
+    }
+
+    #[test]
+    fn primitives_agree_forward_and_backward() {
+        for (batch, ci, co, k, params) in cases() {
+            for history in [None, Some(random(4, &[batch, 3, ci]))] {
+                let vars = [
+                    random(1, &[batch, 7, ci]),
+                    random(2, &[co, ci / params.groups, k]),
+                    random(3, &[co]),
+                ]
+                .map(|t| candle_core::Var::from_tensor(&t).unwrap());
+                let [xs, w, b] = &vars;
+                let ours = conv1d(xs, w, Some(b), history.as_ref(), params).unwrap();
+                let plain = conv1d_primitives(xs, w, Some(b), history.as_ref(), params).unwrap();
+                assert_close(&ours, &plain, 1e-12);
+                let ours = ours.sqr().unwrap().sum_all().unwrap().backward().unwrap();
+                let plain = plain.sqr().unwrap().sum_all().unwrap().backward().unwrap();
+                for var in &vars {
+                    assert_close(ours.get(var).unwrap(), plain.get(var).unwrap(), 1e-11);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn an_input_shorter_than_the_kernel_is_an_error() {
+        let (xs, w) = (random(1, &[1, 4, 1]), random(2, &[1, 1, 3]));
+        let error = conv1d(
+            &xs,
+            &w,
+            None,
+            None,
+            Conv1dParams {
+                dilation: 2,
+                ..Default::default()
+            },
+        )
+        .unwrap_err();
+        assert!(error.to_string().contains('5'), "{error}");
+    }
+}

@@ -1,0 +1,133 @@
+//! Softmax cross-entropy in one operation.
+
+use candle_core::{CpuStorage, CustomOp1, CustomOp2, D, Layout, Result, Shape, Tensor};
+
+use super::{Element, dispatch, output, slice};
+use crate::Error;
+use crate::kernels::rows;
+
+/// The mean over rows of `−ln softmax(logits)[target]`, in nats.
+///
+/// # Shapes
+/// `logits` (…, vocab) with as many rows as `targets` has ids; result a scalar.
+///
+/// # Errors
+/// [`Error::Invalid`] where the counts differ, there are none, or an id is not below `vocab`.
+///
+/// # Example
+///
+/// ```
+/// use candle_core::{DType, Device, Tensor};
+/// use candle_tcn::ops::cross_entropy;
+/// let logits = Tensor::zeros((2, 3, 4), DType::F64, &Device::Cpu)?;
+/// let loss = cross_entropy(&logits, &[0, 1, 2, 3, 0, 1])?;
+/// assert!((loss.to_scalar::<f64>()? - 4f64.ln()).abs() < 1e-12);
+/// # Ok::<(), candle_tcn::Error>(())
+/// ```
+///
+/// # References
+/// `torch.nn.functional.cross_entropy`.
+pub fn cross_entropy(logits: &Tensor, targets: &[u32]) -> crate::Result<Tensor> {
+    let vocab = logits.dim(D::Minus1)?;
+    let rows = logits.elem_count() / vocab.max(1);
+    if rows == 0 || rows != targets.len() {
+        return Err(Error::invalid(
+            "targets",
+            format!("{rows} ids, at least one"),
+            targets.len(),
+        ));
+    }
+    if let Some(id) = targets.iter().find(|&&id| id as usize >= vocab) {
+        return Err(Error::invalid("target", format!("an id below {vocab}"), id));
+    }
+    if logits.device().is_cpu() {
+        return Ok(logits
+            .contiguous()?
+            .apply_op1(CrossEntropy(targets.into()))?);
+    }
+    let ids = Tensor::new(targets, logits.device())?;
+    Ok(candle_nn::loss::cross_entropy(
+        &logits.reshape((rows, vocab))?,
+        &ids,
+    )?)
+}
+
+struct CrossEntropy(std::sync::Arc<[u32]>);
+
+impl CrossEntropy {
+    fn run<T: Element>(&self, x: &CpuStorage, l: &Layout) -> Result<(CpuStorage, Shape)> {
+        let vocab = l.dims().last().copied().unwrap_or(1);
+        let loss = rows::cross_entropy(slice::<T>(x, l)?, vocab, &self.0) / self.0.len() as f64;
+        Ok(output::<T>(&().into(), |out| out.fill(T::of(loss))))
+    }
+}
+
+impl CustomOp1 for CrossEntropy {
+    fn name(&self) -> &'static str {
+        "cross-entropy"
+    }
+
+    fn cpu_fwd(&self, x: &CpuStorage, l: &Layout) -> Result<(CpuStorage, Shape)> {
+        dispatch!("cross-entropy", x, self.run(x, l))
+    }
+
+    fn bwd(&self, logits: &Tensor, _: &Tensor, dy: &Tensor) -> Result<Option<Tensor>> {
+        Ok(Some(
+            logits.apply_op2_no_bwd(dy, &CrossEntropyGrad(self.0.clone()))?,
+        ))
+    }
+}
+
+struct CrossEntropyGrad(std::sync::Arc<[u32]>);
+
+impl CrossEntropyGrad {
+    fn run<T: Element>(
+        &self,
+        x: &CpuStorage,
+        l: &Layout,
+        dy: &CpuStorage,
+        ldy: &Layout,
+    ) -> Result<(CpuStorage, Shape)> {
+        let vocab = l.dims().last().copied().unwrap_or(1);
+        let scale = slice::<T>(dy, ldy)?[0] / T::of(self.0.len() as f64);
+        let x = slice::<T>(x, l)?;
+        Ok(output::<T>(l.shape(), |out| {
+            rows::cross_entropy_grad(x, vocab, &self.0, scale, out)
+        }))
+    }
+}
+
+impl CustomOp2 for CrossEntropyGrad {
+    fn name(&self) -> &'static str {
+        "cross-entropy-grad"
+    }
+
+    fn cpu_fwd(
+        &self,
+        x: &CpuStorage,
+        l: &Layout,
+        dy: &CpuStorage,
+        ldy: &Layout,
+    ) -> Result<(CpuStorage, Shape)> {
+        dispatch!("cross-entropy-grad", x, self.run(x, l, dy, ldy))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::check::{gradients, random};
+    use super::*;
+
+    #[test]
+    fn gradients_agree_with_differences() {
+        gradients(&[random(1, &[2, 3, 5])], |t| {
+            Ok(cross_entropy(&t[0], &[4, 0, 2, 2, 1, 3])?)
+        });
+    }
+
+    #[test]
+    fn a_foreign_id_is_an_error() {
+        let error = cross_entropy(&random(1, &[1, 5]), &[5]).unwrap_err();
+        assert_eq!(error.to_string(), "target: expected an id below 5, found 5");
+    }
+}

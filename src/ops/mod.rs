@@ -1,0 +1,152 @@
+//! Differentiable operations on candle tensors: the [`kernels`](crate::kernels) wrapped as custom
+//! operations with their own backward pass, for `f32` and `f64` on the CPU.
+//!
+//! On other devices the same maths runs in candle's primitives, which are right everywhere. Tensors
+//! are channels-last, `(batch, time, channels)`.
+//!
+//! Gradients of gradients are not supported.
+
+mod conv1d;
+mod dropout;
+mod loss;
+mod norm;
+mod pad;
+mod pointwise;
+
+pub use conv1d::{Conv1dParams, conv1d, conv1d_primitives};
+pub use dropout::{DropoutKind, dropout};
+pub use loss::cross_entropy;
+pub use norm::{normalize_rows, weight_norm};
+pub use pad::{PaddingMode, pad1d};
+pub use pointwise::{activate, gate};
+
+use candle_core::{CpuStorage, DType, Layout, Result, Shape, WithDType};
+
+use crate::kernels::Real;
+
+/// What a kernel and candle both know how to handle.
+trait Element: Real + WithDType {}
+impl Element for f32 {}
+impl Element for f64 {}
+
+/// The elements of a contiguous tensor.
+fn slice<'a, T: WithDType>(storage: &'a CpuStorage, layout: &Layout) -> Result<&'a [T]> {
+    let data = T::cpu_storage_as_slice(storage)?;
+    match layout.contiguous_offsets() {
+        Some((from, to)) => Ok(&data[from..to]),
+        None => Err(candle_core::Error::RequiresContiguous { op: "candle-tcn" }.bt()),
+    }
+}
+
+/// A new tensor's storage, filled by `fill`.
+fn output<T: Element>(shape: &Shape, fill: impl FnOnce(&mut [T])) -> (CpuStorage, Shape) {
+    let mut data = vec![<T as num_traits::Zero>::zero(); shape.elem_count()];
+    fill(&mut data);
+    (T::to_cpu_storage_owned(data), shape.clone())
+}
+
+/// The error of a dtype without kernels.
+fn unsupported(op: &'static str, dtype: DType) -> candle_core::Error {
+    candle_core::Error::UnsupportedDTypeForOp(dtype, op).bt()
+}
+
+/// Runs a generic method for the element type of a storage.
+macro_rules! dispatch {
+    ($op:expr, $storage:expr, $self:ident.$method:ident($($arg:expr),* $(,)?)) => {
+        match $storage {
+            candle_core::CpuStorage::F32(_) => $self.$method::<f32>($($arg),*),
+            candle_core::CpuStorage::F64(_) => $self.$method::<f64>($($arg),*),
+            other => Err($crate::ops::unsupported($op, candle_core::backend::BackendStorage::dtype(other))),
+        }
+    };
+}
+use dispatch;
+
+#[cfg(test)]
+pub(crate) mod check {
+    //! Gradients against central differences in double precision.
+
+    use candle_core::{DType, Device, Result, Tensor, Var};
+    use rand::{Rng, SeedableRng};
+
+    pub(crate) fn random(seed: u64, shape: &[usize]) -> Tensor {
+        let mut rng = rand_chacha::ChaCha8Rng::seed_from_u64(seed);
+        let len = shape.iter().product();
+        let data: Vec<f64> = (0..len)
+            .map(|_| f64::from(rng.next_u32()) / f64::from(u32::MAX) * 2.0 - 1.0)
+            .collect();
+        Tensor::from_vec(data, shape, &Device::Cpu).unwrap()
+    }
+
+    /// Compares every component of every gradient of `Σ f(inputs)·coefficients`.
+    pub(crate) fn gradients(inputs: &[Tensor], f: impl Fn(&[Tensor]) -> Result<Tensor>) {
+        let vars: Vec<Var> = inputs
+            .iter()
+            .map(|t| Var::from_tensor(t).unwrap())
+            .collect();
+        let tensors: Vec<Tensor> = vars.iter().map(|v| v.as_tensor().clone()).collect();
+        let out = f(&tensors).unwrap();
+        assert_eq!(out.dtype(), DType::F64);
+        let coefficients = random(99, out.dims());
+        let value = |inputs: &[Tensor]| -> f64 {
+            (f(inputs).unwrap() * &coefficients)
+                .unwrap()
+                .sum_all()
+                .unwrap()
+                .to_scalar()
+                .unwrap()
+        };
+        let grads = (out * &coefficients)
+            .unwrap()
+            .sum_all()
+            .unwrap()
+            .backward()
+            .unwrap();
+        for (n, input) in inputs.iter().enumerate() {
+            let grad = grads
+                .get(&tensors[n])
+                .unwrap_or_else(|| panic!("input {n} has no gradient"));
+            let grad: Vec<f64> = grad.flatten_all().unwrap().to_vec1().unwrap();
+            let flat: Vec<f64> = input.flatten_all().unwrap().to_vec1().unwrap();
+            for i in 0..flat.len() {
+                let moved = |h: f64| {
+                    let mut flat = flat.clone();
+                    flat[i] += h;
+                    let mut all = inputs.to_vec();
+                    all[n] = Tensor::from_vec(flat, input.dims(), &Device::Cpu).unwrap();
+                    value(&all)
+                };
+                let slope = (moved(1e-5) - moved(-1e-5)) / 2e-5;
+                assert!(
+                    (grad[i] - slope).abs() < 1e-7 * (1.0 + slope.abs()),
+                    "input {n}[{i}]: {} against {slope}",
+                    grad[i]
+                );
+            }
+        }
+    }
+
+    pub(crate) fn assert_close(a: &Tensor, b: &Tensor, tolerance: f64) {
+        assert_eq!(a.dims(), b.dims());
+        let a: Vec<f64> = a
+            .to_dtype(DType::F64)
+            .unwrap()
+            .flatten_all()
+            .unwrap()
+            .to_vec1()
+            .unwrap();
+        let b: Vec<f64> = b
+            .to_dtype(DType::F64)
+            .unwrap()
+            .flatten_all()
+            .unwrap()
+            .to_vec1()
+            .unwrap();
+        for (a, b) in a.iter().zip(&b) {
+            assert!(
+                (a - b).abs() <= tolerance * (1.0 + b.abs()),
+                "{a} against {b}"
+            );
+        }
+    }
+}

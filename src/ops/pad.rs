@@ -1,0 +1,130 @@
+//! Padding of the time axis with something other than zeros.
+
+use candle_core::Tensor;
+use serde::{Deserialize, Serialize};
+
+use crate::{Error, Result};
+
+/// What stands before the first and after the last step, drawn for `1234` and two steps each side.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PaddingMode {
+    /// `1234 -> 00123400`
+    #[default]
+    Zeros,
+    /// `1234 -> 32123432`
+    Reflect,
+    /// `1234 -> 11123444`
+    Replicate,
+    /// `1234 -> 34123412`
+    Circular,
+}
+
+/// Pads the time axis.
+///
+/// # Shapes
+/// `xs` (batch, time, channels) to (batch, left + time + right, channels).
+///
+/// # Errors
+/// [`Error::Invalid`] where the mode cannot fill the padding from so short an input: `reflect` needs
+/// less padding than steps, `circular` at most as much, `replicate` at least one step (as PyTorch).
+///
+/// # Example
+///
+/// ```
+/// use candle_core::{Device, Tensor};
+/// use candle_tcn::ops::{PaddingMode, pad1d};
+/// let xs = Tensor::new(&[[[1f32], [2.], [3.], [4.]]], &Device::Cpu)?;
+/// let ys = pad1d(&xs, 2, 1, PaddingMode::Reflect)?;
+/// assert_eq!(ys.flatten_all()?.to_vec1::<f32>()?, [3., 2., 1., 2., 3., 4., 3.]);
+/// # Ok::<(), candle_tcn::Error>(())
+/// ```
+///
+/// # References
+/// `torch.nn.functional.pad`.
+pub fn pad1d(xs: &Tensor, left: usize, right: usize, mode: PaddingMode) -> Result<Tensor> {
+    if left == 0 && right == 0 {
+        return Ok(xs.clone());
+    }
+    let len = xs.dim(1)?;
+    let most = match mode {
+        PaddingMode::Zeros => return Ok(xs.pad_with_zeros(1, left, right)?),
+        PaddingMode::Reflect => len.saturating_sub(1),
+        PaddingMode::Circular => len,
+        PaddingMode::Replicate if len == 0 => 0,
+        PaddingMode::Replicate => usize::MAX,
+    };
+    if left.max(right) > most {
+        return Err(Error::invalid(
+            "padding",
+            format!("at most {most} steps a side for {mode:?} over {len} steps"),
+            format!("{left} and {right}"),
+        ));
+    }
+    let source = |i: usize| match mode {
+        PaddingMode::Replicate => i.saturating_sub(left).min(len - 1),
+        PaddingMode::Circular => (i + len - left) % len,
+        PaddingMode::Reflect | PaddingMode::Zeros => {
+            if i < left {
+                left - i
+            } else if i - left < len {
+                i - left
+            } else {
+                2 * (len - 1) - (i - left)
+            }
+        }
+    };
+    let indices: Vec<u32> = (0..left + len + right).map(|i| source(i) as u32).collect();
+    let indices = Tensor::new(indices, xs.device())?;
+    Ok(xs.contiguous()?.index_select(&indices, 1)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::check::{gradients, random};
+    use super::*;
+    use candle_core::Device;
+
+    #[test]
+    fn every_mode_as_drawn() {
+        let xs = Tensor::new(&[[[1f32], [2.], [3.], [4.]]], &Device::Cpu).unwrap();
+        for (mode, drawn) in [
+            (PaddingMode::Zeros, [0., 0., 1., 2., 3., 4., 0., 0.]),
+            (PaddingMode::Reflect, [3., 2., 1., 2., 3., 4., 3., 2.]),
+            (PaddingMode::Replicate, [1., 1., 1., 2., 3., 4., 4., 4.]),
+            (PaddingMode::Circular, [3., 4., 1., 2., 3., 4., 1., 2.]),
+        ] {
+            let ys = pad1d(&xs, 2, 2, mode)
+                .unwrap()
+                .flatten_all()
+                .unwrap()
+                .to_vec1::<f32>()
+                .unwrap();
+            assert_eq!(ys, drawn, "{mode:?}");
+        }
+    }
+
+    #[test]
+    fn gradients_agree_with_differences() {
+        for mode in [
+            PaddingMode::Zeros,
+            PaddingMode::Reflect,
+            PaddingMode::Replicate,
+            PaddingMode::Circular,
+        ] {
+            for batch in [1, 3] {
+                gradients(&[random(1, &[batch, 4, 2])], |t| {
+                    Ok(pad1d(&t[0], 3, 2, mode)?)
+                });
+            }
+        }
+    }
+
+    #[test]
+    fn too_much_padding_is_an_error() {
+        let xs = random(1, &[1, 3, 1]);
+        assert!(pad1d(&xs, 3, 0, PaddingMode::Reflect).is_err());
+        assert!(pad1d(&xs, 4, 0, PaddingMode::Circular).is_err());
+        assert!(pad1d(&xs, 9, 0, PaddingMode::Replicate).is_ok());
+    }
+}

@@ -1,0 +1,237 @@
+//! Activations and gates as operations.
+
+use candle_core::{CpuStorage, CustomOp1, CustomOp2, D, Layout, Result, Shape, Tensor};
+
+use super::{Element, dispatch, output, slice};
+use crate::Error;
+use crate::kernels::elementwise::{Activation, Gate};
+
+/// Applies `activation` to each element.
+///
+/// # Errors
+/// Those of candle (dtype other than `f32` and `f64` on a CPU).
+///
+/// # Example
+///
+/// ```
+/// use candle_core::{Device, Tensor};
+/// use candle_tcn::{nn::Activation, ops::activate};
+/// let xs = Tensor::new(&[-1f32, 2.], &Device::Cpu)?;
+/// assert_eq!(activate(&xs, Activation::Relu)?.to_vec1::<f32>()?, [0., 2.]);
+/// # Ok::<(), candle_tcn::Error>(())
+/// ```
+pub fn activate(xs: &Tensor, activation: Activation) -> crate::Result<Tensor> {
+    if xs.device().is_cpu() {
+        return Ok(xs.contiguous()?.apply_op1(Activate(activation))?);
+    }
+    Ok(match activation {
+        Activation::Relu => xs.relu()?,
+        Activation::Gelu => xs.gelu_erf()?,
+        Activation::Silu => xs.silu()?,
+        Activation::Elu => xs.elu(1.0)?,
+        Activation::LeakyRelu => candle_nn::ops::leaky_relu(xs, 0.01)?,
+        Activation::Tanh => xs.tanh()?,
+        Activation::Sigmoid => candle_nn::ops::sigmoid(xs)?,
+        Activation::Mish => xs.mul(&((xs.exp()? + 1.0)?.log()?.tanh()?))?,
+    })
+}
+
+/// Weighs the first half of the last axis by the second half.
+///
+/// # Shapes
+/// `xs` (…, 2·channels) to (…, channels).
+///
+/// # Errors
+/// [`Error::Invalid`] where the last axis is not even.
+///
+/// # Example
+///
+/// ```
+/// use candle_core::{Device, Tensor};
+/// use candle_tcn::{nn::Gate, ops::gate};
+/// let xs = Tensor::new(&[[4f32, 0.]], &Device::Cpu)?;
+/// assert_eq!(gate(&xs, Gate::Glu)?.to_vec2::<f32>()?, [[2.]]); // 4·σ(0)
+/// # Ok::<(), candle_tcn::Error>(())
+/// ```
+pub fn gate(xs: &Tensor, gate: Gate) -> crate::Result<Tensor> {
+    let channels = xs.dim(D::Minus1)?;
+    if channels == 0 || !channels.is_multiple_of(2) {
+        return Err(Error::invalid(
+            "gate",
+            "an even number of channels",
+            channels,
+        ));
+    }
+    if xs.device().is_cpu() {
+        return Ok(xs.contiguous()?.apply_op1(Gated(gate))?);
+    }
+    let half = channels / 2;
+    let (a, b) = (
+        xs.narrow(D::Minus1, 0, half)?,
+        xs.narrow(D::Minus1, half, half)?,
+    );
+    let a = match gate {
+        Gate::Glu => a,
+        Gate::TanhSigmoid => a.tanh()?,
+    };
+    Ok((a * candle_nn::ops::sigmoid(&b)?)?)
+}
+
+struct Activate(Activation);
+
+impl Activate {
+    fn run<T: Element>(&self, x: &CpuStorage, l: &Layout) -> Result<(CpuStorage, Shape)> {
+        let x = slice::<T>(x, l)?;
+        Ok(output::<T>(l.shape(), |y| self.0.forward(x, y)))
+    }
+}
+
+impl CustomOp1 for Activate {
+    fn name(&self) -> &'static str {
+        "activation"
+    }
+
+    fn cpu_fwd(&self, x: &CpuStorage, l: &Layout) -> Result<(CpuStorage, Shape)> {
+        dispatch!("activation", x, self.run(x, l))
+    }
+
+    fn bwd(&self, xs: &Tensor, _: &Tensor, dy: &Tensor) -> Result<Option<Tensor>> {
+        Ok(Some(xs.apply_op2_no_bwd(
+            &dy.contiguous()?,
+            &ActivateGrad(self.0),
+        )?))
+    }
+}
+
+struct ActivateGrad(Activation);
+
+impl ActivateGrad {
+    fn run<T: Element>(
+        &self,
+        x: &CpuStorage,
+        l: &Layout,
+        dy: &CpuStorage,
+        ldy: &Layout,
+    ) -> Result<(CpuStorage, Shape)> {
+        let (x, dy) = (slice::<T>(x, l)?, slice::<T>(dy, ldy)?);
+        Ok(output::<T>(l.shape(), |dx| self.0.backward(x, dy, dx)))
+    }
+}
+
+impl CustomOp2 for ActivateGrad {
+    fn name(&self) -> &'static str {
+        "activation-grad"
+    }
+
+    fn cpu_fwd(
+        &self,
+        x: &CpuStorage,
+        l: &Layout,
+        dy: &CpuStorage,
+        ldy: &Layout,
+    ) -> Result<(CpuStorage, Shape)> {
+        dispatch!("activation-grad", x, self.run(x, l, dy, ldy))
+    }
+}
+
+fn last(layout: &Layout) -> usize {
+    layout.dims().last().copied().unwrap_or(1)
+}
+
+struct Gated(Gate);
+
+impl Gated {
+    fn run<T: Element>(&self, x: &CpuStorage, l: &Layout) -> Result<(CpuStorage, Shape)> {
+        let channels = last(l) / 2;
+        let mut dims = l.dims().to_vec();
+        if let Some(last) = dims.last_mut() {
+            *last = channels;
+        }
+        let x = slice::<T>(x, l)?;
+        Ok(output::<T>(&dims.into(), |y| {
+            self.0.forward(channels, x, y)
+        }))
+    }
+}
+
+impl CustomOp1 for Gated {
+    fn name(&self) -> &'static str {
+        "gate"
+    }
+
+    fn cpu_fwd(&self, x: &CpuStorage, l: &Layout) -> Result<(CpuStorage, Shape)> {
+        dispatch!("gate", x, self.run(x, l))
+    }
+
+    fn bwd(&self, xs: &Tensor, _: &Tensor, dy: &Tensor) -> Result<Option<Tensor>> {
+        Ok(Some(
+            xs.apply_op2_no_bwd(&dy.contiguous()?, &GatedGrad(self.0))?,
+        ))
+    }
+}
+
+struct GatedGrad(Gate);
+
+impl GatedGrad {
+    fn run<T: Element>(
+        &self,
+        x: &CpuStorage,
+        l: &Layout,
+        dy: &CpuStorage,
+        ldy: &Layout,
+    ) -> Result<(CpuStorage, Shape)> {
+        let (x, dy) = (slice::<T>(x, l)?, slice::<T>(dy, ldy)?);
+        Ok(output::<T>(l.shape(), |dx| {
+            self.0.backward(last(ldy), x, dy, dx)
+        }))
+    }
+}
+
+impl CustomOp2 for GatedGrad {
+    fn name(&self) -> &'static str {
+        "gate-grad"
+    }
+
+    fn cpu_fwd(
+        &self,
+        x: &CpuStorage,
+        l: &Layout,
+        dy: &CpuStorage,
+        ldy: &Layout,
+    ) -> Result<(CpuStorage, Shape)> {
+        dispatch!("gate-grad", x, self.run(x, l, dy, ldy))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::check::{gradients, random};
+    use super::*;
+
+    #[test]
+    fn gradients_agree_with_differences() {
+        for f in [Activation::Relu, Activation::Gelu, Activation::Mish] {
+            gradients(&[random(1, &[3, 2, 4])], |t| Ok(activate(&t[0], f)?));
+        }
+        for g in [Gate::Glu, Gate::TanhSigmoid] {
+            gradients(&[random(1, &[3, 2, 6])], |t| Ok(gate(&t[0], g)?));
+        }
+    }
+
+    #[test]
+    fn a_view_is_made_contiguous() {
+        let xs = random(1, &[2, 3, 4]).transpose(1, 2).unwrap();
+        gradients(&[xs], |t| {
+            Ok(activate(&t[0].transpose(0, 1)?, Activation::Silu)?)
+        });
+    }
+
+    #[test]
+    fn an_odd_width_cannot_be_gated() {
+        let error = gate(&random(1, &[1, 3]), Gate::Glu).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "gate: expected an even number of channels, found 3"
+        );
+    }
+}
