@@ -3,6 +3,7 @@
 mod error;
 pub mod geometry;
 pub mod kernels;
+pub mod models;
 pub mod nn;
 pub mod ops;
 

@@ -1,0 +1,328 @@
+//! Whole language models: a serde configuration tagged by `model_type`, and what it builds.
+
+mod presets;
+mod tcn;
+mod wavenet;
+
+pub use presets::PRESETS;
+pub use tcn::{Tcn, TcnLmConfig};
+pub use wavenet::{WaveNet, WaveNetConfig};
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use candle_core::{DType, Device, Shape, Tensor};
+use candle_nn::var_builder::SimpleBackend;
+use candle_nn::{Init, VarBuilder};
+use serde::{Deserialize, Serialize};
+
+use crate::geometry::Stack;
+use crate::nn::{MAX_CHANNELS, Pass, State, in_range};
+use crate::{Error, Result};
+
+/// A model's `config.json`: everything but its weights.
+///
+/// # Example
+///
+/// ```
+/// use candle_tcn::models::ModelConfig;
+/// let config = ModelConfig::preset("char-ptb")?.with_vocab_size(50);
+/// assert_eq!(config.parameters()?, 2_222_100);
+/// assert_eq!(config.geometry()?.receptive_field()?.total, 29);
+/// # Ok::<(), candle_tcn::Error>(())
+/// ```
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "model_type", rename_all = "lowercase")]
+pub enum ModelConfig {
+    /// Residual blocks of two dilated convolutions (Bai, Kolter & Koltun 2018, arXiv:1803.01271).
+    Tcn(TcnLmConfig),
+    /// Gated residual layers with a skip sum (van den Oord et al. 2016, arXiv:1609.03499).
+    WaveNet(WaveNetConfig),
+}
+
+impl ModelConfig {
+    /// Reads a configuration; `source` is named in errors.
+    ///
+    /// # Errors
+    /// [`Error::File`] where the text is not a configuration, with line and column.
+    pub fn from_json(json: &str, source: impl AsRef<std::path::Path>) -> Result<Self> {
+        serde_json::from_str(json)
+            .map_err(|e| Error::file(source, format!("not a model configuration: {e}")))
+    }
+
+    /// The configuration as it stands in `config.json`.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] where a number cannot be written as JSON.
+    pub fn to_json(&self) -> Result<String> {
+        serde_json::to_string_pretty(self)
+            .map_err(|e| Error::invalid("config", "finite numbers", e))
+    }
+
+    /// The `model_type` of the file.
+    pub fn model_type(&self) -> &'static str {
+        match self {
+            Self::Tcn(_) => "tcn",
+            Self::WaveNet(_) => "wavenet",
+        }
+    }
+
+    /// Token ids that the model knows; 0 in a preset, which takes it from the tokenizer.
+    pub fn vocab_size(&self) -> usize {
+        match self {
+            Self::Tcn(cfg) => cfg.vocab_size,
+            Self::WaveNet(cfg) => cfg.vocab_size,
+        }
+    }
+
+    /// The same model for another vocabulary.
+    pub fn with_vocab_size(mut self, vocab_size: usize) -> Self {
+        match &mut self {
+            Self::Tcn(cfg) => cfg.vocab_size = vocab_size,
+            Self::WaveNet(cfg) => cfg.vocab_size = vocab_size,
+        }
+        self
+    }
+
+    /// Replaces every dropout probability of the network.
+    pub fn with_dropout(mut self, dropout: f64) -> Self {
+        match &mut self {
+            Self::Tcn(cfg) => {
+                cfg.embedding_dropout = dropout;
+                cfg.network.dropout = dropout;
+            }
+            Self::WaveNet(cfg) => cfg.network.dropout = dropout,
+        }
+        self
+    }
+
+    /// Checks every field.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] or [`Error::TooLarge`], naming the field.
+    pub fn validate(&self) -> Result<()> {
+        in_range("vocab_size", self.vocab_size(), MAX_CHANNELS)?;
+        match self {
+            Self::Tcn(cfg) => cfg.validate(),
+            Self::WaveNet(cfg) => cfg.network.validate().map(|_| ()),
+        }
+    }
+
+    /// The convolutions that see time.
+    ///
+    /// # Errors
+    /// As [`ModelConfig::validate`].
+    pub fn geometry(&self) -> Result<Stack> {
+        match self {
+            Self::Tcn(cfg) => cfg.network.geometry(),
+            Self::WaveNet(cfg) => cfg.network.geometry(),
+        }
+    }
+
+    /// Name and shape of every tensor of the model, in the order of construction; nothing is allocated.
+    ///
+    /// # Errors
+    /// As [`ModelConfig::validate`].
+    pub fn tensors(&self) -> Result<Vec<(String, Vec<usize>)>> {
+        let list = Arc::new(Mutex::new(Vec::new()));
+        let vb = VarBuilder::from_backend(Box::new(Lister(list.clone())), DType::F32, Device::Cpu);
+        Model::new(self, vb)?;
+        let tensors = std::mem::take(&mut *list.lock().unwrap_or_else(PoisonError::into_inner));
+        Ok(tensors)
+    }
+
+    /// The number of parameters, batch-norm statistics included.
+    ///
+    /// # Errors
+    /// [`Error::TooLarge`] on overflow, and as [`ModelConfig::validate`].
+    pub fn parameters(&self) -> Result<usize> {
+        let size = |dims: &[usize]| dims.iter().try_fold(1usize, |n, &d| n.checked_mul(d));
+        self.tensors()?
+            .iter()
+            .try_fold(0usize, |sum, (_, dims)| sum.checked_add(size(dims)?))
+            .ok_or_else(|| {
+                Error::too_large(
+                    "the model",
+                    "its number of parameters overflows; lower its channels",
+                )
+            })
+    }
+
+    /// An estimate of the bytes that training holds at once: weights, gradients and two moments of each
+    /// parameter, and what each convolution keeps for its backward pass.
+    ///
+    /// # Errors
+    /// [`Error::TooLarge`] on overflow, and as [`ModelConfig::validate`].
+    pub fn training_bytes(&self, batch_size: usize, seq_len: usize) -> Result<usize> {
+        const COPIES: usize = 6;
+        let widths: usize = self
+            .tensors()?
+            .iter()
+            .filter(|(_, dims)| dims.len() == 3 && dims[2] > 1 || dims.len() == 2)
+            .map(|(_, dims)| dims[0])
+            .sum();
+        let parameters = self.parameters()?.checked_mul(4);
+        let activations = widths
+            .checked_mul(COPIES)
+            .and_then(|n| n.checked_mul(batch_size))
+            .and_then(|n| n.checked_mul(seq_len));
+        parameters
+            .zip(activations)
+            .and_then(|(p, a)| p.checked_add(a)?.checked_mul(size_of::<f32>()))
+            .ok_or_else(|| {
+                Error::too_large(
+                    "a training step",
+                    format!("batch size {batch_size} x {seq_len} steps overflows; lower --batch-size or --seq-len"),
+                )
+            })
+    }
+}
+
+/// Hands out tensors of any shape over a single zero, and remembers what was asked for.
+struct Lister(Arc<Mutex<Vec<(String, Vec<usize>)>>>);
+
+impl SimpleBackend for Lister {
+    fn get(
+        &self,
+        shape: Shape,
+        name: &str,
+        _: Init,
+        dtype: DType,
+        dev: &Device,
+    ) -> candle_core::Result<Tensor> {
+        let mut list = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        list.push((name.to_string(), shape.dims().to_vec()));
+        // Batch norm makes variables of its statistics, which need storage of their own.
+        if shape.rank() == 1 {
+            return Tensor::zeros(shape, dtype, dev);
+        }
+        Tensor::zeros(vec![1; shape.rank()], dtype, dev)?.broadcast_as(shape)
+    }
+
+    fn get_unchecked(&self, name: &str, _: DType, _: &Device) -> candle_core::Result<Tensor> {
+        Err(candle_core::Error::CannotFindTensor {
+            path: name.to_string(),
+        }
+        .bt())
+    }
+
+    fn contains_tensor(&self, _: &str) -> bool {
+        true
+    }
+}
+
+/// A language model: token ids in, logits of the next token out.
+///
+/// Weights are shared and immutable; the [`State`] of a sequence goes in and out.
+///
+/// # Example
+///
+/// ```
+/// use candle_core::{DType, Device, Tensor};
+/// use candle_tcn::models::{Model, ModelConfig};
+/// use candle_tcn::nn::{Params, Pass};
+///
+/// let config = ModelConfig::preset("char-tiny")?.with_vocab_size(20);
+/// let params = Params::new(1, DType::F32, &Device::Cpu);
+/// let model = Model::new(&config, params.builder())?.freeze()?;
+/// let ids = Tensor::new(&[[3u32, 1, 4, 1, 5]], &Device::Cpu)?;
+/// let whole = model.forward(&ids, &mut Pass::eval())?; // (1, 5, 20)
+///
+/// let mut state = model.init_state(1);
+/// model.prefill(&ids.narrow(1, 0, 4)?, &mut state)?;
+/// let last = model.step(&[5], &mut state)?; // (1, 20)
+/// let difference = (whole.narrow(1, 4, 1)?.squeeze(1)? - last)?.abs()?.max_all()?;
+/// assert!(difference.to_scalar::<f32>()? < 1e-5);
+/// # Ok::<(), candle_tcn::Error>(())
+/// ```
+#[derive(Debug, Clone)]
+pub enum Model {
+    /// See [`Tcn`].
+    Tcn(Tcn),
+    /// See [`WaveNet`].
+    WaveNet(WaveNet),
+}
+
+impl Model {
+    /// The model that `config` describes, with the tensors of `vb`.
+    ///
+    /// # Errors
+    /// Those of [`ModelConfig::validate`] and of `vb`.
+    pub fn new(config: &ModelConfig, vb: VarBuilder) -> Result<Self> {
+        config.validate()?;
+        Ok(match config {
+            ModelConfig::Tcn(cfg) => Self::Tcn(Tcn::new(cfg, vb)?),
+            ModelConfig::WaveNet(cfg) => Self::WaveNet(WaveNet::new(cfg, vb)?),
+        })
+    }
+
+    /// The same model for inference: weight norm folded, single steps fast.
+    ///
+    /// # Errors
+    /// Those of candle.
+    pub fn freeze(&self) -> Result<Self> {
+        Ok(match self {
+            Self::Tcn(model) => Self::Tcn(model.freeze()?),
+            Self::WaveNet(model) => Self::WaveNet(model.freeze()?),
+        })
+    }
+
+    /// Logits of the token after each one.
+    ///
+    /// # Shapes
+    /// `ids` (batch, time) of `u32`, result (batch, time, vocab).
+    ///
+    /// # Errors
+    /// Those of candle, such as an id that is not in the vocabulary.
+    pub fn forward(&self, ids: &Tensor, pass: &mut Pass) -> Result<Tensor> {
+        match self {
+            Self::Tcn(model) => model.forward(ids, pass),
+            Self::WaveNet(model) => model.forward(ids, pass),
+        }
+    }
+
+    /// The state before the first token of `batch` sequences.
+    pub fn init_state(&self, batch: usize) -> State {
+        State::new(batch)
+    }
+
+    /// Logits (batch, time, vocab) of `ids` (batch, time), which follow what `state` has seen.
+    ///
+    /// # Errors
+    /// As [`Model::forward`]; [`Error::Invalid`] for a state of another batch or model.
+    pub fn prefill(&self, ids: &Tensor, state: &mut State) -> Result<Tensor> {
+        self.forward(ids, &mut Pass::eval().with_state(state))
+    }
+
+    /// Logits (batch, vocab) after one more token for each sequence. The cost depends neither on how
+    /// much came before nor on the receptive field.
+    ///
+    /// # Errors
+    /// As [`Model::prefill`].
+    pub fn step(&self, ids: &[u32], state: &mut State) -> Result<Tensor> {
+        let ids = Tensor::new(ids, self.device())?.unsqueeze(1)?;
+        Ok(self.prefill(&ids, state)?.squeeze(1)?)
+    }
+
+    fn device(&self) -> &Device {
+        match self {
+            Self::Tcn(model) => model.device(),
+            Self::WaveNet(model) => model.device(),
+        }
+    }
+}
+
+/// A token embedding, `U(−0.1, 0.1)` at the start as in the reference code.
+fn embedding(vocab_size: usize, width: usize, vb: VarBuilder) -> Result<Tensor> {
+    Ok(vb.get_with_hints(
+        (vocab_size, width),
+        "weight",
+        Init::Uniform { lo: -0.1, up: 0.1 },
+    )?)
+}
+
+/// The rows of `table` (vocab, width) at `ids` (batch, time).
+fn embed(table: &Tensor, ids: &Tensor) -> Result<Tensor> {
+    let (batch, len) = ids.dims2()?;
+    let rows = table.index_select(&ids.flatten_all()?, 0)?;
+    Ok(rows.reshape((batch, len, table.dim(1)?))?)
+}

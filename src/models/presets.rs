@@ -1,0 +1,89 @@
+//! Named configurations, compiled in from `models/*.json`.
+
+use super::ModelConfig;
+use crate::{Error, Result};
+
+/// The presets: name, what it is for, configuration.
+pub const PRESETS: [(&str, &str, &str); 4] = [
+    (
+        "char",
+        "pre-norm, gated residual blocks: trains best in a few minutes; the default",
+        include_str!("../../models/char.json"),
+    ),
+    (
+        "char-tiny",
+        "a small one of the same kind: the embedded default's",
+        include_str!("../../models/char-tiny.json"),
+    ),
+    (
+        "char-ptb",
+        "the character model of Bai et al. 2018: 2.2 M parameters, receptive field 29",
+        include_str!("../../models/char-ptb.json"),
+    ),
+    (
+        "wavenet-char",
+        "WaveNet's gated layers with a skip sum",
+        include_str!("../../models/wavenet-char.json"),
+    ),
+];
+
+impl ModelConfig {
+    /// The preset of this name; its vocabulary size is still 0.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] for an unknown name, listing those there are.
+    pub fn preset(name: &str) -> Result<Self> {
+        match PRESETS.iter().find(|(known, ..)| *known == name) {
+            Some((name, _, json)) => Self::from_json(json, name),
+            None => {
+                let names = PRESETS.map(|(name, ..)| name).join(", ");
+                Err(Error::invalid("preset", format!("one of {names}"), name))
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_preset_is_valid_and_survives_json() {
+        for (name, ..) in PRESETS {
+            let config = ModelConfig::preset(name).unwrap().with_vocab_size(65);
+            config.validate().unwrap();
+            assert!(config.parameters().unwrap() > 0);
+            assert_eq!(
+                ModelConfig::from_json(&config.to_json().unwrap(), name).unwrap(),
+                config
+            );
+        }
+    }
+
+    #[test]
+    fn an_unknown_preset_lists_the_known() {
+        let error = ModelConfig::preset("char-ptt").unwrap_err().to_string();
+        assert!(
+            error.contains("char-ptb") && error.contains("wavenet-char"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn unknown_and_contradicting_fields_are_named() {
+        let typo = r#"{"model_type": "tcn", "embedding_dim": 4, "network": {"num_channels": [4], "kernel_sise": 3}}"#;
+        assert!(
+            ModelConfig::from_json(typo, "x.json")
+                .unwrap_err()
+                .to_string()
+                .contains("kernel_sise")
+        );
+        let tied = r#"{"model_type": "tcn", "vocab_size": 9, "embedding_dim": 5, "tie_weights": true,
+                       "network": {"num_channels": [4], "kernel_size": 3}}"#;
+        let error = ModelConfig::from_json(tied, "x.json")
+            .unwrap()
+            .validate()
+            .unwrap_err();
+        assert!(error.to_string().contains("tie_weights"), "{error}");
+    }
+}
