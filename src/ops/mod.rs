@@ -8,6 +8,7 @@
 
 mod conv1d;
 mod dropout;
+pub(crate) mod inplace;
 mod loss;
 mod norm;
 mod pad;

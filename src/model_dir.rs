@@ -1,0 +1,168 @@
+//! A model directory: `config.json`, `model.safetensors`, `tokenizer.json`. Also exactly what is on
+//! the Hub.
+
+use std::collections::HashMap;
+use std::path::Path;
+
+use candle_core::{DType, Device, Tensor};
+use candle_nn::VarBuilder;
+
+use crate::fsutil::write_atomic;
+use crate::models::{Model, ModelConfig};
+use crate::text::Tokenizer;
+use crate::{Error, Result};
+
+/// The configuration's file name.
+pub const CONFIG: &str = "config.json";
+/// The weights' file name.
+pub const WEIGHTS: &str = "model.safetensors";
+/// The tokenizer's file name.
+pub const TOKENIZER: &str = "tokenizer.json";
+
+/// A configuration is a few hundred bytes; a larger file is something else.
+const MAX_CONFIG_BYTES: u64 = 1 << 20;
+
+/// A model ready to run, with its tokenizer.
+#[derive(Debug, Clone)]
+pub struct LoadedModel {
+    /// What the model is.
+    pub config: ModelConfig,
+    /// The model, frozen for inference.
+    pub model: Model,
+    /// How text becomes its tokens.
+    pub tokenizer: Tokenizer,
+}
+
+impl LoadedModel {
+    /// Loads a model directory.
+    ///
+    /// # Errors
+    /// [`Error::Io`] and [`Error::File`] naming the file; [`Error::Tensor`] naming the tensor where
+    /// configuration and weights disagree.
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// use candle_tcn::LoadedModel;
+    /// let loaded = LoadedModel::load("models/kjv-tiny")?;
+    /// assert_eq!(loaded.config.vocab_size(), loaded.tokenizer.vocab_size());
+    /// # Ok::<(), candle_tcn::Error>(())
+    /// ```
+    pub fn load(dir: impl AsRef<Path>) -> Result<Self> {
+        let dir = dir.as_ref();
+        if !dir.is_dir() {
+            return Err(Error::file(
+                dir,
+                format!("expected a model directory with {CONFIG}, {WEIGHTS} and {TOKENIZER}; there is no such directory"),
+            ));
+        }
+        let config = read_config(dir.join(CONFIG))?;
+        let weights = read_tensors(dir.join(WEIGHTS))?;
+        let tokenizer = dir.join(TOKENIZER);
+        let tokenizer = match tokenizer.exists() {
+            true => Tokenizer::from_file(tokenizer)?,
+            false => return Err(Error::file(tokenizer, "no such file; a model directory needs it to read text")),
+        };
+        Self::from_parts(config, weights, tokenizer, &dir.join(WEIGHTS))
+    }
+
+    /// Reads a model from the contents of its files, such as those compiled into a program.
+    ///
+    /// # Errors
+    /// As [`LoadedModel::load`].
+    pub fn from_bytes(config: &str, weights: &[u8], tokenizer: &[u8]) -> Result<Self> {
+        let config = ModelConfig::from_json(config, CONFIG)?;
+        let weights = tensors_from(weights, Path::new(WEIGHTS))?;
+        Self::from_parts(config, weights, Tokenizer::from_json(tokenizer)?, Path::new(WEIGHTS))
+    }
+
+    fn from_parts(
+        config: ModelConfig,
+        weights: HashMap<String, Tensor>,
+        tokenizer: Tokenizer,
+        source: &Path,
+    ) -> Result<Self> {
+        check_weights(&config, &weights).map_err(|e| Error::file(source, e.to_string()))?;
+        if tokenizer.vocab_size() > config.vocab_size() {
+            return Err(Error::invalid(
+                "vocab_size",
+                format!("at least the {} tokens of {TOKENIZER}", tokenizer.vocab_size()),
+                config.vocab_size(),
+            ));
+        }
+        let vb = VarBuilder::from_tensors(weights, DType::F32, &Device::Cpu);
+        let model = Model::new(&config, vb)?.freeze()?;
+        Ok(Self { config, model, tokenizer })
+    }
+}
+
+/// Reads a `config.json`.
+///
+/// # Errors
+/// [`Error::Io`] and [`Error::File`] naming the file.
+pub fn read_config(path: impl AsRef<Path>) -> Result<ModelConfig> {
+    let path = path.as_ref();
+    let size = std::fs::metadata(path).map_err(|e| Error::io(path, e))?.len();
+    if size > MAX_CONFIG_BYTES {
+        return Err(Error::file(path, format!("expected a model configuration, found {size} bytes")));
+    }
+    let json = std::fs::read(path).map_err(|e| Error::io(path, e))?;
+    let json = String::from_utf8(json).map_err(|e| Error::file(path, format!("expected JSON text: {e}")))?;
+    ModelConfig::from_json(&json, path)
+}
+
+/// Whether `weights` are exactly the tensors that `config` asks for.
+///
+/// # Errors
+/// [`Error::Tensor`] naming the first tensor that is missing, left over, of another shape or no float.
+pub fn check_weights(config: &ModelConfig, weights: &HashMap<String, Tensor>) -> Result<()> {
+    let expected = config.tensors()?;
+    for (name, shape) in &expected {
+        let mismatch = |found: String| Error::Tensor { name: name.clone(), expected: format!("{shape:?}"), found };
+        let tensor = weights.get(name).ok_or_else(|| mismatch("no such tensor".into()))?;
+        if tensor.dims() != shape {
+            return Err(mismatch(format!("{:?}", tensor.dims())));
+        }
+        if !tensor.dtype().is_float() {
+            return Err(mismatch(format!("{:?} numbers", tensor.dtype())));
+        }
+    }
+    let mut names: Vec<&String> = weights.keys().collect();
+    names.sort();
+    match names.into_iter().find(|name| !expected.iter().any(|(known, _)| known == *name)) {
+        None => Ok(()),
+        Some(name) => Err(Error::Tensor {
+            name: name.clone(),
+            expected: "no such tensor in this configuration".into(),
+            found: format!("{:?}", weights[name].dims()),
+        }),
+    }
+}
+
+/// Reads a safetensors file.
+///
+/// # Errors
+/// [`Error::Io`] and [`Error::File`] naming the file.
+pub fn read_tensors(path: impl AsRef<Path>) -> Result<HashMap<String, Tensor>> {
+    let path = path.as_ref();
+    let bytes = std::fs::read(path).map_err(|e| Error::io(path, e))?;
+    tensors_from(&bytes, path)
+}
+
+fn tensors_from(bytes: &[u8], path: &Path) -> Result<HashMap<String, Tensor>> {
+    candle_core::safetensors::load_buffer(bytes, &Device::Cpu)
+        .map_err(|e| Error::file(path, format!("not a whole safetensors file ({} bytes): {e}", bytes.len())))
+}
+
+/// Writes a safetensors file, whole or not at all. The same tensors give the same bytes.
+///
+/// # Errors
+/// [`Error::Io`] naming the file; what stood there before then stays.
+pub fn write_tensors(path: impl AsRef<Path>, tensors: &HashMap<String, Tensor>) -> Result<()> {
+    let path = path.as_ref();
+    let format = concat!("candle-tcn ", env!("CARGO_PKG_VERSION"));
+    let metadata = HashMap::from([("format".to_string(), format.to_string())]);
+    let bytes = safetensors::serialize(tensors, Some(metadata))
+        .map_err(|e| Error::file(path, format!("the tensors cannot be written: {e}")))?;
+    write_atomic(path, |file| std::io::Write::write_all(file, &bytes))
+}

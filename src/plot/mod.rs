@@ -1,0 +1,18 @@
+//! Pictures as SVG text: the loss curve of a training run, the receptive field of a network.
+
+mod loss;
+
+pub use loss::loss_svg;
+
+/// A whole number with thousands separators: 12,345.
+pub(crate) fn grouped(number: u64) -> String {
+    let digits = number.to_string();
+    let mut text = String::with_capacity(digits.len() * 4 / 3);
+    for (i, digit) in digits.chars().enumerate() {
+        if i > 0 && (digits.len() - i).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}

@@ -1,0 +1,463 @@
+//! Token ids to training batches.
+
+use rand::seq::SliceRandom;
+use rand::{RngExt, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+use serde::{Deserialize, Serialize};
+
+use crate::{Error, Result};
+
+/// How windows of `seq_len` tokens are laid over the text.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum BatchMode {
+    /// `batch_size` streams, each a contiguous part of the text, read in order: row `b` of a batch
+    /// continues row `b` of the batch before, so that a model's state can be carried over.
+    ///
+    /// ```text
+    /// text      ..aaaabbbbccccddddeeeeffff..     batch_size 2, seq_len 4
+    /// batch 0     aaaa        dddd
+    /// batch 1         bbbb        eeee
+    /// batch 2             cccc        ffff
+    /// ```
+    Carry,
+    /// Windows in shuffled order that overlap by `history` tokens; the targets of those first
+    /// `history` inputs are not scored. Each token is scored at most once per epoch.
+    ///
+    /// ```text
+    /// text      ..abcdefghij..                   seq_len 4, history 2
+    /// windows     abcd                           scored: the successors of c, d
+    ///               cdef                         of e, f
+    ///                 efgh                       of g, h
+    /// ```
+    Overlap {
+        /// Inputs at the start of a window that only give context; less than `seq_len`.
+        history: usize,
+    },
+}
+
+/// One training batch; all values row-major, one row per window.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Batch {
+    /// Token ids `(batch_size, seq_len)`.
+    pub inputs: Vec<u32>,
+    /// The token after each input, `(batch_size, seq_len)`.
+    pub targets: Vec<u32>,
+    /// Number of rows.
+    pub batch_size: usize,
+    /// Tokens in a row.
+    pub seq_len: usize,
+    /// The first column whose targets count in the loss.
+    pub scored_from: usize,
+    /// The rows do not continue those of the batch before: reset the carried state.
+    pub starts_fresh: bool,
+    /// Passes over the text completed before this batch.
+    pub epoch: usize,
+    /// Batches of the same epoch before this one.
+    pub index: usize,
+}
+
+impl Batch {
+    /// How many targets count in the loss.
+    pub fn scored(&self) -> usize {
+        self.batch_size * (self.seq_len - self.scored_from)
+    }
+}
+
+/// Where a sequence of batches stands: what a checkpoint stores.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BatchPosition {
+    /// Passes over the text completed.
+    pub epoch: usize,
+    /// Batches of this epoch already taken.
+    pub index: usize,
+}
+
+/// An endless sequence of training batches of equal shape, the same for the same text and seed.
+///
+/// A window is `seq_len` inputs and the same tokens shifted by one as targets. Windows start every
+/// `seq_len` tokens ([`BatchMode::Carry`]) or every `seq_len − history`
+/// ([`BatchMode::Overlap`]). In each epoch they are laid from another random token on, so that
+/// they fall differently; what is left over at either end changes with it, and over the epochs
+/// every token is scored, except the first token (the first `history + 1` with
+/// [`BatchMode::Overlap`]), which has nothing, or too little, before it. Each epoch has the same
+/// number of batches; it leaves out fewer than two batches of tokens.
+///
+/// # Example
+///
+/// ```
+/// use candle_tcn::text::{BatchMode, Batches};
+///
+/// // 7 tokens = 2 · 3 + 1: exactly one batch
+/// let mut batches = Batches::new((0..7).collect(), 2, 3, BatchMode::Carry, 0)?;
+/// let batch = batches.next_batch();
+/// assert_eq!(batch.inputs, [0, 1, 2, 3, 4, 5]);
+/// assert_eq!(batch.targets, [1, 2, 3, 4, 5, 6]);
+/// assert!(batch.starts_fresh);
+/// # Ok::<(), candle_tcn::Error>(())
+/// ```
+#[derive(Debug, Clone)]
+pub struct Batches {
+    tokens: Vec<u32>,
+    batch_size: usize,
+    seq_len: usize,
+    history: usize,
+    carry: bool,
+    seed: u64,
+    steps_per_epoch: usize,
+    /// Tokens left over in an epoch: the random start lies in `0..=slack`.
+    slack: usize,
+    position: BatchPosition,
+    /// The random start of this epoch.
+    start: usize,
+    /// The order of this epoch's windows; empty if they come in order.
+    order: Vec<u32>,
+}
+
+impl Batches {
+    /// Lays windows over `tokens`.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Invalid`] if a size is zero, if `history` is not less than `seq_len`, or if the
+    /// text is too short for one batch; [`Error::TooLarge`] if sizes overflow.
+    pub fn new(
+        tokens: Vec<u32>,
+        batch_size: usize,
+        seq_len: usize,
+        mode: BatchMode,
+        seed: u64,
+    ) -> Result<Self> {
+        let history = match mode {
+            BatchMode::Carry => 0,
+            BatchMode::Overlap { history } => history,
+        };
+        let stride = check_sizes(batch_size, seq_len, history)?;
+        let (steps_per_epoch, slack) = plan(tokens.len(), batch_size, seq_len, stride)?;
+        let windows = steps_per_epoch * batch_size;
+        if mode != BatchMode::Carry && u32::try_from(windows).is_err() {
+            return Err(Error::too_large(
+                "number of windows",
+                format!("{windows}, at most {}; lower the history", u32::MAX),
+            ));
+        }
+        let mut batches = Self {
+            tokens,
+            batch_size,
+            seq_len,
+            history,
+            carry: mode == BatchMode::Carry,
+            seed,
+            steps_per_epoch,
+            slack,
+            position: BatchPosition::default(),
+            start: 0,
+            order: Vec::new(),
+        };
+        batches.lay_out();
+        Ok(batches)
+    }
+
+    /// Batches in an epoch; the same in each.
+    pub fn steps_per_epoch(&self) -> usize {
+        self.steps_per_epoch
+    }
+
+    /// The position of the next batch.
+    pub fn position(&self) -> BatchPosition {
+        self.position
+    }
+
+    /// Continues at `position`, exactly as if the batches before it had been taken: the text,
+    /// sizes, mode and seed must be those of the sequence that the position is of.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Invalid`] if an epoch has not that many batches.
+    pub fn seek(&mut self, position: BatchPosition) -> Result<()> {
+        if position.index >= self.steps_per_epoch {
+            return Err(Error::invalid(
+                "data position",
+                format!(
+                    "an index below the {} batches of an epoch",
+                    self.steps_per_epoch
+                ),
+                format!(
+                    "{}; resume with the same --data, --tokenizer, --batch-size and --seq-len",
+                    position.index
+                ),
+            ));
+        }
+        self.position = position;
+        self.lay_out();
+        Ok(())
+    }
+
+    /// The next batch.
+    pub fn next_batch(&mut self) -> Batch {
+        let BatchPosition { epoch, index } = self.position;
+        let size = self.batch_size * self.seq_len;
+        let mut inputs = Vec::with_capacity(size);
+        let mut targets = Vec::with_capacity(size);
+        for row in 0..self.batch_size {
+            let at = self.window_start(row, index);
+            inputs.extend_from_slice(&self.tokens[at..at + self.seq_len]);
+            targets.extend_from_slice(&self.tokens[at + 1..at + self.seq_len + 1]);
+        }
+        self.step();
+        Batch {
+            inputs,
+            targets,
+            batch_size: self.batch_size,
+            seq_len: self.seq_len,
+            scored_from: self.history,
+            starts_fresh: !self.carry || index == 0,
+            epoch,
+            index,
+        }
+    }
+
+    fn step(&mut self) {
+        self.position.index += 1;
+        if self.position.index == self.steps_per_epoch {
+            self.position.epoch += 1;
+            self.position.index = 0;
+            self.lay_out();
+        }
+    }
+
+    /// The first input token of a row of the batch `index`.
+    fn window_start(&self, row: usize, index: usize) -> usize {
+        let window = match self.carry {
+            true => row * self.steps_per_epoch + index,
+            false => self.order[index * self.batch_size + row] as usize,
+        };
+        self.start + window * (self.seq_len - self.history)
+    }
+
+    /// Draws the start, and the order, of the epoch: a function of seed and epoch alone, so that
+    /// no random state needs to be saved.
+    fn lay_out(&mut self) {
+        let mut rng = ChaCha8Rng::seed_from_u64(self.seed);
+        rng.set_stream(self.position.epoch as u64);
+        self.start = rng.random_range(0..=self.slack);
+        if !self.carry {
+            self.order.clear();
+            self.order
+                .extend(0..(self.steps_per_epoch * self.batch_size) as u32);
+            self.order.shuffle(&mut rng);
+        }
+    }
+}
+
+/// Checks the sizes; returns how far windows are apart.
+fn check_sizes(batch_size: usize, seq_len: usize, history: usize) -> Result<usize> {
+    for (flag, value) in [("--batch-size", batch_size), ("--seq-len", seq_len)] {
+        if value == 0 {
+            return Err(Error::invalid(flag, "a whole number of at least 1", value));
+        }
+    }
+    if history >= seq_len {
+        return Err(Error::invalid(
+            "history",
+            format!("less than the {seq_len} tokens of --seq-len, to leave some to score"),
+            history,
+        ));
+    }
+    Ok(seq_len - history)
+}
+
+/// Batches per epoch, and the tokens left over.
+///
+/// `s` batches of windows that start every `stride` tokens span
+/// `(s · batch_size − 1) · stride + seq_len + 1` tokens. A stride less one is kept free for the
+/// random start, unless the text is too short for even one batch then.
+fn plan(tokens: usize, batch_size: usize, seq_len: usize, stride: usize) -> Result<(usize, usize)> {
+    let sizes = || format!("--batch-size {batch_size}, --seq-len {seq_len}");
+    let overflow = || Error::too_large("batch", format!("{}; lower either", sizes()));
+    let per_batch = batch_size.checked_mul(stride).ok_or_else(overflow)?;
+    let first_batch = (per_batch - stride)
+        .checked_add(seq_len)
+        .and_then(|n| n.checked_add(1))
+        .filter(|_| batch_size.checked_mul(seq_len).is_some())
+        .ok_or_else(overflow)?;
+    let Some(beyond_first) = tokens.checked_sub(first_batch) else {
+        return Err(Error::invalid(
+            "text",
+            format!("at least {first_batch} tokens for one batch ({})", sizes()),
+            format!("{tokens}; lower --batch-size or --seq-len, or give more text"),
+        ));
+    };
+    let steps = 1 + beyond_first.saturating_sub(stride - 1) / per_batch;
+    Ok((steps, beyond_first - (steps - 1) * per_batch))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn batches(tokens: u32, batch_size: usize, seq_len: usize, mode: BatchMode) -> Batches {
+        Batches::new((0..tokens).collect(), batch_size, seq_len, mode, 7).unwrap()
+    }
+
+    /// Row `row` of `values`.
+    fn row(values: &[u32], seq_len: usize, row: usize) -> &[u32] {
+        &values[row * seq_len..(row + 1) * seq_len]
+    }
+
+    #[test]
+    fn carry_streams_are_contiguous_parts_of_the_text() {
+        let (batch_size, seq_len) = (3, 5);
+        let mut batches = batches(100, batch_size, seq_len, BatchMode::Carry);
+        // 16 for the first batch, 4 kept free, then 80 / 15
+        assert_eq!(batches.steps_per_epoch(), 6);
+        let mut starts = std::collections::BTreeSet::new();
+        for epoch in 0..20 {
+            let mut streams = vec![Vec::new(); batch_size];
+            for index in 0..6 {
+                let batch = batches.next_batch();
+                assert_eq!((batch.epoch, batch.index), (epoch, index));
+                assert_eq!((batch.starts_fresh, batch.scored_from), (index == 0, 0));
+                for (b, stream) in streams.iter_mut().enumerate() {
+                    let inputs = row(&batch.inputs, seq_len, b);
+                    let shifted: Vec<u32> = inputs.iter().map(|id| id + 1).collect();
+                    assert_eq!(row(&batch.targets, seq_len, b), shifted);
+                    stream.extend_from_slice(inputs);
+                }
+            }
+            // token i is the number i: the streams joined are one run of the text
+            let start = streams[0][0];
+            assert_eq!(streams.concat(), (start..start + 90).collect::<Vec<_>>());
+            starts.insert(start);
+        }
+        assert!(
+            starts.len() > 3 && *starts.last().unwrap() <= 9,
+            "{starts:?}"
+        );
+    }
+
+    #[test]
+    fn overlap_scores_a_token_once() {
+        let (batch_size, seq_len, history) = (2, 7, 3);
+        let mut batches = batches(60, batch_size, seq_len, BatchMode::Overlap { history });
+        let steps = batches.steps_per_epoch();
+        // 12 for the first batch, 3 kept free, then 45 / 8
+        assert_eq!(steps, 6);
+        let mut orders = Vec::new();
+        for _ in 0..5 {
+            let mut scored = Vec::new();
+            for _ in 0..steps {
+                let batch = batches.next_batch();
+                assert!(batch.starts_fresh);
+                assert_eq!((batch.scored_from, batch.scored()), (3, 8));
+                for b in 0..batch_size {
+                    assert_eq!(
+                        row(&batch.inputs, seq_len, b)[1..],
+                        row(&batch.targets, seq_len, b)[..6]
+                    );
+                    scored.extend_from_slice(&row(&batch.targets, seq_len, b)[history..]);
+                }
+            }
+            let order = scored.clone();
+            scored.sort_unstable();
+            let first = scored[0];
+            assert!(first >= 4);
+            assert_eq!(scored, (first..first + 48).collect::<Vec<_>>());
+            assert!(!orders.contains(&order), "epochs are shuffled differently");
+            orders.push(order);
+        }
+    }
+
+    #[test]
+    fn every_token_is_scored_in_some_epoch() {
+        for (mode, unscored) in [
+            (BatchMode::Carry, 1),
+            (BatchMode::Overlap { history: 2 }, 3),
+        ] {
+            for tokens in 16..50 {
+                let mut batches = batches(tokens, 3, 5, mode);
+                let mut seen = vec![false; tokens as usize];
+                for _ in 0..400 * batches.steps_per_epoch() {
+                    let batch = batches.next_batch();
+                    for b in 0..3 {
+                        for &id in &row(&batch.targets, 5, b)[batch.scored_from..] {
+                            seen[id as usize] = true;
+                        }
+                    }
+                }
+                let missing = seen.iter().filter(|&&seen| !seen).count();
+                assert_eq!(missing, unscored, "{mode:?}, {tokens} tokens");
+            }
+        }
+    }
+
+    #[test]
+    fn seek_continues_exactly() {
+        for mode in [BatchMode::Carry, BatchMode::Overlap { history: 1 }] {
+            let mut whole = batches(50, 2, 4, mode);
+            let steps = whole.steps_per_epoch();
+            let sequence: Vec<(String, Batch)> = (0..4 * steps)
+                .map(|_| {
+                    (
+                        serde_json::to_string(&whole.position()).unwrap(),
+                        whole.next_batch(),
+                    )
+                })
+                .collect();
+            for rest in sequence.windows(steps + 2) {
+                let mut resumed = batches(50, 2, 4, mode);
+                resumed
+                    .seek(serde_json::from_str(&rest[0].0).unwrap())
+                    .unwrap();
+                for (_, batch) in rest {
+                    assert_eq!(&resumed.next_batch(), batch);
+                }
+            }
+            let end = BatchPosition {
+                epoch: 0,
+                index: steps,
+            };
+            assert!(whole.seek(end).unwrap_err().to_string().contains("--data"));
+        }
+    }
+
+    #[test]
+    fn the_seed_decides() {
+        let sequence = |seed| {
+            let mode = BatchMode::Overlap { history: 1 };
+            let mut batches = Batches::new((0..50).collect(), 2, 4, mode, seed).unwrap();
+            std::iter::repeat_with(|| batches.next_batch())
+                .take(20)
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(sequence(1), sequence(1));
+        assert_ne!(sequence(1), sequence(2));
+    }
+
+    #[test]
+    fn bad_sizes_are_errors() {
+        let message = |tokens: u32, batch_size, seq_len, mode| {
+            Batches::new((0..tokens).collect(), batch_size, seq_len, mode, 0)
+                .unwrap_err()
+                .to_string()
+        };
+        let carry = BatchMode::Carry;
+        assert!(message(9, 0, 3, carry).starts_with("--batch-size"));
+        assert!(message(9, 1, 0, carry).starts_with("--seq-len"));
+        assert!(message(9, 1, 3, BatchMode::Overlap { history: 3 }).starts_with("history"));
+        assert_eq!(
+            message(12, 3, 4, carry),
+            "text: expected at least 13 tokens for one batch (--batch-size 3, --seq-len 4), \
+             found 12; lower --batch-size or --seq-len, or give more text"
+        );
+        assert!(message(0, 1, 1, carry).contains("found 0"));
+        for (batch_size, seq_len) in [(usize::MAX, 2), (2, usize::MAX), (usize::MAX, usize::MAX)] {
+            assert!(message(9, batch_size, seq_len, carry).starts_with("batch is too large"));
+            let overlap = BatchMode::Overlap {
+                history: seq_len - 1,
+            };
+            assert!(message(9, batch_size, seq_len, overlap).starts_with("batch is too large"));
+        }
+        assert!(message(9, 1, usize::MAX, carry).starts_with("batch is too large"));
+    }
+}

@@ -1,0 +1,104 @@
+//! Is it text?
+
+use std::path::{Path, PathBuf};
+
+use crate::{Error, Result};
+
+/// Where bytes come from, for errors.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Origin {
+    /// The file, where there is one.
+    pub path: Option<PathBuf>,
+    /// Where in it the bytes start.
+    pub offset: u64,
+}
+
+impl Origin {
+    pub(super) fn file(path: &Path) -> Self {
+        Self {
+            path: Some(path.to_path_buf()),
+            offset: 0,
+        }
+    }
+}
+
+/// `bytes` as text.
+///
+/// With `whole` false the bytes may stop in the middle of a character: what is before it is
+/// returned. Invalid UTF-8 and NUL bytes (valid UTF-8, but a sign of a binary file) are errors
+/// that name the first offset.
+pub(super) fn text_of<'a>(bytes: &'a [u8], whole: bool, origin: &Origin) -> Result<&'a str> {
+    let (text, broken) = match std::str::from_utf8(bytes) {
+        Ok(text) => (text, None),
+        Err(error) => {
+            let valid = error.valid_up_to();
+            let unfinished = error.error_len().is_none() && !whole;
+            let text = std::str::from_utf8(&bytes[..valid]).unwrap_or_default();
+            (text, (!unfinished).then_some(valid))
+        }
+    };
+    if let Some(at) = text.bytes().position(|byte| byte == 0) {
+        return Err(not_text(origin, at, "looks binary: NUL byte"));
+    }
+    match broken {
+        Some(at) => {
+            let what = format!("not UTF-8 text: invalid byte 0x{:02x}", bytes[at]);
+            Err(not_text(origin, at, &what))
+        }
+        None => Ok(text),
+    }
+}
+
+fn not_text(origin: &Origin, at: usize, what: &str) -> Error {
+    let offset = origin.offset.saturating_add(at as u64);
+    let message = format!("{what} at byte offset {offset}; --tokenizer byte accepts any bytes");
+    match &origin.path {
+        Some(path) => Error::file(path, message),
+        None => Error::Text(message),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn message(bytes: &[u8]) -> String {
+        text_of(bytes, true, &Origin::default())
+            .unwrap_err()
+            .to_string()
+    }
+
+    #[test]
+    fn names_the_first_offset() {
+        assert_eq!(
+            message("aé\u{ff}".as_bytes().split_last().unwrap().1),
+            "not UTF-8 text: invalid byte 0xc3 at byte offset 3; \
+             --tokenizer byte accepts any bytes"
+        );
+        assert!(message(b"ab\xffcd\0").contains("0xff at byte offset 2"));
+        assert!(message(b"ab\0cd\xff").contains("looks binary: NUL byte at byte offset 2"));
+    }
+
+    #[test]
+    fn adds_the_start_and_names_the_file() {
+        let origin = Origin {
+            path: Some("some/file.bin".into()),
+            offset: 1000,
+        };
+        let error = text_of(b"ab\xff", true, &origin).unwrap_err().to_string();
+        assert!(error.starts_with("some/file.bin: not UTF-8"), "{error}");
+        assert!(error.contains("offset 1002"), "{error}");
+    }
+
+    #[test]
+    fn an_unfinished_character_is_left_over() {
+        let bytes = "a龍".as_bytes();
+        let origin = Origin::default();
+        for cut in 1..4 {
+            assert_eq!(text_of(&bytes[..cut], false, &origin).unwrap(), "a");
+        }
+        assert_eq!(text_of(bytes, false, &origin).unwrap(), "a龍");
+        assert!(text_of(b"a\xff", false, &origin).is_err());
+        assert_eq!(text_of(b"", true, &origin).unwrap(), "");
+    }
+}

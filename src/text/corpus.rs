@@ -1,0 +1,170 @@
+//! Text files in memory.
+
+use std::path::{Path, PathBuf};
+
+use super::check::{Origin, text_of};
+use crate::{Error, Result};
+
+/// The bytes of one or more text files, in order, and where each file starts.
+///
+/// # Example
+///
+/// ```
+/// use candle_tcn::text::Corpus;
+///
+/// let corpus = Corpus::from_bytes("天地玄黃".into());
+/// assert_eq!(corpus.text()?, "天地玄黃");
+/// assert_eq!(corpus.bytes().len(), 12);
+/// # Ok::<(), candle_tcn::Error>(())
+/// ```
+#[derive(Debug, Clone, Default)]
+pub struct Corpus {
+    bytes: Vec<u8>,
+    /// Each file and the offset of its first byte, ascending.
+    files: Vec<(PathBuf, usize)>,
+}
+
+impl Corpus {
+    /// Text that is in memory already.
+    pub fn from_bytes(bytes: Vec<u8>) -> Self {
+        Self {
+            bytes,
+            files: Vec::new(),
+        }
+    }
+
+    /// Reads files and joins them in the order given, with nothing in between.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Invalid`] without any file, [`Error::Io`] if one cannot be read, [`Error::File`]
+    /// if one is a folder or empty.
+    pub fn read_files(paths: &[PathBuf]) -> Result<Self> {
+        if paths.is_empty() {
+            return Err(Error::invalid("--data", "at least one text file", "none"));
+        }
+        let mut corpus = Self::default();
+        for path in paths {
+            refuse_folder(path)?;
+            let bytes = std::fs::read(path).map_err(|error| Error::io(path, error))?;
+            if bytes.is_empty() {
+                return Err(empty(path));
+            }
+            corpus.files.push((path.clone(), corpus.bytes.len()));
+            // the usual single file is not copied
+            match corpus.bytes.is_empty() {
+                true => corpus.bytes = bytes,
+                false => corpus.bytes.extend(bytes),
+            }
+        }
+        Ok(corpus)
+    }
+
+    /// The bytes of all files.
+    pub fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    /// All files as text, checked.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::File`] ([`Error::Text`] for bytes from memory) with the file and the offset in it
+    /// of the first byte that is not UTF-8, or of a NUL byte. Each file must be UTF-8 by itself.
+    pub fn text(&self) -> Result<&str> {
+        let ends = self.files.iter().skip(1).map(|&(_, start)| start);
+        let ends = ends.chain([self.bytes.len()]);
+        for ((path, start), end) in self.files.iter().zip(ends) {
+            text_of(&self.bytes[*start..end], true, &Origin::file(path))?;
+        }
+        text_of(&self.bytes, true, &Origin::default())
+    }
+}
+
+pub(super) fn refuse_folder(path: &Path) -> Result<()> {
+    match path.is_dir() {
+        true => Err(Error::file(path, "expected a text file, found a folder")),
+        false => Ok(()),
+    }
+}
+
+pub(super) fn empty(path: &Path) -> Error {
+    Error::file(path, "expected text, found an empty file")
+}
+
+/// Splits off the last `fraction` of `bytes` for validation.
+///
+/// The first part is `floor(len · (1 − fraction))` bytes long, or up to three fewer if that would
+/// split a UTF-8 character and `utf8` is set.
+///
+/// # Errors
+///
+/// [`Error::Invalid`] unless 0 ≤ `fraction` < 1.
+///
+/// # Example
+///
+/// ```
+/// use candle_tcn::text::split_fraction;
+///
+/// let (train, valid) = split_fraction("abécd".as_bytes(), 0.5, true)?;
+/// // floor(6 · 0.5) = 3 is inside é
+/// assert_eq!((train, valid), ("ab".as_bytes(), "écd".as_bytes()));
+/// # Ok::<(), candle_tcn::Error>(())
+/// ```
+pub fn split_fraction(bytes: &[u8], fraction: f64, utf8: bool) -> Result<(&[u8], &[u8])> {
+    if !(0.0..1.0).contains(&fraction) {
+        return Err(Error::invalid(
+            "--valid-fraction",
+            "a number from 0 to below 1",
+            fraction,
+        ));
+    }
+    // a float to integer cast saturates; f64 holds lengths up to 2^53 exactly
+    let mut at = ((bytes.len() as f64 * (1.0 - fraction)) as usize).min(bytes.len());
+    let lowest = at.saturating_sub(3);
+    while utf8 && at > lowest && bytes.get(at).is_some_and(|&byte| !starts_character(byte)) {
+        at -= 1;
+    }
+    Ok(bytes.split_at(at))
+}
+
+/// Whether a byte of UTF-8 text starts a character, rather than continues one.
+pub(super) fn starts_character(byte: u8) -> bool {
+    byte & 0b1100_0000 != 0b1000_0000
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn splits_the_shakespeare_file_like_others_do() {
+        let (train, valid) = split_fraction(&vec![b'a'; 1_115_394], 0.1, true)
+            .map(|(train, valid)| (train.len(), valid.len()))
+            .unwrap();
+        assert_eq!((train, valid), (1_003_854, 111_540));
+    }
+
+    #[test]
+    fn splits_in_front_of_a_character() {
+        let text = "𠀀𠀁𠀂"; // 4 bytes each
+        for fraction in [0.0, 0.1, 0.3, 0.5, 0.6, 0.9, 0.999] {
+            let (train, valid) = split_fraction(text.as_bytes(), fraction, true).unwrap();
+            let train = std::str::from_utf8(train).unwrap();
+            assert_eq!(train.to_owned() + std::str::from_utf8(valid).unwrap(), text);
+        }
+        let (train, _) = split_fraction(text.as_bytes(), 0.5, false).unwrap();
+        assert_eq!(train.len(), 6);
+        // not text at all: no endless search
+        assert_eq!(split_fraction(&[0x80; 100], 0.5, true).unwrap().0.len(), 47);
+        assert_eq!(split_fraction(b"", 0.5, true).unwrap().0.len(), 0);
+    }
+
+    #[test]
+    fn refuses_fractions_out_of_range() {
+        for fraction in [-0.1, 1.0, 2.0, f64::NAN, f64::INFINITY] {
+            let error = split_fraction(b"abc", fraction, true).unwrap_err();
+            assert!(error.to_string().contains("--valid-fraction"));
+        }
+    }
+}

@@ -1,0 +1,172 @@
+//! Decoding ids one by one.
+
+use super::Tokenizer;
+use crate::Result;
+
+/// How many tokens may wait for the rest of a character. One needs at most 4 byte tokens.
+const MAX_PENDING: usize = 8;
+
+/// Turns token ids into text as they are generated, never splitting a UTF-8 character.
+///
+/// The parts that [`Decoder::push`] and [`Decoder::finish`] return, joined, are what
+/// [`Tokenizer::decode`] gives for all ids at once, always for the tokenizers this crate makes,
+/// and for others unless their decoder rewrites text across more than a few tokens (removing
+/// spaces in front of punctuation, for instance). A push costs the same however much text came
+/// before. Bytes that can no longer become a character are given out as U+FFFD at once: at most
+/// three bytes are ever held back (eight tokens, for decoders that do more than join bytes).
+///
+/// # Example
+///
+/// ```
+/// use candle_tcn::text::{Tokenizer, TokenizerSpec};
+///
+/// let tokenizer = Tokenizer::from_spec(&TokenizerSpec::Byte, b"")?;
+/// let mut decoder = tokenizer.decoder();
+/// // é is the two bytes C3 A9
+/// assert_eq!(decoder.push(0xC3)?, None);
+/// assert_eq!(decoder.push(0xA9)?, Some("é".to_string()));
+/// assert_eq!(decoder.push(0xC3)?, None);
+/// assert_eq!(decoder.finish()?, "\u{fffd}");
+/// # Ok::<(), candle_tcn::Error>(())
+/// ```
+#[derive(Debug, Clone)]
+pub struct Decoder {
+    tokenizer: Tokenizer,
+    state: State,
+}
+
+#[derive(Debug, Clone)]
+enum State {
+    /// The bytes of an unfinished character: at most three.
+    Bytes(Vec<u8>),
+    /// The tokens given out last, which tell whether a space belongs in front of the next ones,
+    /// and those held back.
+    Window {
+        context: Vec<u32>,
+        pending: Vec<u32>,
+    },
+}
+
+impl Decoder {
+    pub(super) fn new(tokenizer: Tokenizer) -> Self {
+        let state = match tokenizer.joins_bytes() {
+            true => State::Bytes(Vec::new()),
+            false => State::Window {
+                context: Vec::new(),
+                pending: Vec::new(),
+            },
+        };
+        Self { tokenizer, state }
+    }
+
+    /// Takes the next id and returns the text that it completes, if any.
+    ///
+    /// # Errors
+    ///
+    /// [`crate::Error::Invalid`] for an id that is not in the vocabulary; the decoder then stays as it was.
+    pub fn push(&mut self, id: u32) -> Result<Option<String>> {
+        self.tokenizer.check_id(id)?;
+        let text = match &mut self.state {
+            State::Bytes(pending) => {
+                pending.extend_from_slice(self.tokenizer.bytes_of(id).unwrap_or_default());
+                take_complete(pending)
+            }
+            State::Window { .. } if self.tokenizer.is_special(id) => String::new(),
+            State::Window { context, pending } => {
+                pending.push(id);
+                let text = new_text(&self.tokenizer, context, pending)?;
+                if text.ends_with(char::REPLACEMENT_CHARACTER) && pending.len() < MAX_PENDING {
+                    return Ok(None);
+                }
+                *context = std::mem::take(pending);
+                text
+            }
+        };
+        Ok((!text.is_empty()).then_some(text))
+    }
+
+    /// The text held back, an unfinished character as U+FFFD.
+    ///
+    /// # Errors
+    ///
+    /// [`crate::Error::Text`] if a tokenizer from a file cannot decode the ids.
+    pub fn finish(self) -> Result<String> {
+        match self.state {
+            State::Bytes(pending) => Ok(String::from_utf8_lossy(&pending).into_owned()),
+            State::Window { context, pending } => new_text(&self.tokenizer, &context, &pending),
+        }
+    }
+}
+
+/// Takes from `bytes` all that is decided: complete characters, and U+FFFD for what cannot become
+/// one. An unfinished character at the end stays.
+fn take_complete(bytes: &mut Vec<u8>) -> String {
+    let mut text = String::new();
+    let mut taken = 0;
+    for chunk in bytes.utf8_chunks() {
+        text.push_str(chunk.valid());
+        taken += chunk.valid().len();
+        let unfinished =
+            std::str::from_utf8(chunk.invalid()).is_err_and(|error| error.error_len().is_none());
+        if chunk.invalid().is_empty()
+            || (unfinished && taken + chunk.invalid().len() == bytes.len())
+        {
+            continue;
+        }
+        text.push(char::REPLACEMENT_CHARACTER);
+        taken += chunk.invalid().len();
+    }
+    bytes.drain(..taken);
+    text
+}
+
+/// What `pending` adds to the text of `context`.
+fn new_text(tokenizer: &Tokenizer, context: &[u32], pending: &[u32]) -> Result<String> {
+    let before = tokenizer.decode(context)?;
+    let mut text = tokenizer.decode(&[context, pending].concat())?;
+    let common: usize = before
+        .chars()
+        .zip(text.chars())
+        .take_while(|(a, b)| a == b)
+        .map(|(c, _)| c.len_utf8())
+        .sum();
+    text.drain(..common);
+    Ok(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn holds_back_only_what_may_become_a_character() {
+        let mut bytes = b"a\xe9\xbe".to_vec();
+        assert_eq!(take_complete(&mut bytes), "a");
+        assert_eq!(bytes, b"\xe9\xbe");
+        bytes.push(0x8d);
+        assert_eq!(take_complete(&mut bytes), "龍");
+        // a lead byte is cut off by a letter
+        let mut bytes = b"\xf0\x9f\x98z\xf0".to_vec();
+        assert_eq!(take_complete(&mut bytes), "\u{fffd}z");
+        assert_eq!(bytes, b"\xf0");
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn is_the_lossy_text_of_the_whole(
+            bytes in proptest::collection::vec(
+                proptest::sample::select(b"a\x80\xa9\xc3\xe9\xbe\x8d\xf0\x9f\x98\xff".to_vec()),
+                0..40,
+            ),
+        ) {
+            let (mut pending, mut text) = (Vec::new(), String::new());
+            for &byte in &bytes {
+                pending.push(byte);
+                text += &take_complete(&mut pending);
+                proptest::prop_assert!(pending.len() <= 3);
+            }
+            text += &String::from_utf8_lossy(&pending);
+            proptest::prop_assert_eq!(text, String::from_utf8_lossy(&bytes));
+        }
+    }
+}

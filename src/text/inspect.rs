@@ -1,0 +1,182 @@
+//! What a loaded `tokenizer.json` really is: recognises the two simple kinds, whose texts can be
+//! encoded by looking ids up in a table, and decoders that only join bytes.
+
+use std::collections::HashMap;
+
+use serde_json::Value;
+use tokenizers::Tokenizer as HfTokenizer;
+
+use super::spec::MAX_VOCAB_SIZE;
+
+/// How text becomes ids.
+#[derive(Debug)]
+pub(super) enum Encoder {
+    /// The id of byte `b` is `table[b]`.
+    Byte(Box<[u32; 256]>),
+    /// The id of character `c` is `table[c as usize]`; `unk` is that of every character beyond.
+    Char {
+        /// As long as the highest known character asks for: at most 4.4 MB.
+        table: Vec<u32>,
+        unk: u32,
+    },
+    /// Anything else: the general machinery, piece by piece.
+    General,
+}
+
+/// What is known of a tokenizer's vocabulary.
+#[derive(Debug)]
+pub(super) struct Vocabulary {
+    /// The highest id plus one.
+    pub size: usize,
+    /// Ids that no text should be made of: unknown, special, and ids without a token. Sorted.
+    pub banned: Vec<u32>,
+    /// Ids which decoding leaves out. Sorted.
+    pub special: Vec<u32>,
+    /// The id of unknown characters.
+    pub unk: Option<u32>,
+}
+
+/// GPT-2's printable stand-ins of the bytes: a byte that is a printable Latin-1 character stands
+/// for itself, the others take the code points from 256 on, in order.
+pub(super) fn byte_alphabet() -> [char; 256] {
+    let mut next = 256u32;
+    std::array::from_fn(|byte| {
+        let code = match byte {
+            0x21..=0x7e | 0xa1..=0xac | 0xae..=0xff => byte as u32,
+            _ => {
+                next += 1;
+                next - 1
+            }
+        };
+        char::from_u32(code).unwrap_or(char::REPLACEMENT_CHARACTER)
+    })
+}
+
+/// Reads sizes, special ids and the id of unknown characters; `json` is the tokenizer's own.
+pub(super) fn vocabulary(hf: &HfTokenizer, json: &Value) -> Result<Vocabulary, String> {
+    let ids = hf.get_vocab(true);
+    let highest = ids.values().max().copied().ok_or("holds no tokens")?;
+    let size = highest as usize + 1;
+    if size > MAX_VOCAB_SIZE {
+        return Err(format!(
+            "expected token ids below {MAX_VOCAB_SIZE}, found {highest}"
+        ));
+    }
+    let model = &json["model"];
+    let unk = match &model["unk_token"] {
+        Value::String(token) => hf.token_to_id(token),
+        _ => model["unk_id"].as_u64().and_then(|id| id.try_into().ok()),
+    };
+    let mut special: Vec<u32> = hf
+        .get_added_tokens_decoder()
+        .iter()
+        .filter(|(_, token)| token.special)
+        .map(|(&id, _)| id)
+        .collect();
+    special.sort_unstable();
+    let banned = (0..=highest)
+        .filter(|&id| {
+            unk == Some(id) || special.binary_search(&id).is_ok() || hf.id_to_token(id).is_none()
+        })
+        .collect();
+    Ok(Vocabulary {
+        size,
+        banned,
+        special,
+        unk,
+    })
+}
+
+/// Recognises the simple kinds.
+pub(super) fn encoder(hf: &HfTokenizer, json: &Value) -> Encoder {
+    if !is_plain_bpe(json) {
+        return Encoder::General;
+    }
+    let pre_tokenizer = &json["pre_tokenizer"];
+    let simple = if pre_tokenizer.is_null() {
+        char_encoder(hf, &json["model"])
+    } else if pre_tokenizer["type"] == "ByteLevel" && pre_tokenizer["add_prefix_space"] == false {
+        byte_encoder(hf)
+    } else {
+        None
+    };
+    simple.unwrap_or(Encoder::General)
+}
+
+/// Whether every character of a word becomes one token, whatever surrounds it.
+fn is_plain_bpe(json: &Value) -> bool {
+    let model = &json["model"];
+    let empty = |value: &Value| value.as_array().is_none_or(Vec::is_empty);
+    let unset = ["dropout", "continuing_subword_prefix", "end_of_word_suffix"];
+    let off = ["fuse_unk", "byte_fallback", "ignore_merges"];
+    model["type"] == "BPE"
+        && empty(&model["merges"])
+        && empty(&json["added_tokens"])
+        && json["normalizer"].is_null()
+        && unset.iter().all(|field| model[field].is_null())
+        && off.iter().all(|field| model[field] == false)
+}
+
+fn char_encoder(hf: &HfTokenizer, model: &Value) -> Option<Encoder> {
+    let unk_token = model["unk_token"].as_str()?;
+    let unk = hf.token_to_id(unk_token)?;
+    let mut table = Vec::new();
+    for (token, id) in hf.get_vocab(true) {
+        match single_char(&token) {
+            Some(c) => {
+                let index = c as usize;
+                if table.len() <= index {
+                    table.resize(index + 1, unk);
+                }
+                table[index] = id;
+            }
+            None if token == unk_token => {}
+            None => return None,
+        }
+    }
+    Some(Encoder::Char { table, unk })
+}
+
+fn byte_encoder(hf: &HfTokenizer) -> Option<Encoder> {
+    if hf.get_vocab_size(true) != 256 {
+        return None;
+    }
+    let mut table = Box::new([0; 256]);
+    for (id, c) in table.iter_mut().zip(byte_alphabet()) {
+        *id = hf.token_to_id(c.encode_utf8(&mut [0; 4]))?;
+    }
+    Some(Encoder::Byte(table))
+}
+
+fn single_char(token: &str) -> Option<char> {
+    let mut chars = token.chars();
+    chars.next().filter(|_| chars.next().is_none())
+}
+
+/// For decoders that join the bytes of the tokens and do nothing else (`Fuse`, `ByteLevel`): the
+/// bytes of each id. Special tokens have none; an id without a token is `None`.
+pub(super) fn token_bytes(
+    hf: &HfTokenizer,
+    json: &Value,
+    vocabulary: &Vocabulary,
+) -> Option<Vec<Option<Box<[u8]>>>> {
+    let byte_level = match json["decoder"]["type"].as_str() {
+        Some("ByteLevel") => true,
+        Some("Fuse") => false,
+        _ => return None,
+    };
+    let byte_of: HashMap<char, u8> = byte_alphabet().into_iter().zip(0..).collect();
+    let bytes_of = |id: u32| -> Option<Box<[u8]>> {
+        let token = hf.id_to_token(id)?;
+        if vocabulary.special.binary_search(&id).is_ok() {
+            return Some(Box::default());
+        }
+        // a token with a character outside the alphabet stands for itself
+        let mapped: Option<Box<[u8]>> = match byte_level {
+            true => token.chars().map(|c| byte_of.get(&c).copied()).collect(),
+            false => None,
+        };
+        Some(mapped.unwrap_or_else(|| token.as_bytes().into()))
+    };
+    Some((0..vocabulary.size as u32).map(bytes_of).collect())
+}

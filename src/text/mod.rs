@@ -1,0 +1,42 @@
+//! Text in, batches of token ids out, and back: tokenizers, corpora, batches, incremental decoding.
+//!
+//! Nothing here knows of tensors: token ids are `u32`, batches are row-major `Vec<u32>`.
+//!
+//! # Example
+//!
+//! Train a character tokenizer, cut the text into batches, decode a token again:
+//!
+//! ```
+//! use candle_tcn::text::{BatchMode, Batches, Tokenizer, TokenizerSpec};
+//!
+//! let text = "abababababab";
+//! let tokenizer = Tokenizer::from_spec(&TokenizerSpec::Char, text.as_bytes())?;
+//! assert_eq!(tokenizer.vocab_size(), 3); // <unk>, a, b
+//!
+//! let tokens = tokenizer.encode(text)?;
+//! let mut batches = Batches::new(tokens, 2, 3, BatchMode::Carry, 0)?;
+//! let batch = batches.next_batch();
+//! assert_eq!(batch.inputs.len(), 2 * 3);
+//! // the target of an input is the token after it
+//! assert_eq!(batch.targets[0], batch.inputs[1]);
+//!
+//! assert_eq!(tokenizer.decode(&[1, 2, 1])?, "aba");
+//! # Ok::<(), candle_tcn::Error>(())
+//! ```
+
+mod batches;
+mod check;
+mod corpus;
+mod decode;
+mod inspect;
+mod pieces;
+mod spec;
+mod stream;
+mod tokenizer;
+
+pub use batches::{Batch, BatchMode, BatchPosition, Batches};
+pub use corpus::{Corpus, split_fraction};
+pub use decode::Decoder;
+pub use spec::TokenizerSpec;
+pub use stream::TokenStream;
+pub use tokenizer::Tokenizer;

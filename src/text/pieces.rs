@@ -1,0 +1,102 @@
+//! Where a long text may be cut so that its pieces can be encoded one by one.
+//!
+//! A cut lies, in a piece of at least [`PIECE_BYTES`], at the first place that is
+//!
+//! 1. in front of a space that follows a character which is not white space, or
+//! 2. behind a `\n` that stands between two characters which are not white space.
+//!
+//! The GPT-2 splitting rule, which `bpe:N` uses, never makes a word across such a place and never
+//! looks across it, so encoding the pieces gives exactly what encoding the whole gives. The same
+//! holds for the rules of later GPT models and for tokenizers that split at white space. The first
+//! kind serves texts with spaces, whatever their line ends; the second serves scripts without.
+//!
+//! Whether a place is a cut depends only on the text in front of it and one character behind it,
+//! so a file read in buffers of any size falls into the same pieces as a text in memory.
+
+/// A piece is at least this long, unless the text ends before.
+pub(super) const PIECE_BYTES: usize = 64 * 1024;
+
+/// Cuts `text` into pieces of at least `min` bytes; the last return value is what follows the last
+/// cut: another piece if the text ends here, else to be continued.
+pub(super) fn cut(text: &str, min: usize) -> (Vec<&str>, &str) {
+    let mut pieces = Vec::new();
+    let mut rest = text;
+    while let Some(at) = first_cut(rest, min) {
+        let (piece, after) = rest.split_at(at);
+        pieces.push(piece);
+        rest = after;
+    }
+    (pieces, rest)
+}
+
+/// All of `text` in pieces, none of them empty.
+pub(super) fn cut_all(text: &str, min: usize) -> Vec<&str> {
+    let (mut pieces, rest) = cut(text, min);
+    if !rest.is_empty() {
+        pieces.push(rest);
+    }
+    pieces
+}
+
+/// The first cut at or behind byte `min`.
+fn first_cut(text: &str, min: usize) -> Option<usize> {
+    let start = (min.max(1)..text.len()).find(|&at| text.is_char_boundary(at))?;
+    let mut before = text[..start].chars().rev();
+    let mut previous = before.next()?;
+    let mut last_but_one = before.next();
+    for (at, next) in text[start..].char_indices() {
+        if is_cut(last_but_one, previous, next) {
+            return Some(start + at);
+        }
+        last_but_one = Some(previous);
+        previous = next;
+    }
+    None
+}
+
+fn is_cut(last_but_one: Option<char>, previous: char, next: char) -> bool {
+    let in_front_of_space = next == ' ' && !previous.is_whitespace();
+    let behind_line = previous == '\n'
+        && !next.is_whitespace()
+        && last_but_one.is_some_and(|c| !c.is_whitespace());
+    in_front_of_space || behind_line
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cuts_in_front_of_a_space_and_between_lines() {
+        assert_eq!(cut_all("one two  three", 1), ["one", " two", "  three"]);
+        assert_eq!(cut_all("一，\n二。\n三", 1), ["一，\n", "二。\n", "三"]);
+        // never where GPT-2's rule looks ahead
+        assert_eq!(cut_all("a\n\nb\r\nc\n", 1), ["a\n\nb\r\nc\n"]);
+        assert_eq!(cut_all("a \nb", 1), ["a", " \nb"]);
+        assert_eq!(cut_all("a\n b", 1), ["a\n b"]);
+    }
+
+    #[test]
+    fn a_piece_is_at_least_as_long_as_asked() {
+        assert_eq!(cut_all("a b c d e", 4), ["a b c", " d e"]);
+        assert_eq!(cut_all("龍 龍 龍", 2), ["龍", " 龍", " 龍"]);
+        assert_eq!(cut_all("", 4), [] as [&str; 0]);
+        // the space is not there yet: whether it is a cut is still open
+        assert_eq!(cut("ab", 2), (vec![], "ab"));
+        assert_eq!(cut("ab ", 2), (vec!["ab"], " "));
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn a_prefix_has_the_same_cuts(
+            text in "[a-c龍 ,\n\r\t]{0,80}", min in 1usize..9, keep in 0usize..80,
+        ) {
+            let prefix: String = text.chars().take(keep).collect();
+            let whole = cut_all(&text, min);
+            let (pieces, rest) = cut(&prefix, min);
+            proptest::prop_assert_eq!(whole.concat(), text.as_str());
+            proptest::prop_assert_eq!(pieces.concat() + rest, prefix.as_str());
+            proptest::prop_assert!(whole.starts_with(&pieces));
+        }
+    }
+}

@@ -1,0 +1,150 @@
+//! Files of any length, token ids in pieces.
+
+use std::fs::File;
+use std::io::Read;
+use std::path::Path;
+
+use super::Tokenizer;
+use super::check::Origin;
+use super::corpus::{empty, refuse_folder, starts_character};
+use crate::{Error, Result};
+
+/// Bytes read at a time.
+const BUFFER_BYTES: usize = 1 << 20;
+
+/// The token ids of a text of any length, piece by piece: an iterator of `Result<Vec<u32>>`.
+///
+/// The pieces joined are exactly what [`Tokenizer::encode_bytes`] gives for the whole text. Memory
+/// is constant: about 1 MiB of text and its ids. Only a tokenizer that is neither `char` nor
+/// `byte` needs more for a text in which it finds no place to cut (see [`Tokenizer`]): it then
+/// holds the text up to the next such place. After an error the iterator ends.
+///
+/// # Example
+///
+/// ```
+/// use candle_tcn::text::{TokenStream, Tokenizer, TokenizerSpec};
+///
+/// let tokenizer = Tokenizer::from_spec(&TokenizerSpec::Char, "né".as_bytes())?;
+/// let mut stream = TokenStream::new("née".as_bytes(), &tokenizer);
+/// let mut ids = Vec::new();
+/// for piece in stream.by_ref() {
+///     ids.extend(piece?);
+/// }
+/// assert_eq!(ids, [1, 2, 0]); // n, é, <unk>
+/// assert_eq!((stream.characters(), stream.bytes()), (3, 4));
+/// # Ok::<(), candle_tcn::Error>(())
+/// ```
+#[derive(Debug)]
+pub struct TokenStream<R> {
+    reader: R,
+    tokenizer: Tokenizer,
+    origin: Origin,
+    buffer: Vec<u8>,
+    /// How full the buffer has to be, unless the text ends before.
+    wanted: usize,
+    at_end: bool,
+    failed: bool,
+    characters: u64,
+}
+
+impl TokenStream<File> {
+    /// Opens a file.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Io`] if it cannot be opened, [`Error::File`] if it is a folder or empty.
+    pub fn open(path: impl AsRef<Path>, tokenizer: &Tokenizer) -> Result<Self> {
+        let path = path.as_ref();
+        let failed = |error| Error::io(path, error);
+        refuse_folder(path)?;
+        let file = File::open(path).map_err(failed)?;
+        let metadata = file.metadata().map_err(failed)?;
+        if metadata.is_file() && metadata.len() == 0 {
+            return Err(empty(path));
+        }
+        let mut stream = Self::new(file, tokenizer);
+        stream.origin = Origin::file(path);
+        Ok(stream)
+    }
+}
+
+impl<R: Read> TokenStream<R> {
+    /// Reads from anything; a slice of bytes will do.
+    pub fn new(reader: R, tokenizer: &Tokenizer) -> Self {
+        Self {
+            reader,
+            tokenizer: tokenizer.clone(),
+            origin: Origin::default(),
+            buffer: Vec::new(),
+            wanted: BUFFER_BYTES,
+            at_end: false,
+            failed: false,
+            characters: 0,
+        }
+    }
+
+    /// How many bytes the pieces so far stand for.
+    pub fn bytes(&self) -> u64 {
+        self.origin.offset
+    }
+
+    /// How many characters the pieces so far stand for: bytes that start a UTF-8 character.
+    pub fn characters(&self) -> u64 {
+        self.characters
+    }
+
+    fn advance(&mut self) -> Result<Option<Vec<u32>>> {
+        loop {
+            self.fill()?;
+            if self.buffer.is_empty() {
+                return Ok(None);
+            }
+            let (ids, used) =
+                self.tokenizer
+                    .encode_prefix(&self.buffer, self.at_end, &self.origin)?;
+            if used > 0 {
+                self.consume(used);
+                self.wanted = BUFFER_BYTES;
+                return Ok(Some(ids));
+            }
+            // doubled, so that a text without cuts is not searched over and over
+            self.wanted = self.wanted.saturating_mul(2);
+        }
+    }
+
+    fn fill(&mut self) -> Result<()> {
+        let missing = self.wanted.saturating_sub(self.buffer.len());
+        if self.at_end || missing == 0 {
+            return Ok(());
+        }
+        let read = (&mut self.reader)
+            .take(missing as u64)
+            .read_to_end(&mut self.buffer)
+            .map_err(|error| match &self.origin.path {
+                Some(path) => Error::io(path, error),
+                None => Error::Text(format!("the text cannot be read: {error}")),
+            })?;
+        self.at_end = read < missing;
+        Ok(())
+    }
+
+    fn consume(&mut self, used: usize) {
+        let starts = |byte: &u8| starts_character(*byte);
+        let characters = self.buffer.drain(..used).filter(starts).count();
+        self.characters += characters as u64;
+        self.origin.offset += used as u64;
+    }
+}
+
+impl<R: Read> Iterator for TokenStream<R> {
+    type Item = Result<Vec<u32>>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.failed {
+            return None;
+        }
+        let item = self.advance().transpose();
+        self.failed = matches!(item, Some(Err(_)));
+        item
+    }
+}

@@ -1,0 +1,435 @@
+//! Text to ids and back.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::sync::Arc;
+
+use rayon::prelude::*;
+use tokenizers::decoders::fuse::Fuse;
+use tokenizers::models::bpe::{BPE, BpeBuilder, BpeTrainer, Vocab};
+use tokenizers::models::{ModelWrapper, TrainerWrapper};
+use tokenizers::pre_tokenizers::byte_level::ByteLevel;
+use tokenizers::{DecoderWrapper, PreTokenizerWrapper, Tokenizer as HfTokenizer};
+
+use super::check::{Origin, text_of};
+use super::inspect::{self, Encoder, Vocabulary};
+use super::pieces::{PIECE_BYTES, cut, cut_all};
+use super::spec::MAX_VOCAB_SIZE;
+use super::{Decoder, TokenizerSpec};
+use crate::fsutil::write_atomic;
+use crate::{Error, Result};
+
+/// The token that stands for a character which a character tokenizer has not seen.
+const UNKNOWN: &str = "<unk>";
+
+/// Pieces encoded before their ids are gathered; bounds the memory that the general machinery,
+/// which keeps some hundred bytes per token, takes at a time.
+const PIECES_AT_ONCE: usize = 64;
+
+/// A tokenizer: text to token ids and back.
+///
+/// Every kind is a Hugging Face `tokenizers` pipeline and is saved as a `tokenizer.json` that the
+/// Python package loads and that encodes and decodes the same way there (with
+/// `add_special_tokens=False`). Cloning is cheap; clones share the vocabulary.
+///
+/// | kind | tokens | unknown characters | bytes that are not UTF-8 |
+/// |---|---|---|---|
+/// | `char` | `<unk>` (id 0), then the distinct characters of the training text in code point order | become `<unk>` | error |
+/// | `byte` | the 256 bytes, id = byte | there are none | accepted |
+/// | `bpe:N` | 256 bytes and learned pairs | there are none | error |
+/// | a file | whatever it says | whatever it says | error, unless it is a byte tokenizer |
+///
+/// Character and byte tokenizers, recognised from the model also when they come from a file,
+/// encode by a table. All others encode a long text in pieces of about 64 KiB, in parallel and in
+/// order: a piece ends in front of a space, or behind a line, that stands between characters which
+/// are not white space. For `bpe:N` the result is that of encoding the whole text at once; the
+/// number of threads never matters.
+///
+/// Truncation, padding and BPE dropout of a loaded file are turned off: a corpus is encoded whole
+/// and always the same way. No special tokens are added.
+///
+/// # Example
+///
+/// ```
+/// use candle_tcn::text::{Tokenizer, TokenizerSpec};
+///
+/// let tokenizer = Tokenizer::from_spec(&TokenizerSpec::Char, "banana".as_bytes())?;
+/// // <unk> 0, a 1, b 2, n 3
+/// assert_eq!(tokenizer.encode("nabx")?, [3, 1, 2, 0]);
+/// assert_eq!(tokenizer.unknown_chars("nabx"), ['x']);
+/// assert_eq!(tokenizer.decode(&[2, 1, 3])?, "ban");
+/// # Ok::<(), candle_tcn::Error>(())
+/// ```
+#[derive(Debug, Clone)]
+pub struct Tokenizer {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    hf: HfTokenizer,
+    encoder: Encoder,
+    vocabulary: Vocabulary,
+    token_bytes: Option<Vec<Option<Box<[u8]>>>>,
+}
+
+impl Tokenizer {
+    /// Makes the tokenizer that `spec` names; `char` and `bpe:N` learn their vocabulary from
+    /// `text`, the others do not look at it.
+    ///
+    /// The same text gives the same tokenizer, whatever the number of threads.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Text`] if a text to learn from is empty, not UTF-8, or holds a NUL byte;
+    /// [`Error::Invalid`] if the vocabulary would be too large or too small;
+    /// [`Error::Io`] and [`Error::File`] as in [`Tokenizer::from_file`].
+    pub fn from_spec(spec: &TokenizerSpec, text: &[u8]) -> Result<Self> {
+        let learn_from = || match text_of(text, true, &Origin::default())? {
+            "" => Err(Error::Text(format!(
+                "--tokenizer {spec}: expected text to learn the vocabulary from, found none"
+            ))),
+            text => Ok(text),
+        };
+        let hf = match spec.clone().checked()? {
+            TokenizerSpec::Char => char_tokenizer(learn_from()?)?,
+            TokenizerSpec::Byte => byte_tokenizer()?,
+            TokenizerSpec::Bpe(size) => bpe_tokenizer(size, learn_from()?)?,
+            TokenizerSpec::File(path) => return Self::from_file(path),
+        };
+        Self::from_hf(hf).map_err(Error::Text)
+    }
+
+    /// Loads a `tokenizer.json`.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Io`] if the file cannot be read, [`Error::File`] if it holds no usable tokenizer.
+    pub fn from_file(path: impl AsRef<Path>) -> Result<Self> {
+        let path = path.as_ref();
+        if path.is_dir() {
+            return Err(Error::file(
+                path,
+                "expected a tokenizer.json, found a folder",
+            ));
+        }
+        let json = std::fs::read(path).map_err(|error| match error.kind() {
+            std::io::ErrorKind::NotFound => Error::file(
+                path,
+                "no such file; --tokenizer takes char, byte, bpe:N or the path of a tokenizer.json",
+            ),
+            _ => Error::io(path, error),
+        })?;
+        Self::from_json(&json).map_err(|error| Error::file(path, error.to_string()))
+    }
+
+    /// Reads a tokenizer from the content of a `tokenizer.json`.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Text`] if it holds no usable tokenizer.
+    pub fn from_json(json: &[u8]) -> Result<Self> {
+        // the tokenizers crate panics on some files that contradict themselves, for instance on a
+        // merge whose product is not in the vocabulary, or on words of length zero
+        let load = || {
+            let hf = HfTokenizer::from_bytes(json).map_err(|error| error.to_string())?;
+            let tokenizer = Self::from_hf(hf)?;
+            tokenizer.encode("a b").map_err(|error| error.to_string())?;
+            Ok(tokenizer)
+        };
+        std::panic::catch_unwind(load)
+            .unwrap_or_else(|_| Err("it contradicts itself".to_string()))
+            .map_err(|problem| {
+                Error::Text(format!("not a usable Hugging Face tokenizer: {problem}"))
+            })
+    }
+
+    fn from_hf(mut hf: HfTokenizer) -> Result<Self, String> {
+        hf.with_truncation(None)
+            .map_err(|error| error.to_string())?;
+        hf.with_padding(None);
+        if let ModelWrapper::BPE(model) = hf.get_model()
+            && model.dropout.is_some()
+        {
+            let mut model = model.clone();
+            model.dropout = None;
+            hf.with_model(model);
+        }
+        let json = hf.to_string(false).map_err(|error| error.to_string())?;
+        let json = serde_json::from_str(&json).map_err(|error| error.to_string())?;
+        let vocabulary = inspect::vocabulary(&hf, &json)?;
+        Ok(Self {
+            inner: Arc::new(Inner {
+                encoder: inspect::encoder(&hf, &json),
+                token_bytes: inspect::token_bytes(&hf, &json, &vocabulary),
+                vocabulary,
+                hf,
+            }),
+        })
+    }
+
+    /// The content of the `tokenizer.json` that [`Tokenizer::save`] writes.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Text`] if the tokenizer cannot be written as JSON.
+    pub fn to_json(&self) -> Result<String> {
+        self.inner.hf.to_string(true).map_err(text_error)
+    }
+
+    /// Writes a `tokenizer.json`; an interruption leaves the old file whole.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Io`] if the file cannot be written.
+    pub fn save(&self, path: impl AsRef<Path>) -> Result<()> {
+        let json = self.to_json()?;
+        write_atomic(path.as_ref(), |file| {
+            std::io::Write::write_all(file, json.as_bytes())
+        })
+    }
+
+    /// The highest token id plus one: the rows that a model's embedding needs. At most 1,000,000.
+    pub fn vocab_size(&self) -> usize {
+        self.inner.vocabulary.size
+    }
+
+    /// Whether [`Tokenizer::encode_bytes`] takes bytes that are not UTF-8. True of byte tokenizers.
+    pub fn accepts_any_bytes(&self) -> bool {
+        matches!(self.inner.encoder, Encoder::Byte(_))
+    }
+
+    /// The token ids of a text.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Text`] if a tokenizer from a file cannot encode the text.
+    pub fn encode(&self, text: &str) -> Result<Vec<u32>> {
+        match &self.inner.encoder {
+            Encoder::Byte(table) => Ok(look_up_bytes(table, text.as_bytes())),
+            Encoder::Char { table, unk } => Ok(look_up_chars(table, *unk, text)),
+            Encoder::General => self.encode_pieces(&cut_all(text, PIECE_BYTES)),
+        }
+    }
+
+    /// The token ids of bytes, which must be UTF-8 text unless this is a byte tokenizer.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Text`] with the byte offset if they are not UTF-8 or hold a NUL byte, or if a
+    /// tokenizer from a file cannot encode them.
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// use candle_tcn::text::{Tokenizer, TokenizerSpec};
+    ///
+    /// let bytes = Tokenizer::from_spec(&TokenizerSpec::Byte, b"")?;
+    /// assert_eq!(bytes.encode_bytes(b"A\xff")?, [65, 255]);
+    ///
+    /// let chars = Tokenizer::from_spec(&TokenizerSpec::Char, b"A")?;
+    /// let error = chars.encode_bytes(b"A\xff").unwrap_err().to_string();
+    /// assert!(error.contains("byte offset 1"));
+    /// # Ok::<(), candle_tcn::Error>(())
+    /// ```
+    pub fn encode_bytes(&self, bytes: &[u8]) -> Result<Vec<u32>> {
+        Ok(self.encode_prefix(bytes, true, &Origin::default())?.0)
+    }
+
+    /// Encodes as much of `bytes` as does not depend on what follows, or all if they are the
+    /// `whole` rest of the text. Returns the ids and the number of bytes they stand for.
+    pub(super) fn encode_prefix(
+        &self,
+        bytes: &[u8],
+        whole: bool,
+        origin: &Origin,
+    ) -> Result<(Vec<u32>, usize)> {
+        if let Encoder::Byte(table) = &self.inner.encoder {
+            return Ok((look_up_bytes(table, bytes), bytes.len()));
+        }
+        let text = text_of(bytes, whole, origin)?;
+        if let Encoder::Char { table, unk } = &self.inner.encoder {
+            return Ok((look_up_chars(table, *unk, text), text.len()));
+        }
+        if whole {
+            return Ok((self.encode(text)?, text.len()));
+        }
+        let (pieces, rest) = cut(text, PIECE_BYTES);
+        Ok((self.encode_pieces(&pieces)?, text.len() - rest.len()))
+    }
+
+    fn encode_pieces(&self, pieces: &[&str]) -> Result<Vec<u32>> {
+        let encode = |piece: &&str| match self.inner.hf.encode_fast(*piece, false) {
+            Ok(encoding) => Ok(encoding.get_ids().to_vec()),
+            Err(error) => Err(Error::Text(format!(
+                "the tokenizer cannot encode the text: {error}"
+            ))),
+        };
+        let mut ids = Vec::new();
+        for group in pieces.chunks(PIECES_AT_ONCE) {
+            let encoded: Vec<Vec<u32>> = group.par_iter().map(encode).collect::<Result<_>>()?;
+            encoded.iter().for_each(|piece| ids.extend(piece));
+        }
+        ids.shrink_to_fit();
+        Ok(ids)
+    }
+
+    /// The text of token ids. Special tokens are left out; bytes that are not UTF-8 become U+FFFD.
+    ///
+    /// To decode ids one by one as they are generated use [`Tokenizer::decoder`].
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Text`] for an id that is not in the vocabulary.
+    pub fn decode(&self, ids: &[u32]) -> Result<String> {
+        if self.inner.token_bytes.is_none() {
+            ids.iter().try_for_each(|&id| self.check_id(id))?;
+            return self.inner.hf.decode(ids, true).map_err(text_error);
+        }
+        let mut bytes = Vec::new();
+        for &id in ids {
+            self.check_id(id)?;
+            bytes.extend_from_slice(self.bytes_of(id).unwrap_or_default());
+        }
+        Ok(String::from_utf8_lossy(&bytes).into_owned())
+    }
+
+    /// A decoder that takes ids one by one and gives text as soon as its characters are complete.
+    pub fn decoder(&self) -> Decoder {
+        Decoder::new(self.clone())
+    }
+
+    /// Whether decoding is joining the bytes of the tokens.
+    pub(super) fn joins_bytes(&self) -> bool {
+        self.inner.token_bytes.is_some()
+    }
+
+    /// The bytes of a token, if decoding is joining them.
+    pub(super) fn bytes_of(&self, id: u32) -> Option<&[u8]> {
+        let bytes = self.inner.token_bytes.as_ref()?;
+        bytes.get(id as usize)?.as_deref()
+    }
+
+    pub(super) fn is_special(&self, id: u32) -> bool {
+        self.inner.vocabulary.special.binary_search(&id).is_ok()
+    }
+
+    pub(super) fn check_id(&self, id: u32) -> Result<()> {
+        let known = match &self.inner.token_bytes {
+            Some(_) => self.bytes_of(id).is_some(),
+            None => self.token_text(id).is_some(),
+        };
+        if known {
+            return Ok(());
+        }
+        Err(Error::invalid(
+            "token id",
+            format!(
+                "one of the tokenizer's vocabulary, which ends at {}",
+                self.vocab_size() - 1
+            ),
+            format!("{id}; do the model and tokenizer.json belong together?"),
+        ))
+    }
+
+    /// The token as it stands in the vocabulary, in byte-level tokenizers in GPT-2's printable
+    /// alphabet (`Ġ` is a space); `None` if the id has no token.
+    pub fn token_text(&self, id: u32) -> Option<String> {
+        self.inner.hf.id_to_token(id)
+    }
+
+    /// Ids that generation must never sample: the unknown token, special tokens, and ids below
+    /// [`Tokenizer::vocab_size`] that have no token. In ascending order.
+    pub fn banned_ids(&self) -> Vec<u32> {
+        self.inner.vocabulary.banned.clone()
+    }
+
+    /// The distinct characters of `text` that the tokenizer cannot represent, in code point order.
+    /// Always empty for `byte` and `bpe:N`.
+    pub fn unknown_chars(&self, text: &str) -> Vec<char> {
+        let distinct: BTreeSet<char> = text.chars().collect();
+        distinct
+            .into_iter()
+            .filter(|&c| self.is_unknown(c))
+            .collect()
+    }
+
+    fn is_unknown(&self, c: char) -> bool {
+        match self.encode(c.encode_utf8(&mut [0; 4])) {
+            // white space may well belong to no token
+            Ok(ids) if ids.is_empty() => !c.is_whitespace(),
+            Ok(ids) => ids.iter().any(|&id| self.inner.vocabulary.unk == Some(id)),
+            Err(_) => true,
+        }
+    }
+}
+
+fn look_up_bytes(table: &[u32; 256], bytes: &[u8]) -> Vec<u32> {
+    bytes.iter().map(|&byte| table[usize::from(byte)]).collect()
+}
+
+fn look_up_chars(table: &[u32], unk: u32, text: &str) -> Vec<u32> {
+    let mut ids = Vec::with_capacity(text.chars().count());
+    ids.extend(
+        text.chars()
+            .map(|c| table.get(c as usize).copied().unwrap_or(unk)),
+    );
+    ids
+}
+
+fn text_error(error: tokenizers::Error) -> Error {
+    Error::Text(error.to_string())
+}
+
+fn char_tokenizer(text: &str) -> Result<HfTokenizer> {
+    let distinct: BTreeSet<char> = text.chars().collect();
+    if distinct.len() >= MAX_VOCAB_SIZE {
+        return Err(Error::invalid(
+            "--tokenizer char",
+            format!("text with fewer than {MAX_VOCAB_SIZE} distinct characters"),
+            distinct.len(),
+        ));
+    }
+    let tokens = std::iter::once(UNKNOWN.to_string()).chain(distinct.iter().map(char::to_string));
+    let model = BpeBuilder::new()
+        .vocab_and_merges(tokens.zip(0..).collect::<Vocab>(), Vec::new())
+        .unk_token(UNKNOWN.to_string())
+        .build()
+        .map_err(text_error)?;
+    let mut hf = HfTokenizer::new(model);
+    hf.with_decoder(Some(Fuse::new()));
+    Ok(hf)
+}
+
+fn byte_tokenizer() -> Result<HfTokenizer> {
+    let tokens = inspect::byte_alphabet().map(|c| c.to_string());
+    let model = BpeBuilder::new()
+        .vocab_and_merges(tokens.into_iter().zip(0..).collect::<Vocab>(), Vec::new())
+        .build()
+        .map_err(text_error)?;
+    Ok(byte_level(model, false))
+}
+
+fn bpe_tokenizer(size: usize, text: &str) -> Result<HfTokenizer> {
+    let trainer = BpeTrainer::builder()
+        .vocab_size(size)
+        // a pair seen once would only memorise the text
+        .min_frequency(2)
+        .show_progress(false)
+        .initial_alphabet(inspect::byte_alphabet().into())
+        .build();
+    let mut hf = byte_level(BPE::default(), true);
+    let pieces = cut_all(text, PIECE_BYTES);
+    hf.train(&mut TrainerWrapper::from(trainer), pieces.into_iter())
+        .map_err(text_error)?;
+    Ok(hf)
+}
+
+/// A pipeline over bytes; `words` splits like GPT-2, else a text is one word.
+fn byte_level(model: BPE, words: bool) -> HfTokenizer {
+    let bytes = ByteLevel::new(false, false, words);
+    let mut hf = HfTokenizer::new(model);
+    hf.with_pre_tokenizer(Some(PreTokenizerWrapper::ByteLevel(bytes)));
+    hf.with_decoder(Some(DecoderWrapper::ByteLevel(bytes)));
+    hf
+}

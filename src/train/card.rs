@@ -1,0 +1,384 @@
+//! The model card: `README.md` of a trained model's directory.
+
+use std::fmt::Write;
+
+use crate::plot::grouped;
+
+/// What a model card tells. Every text is put in as it is, made safe for Markdown.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct CardInfo {
+    /// Heading, usually the name of the directory.
+    pub name: String,
+    /// `model_type` of config.json, such as `tcn`.
+    pub model_type: String,
+    /// The options worth knowing, name and value: channels, kernel size, dilations…
+    pub config: Vec<(String, String)>,
+    /// Number of trained parameters.
+    pub parameters: usize,
+    /// Receptive field in tokens; a network that sees only the current token has 1.
+    pub receptive_field: usize,
+    /// Kind of tokenizer: `char`, `byte`, `bpe`…
+    pub tokenizer: String,
+    /// Number of different tokens.
+    pub vocab_size: usize,
+    /// The files trained and validated on.
+    pub data: Vec<DataFile>,
+    /// Validation loss of the weights in this directory, nats per token.
+    pub valid_loss: Option<f64>,
+    /// The validation loss in bits per character.
+    pub valid_bpc: Option<f64>,
+    /// Optimizer steps.
+    pub steps: usize,
+    /// Tokens trained on, repetitions counted.
+    pub tokens: u64,
+    /// Seconds of training.
+    pub seconds: f64,
+    /// The command line that trained the model, ready to be pasted.
+    pub command: String,
+    /// Text that the model wrote; empty for none.
+    pub sample: String,
+}
+
+/// One file of a [`CardInfo`].
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct DataFile {
+    /// Its name, without folders.
+    pub name: String,
+    /// What it was used for, such as `training` or `validation (last 10 %)`.
+    pub role: String,
+    /// Size in bytes of the part used.
+    pub bytes: u64,
+    /// Tokens of the part used.
+    pub tokens: u64,
+}
+
+/// The text of a model card: YAML front matter as the Hugging Face Hub reads it, then Markdown.
+///
+/// The license is left to whoever publishes the model. Texts that come from the data (file names,
+/// the sample) cannot break out of their table cell or code block.
+///
+/// # Example
+///
+/// ```
+/// use candle_tcn::train::{CardInfo, model_card};
+/// let card = model_card(&CardInfo {
+///     name: "shakespeare".into(),
+///     parameters: 2_222_100,
+///     valid_loss: Some(1.5),
+///     sample: "ROMEO:\n```".into(),
+///     ..Default::default()
+/// });
+/// assert!(card.starts_with("---\nlibrary_name: candle-tcn\n"));
+/// assert!(card.contains("| parameters | 2,222,100 |"));
+/// assert!(card.contains("````text\nROMEO:\n```\n````\n"));
+/// ```
+pub fn model_card(info: &CardInfo) -> String {
+    let sections = [
+        front_matter(info),
+        format!("# {}\n\n{}", inline(&info.name), introduction(info)),
+        format!("## Model\n\n{}", model_table(info)),
+        format!("## Data\n\n{}", data_table(&info.data)),
+        format!("## Results\n\n{}", result_table(info)),
+        format!("## Training\n\n{}", block("sh", &info.command)),
+        usage(),
+        sample(&info.sample),
+    ];
+    let sections: Vec<_> = sections.iter().filter(|text| !text.is_empty()).collect();
+    let mut card = String::new();
+    for (i, section) in sections.iter().enumerate() {
+        if i > 0 {
+            card.push('\n');
+        }
+        card.push_str(section);
+    }
+    card
+}
+
+fn front_matter(info: &CardInfo) -> String {
+    let mut text = String::from(
+        "---\nlibrary_name: candle-tcn\npipeline_tag: text-generation\n\
+         # license: (choose one before you publish; mind the license of the training data)\n\
+         tags:\n- candle\n- language-model\n- temporal-convolutional-network\n",
+    );
+    if !info.model_type.is_empty() {
+        // a JSON string is a YAML string, whatever it holds
+        let _ = writeln!(
+            text,
+            "- {}",
+            serde_json::Value::from(info.model_type.as_str())
+        );
+    }
+    text + "---\n"
+}
+
+fn introduction(info: &CardInfo) -> String {
+    let kind = match info.model_type.as_str() {
+        "" => String::new(),
+        other => format!(" ({})", code(other)),
+    };
+    format!(
+        "A convolutional language model{kind} with {} parameters. It reads text as {} tokens and \
+         predicts the next one from the last {}. Trained with candle-tcn {}.\n",
+        grouped(info.parameters as u64),
+        code(&info.tokenizer),
+        grouped(info.receptive_field as u64),
+        env!("CARGO_PKG_VERSION"),
+    )
+}
+
+fn model_table(info: &CardInfo) -> String {
+    let mut rows = vec![
+        ["parameters".to_string(), grouped(info.parameters as u64)],
+        [
+            "receptive field".to_string(),
+            format!("{} tokens", grouped(info.receptive_field as u64)),
+        ],
+        ["tokenizer".to_string(), code(&info.tokenizer)],
+        ["vocabulary".to_string(), grouped(info.vocab_size as u64)],
+    ];
+    for (name, value) in &info.config {
+        rows.push([inline(name), code(value)]);
+    }
+    table(["", "value"], &rows)
+}
+
+fn data_table(data: &[DataFile]) -> String {
+    let rows: Vec<_> = data
+        .iter()
+        .map(|file| {
+            let (bytes, tokens) = (grouped(file.bytes), grouped(file.tokens));
+            [code(&file.name), inline(&file.role), bytes, tokens]
+        })
+        .collect();
+    table(["file", "used for", "bytes", "tokens"], &rows)
+}
+
+fn result_table(info: &CardInfo) -> String {
+    let measured = |value: Option<f64>| match value {
+        Some(value) if value.is_finite() => format!("{value:.4}"),
+        _ => "not measured".to_string(),
+    };
+    let rows = [
+        [
+            "validation loss, nats per token".to_string(),
+            measured(info.valid_loss),
+        ],
+        ["bits per character".to_string(), measured(info.valid_bpc)],
+        ["optimizer steps".to_string(), grouped(info.steps as u64)],
+        ["tokens trained on".to_string(), grouped(info.tokens)],
+        ["training time".to_string(), duration(info.seconds)],
+    ];
+    table(["", "value"], &rows)
+}
+
+fn usage() -> String {
+    format!(
+        "## Use\n\nWith the `tcn` program of candle-tcn, where DIR is this directory:\n\n{}",
+        block(
+            "sh",
+            "tcn generate --model DIR\n\
+             tcn eval --model DIR --data FILE\n\
+             tcn receptive-field --model DIR",
+        )
+    )
+}
+
+fn sample(text: &str) -> String {
+    if text.is_empty() {
+        return String::new();
+    }
+    format!("## Sample\n\n{}", block("text", text))
+}
+
+fn table<const N: usize>(header: [&str; N], rows: &[[String; N]]) -> String {
+    let mut text = format!("| {} |\n|{}\n", header.join(" | "), "---|".repeat(N));
+    for row in rows {
+        let _ = writeln!(text, "| {} |", row.join(" | "));
+    }
+    text
+}
+
+/// A fenced block; the fence is longer than any run of backticks in the text.
+fn block(language: &str, text: &str) -> String {
+    let text: String = text.replace("\r\n", "\n").chars().map(visible).collect();
+    let fence = "`".repeat(longest_run_of_backticks(&text).max(2) + 1);
+    format!(
+        "{fence}{language}\n{}\n{fence}\n",
+        text.trim_end_matches('\n')
+    )
+}
+
+/// A code span for one line or table cell.
+fn code(text: &str) -> String {
+    let text = one_line(text).replace('|', "\\|");
+    if text.is_empty() {
+        return text;
+    }
+    let ticks = "`".repeat(longest_run_of_backticks(&text) + 1);
+    // a span that begins or ends with a backtick needs a space there, which is not shown
+    let space = if text.starts_with('`') || text.ends_with('`') {
+        " "
+    } else {
+        ""
+    };
+    format!("{ticks}{space}{text}{space}{ticks}")
+}
+
+/// Plain text for one line or table cell, with Markdown's and HTML's signs escaped.
+fn inline(text: &str) -> String {
+    let mut escaped = String::with_capacity(text.len());
+    for c in one_line(text).chars() {
+        if matches!(
+            c,
+            '\\' | '`' | '*' | '_' | '[' | ']' | '<' | '>' | '&' | '|' | '#' | '~'
+        ) {
+            escaped.push('\\');
+        }
+        escaped.push(c);
+    }
+    escaped
+}
+
+fn one_line(text: &str) -> String {
+    let spaced = text
+        .chars()
+        .map(|c| if c.is_whitespace() { ' ' } else { visible(c) });
+    spaced.collect::<String>().trim().to_string()
+}
+
+/// Control characters, which a byte model may write, become the replacement character.
+fn visible(c: char) -> char {
+    if c.is_control() && c != '\n' && c != '\t' {
+        char::REPLACEMENT_CHARACTER
+    } else {
+        c
+    }
+}
+
+fn longest_run_of_backticks(text: &str) -> usize {
+    text.split(|c| c != '`').map(str::len).max().unwrap_or(0)
+}
+
+/// `42 s`, `2 min 58 s` or `3 h 05 min`.
+fn duration(seconds: f64) -> String {
+    // `as` saturates, and makes 0 of NaN
+    let seconds = seconds.round() as u64;
+    let (minutes, hours) = (seconds / 60, seconds / 3600);
+    if hours > 0 {
+        format!("{} h {:02} min", grouped(hours), minutes % 60)
+    } else if minutes > 0 {
+        format!("{minutes} min {:02} s", seconds % 60)
+    } else {
+        format!("{seconds} s")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn info() -> CardInfo {
+        CardInfo {
+            name: "shakespeare_char".into(),
+            model_type: "tcn".into(),
+            config: vec![("dilations".into(), "[1, 2, 4]".into())],
+            parameters: 2_222_100,
+            receptive_field: 29,
+            tokenizer: "char".into(),
+            vocab_size: 65,
+            data: vec![DataFile {
+                name: "input.txt".into(),
+                role: "training (first 90 %)".into(),
+                bytes: 1_003_854,
+                tokens: 1_003_854,
+            }],
+            valid_loss: Some(1.5),
+            valid_bpc: Some(2.164),
+            steps: 3000,
+            tokens: 12_345_678,
+            seconds: 178.4,
+            command: "tcn train --data input.txt --minutes 3".into(),
+            sample: "ROMEO:\nO, speak".into(),
+        }
+    }
+
+    #[test]
+    fn a_card_tells_everything() {
+        let card = model_card(&info());
+        for line in [
+            "library_name: candle-tcn",
+            "pipeline_tag: text-generation",
+            "- \"tcn\"",
+            "# shakespeare\\_char",
+            "| parameters | 2,222,100 |",
+            "| receptive field | 29 tokens |",
+            "| dilations | `[1, 2, 4]` |",
+            "| `input.txt` | training (first 90 %) | 1,003,854 | 1,003,854 |",
+            "| validation loss, nats per token | 1.5000 |",
+            "| bits per character | 2.1640 |",
+            "| tokens trained on | 12,345,678 |",
+            "| training time | 2 min 58 s |",
+            "tcn train --data input.txt --minutes 3",
+            "tcn eval --model DIR --data FILE",
+            "O, speak",
+        ] {
+            assert!(
+                card.lines().any(|l| l == line),
+                "{line} is missing in\n{card}"
+            );
+        }
+        assert!(!card.lines().any(|line| line.starts_with("license:")));
+    }
+
+    #[test]
+    fn what_was_not_measured_is_not_invented() {
+        let valid_loss = Some(f64::NAN);
+        let card = model_card(&CardInfo {
+            valid_loss,
+            valid_bpc: None,
+            sample: String::new(),
+            ..info()
+        });
+        assert_eq!(card.matches("not measured").count(), 2);
+        assert!(!card.contains("## Sample"));
+    }
+
+    #[test]
+    fn hostile_texts_stay_in_their_cells() {
+        assert_eq!(code("a|b\nc"), r"`a\|b c`");
+        assert_eq!(code("`x"), "`` `x ``");
+        assert_eq!(inline("<b>*x*\u{1b}"), "\\<b\\>\\*x\\*\u{fffd}");
+        assert_eq!(block("", "a\r\n````\n\n"), "`````\na\n````\n`````\n");
+        let model_type = "x\n---\nlicense: mit".to_string();
+        let card = model_card(&CardInfo {
+            model_type,
+            ..info()
+        });
+        assert_eq!(card.lines().filter(|line| *line == "---").count(), 2);
+    }
+
+    #[test]
+    fn durations_read_well() {
+        let cases = [
+            (0.4, "0 s"),
+            (59.6, "1 min 00 s"),
+            (11_100.0, "3 h 05 min"),
+            (f64::NAN, "0 s"),
+        ];
+        for (seconds, text) in cases {
+            assert_eq!(duration(seconds), text);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_sample_leaves_its_block(sample in "[`~\\n a-]{0,30}") {
+            let text = block("text", &sample);
+            let fence: String = text.chars().take_while(|c| *c == '`').collect();
+            let closing = text.lines().skip(1).filter(|line| line.trim().starts_with(&fence));
+            prop_assert_eq!(closing.count(), 1);
+        }
+    }
+}

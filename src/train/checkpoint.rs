@@ -1,0 +1,172 @@
+//! Where a run keeps its files, and checkpoints that a crash cannot break.
+
+use std::collections::HashMap;
+use std::fs;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use candle_core::Tensor;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::fsutil::write_atomic;
+use crate::model_dir::{self, write_tensors};
+use crate::{Error, Result};
+
+/// What one checkpoint holds beside JSON: name of the file and its tensors.
+pub(super) type TensorFiles = Vec<(&'static str, HashMap<String, Tensor>)>;
+
+const CHECKPOINTS: &str = "checkpoints";
+const TRAINER: &str = "trainer.json";
+
+/// The directory of a training run, itself a model directory: `config.json`, `model.safetensors` (the
+/// best weights so far), `tokenizer.json`, `metrics.jsonl`, and `checkpoints/step-N/`.
+///
+/// A checkpoint is written under another name and renamed when it is whole, so one that can be seen is
+/// complete; older ones go only after that.
+#[derive(Debug, Clone)]
+pub struct RunDir {
+    path: PathBuf,
+    keep: usize,
+}
+
+impl RunDir {
+    /// Makes the directory. `keep` checkpoints stay.
+    ///
+    /// # Errors
+    /// [`Error::Io`] where it cannot be made, [`Error::File`] where it already holds a run.
+    pub fn create(path: impl AsRef<Path>, keep: usize) -> Result<Self> {
+        let path = path.as_ref().to_path_buf();
+        let occupied = [model_dir::CONFIG, model_dir::WEIGHTS, CHECKPOINTS, "metrics.jsonl"];
+        if let Some(name) = occupied.iter().find(|name| path.join(name).exists()) {
+            return Err(Error::file(
+                &path,
+                format!(
+                    "already holds a run ({name}); continue it with --resume, replace it with --force, \
+                     or choose another --out"
+                ),
+            ));
+        }
+        fs::create_dir_all(&path).map_err(|e| Error::io(&path, e))?;
+        Ok(Self { path, keep: keep.max(1) })
+    }
+
+    /// Removes what a run left in `path`, and only that, so that another can begin there.
+    ///
+    /// # Errors
+    /// [`Error::Io`] naming the file.
+    pub fn clear(path: impl AsRef<Path>) -> Result<()> {
+        let path = path.as_ref();
+        let checkpoints = path.join(CHECKPOINTS);
+        if checkpoints.exists() {
+            fs::remove_dir_all(&checkpoints).map_err(|e| Error::io(&checkpoints, e))?;
+        }
+        let files = [model_dir::CONFIG, model_dir::WEIGHTS, model_dir::TOKENIZER];
+        for name in files.into_iter().chain(["metrics.jsonl", "loss.svg", "README.md", "run.json"]) {
+            let file = path.join(name);
+            match fs::remove_file(&file) {
+                Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(Error::io(&file, e)),
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Opens the directory of a run that is to go on.
+    ///
+    /// # Errors
+    /// [`Error::File`] where it holds no checkpoint.
+    pub fn open(path: impl AsRef<Path>, keep: usize) -> Result<Self> {
+        let run = Self { path: path.as_ref().to_path_buf(), keep: keep.max(1) };
+        if run.steps().is_empty() {
+            return Err(Error::file(
+                run.checkpoints(),
+                "expected a checkpoint step-N to resume from, found none; start anew without --resume",
+            ));
+        }
+        Ok(run)
+    }
+
+    /// A file of the run.
+    pub fn join(&self, name: &str) -> PathBuf {
+        self.path.join(name)
+    }
+
+    /// The directory.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Writes a text file, whole or not at all.
+    ///
+    /// # Errors
+    /// [`Error::Io`] naming the file.
+    pub fn write(&self, name: &str, text: &str) -> Result<()> {
+        write_atomic(&self.join(name), |file| file.write_all(text.as_bytes()))
+    }
+
+    fn checkpoints(&self) -> PathBuf {
+        self.path.join(CHECKPOINTS)
+    }
+
+    /// The steps that have a checkpoint, in order.
+    fn steps(&self) -> Vec<usize> {
+        let Ok(entries) = fs::read_dir(self.checkpoints()) else { return Vec::new() };
+        let step = |entry: fs::DirEntry| entry.file_name().to_str()?.strip_prefix("step-")?.parse().ok();
+        let mut steps: Vec<usize> = entries.flatten().filter_map(step).collect();
+        steps.sort_unstable();
+        steps
+    }
+
+    fn checkpoint(&self, step: usize) -> PathBuf {
+        self.checkpoints().join(format!("step-{step}"))
+    }
+
+    /// Writes the checkpoint of `step`, then removes all but the newest few.
+    pub(super) fn save(&self, step: usize, files: &TensorFiles, trainer: &impl Serialize) -> Result<()> {
+        let all = self.checkpoints();
+        fs::create_dir_all(&all).map_err(|e| Error::io(&all, e))?;
+        let partial = tempfile::Builder::new().prefix(".partial-").tempdir_in(&all).map_err(|e| Error::io(&all, e))?;
+        for (name, tensors) in files {
+            write_tensors(partial.path().join(name), tensors)?;
+        }
+        let json = serde_json::to_vec_pretty(trainer).map_err(|e| Error::file(TRAINER, e.to_string()))?;
+        write_atomic(&partial.path().join(TRAINER), |file| file.write_all(&json))?;
+        let target = self.checkpoint(step);
+        if target.exists() {
+            fs::remove_dir_all(&target).map_err(|e| Error::io(&target, e))?;
+        }
+        fs::rename(partial.keep(), &target).map_err(|e| Error::io(&target, e))?;
+        let steps = self.steps();
+        for &old in &steps[..steps.len().saturating_sub(self.keep)] {
+            let old = self.checkpoint(old);
+            fs::remove_dir_all(&old).map_err(|e| Error::io(&old, e))?;
+        }
+        Ok(())
+    }
+
+    /// Reads the newest checkpoint: a reader of its tensor files, and its JSON.
+    pub(super) fn newest<T: DeserializeOwned>(&self) -> Result<(Checkpoint, T)> {
+        let step = self.steps().last().copied().unwrap_or(0);
+        let path = self.checkpoint(step);
+        let file = path.join(TRAINER);
+        let json = fs::read(&file).map_err(|e| Error::io(&file, e))?;
+        let trainer = serde_json::from_slice(&json).map_err(|e| Error::file(&file, format!("not a checkpoint's: {e}")))?;
+        Ok((Checkpoint { path }, trainer))
+    }
+}
+
+/// A checkpoint that is being read.
+pub(super) struct Checkpoint {
+    path: PathBuf,
+}
+
+impl Checkpoint {
+    pub(super) fn tensors(&self, name: &str) -> Result<HashMap<String, Tensor>> {
+        model_dir::read_tensors(self.path.join(name))
+    }
+
+    pub(super) fn file(&self, name: &str) -> PathBuf {
+        self.path.join(name)
+    }
+}

@@ -1,0 +1,127 @@
+//! The loss of a model on a text: every token but the first, each with its whole left context.
+
+use candle_core::{Device, Tensor};
+
+use crate::Result;
+use crate::models::Model;
+use crate::nn::State;
+use crate::ops;
+
+/// What a text costs a model.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub struct Evaluation {
+    /// Predicted tokens: all but the first.
+    pub tokens: u64,
+    /// The sum of `−ln p(token)` over them.
+    pub nats: f64,
+}
+
+impl Evaluation {
+    /// Nats per predicted token.
+    pub fn loss(&self) -> f64 {
+        self.nats / self.tokens as f64
+    }
+
+    /// Bits over `units` of text: characters, bytes or tokens.
+    pub fn bits_per(&self, units: u64) -> f64 {
+        self.nats / std::f64::consts::LN_2 / units as f64
+    }
+
+    /// `e` to the loss.
+    pub fn perplexity(&self) -> f64 {
+        self.loss().exp()
+    }
+}
+
+/// Evaluates a text that comes in pieces, in constant memory.
+///
+/// Tokens go through the model `chunk` at a time; the streaming state carries the left context over,
+/// so the result does not depend on `chunk` or on how the text is cut (beyond rounding).
+///
+/// # Example
+///
+/// ```
+/// use candle_core::{DType, Device};
+/// use candle_tcn::models::{Model, ModelConfig};
+/// use candle_tcn::nn::Params;
+/// use candle_tcn::train::evaluate;
+///
+/// let config = ModelConfig::preset("char-tiny")?.with_vocab_size(10);
+/// let params = Params::new(1, DType::F32, &Device::Cpu);
+/// let model = Model::new(&config, params.builder())?.freeze()?;
+/// let text: Vec<u32> = (0..100).map(|i| i % 10).collect();
+/// let whole = evaluate(&model, &text, 64)?;
+/// let pieces = evaluate(&model, &text, 7)?;
+/// assert_eq!(whole.tokens, 99);
+/// assert!((whole.loss() - pieces.loss()).abs() < 1e-5);
+/// # Ok::<(), candle_tcn::Error>(())
+/// ```
+#[derive(Debug)]
+pub struct Evaluator<'a> {
+    model: &'a Model,
+    state: State,
+    chunk: usize,
+    /// Tokens not yet read by the model; the first has been predicted.
+    pending: Vec<u32>,
+    sum: Evaluation,
+}
+
+impl<'a> Evaluator<'a> {
+    /// Tokens that go through the model at once, unless told otherwise: enough for all threads.
+    pub const CHUNK: usize = 4096;
+
+    /// Starts a text.
+    pub fn new(model: &'a Model, chunk: usize) -> Self {
+        Self { model, state: model.init_state(1), chunk: chunk.max(1), pending: Vec::new(), sum: Evaluation::default() }
+    }
+
+    /// The figures so far.
+    pub fn so_far(&self) -> Evaluation {
+        self.sum
+    }
+
+    /// More of the text.
+    ///
+    /// # Errors
+    /// Those of candle, such as an id that is not in the vocabulary.
+    pub fn push(&mut self, tokens: &[u32]) -> Result<()> {
+        self.pending.extend_from_slice(tokens);
+        while self.pending.len() > self.chunk {
+            self.read(self.chunk)?;
+        }
+        Ok(())
+    }
+
+    /// The end of the text.
+    ///
+    /// # Errors
+    /// As [`Evaluator::push`].
+    pub fn finish(mut self) -> Result<Evaluation> {
+        if self.pending.len() > 1 {
+            self.read(self.pending.len() - 1)?;
+        }
+        Ok(self.sum)
+    }
+
+    fn read(&mut self, len: usize) -> Result<()> {
+        let ids = Tensor::new(&self.pending[..len], &Device::Cpu)?.unsqueeze(0)?;
+        let logits = self.model.prefill(&ids, &mut self.state)?;
+        let loss = ops::cross_entropy(&logits, &self.pending[1..=len])?;
+        self.sum.nats += f64::from(loss.to_scalar::<f32>()?) * len as f64;
+        self.sum.tokens += len as u64;
+        self.pending.drain(..len);
+        Ok(())
+    }
+}
+
+/// Evaluates a text that is in memory; see [`Evaluator`].
+///
+/// # Errors
+/// As [`Evaluator::push`].
+pub fn evaluate(model: &Model, tokens: &[u32], chunk: usize) -> Result<Evaluation> {
+    let mut evaluator = Evaluator::new(model, chunk);
+    for piece in tokens.chunks(1 << 16) {
+        evaluator.push(piece)?;
+    }
+    evaluator.finish()
+}

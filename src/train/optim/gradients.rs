@@ -1,0 +1,128 @@
+//! The gradients of one step, in the order of the parameters.
+
+use candle_core::{Tensor, Var, backprop::GradStore};
+use rayon::prelude::*;
+
+use crate::ops::inplace::sum_of_squares;
+use crate::{Error, Result};
+
+/// One optional gradient per parameter, in the order of the parameters.
+///
+/// # Numerics
+///
+/// Sums over gradients are taken in an order fixed by the parameters alone, so results do not
+/// depend on the number of threads.
+///
+/// # Example
+///
+/// ```
+/// use candle_core::{Device, Var};
+/// use candle_tcn::train::optim::Gradients;
+///
+/// let w = Var::new(&[3f32, 4.], &Device::Cpu)?;
+/// let params = vec![("w".to_string(), w.clone())];
+/// let loss = (w.sqr()?.sum_all()? * 0.5)?; // ∂loss/∂w = w
+/// let mut grads = Gradients::from_store(&loss.backward()?, &params);
+/// assert_eq!(grads.norm()?, 5.0);
+/// assert_eq!(grads.clip(1.0)?, 5.0); // the norm before clipping
+/// assert!((grads.norm()? - 1.0).abs() < 1e-6);
+/// # Ok::<(), candle_tcn::Error>(())
+/// ```
+#[derive(Clone, Debug)]
+pub struct Gradients(Vec<Option<Tensor>>);
+
+impl Gradients {
+    /// One gradient, or `None`, for each parameter in order.
+    pub fn new(grads: Vec<Option<Tensor>>) -> Self {
+        Self(grads.into_iter().map(|g| g.map(|g| g.detach())).collect())
+    }
+
+    /// Takes the gradients of `params` from what `loss.backward()` returned. A parameter that the
+    /// loss does not depend on has none.
+    pub fn from_store(store: &GradStore, params: &[(String, Var)]) -> Self {
+        // detached: a gradient would otherwise keep the activations of the whole graph alive
+        Self::new(params.iter().map(|(_, p)| store.get(p).cloned()).collect())
+    }
+
+    /// The gradients in the order of the parameters.
+    pub fn as_slice(&self) -> &[Option<Tensor>] {
+        &self.0
+    }
+
+    /// Adds the gradients of another micro-batch.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Invalid`] if the two are of different length, [`Error::Candle`] if two tensors
+    /// differ in shape or dtype.
+    pub fn accumulate(&mut self, other: &Self) -> Result<()> {
+        check_len(self.0.len(), other.0.len())?;
+        let pairs = self.0.par_iter_mut().zip(&other.0);
+        pairs.try_for_each(|(sum, more)| {
+            if let Some(more) = more {
+                *sum = Some(match &*sum {
+                    Some(sum) => sum.add(more)?,
+                    None => more.clone(),
+                });
+            }
+            Ok(())
+        })
+    }
+
+    /// Multiplies every gradient by `factor`, for instance 1 / micro-batches.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Candle`] if the multiplication fails on the device.
+    pub fn scale(&mut self, factor: f64) -> Result<()> {
+        // new tensors: two parameters may share one gradient, which must not be scaled twice
+        self.0.par_iter_mut().flatten().try_for_each(|grad| {
+            *grad = grad.affine(factor, 0.)?;
+            Ok(())
+        })
+    }
+
+    /// The global L2 norm, √(Σ over all elements of all gradients of g²).
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Candle`] if a gradient cannot be read.
+    pub fn norm(&self) -> Result<f64> {
+        let squares = self
+            .0
+            .par_iter()
+            .map(|grad| grad.as_ref().map_or(Ok(0.), sum_of_squares))
+            .collect::<candle_core::Result<Vec<f64>>>()?;
+        Ok(squares.iter().sum::<f64>().sqrt())
+    }
+
+    /// Multiplies all gradients by min(1, `max_norm` / (norm + 1e-6)), as
+    /// `torch.nn.utils.clip_grad_norm_` does, and returns the norm before that.
+    ///
+    /// A norm that is not finite is returned and the gradients are left as they are: the step is
+    /// lost either way, and the caller should stop.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Invalid`] unless `max_norm` is finite and above 0.
+    pub fn clip(&mut self, max_norm: f64) -> Result<f64> {
+        if !(max_norm.is_finite() && max_norm > 0.) {
+            let expected = "a finite number above 0";
+            return Err(Error::invalid("clip", expected, max_norm));
+        }
+        let norm = self.norm()?;
+        let coef = max_norm / (norm + 1e-6);
+        if norm.is_finite() && coef < 1. {
+            self.scale(coef)?;
+        }
+        Ok(norm)
+    }
+}
+
+pub(super) fn check_len(expected: usize, found: usize) -> Result<()> {
+    if found != expected {
+        let expected = format!("{expected}, one per parameter");
+        return Err(Error::invalid("gradients", expected, found));
+    }
+    Ok(())
+}

@@ -1,0 +1,343 @@
+//! Optimizers whose whole state can be saved, and the gradients they take.
+
+mod adamw;
+mod gradients;
+mod rmsprop;
+mod sgd;
+
+use std::collections::HashMap;
+
+use candle_core::{Device, Result as CandleResult, Tensor, Var};
+use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
+
+pub use adamw::AdamWConfig;
+pub use gradients::Gradients;
+pub use rmsprop::RmsPropConfig;
+pub use sgd::SgdConfig;
+
+use crate::ops::inplace;
+use crate::{Error, Result};
+
+/// Which optimizer, with its settings; in JSON an object whose `name` chooses one.
+///
+/// Settings left out have PyTorch's default values, unknown ones are refused. The learning rate is
+/// not among them: it comes from the [schedule](super::schedule) at every step.
+///
+/// # Example
+///
+/// ```
+/// use candle_tcn::train::optim::{OptimizerConfig, SgdConfig};
+///
+/// let config: OptimizerConfig = serde_json::from_str(r#"{"name": "sgd", "momentum": 0.9}"#)?;
+/// let sgd = SgdConfig { momentum: 0.9, ..Default::default() };
+/// assert_eq!(config, OptimizerConfig::Sgd(sgd));
+/// assert!(config.validate().is_ok());
+/// # Ok::<(), serde_json::Error>(())
+/// ```
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "name", rename_all = "lowercase")]
+pub enum OptimizerConfig {
+    /// Adam with decoupled weight decay.
+    AdamW(AdamWConfig),
+    /// Gradient descent, with or without momentum.
+    Sgd(SgdConfig),
+    /// Steps divided by a running root mean square of the gradient.
+    RmsProp(RmsPropConfig),
+}
+
+impl Default for OptimizerConfig {
+    fn default() -> Self {
+        Self::AdamW(AdamWConfig::default())
+    }
+}
+
+impl OptimizerConfig {
+    /// The name that chooses this optimizer in JSON.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::AdamW(_) => "adamw",
+            Self::Sgd(_) => "sgd",
+            Self::RmsProp(_) => "rmsprop",
+        }
+    }
+
+    /// Checks every setting.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Invalid`] with the field, unless `beta1`, `beta2`, `alpha` and `momentum` are in
+    /// 0 ≤ x < 1 and `eps` and `weight_decay` are finite and not negative.
+    pub fn validate(&self) -> Result<()> {
+        match self {
+            Self::AdamW(config) => config.validate(),
+            Self::Sgd(config) => config.validate(),
+            Self::RmsProp(config) => config.validate(),
+        }
+    }
+
+    /// The names of the tensors that are kept per parameter.
+    fn slots(&self) -> &'static [&'static str] {
+        match self {
+            Self::AdamW(config) => config.slots(),
+            Self::Sgd(config) => config.slots(),
+            Self::RmsProp(config) => config.slots(),
+        }
+    }
+
+    fn update(&self, update: &Update) -> CandleResult<()> {
+        match self {
+            Self::AdamW(config) => config.update(update),
+            Self::Sgd(config) => config.update(update),
+            Self::RmsProp(config) => config.update(update),
+        }
+    }
+}
+
+/// Updates parameters from their gradients.
+///
+/// Weight decay acts only on parameters with at least two axes whose name does not end in
+/// `weight_g`: not on biases, norms, or the gains of weight-normalised convolutions. A parameter
+/// without a gradient is left as it is in that step, its moments too; the step count of AdamW is
+/// common to all parameters.
+///
+/// # Numerics
+///
+/// On the CPU an f32 or f64 parameter is updated in place, computed in f64 and rounded once; other
+/// dtypes and devices use tensor arithmetic in the parameter's dtype. Parameters are updated in
+/// parallel, each by one task, so the result does not depend on the number of threads.
+///
+/// # Example
+///
+/// ```
+/// use candle_core::{Device, Var};
+/// use candle_tcn::train::optim::{Gradients, Optimizer, OptimizerConfig, SgdConfig};
+///
+/// let w = Var::new(&[1f64, 2.], &Device::Cpu)?;
+/// let params = vec![("w".to_string(), w.clone())];
+/// let config = OptimizerConfig::Sgd(SgdConfig::default());
+/// let mut optimizer = Optimizer::new(config, params.clone())?;
+/// let loss = w.sqr()?.sum_all()?; // ∂loss/∂w = 2w
+/// optimizer.step(&Gradients::from_store(&loss.backward()?, &params), 0.25)?;
+/// assert_eq!(w.to_vec1::<f64>()?, [0.5, 1.0]); // w − 0.25 · 2w
+/// # Ok::<(), candle_tcn::Error>(())
+/// ```
+#[derive(Debug)]
+pub struct Optimizer {
+    config: OptimizerConfig,
+    params: Vec<(String, Var)>,
+    /// for each parameter its moments, in the order of `config.slots()`
+    slots: Vec<Vec<Var>>,
+    step: usize,
+}
+
+impl Optimizer {
+    /// An optimizer of `params` with all moments zero.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Invalid`] if a setting is out of range, or if the parameters are not sorted by
+    /// name, each name once.
+    pub fn new(config: OptimizerConfig, params: Vec<(String, Var)>) -> Result<Self> {
+        config.validate()?;
+        if let Some(pair) = params.windows(2).find(|pair| pair[0].0 >= pair[1].0) {
+            let found = format!("{} before {}", pair[0].0, pair[1].0);
+            let expected = "sorted by name, each name once";
+            return Err(Error::invalid("parameters", expected, found));
+        }
+        let zeros = |param: &Var| Var::zeros(param.shape(), param.dtype(), param.device());
+        let slots = params
+            .iter()
+            .map(|(_, param)| config.slots().iter().map(|_| zeros(param)).collect())
+            .collect::<CandleResult<_>>()?;
+        Ok(Self {
+            config,
+            params,
+            slots,
+            step: 0,
+        })
+    }
+
+    /// The parameters, in the order in which [`Gradients`] are expected.
+    pub fn params(&self) -> &[(String, Var)] {
+        &self.params
+    }
+
+    /// The number of steps done.
+    pub fn steps_done(&self) -> usize {
+        self.step
+    }
+
+    /// Updates every parameter that has a gradient, with learning rate `lr`.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Invalid`] if `lr` is negative or not finite or if the number of gradients is not
+    /// that of the parameters; [`Error::Tensor`] if a gradient has another shape or dtype than its
+    /// parameter. Nothing was updated then.
+    pub fn step(&mut self, grads: &Gradients, lr: f64) -> Result<()> {
+        check_non_negative("lr", lr)?;
+        let grads = grads.as_slice();
+        gradients::check_len(self.params.len(), grads.len())?;
+        for ((name, param), grad) in self.params.iter().zip(grads) {
+            if let Some(grad) = grad {
+                check_like(&format!("gradient of {name}"), param, grad)?;
+            }
+        }
+        self.step += 1;
+        let (config, step) = (&self.config, self.step as f64);
+        let tasks = self.params.par_iter().zip(&self.slots).zip(grads);
+        tasks.try_for_each(|(((name, param), slots), grad)| {
+            let Some(grad) = grad else { return Ok(()) };
+            config.update(&Update {
+                param,
+                grad: &grad.contiguous()?,
+                slots,
+                step,
+                lr,
+                decays: decays(name, param.rank()),
+                in_place: inplace::is_supported(param),
+            })?;
+            Ok(())
+        })
+    }
+
+    /// A copy of everything [`Self::load_state`] needs to continue exactly: the step count and the
+    /// moments, named `adamw.step` (i64 scalar), `adamw.m.<parameter>`, `adamw.v.<parameter>`;
+    /// `sgd.momentum.<parameter>`; `rmsprop.v.<parameter>`, `rmsprop.momentum.<parameter>`.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Candle`] if a tensor cannot be copied.
+    pub fn state(&self) -> Result<Vec<(String, Tensor)>> {
+        let step = Tensor::new(self.step as i64, &Device::Cpu)?;
+        let mut state = vec![(self.step_name(), step)];
+        for (name, slot) in self.named_slots() {
+            // a copy of the data: the moments are changed in place by later steps
+            state.push((name, slot.as_detached_tensor().copy()?));
+        }
+        Ok(state)
+    }
+
+    /// Takes over what [`Self::state`] returned for the same configuration and parameters; other
+    /// entries of `state` are ignored. The weights themselves are not part of it.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Tensor`] if a tensor is missing or has another shape or dtype. Nothing was changed
+    /// then.
+    pub fn load_state(&mut self, state: &HashMap<String, Tensor>) -> Result<()> {
+        let get = |name: &str| {
+            let found = "no such tensor";
+            let expected = "part of the optimizer's state";
+            state.get(name).ok_or_else(|| Error::Tensor {
+                name: name.to_string(),
+                expected: expected.to_string(),
+                found: found.to_string(),
+            })
+        };
+        let name = self.step_name();
+        let step = get(&name)?;
+        check_like(&name, &Tensor::new(0i64, &Device::Cpu)?, step)?;
+        let step = step.to_scalar::<i64>()?;
+        let step = usize::try_from(step).map_err(|_| Error::Tensor {
+            name,
+            expected: "a count of steps".to_string(),
+            found: step.to_string(),
+        })?;
+        let mut moments = Vec::new();
+        for (name, slot) in self.named_slots() {
+            let moment = get(&name)?;
+            check_like(&name, slot, moment)?;
+            moments.push((slot, moment.to_device(slot.device())?));
+        }
+        for (slot, moment) in moments {
+            slot.set(&moment)?;
+        }
+        self.step = step;
+        Ok(())
+    }
+
+    fn step_name(&self) -> String {
+        format!("{}.step", self.config.name())
+    }
+
+    fn named_slots(&self) -> impl Iterator<Item = (String, &Var)> {
+        let optimizer = self.config.name();
+        let kinds = self.config.slots();
+        let params = self.params.iter().zip(&self.slots);
+        params.flat_map(move |((param, _), slots)| {
+            let named = kinds.iter().zip(slots);
+            named.map(move |(kind, slot)| (format!("{optimizer}.{kind}.{param}"), slot))
+        })
+    }
+}
+
+/// One parameter's share of a step.
+struct Update<'a> {
+    param: &'a Var,
+    /// contiguous
+    grad: &'a Tensor,
+    slots: &'a [Var],
+    /// counted from 1
+    step: f64,
+    lr: f64,
+    decays: bool,
+    /// whether `ops::inplace` works on this parameter
+    in_place: bool,
+}
+
+impl Update<'_> {
+    fn decay(&self, weight_decay: f64) -> f64 {
+        if self.decays { weight_decay } else { 0. }
+    }
+
+    /// g + `weight_decay` · p
+    fn grad_with_l2(&self, weight_decay: f64) -> CandleResult<Tensor> {
+        match self.decay(weight_decay) {
+            0. => Ok(self.grad.clone()),
+            decay => self.grad + (self.param.as_detached_tensor() * decay)?,
+        }
+    }
+}
+
+fn decays(name: &str, rank: usize) -> bool {
+    rank >= 2 && !name.ends_with("weight_g")
+}
+
+fn check_like(name: &str, expected: &Tensor, found: &Tensor) -> Result<()> {
+    if expected.shape() != found.shape() || expected.dtype() != found.dtype() {
+        let describe = |t: &Tensor| format!("{:?} of {}", t.dims(), t.dtype().as_str());
+        return Err(Error::Tensor {
+            name: name.to_string(),
+            expected: describe(expected),
+            found: describe(found),
+        });
+    }
+    Ok(())
+}
+
+fn check_non_negative(field: &str, value: f64) -> Result<()> {
+    if !(value.is_finite() && value >= 0.) {
+        return Err(Error::invalid(
+            field,
+            "a finite number of at least 0",
+            value,
+        ));
+    }
+    Ok(())
+}
+
+fn check_unit(field: &str, value: f64) -> Result<()> {
+    if !(0. ..1.).contains(&value) {
+        return Err(Error::invalid(
+            field,
+            "a number of at least 0 and below 1",
+            value,
+        ));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,97 @@
+//! RMSprop.
+
+use candle_core::Result as CandleResult;
+use serde::{Deserialize, Serialize};
+
+use super::{Update, check_non_negative, check_unit};
+use crate::Result;
+use crate::ops::inplace::{zip2, zip3};
+
+/// RMSprop as in `torch.optim.RMSprop`, not centred (Tieleman & Hinton 2012, lecture 6.5 of
+/// "Neural networks for machine learning").
+///
+/// With g the gradient plus `weight_decay` · p, α `alpha`, μ `momentum` and η the learning rate:
+///
+/// ```text
+/// v   = α v + (1 − α) g²
+/// buf = μ buf + g / (√v + eps)
+/// p   = p − η buf
+/// ```
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct RmsPropConfig {
+    /// Decay of the running mean of the squared gradient; at least 0, below 1.
+    pub alpha: f64,
+    /// Added to the denominator.
+    pub eps: f64,
+    /// μ; at least 0, below 1. At 0 there is no buffer.
+    pub momentum: f64,
+    /// L2 penalty added to the gradient. Biases, norms and gains are spared, see
+    /// [`super::Optimizer`].
+    pub weight_decay: f64,
+}
+
+impl Default for RmsPropConfig {
+    /// PyTorch's values.
+    fn default() -> Self {
+        Self {
+            alpha: 0.99,
+            eps: 1e-8,
+            momentum: 0.,
+            weight_decay: 0.,
+        }
+    }
+}
+
+impl RmsPropConfig {
+    pub(super) fn validate(&self) -> Result<()> {
+        check_unit("optimizer.alpha", self.alpha)?;
+        check_unit("optimizer.momentum", self.momentum)?;
+        check_non_negative("optimizer.eps", self.eps)?;
+        check_non_negative("optimizer.weight_decay", self.weight_decay)
+    }
+
+    pub(super) fn slots(&self) -> &'static [&'static str] {
+        if self.momentum > 0. {
+            &["v", "momentum"]
+        } else {
+            &["v"]
+        }
+    }
+
+    pub(super) fn update(&self, u: &Update) -> CandleResult<()> {
+        let Self {
+            alpha,
+            eps,
+            momentum,
+            ..
+        } = *self;
+        let (param, lr) = (u.param, u.lr);
+        let grad = u.grad_with_l2(self.weight_decay)?;
+        let (v, buf) = match u.slots {
+            [v] => (v, None),
+            [v, buf] => (v, Some(buf)),
+            other => candle_core::bail!("rmsprop: expected 1 or 2 moments, found {}", other.len()),
+        };
+        if u.in_place {
+            zip2(v, &grad, |v, g| alpha * v + (1. - alpha) * g * g)?;
+            match buf {
+                None => zip3(param, &grad, v, |p, g, v| p - lr * g / (v.sqrt() + eps)),
+                Some(buf) => {
+                    zip3(buf, &grad, v, |buf, g, v| {
+                        momentum * buf + g / (v.sqrt() + eps)
+                    })?;
+                    zip2(param, buf, |p, buf| p - lr * buf)
+                }
+            }
+        } else {
+            v.set(&((v.as_tensor() * alpha)? + (grad.sqr()? * (1. - alpha))?)?)?;
+            let mut step = (grad / (v.sqrt()? + eps)?)?;
+            if let Some(buf) = buf {
+                step = ((buf.as_tensor() * momentum)? + step)?;
+                buf.set(&step)?;
+            }
+            param.set(&(param.as_tensor() - (step * lr)?)?)
+        }
+    }
+}
