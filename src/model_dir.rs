@@ -53,7 +53,9 @@ impl LoadedModel {
         if !dir.is_dir() {
             return Err(Error::file(
                 dir,
-                format!("expected a model directory with {CONFIG}, {WEIGHTS} and {TOKENIZER}; there is no such directory"),
+                format!(
+                    "expected a model directory with {CONFIG}, {WEIGHTS} and {TOKENIZER}; there is no such directory"
+                ),
             ));
         }
         let config = read_config(dir.join(CONFIG))?;
@@ -61,7 +63,12 @@ impl LoadedModel {
         let tokenizer = dir.join(TOKENIZER);
         let tokenizer = match tokenizer.exists() {
             true => Tokenizer::from_file(tokenizer)?,
-            false => return Err(Error::file(tokenizer, "no such file; a model directory needs it to read text")),
+            false => {
+                return Err(Error::file(
+                    tokenizer,
+                    "no such file; a model directory needs it to read text",
+                ));
+            }
         };
         Self::from_parts(config, weights, tokenizer, &dir.join(WEIGHTS))
     }
@@ -73,7 +80,12 @@ impl LoadedModel {
     pub fn from_bytes(config: &str, weights: &[u8], tokenizer: &[u8]) -> Result<Self> {
         let config = ModelConfig::from_json(config, CONFIG)?;
         let weights = tensors_from(weights, Path::new(WEIGHTS))?;
-        Self::from_parts(config, weights, Tokenizer::from_json(tokenizer)?, Path::new(WEIGHTS))
+        Self::from_parts(
+            config,
+            weights,
+            Tokenizer::from_json(tokenizer)?,
+            Path::new(WEIGHTS),
+        )
     }
 
     fn from_parts(
@@ -86,13 +98,20 @@ impl LoadedModel {
         if tokenizer.vocab_size() > config.vocab_size() {
             return Err(Error::invalid(
                 "vocab_size",
-                format!("at least the {} tokens of {TOKENIZER}", tokenizer.vocab_size()),
+                format!(
+                    "at least the {} tokens of {TOKENIZER}",
+                    tokenizer.vocab_size()
+                ),
                 config.vocab_size(),
             ));
         }
         let vb = VarBuilder::from_tensors(weights, DType::F32, &Device::Cpu);
         let model = Model::new(&config, vb)?.freeze()?;
-        Ok(Self { config, model, tokenizer })
+        Ok(Self {
+            config,
+            model,
+            tokenizer,
+        })
     }
 }
 
@@ -102,12 +121,18 @@ impl LoadedModel {
 /// [`Error::Io`] and [`Error::File`] naming the file.
 pub fn read_config(path: impl AsRef<Path>) -> Result<ModelConfig> {
     let path = path.as_ref();
-    let size = std::fs::metadata(path).map_err(|e| Error::io(path, e))?.len();
+    let size = std::fs::metadata(path)
+        .map_err(|e| Error::io(path, e))?
+        .len();
     if size > MAX_CONFIG_BYTES {
-        return Err(Error::file(path, format!("expected a model configuration, found {size} bytes")));
+        return Err(Error::file(
+            path,
+            format!("expected a model configuration, found {size} bytes"),
+        ));
     }
     let json = std::fs::read(path).map_err(|e| Error::io(path, e))?;
-    let json = String::from_utf8(json).map_err(|e| Error::file(path, format!("expected JSON text: {e}")))?;
+    let json = String::from_utf8(json)
+        .map_err(|e| Error::file(path, format!("expected JSON text: {e}")))?;
     ModelConfig::from_json(&json, path)
 }
 
@@ -118,8 +143,14 @@ pub fn read_config(path: impl AsRef<Path>) -> Result<ModelConfig> {
 pub fn check_weights(config: &ModelConfig, weights: &HashMap<String, Tensor>) -> Result<()> {
     let expected = config.tensors()?;
     for (name, shape) in &expected {
-        let mismatch = |found: String| Error::Tensor { name: name.clone(), expected: format!("{shape:?}"), found };
-        let tensor = weights.get(name).ok_or_else(|| mismatch("no such tensor".into()))?;
+        let mismatch = |found: String| Error::Tensor {
+            name: name.clone(),
+            expected: format!("{shape:?}"),
+            found,
+        };
+        let tensor = weights
+            .get(name)
+            .ok_or_else(|| mismatch("no such tensor".into()))?;
         if tensor.dims() != shape {
             return Err(mismatch(format!("{:?}", tensor.dims())));
         }
@@ -129,7 +160,10 @@ pub fn check_weights(config: &ModelConfig, weights: &HashMap<String, Tensor>) ->
     }
     let mut names: Vec<&String> = weights.keys().collect();
     names.sort();
-    match names.into_iter().find(|name| !expected.iter().any(|(known, _)| known == *name)) {
+    match names
+        .into_iter()
+        .find(|name| !expected.iter().any(|(known, _)| known == *name))
+    {
         None => Ok(()),
         Some(name) => Err(Error::Tensor {
             name: name.clone(),
@@ -150,8 +184,12 @@ pub fn read_tensors(path: impl AsRef<Path>) -> Result<HashMap<String, Tensor>> {
 }
 
 fn tensors_from(bytes: &[u8], path: &Path) -> Result<HashMap<String, Tensor>> {
-    candle_core::safetensors::load_buffer(bytes, &Device::Cpu)
-        .map_err(|e| Error::file(path, format!("not a whole safetensors file ({} bytes): {e}", bytes.len())))
+    candle_core::safetensors::load_buffer(bytes, &Device::Cpu).map_err(|e| {
+        Error::file(
+            path,
+            format!("not a whole safetensors file ({} bytes): {e}", bytes.len()),
+        )
+    })
 }
 
 /// Writes a safetensors file, whole or not at all. The same tensors give the same bytes.

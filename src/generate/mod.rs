@@ -74,7 +74,12 @@ impl<'a> Generator<'a> {
     /// # Errors
     /// [`Error::Text`] naming the characters of the prompt that the model never saw; [`Error::Invalid`]
     /// for options out of range.
-    pub fn new(model: &'a Model, tokenizer: &'a Tokenizer, prompt: &str, config: GenerateConfig) -> Result<Self> {
+    pub fn new(
+        model: &'a Model,
+        tokenizer: &'a Tokenizer,
+        prompt: &str,
+        config: GenerateConfig,
+    ) -> Result<Self> {
         config.sampler.validate()?;
         StopStrings::new(config.stop.clone())?;
         let unknown = tokenizer.unknown_chars(prompt);
@@ -94,9 +99,19 @@ impl<'a> Generator<'a> {
         for ids in prompt.chunks(PREFILL) {
             let ids = Tensor::new(ids, &Device::Cpu)?.unsqueeze(0)?;
             let all = model.prefill(&ids, &mut state)?;
-            logits = all.narrow(1, all.dim(1)? - 1, 1)?.flatten_all()?.to_vec1()?;
+            logits = all
+                .narrow(1, all.dim(1)? - 1, 1)?
+                .flatten_all()?
+                .to_vec1()?;
         }
-        Ok(Self { model, tokenizer, config, prompt, state, logits })
+        Ok(Self {
+            model,
+            tokenizer,
+            config,
+            prompt,
+            state,
+            logits,
+        })
     }
 
     /// The tokens of the prompt.
@@ -170,7 +185,11 @@ impl Generation<'_> {
     fn token(&mut self) -> Result<u32> {
         if self.tokens > 0 {
             let last = self.history[self.history.len() - 1];
-            self.logits = self.model.step(&[last], &mut self.state)?.squeeze(D::Minus2)?.to_vec1()?;
+            self.logits = self
+                .model
+                .step(&[last], &mut self.state)?
+                .squeeze(D::Minus2)?
+                .to_vec1()?;
         }
         let recent = self.history.len().saturating_sub(PENALTY_WINDOW);
         let id = self.sampler.sample(&self.logits, &self.history[recent..])?;
@@ -192,7 +211,11 @@ impl Generation<'_> {
             }
         } else {
             self.finished = Some(FinishReason::Length);
-            self.decoder.take().map(Decoder::finish).transpose()?.unwrap_or_default()
+            self.decoder
+                .take()
+                .map(Decoder::finish)
+                .transpose()?
+                .unwrap_or_default()
         };
         let mut outcome = self.stops.push(&text);
         if outcome.stopped {

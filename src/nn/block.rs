@@ -44,7 +44,7 @@ pub struct TcnConfig {
     /// Normalise before the convolutions and leave the residual path free, as transformers do.
     #[serde(default)]
     pub pre_norm: bool,
-    /// Sum the outputs of all blocks instead of taking the last.
+    /// Add the inner branches of all blocks to the last block's output.
     #[serde(default)]
     pub skip_connections: bool,
 }
@@ -217,18 +217,23 @@ impl ResidualBlock {
         }
     }
 
-    fn forward(&self, xs: &Tensor, pass: &mut Pass) -> Result<Tensor> {
-        let hs = if self.cfg.pre_norm {
+    /// The inner branch, before the residual is added.
+    fn branch(&self, xs: &Tensor, pass: &mut Pass) -> Result<Tensor> {
+        if self.cfg.pre_norm {
             let hs = self.conv1.forward(&self.norm1.forward(xs, pass)?, pass)?;
             let hs = self.dropout(self.gate_or_activate(&hs)?, pass)?;
             let hs = self.conv2.forward(&self.norm2.forward(&hs, pass)?, pass)?;
-            self.dropout(hs, pass)?
+            self.dropout(hs, pass)
         } else {
             let hs = self.norm1.forward(&self.conv1.forward(xs, pass)?, pass)?;
             let hs = self.dropout(self.gate_or_activate(&hs)?, pass)?;
             let hs = self.norm2.forward(&self.conv2.forward(&hs, pass)?, pass)?;
-            self.dropout(ops::activate(&hs, self.cfg.activation)?, pass)?
-        };
+            self.dropout(ops::activate(&hs, self.cfg.activation)?, pass)
+        }
+    }
+
+    /// The block's output for its inner branch `hs`.
+    fn finish(&self, hs: &Tensor, xs: &Tensor, pass: &mut Pass) -> Result<Tensor> {
         let ys = match &self.downsample {
             None => (hs + xs)?,
             Some(conv) => (hs + conv.forward(xs, pass)?)?,
@@ -247,8 +252,8 @@ impl ResidualBlock {
 /// `pre_norm`, `dropout(conv2(norm(dropout(act(conv1(norm x)))))) + residual(x)`; a gate may take the
 /// place of the inner activation, and `residual` is a 1×1 convolution where widths differ.
 ///
-/// With `skip_connections` the result is the last block's output plus the outputs of all others, each
-/// through a 1×1 convolution where its width differs from the last.
+/// With `skip_connections` the result is `act(last output + Σ skip(inner branch))` over all blocks but
+/// the last, as in pytorch-tcn 1.2.3; `skip` is a 1×1 convolution where widths differ from the last.
 ///
 /// # Shapes
 /// Input (batch, time, num_inputs), output (batch, time, last of num_channels).
@@ -276,6 +281,8 @@ pub struct TemporalConvNet {
     blocks: Vec<ResidualBlock>,
     /// For every block but the last: its skip path, a 1×1 convolution where widths differ.
     skips: Option<Vec<Option<Conv1d>>>,
+    /// After the skip sum.
+    activation: Activation,
 }
 
 impl TemporalConvNet {
@@ -313,6 +320,7 @@ impl TemporalConvNet {
         Ok(Self {
             blocks,
             skips: skips.transpose()?,
+            activation: cfg.activation,
         })
     }
 
@@ -331,6 +339,7 @@ impl TemporalConvNet {
                 .map(ResidualBlock::freeze)
                 .collect::<Result<_>>()?,
             skips: self.skips.as_ref().map(freeze_all).transpose()?,
+            activation: self.activation,
         })
     }
 
@@ -342,22 +351,24 @@ impl TemporalConvNet {
         let mut xs = xs.clone();
         let mut sum: Option<Tensor> = None;
         for (i, block) in self.blocks.iter().enumerate() {
-            xs = block.forward(&xs, pass)?;
+            let hs = block.branch(&xs, pass)?;
+            xs = block.finish(&hs, &xs, pass)?;
             let Some(skip) = self.skips.as_ref().and_then(|skips| skips.get(i)) else {
                 continue;
             };
-            let out = match skip {
-                None => xs.clone(),
-                Some(conv) => conv.forward(&xs, pass)?,
+            let hs = match skip {
+                None => hs,
+                Some(conv) => conv.forward(&hs, pass)?,
             };
             sum = Some(match sum {
-                None => out,
-                Some(sum) => (sum + out)?,
+                None => hs,
+                Some(sum) => (sum + hs)?,
             });
         }
-        Ok(match sum {
-            None => xs,
-            Some(sum) => (sum + xs)?,
-        })
+        match (&self.skips, sum) {
+            (None, _) => Ok(xs),
+            (Some(_), None) => ops::activate(&xs, self.activation),
+            (Some(_), Some(sum)) => ops::activate(&(sum + xs)?, self.activation),
+        }
     }
 }

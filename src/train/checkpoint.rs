@@ -37,7 +37,12 @@ impl RunDir {
     /// [`Error::Io`] where it cannot be made, [`Error::File`] where it already holds a run.
     pub fn create(path: impl AsRef<Path>, keep: usize) -> Result<Self> {
         let path = path.as_ref().to_path_buf();
-        let occupied = [model_dir::CONFIG, model_dir::WEIGHTS, CHECKPOINTS, "metrics.jsonl"];
+        let occupied = [
+            model_dir::CONFIG,
+            model_dir::WEIGHTS,
+            CHECKPOINTS,
+            "metrics.jsonl",
+        ];
         if let Some(name) = occupied.iter().find(|name| path.join(name).exists()) {
             return Err(Error::file(
                 &path,
@@ -48,7 +53,10 @@ impl RunDir {
             ));
         }
         fs::create_dir_all(&path).map_err(|e| Error::io(&path, e))?;
-        Ok(Self { path, keep: keep.max(1) })
+        Ok(Self {
+            path,
+            keep: keep.max(1),
+        })
     }
 
     /// Removes what a run left in `path`, and only that, so that another can begin there.
@@ -62,10 +70,15 @@ impl RunDir {
             fs::remove_dir_all(&checkpoints).map_err(|e| Error::io(&checkpoints, e))?;
         }
         let files = [model_dir::CONFIG, model_dir::WEIGHTS, model_dir::TOKENIZER];
-        for name in files.into_iter().chain(["metrics.jsonl", "loss.svg", "README.md", "run.json"]) {
+        for name in files
+            .into_iter()
+            .chain(["metrics.jsonl", "loss.svg", "README.md", "run.json"])
+        {
             let file = path.join(name);
             match fs::remove_file(&file) {
-                Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(Error::io(&file, e)),
+                Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+                    return Err(Error::io(&file, e));
+                }
                 _ => {}
             }
         }
@@ -77,7 +90,10 @@ impl RunDir {
     /// # Errors
     /// [`Error::File`] where it holds no checkpoint.
     pub fn open(path: impl AsRef<Path>, keep: usize) -> Result<Self> {
-        let run = Self { path: path.as_ref().to_path_buf(), keep: keep.max(1) };
+        let run = Self {
+            path: path.as_ref().to_path_buf(),
+            keep: keep.max(1),
+        };
         if run.steps().is_empty() {
             return Err(Error::file(
                 run.checkpoints(),
@@ -111,8 +127,17 @@ impl RunDir {
 
     /// The steps that have a checkpoint, in order.
     fn steps(&self) -> Vec<usize> {
-        let Ok(entries) = fs::read_dir(self.checkpoints()) else { return Vec::new() };
-        let step = |entry: fs::DirEntry| entry.file_name().to_str()?.strip_prefix("step-")?.parse().ok();
+        let Ok(entries) = fs::read_dir(self.checkpoints()) else {
+            return Vec::new();
+        };
+        let step = |entry: fs::DirEntry| {
+            entry
+                .file_name()
+                .to_str()?
+                .strip_prefix("step-")?
+                .parse()
+                .ok()
+        };
         let mut steps: Vec<usize> = entries.flatten().filter_map(step).collect();
         steps.sort_unstable();
         steps
@@ -123,14 +148,23 @@ impl RunDir {
     }
 
     /// Writes the checkpoint of `step`, then removes all but the newest few.
-    pub(super) fn save(&self, step: usize, files: &TensorFiles, trainer: &impl Serialize) -> Result<()> {
+    pub(super) fn save(
+        &self,
+        step: usize,
+        files: &TensorFiles,
+        trainer: &impl Serialize,
+    ) -> Result<()> {
         let all = self.checkpoints();
         fs::create_dir_all(&all).map_err(|e| Error::io(&all, e))?;
-        let partial = tempfile::Builder::new().prefix(".partial-").tempdir_in(&all).map_err(|e| Error::io(&all, e))?;
+        let partial = tempfile::Builder::new()
+            .prefix(".partial-")
+            .tempdir_in(&all)
+            .map_err(|e| Error::io(&all, e))?;
         for (name, tensors) in files {
             write_tensors(partial.path().join(name), tensors)?;
         }
-        let json = serde_json::to_vec_pretty(trainer).map_err(|e| Error::file(TRAINER, e.to_string()))?;
+        let json =
+            serde_json::to_vec_pretty(trainer).map_err(|e| Error::file(TRAINER, e.to_string()))?;
         write_atomic(&partial.path().join(TRAINER), |file| file.write_all(&json))?;
         let target = self.checkpoint(step);
         if target.exists() {
@@ -151,7 +185,8 @@ impl RunDir {
         let path = self.checkpoint(step);
         let file = path.join(TRAINER);
         let json = fs::read(&file).map_err(|e| Error::io(&file, e))?;
-        let trainer = serde_json::from_slice(&json).map_err(|e| Error::file(&file, format!("not a checkpoint's: {e}")))?;
+        let trainer = serde_json::from_slice(&json)
+            .map_err(|e| Error::file(&file, format!("not a checkpoint's: {e}")))?;
         Ok((Checkpoint { path }, trainer))
     }
 }

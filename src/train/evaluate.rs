@@ -72,7 +72,13 @@ impl<'a> Evaluator<'a> {
 
     /// Starts a text.
     pub fn new(model: &'a Model, chunk: usize) -> Self {
-        Self { model, state: model.init_state(1), chunk: chunk.max(1), pending: Vec::new(), sum: Evaluation::default() }
+        Self {
+            model,
+            state: model.init_state(1),
+            chunk: chunk.max(1),
+            pending: Vec::new(),
+            sum: Evaluation::default(),
+        }
     }
 
     /// The figures so far.

@@ -86,7 +86,11 @@ impl TrainConfig {
             Budget::Epochs(n) => ("--epochs", n),
             Budget::Minutes(n) => ("--minutes", n),
         };
-        for (flag, value) in [(flag, amount), ("--lr", self.lr), ("--clip", self.clip.unwrap_or(1.0))] {
+        for (flag, value) in [
+            (flag, amount),
+            ("--lr", self.lr),
+            ("--clip", self.clip.unwrap_or(1.0)),
+        ] {
             if !(value.is_finite() && value > 0.0) {
                 return Err(Error::invalid(flag, "a finite number above 0", value));
             }
@@ -186,14 +190,25 @@ impl Trainer {
     ///
     /// # Errors
     /// [`Error::Invalid`] naming the flag or field; [`Error::Io`] where `run` cannot be written.
-    pub fn new(config: TrainConfig, model_config: ModelConfig, tokens: Vec<u32>, run: RunDir) -> Result<Self> {
+    pub fn new(
+        config: TrainConfig,
+        model_config: ModelConfig,
+        tokens: Vec<u32>,
+        run: RunDir,
+    ) -> Result<Self> {
         config.validate()?;
         let params = Params::new(config.seed, DType::F32, &Device::Cpu);
         let model = Model::new(&model_config, params.builder())?;
         let optimizer = Optimizer::new(config.optimizer.clone(), params.trainable())?;
         let schedule = Schedule::new(config.schedule.clone())?;
         let text_tokens = tokens.len();
-        let batches = Batches::new(tokens, config.batch_size, config.seq_len, config.batches, config.seed)?;
+        let batches = Batches::new(
+            tokens,
+            config.batch_size,
+            config.seq_len,
+            config.batches,
+            config.seed,
+        )?;
         run.write(model_dir::CONFIG, &model_config.to_json()?)?;
         let log = MetricsLog::create(run.join(METRICS))?;
         let progress = Progress {
@@ -210,7 +225,19 @@ impl Trainer {
             validations: 0,
         };
         let state = State::new(config.batch_size);
-        Ok(Self { config, model, model_config, params, optimizer, schedule, batches, state, progress, run, log })
+        Ok(Self {
+            config,
+            model,
+            model_config,
+            params,
+            optimizer,
+            schedule,
+            batches,
+            state,
+            progress,
+            run,
+            log,
+        })
     }
 
     /// Continues the run in `run` from its newest checkpoint; `change` may alter its configuration, such
@@ -218,32 +245,63 @@ impl Trainer {
     ///
     /// # Errors
     /// [`Error::File`] naming the file of the checkpoint that does not fit.
-    pub fn resume(tokens: Vec<u32>, run: RunDir, change: impl FnOnce(&mut TrainConfig)) -> Result<Self> {
+    pub fn resume(
+        tokens: Vec<u32>,
+        run: RunDir,
+        change: impl FnOnce(&mut TrainConfig),
+    ) -> Result<Self> {
         let model_config = model_dir::read_config(run.join(model_dir::CONFIG))?;
         let (checkpoint, progress): (_, Progress) = run.newest()?;
         if progress.text_tokens != tokens.len() {
             return Err(Error::invalid(
                 "--data",
-                format!("the {} training tokens that the run began with", progress.text_tokens),
+                format!(
+                    "the {} training tokens that the run began with",
+                    progress.text_tokens
+                ),
                 tokens.len(),
             ));
         }
         let mut config = progress.config.clone();
         change(&mut config);
         config.validate()?;
-        let in_file = |name: &str, error: Error| Error::file(checkpoint.file(name), error.to_string());
+        let in_file =
+            |name: &str, error: Error| Error::file(checkpoint.file(name), error.to_string());
 
         let params = Params::new(config.seed, DType::F32, &Device::Cpu);
         let model = Model::new(&model_config, params.builder())?;
-        params.load(&checkpoint.tensors(WEIGHTS)?).map_err(|e| in_file(WEIGHTS, e))?;
+        params
+            .load(&checkpoint.tensors(WEIGHTS)?)
+            .map_err(|e| in_file(WEIGHTS, e))?;
         let mut optimizer = Optimizer::new(config.optimizer.clone(), params.trainable())?;
-        optimizer.load_state(&checkpoint.tensors(OPTIMIZER)?).map_err(|e| in_file(OPTIMIZER, e))?;
+        optimizer
+            .load_state(&checkpoint.tensors(OPTIMIZER)?)
+            .map_err(|e| in_file(OPTIMIZER, e))?;
         let schedule = Schedule::resume(config.schedule.clone(), progress.schedule.clone())?;
-        let mut batches = Batches::new(tokens, config.batch_size, config.seq_len, config.batches, config.seed)?;
+        let mut batches = Batches::new(
+            tokens,
+            config.batch_size,
+            config.seq_len,
+            config.batches,
+            config.seed,
+        )?;
         batches.seek(progress.position)?;
-        let state = restore_state(config.batch_size, checkpoint.tensors(STATE)?).map_err(|e| in_file(STATE, e))?;
+        let state = restore_state(config.batch_size, checkpoint.tensors(STATE)?)
+            .map_err(|e| in_file(STATE, e))?;
         let log = MetricsLog::resume(run.join(METRICS), progress.step)?;
-        Ok(Self { config, model, model_config, params, optimizer, schedule, batches, state, progress, run, log })
+        Ok(Self {
+            config,
+            model,
+            model_config,
+            params,
+            optimizer,
+            schedule,
+            batches,
+            state,
+            progress,
+            run,
+            log,
+        })
     }
 
     /// What is trained.
@@ -266,7 +324,8 @@ impl Trainer {
     /// # Errors
     /// Those of candle.
     pub fn frozen(&self) -> Result<Model> {
-        let vb = candle_nn::VarBuilder::from_tensors(self.params.snapshot()?, DType::F32, &Device::Cpu);
+        let vb =
+            candle_nn::VarBuilder::from_tensors(self.params.snapshot()?, DType::F32, &Device::Cpu);
         Model::new(&self.model_config, vb)?.freeze()
     }
 
@@ -276,11 +335,16 @@ impl Trainer {
     /// [`Error::NotFinite`] where loss or gradient leave the numbers, before the weights change;
     /// [`Error::Io`] where the run cannot be written.
     pub fn run(&mut self, valid: &ValidSet, observer: &mut dyn Observer) -> Result<Outcome> {
-        let clock = Clock { start: Instant::now(), before: self.progress.elapsed_s };
+        let clock = Clock {
+            start: Instant::now(),
+            before: self.progress.elapsed_s,
+        };
         let mut meter = Meter::default();
         let mut interrupted = false;
         while self.fraction(&clock) < 1.0 && !self.out_of_patience() {
-            let lr = self.schedule.lr(self.config.lr, self.fraction(&clock));
+            let lr = self
+                .schedule
+                .lr(self.config.lr, self.fraction_after(1, &clock).min(1.0));
             let (loss, grad_norm) = meter.time(|| self.step(lr))?;
             meter.add(loss, self.progress.tokens);
             self.progress.training_s += meter.last_s;
@@ -327,16 +391,24 @@ impl Trainer {
     }
 
     fn out_of_patience(&self) -> bool {
-        self.config.patience.is_some_and(|patience| self.progress.since_best >= patience)
+        self.config
+            .patience
+            .is_some_and(|patience| self.progress.since_best >= patience)
     }
 
     /// The fraction of the budget that is used.
     fn fraction(&self, clock: &Clock) -> f64 {
-        let step = self.progress.step as f64;
+        self.fraction_after(0, clock)
+    }
+
+    /// The same after `more` steps; time is taken as it is.
+    fn fraction_after(&self, more: usize, clock: &Clock) -> f64 {
+        let step = (self.progress.step + more) as f64;
         match self.config.budget {
             Budget::Steps(steps) => step / steps as f64,
             Budget::Epochs(epochs) => {
-                step * self.config.accumulate as f64 / (epochs * self.batches.steps_per_epoch() as f64)
+                step * self.config.accumulate as f64
+                    / (epochs * self.batches.steps_per_epoch() as f64)
             }
             Budget::Minutes(minutes) => clock.elapsed() / (minutes * 60.0),
         }
@@ -345,7 +417,10 @@ impl Trainer {
     fn validation_due(&self, fraction: f64) -> bool {
         match self.config.valid_every {
             Some(every) => self.progress.step.is_multiple_of(every) || fraction >= 1.0,
-            None => fraction >= 1.0 || (fraction * VALIDATIONS).floor() > self.progress.validations as f64,
+            None => {
+                fraction >= 1.0
+                    || (fraction * VALIDATIONS).floor() > self.progress.validations as f64
+            }
         }
     }
 
@@ -379,7 +454,12 @@ impl Trainer {
         let step = self.progress.step + 1;
         for (what, value) in [("loss", loss), ("gradient norm", norm)] {
             if !value.is_finite() {
-                return Err(Error::NotFinite { step, what, value, lr });
+                return Err(Error::NotFinite {
+                    step,
+                    what,
+                    value,
+                    lr,
+                });
             }
         }
         self.optimizer.step(&grads, lr)?;
@@ -388,7 +468,11 @@ impl Trainer {
     }
 
     fn gradients(&mut self, batch: &Batch, micro: u64) -> Result<(f64, Gradients)> {
-        let ids = Tensor::from_slice(&batch.inputs, (batch.batch_size, batch.seq_len), &Device::Cpu)?;
+        let ids = Tensor::from_slice(
+            &batch.inputs,
+            (batch.batch_size, batch.seq_len),
+            &Device::Cpu,
+        )?;
         let mut pass = Pass::train(self.config.seed, micro);
         if self.config.batches == BatchMode::Carry {
             if batch.starts_fresh {
@@ -402,18 +486,26 @@ impl Trainer {
         } else {
             let logits = logits.narrow(1, batch.scored_from, batch.seq_len - batch.scored_from)?;
             let scored = |row: &[u32]| row[batch.scored_from..].to_vec();
-            let targets: Vec<u32> = batch.targets.chunks_exact(batch.seq_len).flat_map(scored).collect();
+            let targets: Vec<u32> = batch
+                .targets
+                .chunks_exact(batch.seq_len)
+                .flat_map(scored)
+                .collect();
             ops::cross_entropy(&logits, &targets)?
         };
         let store = loss.backward()?;
-        Ok((f64::from(loss.to_scalar::<f32>()?), Gradients::from_store(&store, self.optimizer.params())))
+        Ok((
+            f64::from(loss.to_scalar::<f32>()?),
+            Gradients::from_store(&store, self.optimizer.params()),
+        ))
     }
 
     fn record(&self, meter: &Meter, lr: f64, grad_norm: f64) -> Record {
         let position = self.batches.position();
         Record {
             step: self.progress.step,
-            epoch: position.epoch as f64 + position.index as f64 / self.batches.steps_per_epoch() as f64,
+            epoch: position.epoch as f64
+                + position.index as f64 / self.batches.steps_per_epoch() as f64,
             tokens: self.progress.tokens,
             train_loss: meter.loss(),
             lr,
@@ -425,13 +517,26 @@ impl Trainer {
         }
     }
 
-    fn validate(&mut self, valid: &ValidSet, record: &mut Record, observer: &mut dyn Observer) -> Result<()> {
+    fn validate(
+        &mut self,
+        valid: &ValidSet,
+        record: &mut Record,
+        observer: &mut dyn Observer,
+    ) -> Result<()> {
         let model = self.frozen()?;
         let evaluation = evaluate_watched(&model, valid, observer)?;
-        let (loss, bpc) = (evaluation.loss(), evaluation.bits_per(valid.characters.max(1)));
+        let (loss, bpc) = (
+            evaluation.loss(),
+            evaluation.bits_per(valid.characters.max(1)),
+        );
         if !loss.is_finite() {
             let (step, lr) = (self.progress.step, record.lr);
-            return Err(Error::NotFinite { step, what: "validation loss", value: loss, lr });
+            return Err(Error::NotFinite {
+                step,
+                what: "validation loss",
+                value: loss,
+                lr,
+            });
         }
         (record.valid_loss, record.valid_bpc) = (Some(loss), Some(bpc));
         self.progress.validations += 1;
@@ -451,7 +556,12 @@ impl Trainer {
         self.progress.config = self.config.clone();
         self.progress.position = self.batches.position();
         self.progress.schedule = self.schedule.state().clone();
-        let state = self.state.tensors()?.into_iter().enumerate().map(|(i, t)| (format!("{i}"), t));
+        let state = self
+            .state
+            .tensors()?
+            .into_iter()
+            .enumerate()
+            .map(|(i, t)| (format!("{i}"), t));
         let files: TensorFiles = vec![
             (WEIGHTS, self.params.snapshot()?),
             (OPTIMIZER, self.optimizer.state()?.into_iter().collect()),
@@ -468,11 +578,19 @@ fn restore_state(batch: usize, mut tensors: HashMap<String, Tensor>) -> Result<S
     }
     match tensors.keys().next() {
         None => State::from_tensors(batch, rings),
-        Some(name) => Err(Error::invalid("state", format!("tensors 0 to {}", rings.len()), name)),
+        Some(name) => Err(Error::invalid(
+            "state",
+            format!("tensors 0 to {}", rings.len()),
+            name,
+        )),
     }
 }
 
-fn evaluate_watched(model: &Model, valid: &ValidSet, observer: &mut dyn Observer) -> Result<Evaluation> {
+fn evaluate_watched(
+    model: &Model,
+    valid: &ValidSet,
+    observer: &mut dyn Observer,
+) -> Result<Evaluation> {
     let mut evaluator = Evaluator::new(model, Evaluator::CHUNK);
     for piece in valid.tokens.chunks(Evaluator::CHUNK) {
         evaluator.push(piece)?;
@@ -531,6 +649,10 @@ impl Meter {
     }
 
     fn clear(&mut self) {
-        *self = Self { tokens: self.tokens, tokens_before: self.tokens, ..Self::default() };
+        *self = Self {
+            tokens: self.tokens,
+            tokens_before: self.tokens,
+            ..Self::default()
+        };
     }
 }
