@@ -43,6 +43,10 @@ use crate::{Error, Result};
 /// small enough that a mistyped number cannot exhaust the memory.
 pub const MAX_LAYERS: usize = 65_536;
 
+/// The widest receptive field, 2^60 steps where `usize` has 64 bits: offsets, which are signed, and
+/// sums of a few of them cannot overflow.
+const MAX_FIELD: usize = 1 << (usize::BITS - 4);
+
 /// `value`, where it is at least 1.
 fn at_least_one(field: &str, value: usize) -> Result<usize> {
     match value {

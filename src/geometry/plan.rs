@@ -1,6 +1,6 @@
 //! The inverse question: which stacks reach a wanted context, and what they cost.
 
-use super::{Growth, at_least_one};
+use super::{Growth, MAX_FIELD, at_least_one};
 use crate::{Error, Result};
 use std::ops::RangeInclusive;
 
@@ -71,8 +71,7 @@ impl Plan {
         let field = |levels| {
             let dilations = 1usize.checked_shl(levels)?.checked_sub(1)?;
             let field = unit.checked_mul(dilations)?.checked_add(1)?;
-            // as in Stack::receptive_field: offsets are signed
-            i64::try_from(field).is_ok().then_some(field)
+            (field <= MAX_FIELD).then_some(field)
         };
         let (levels, receptive_field) = (1..usize::BITS)
             .map_while(|levels| Some((levels, field(levels)?)))

@@ -1,6 +1,6 @@
 //! Layers in series, with or without residual paths around them, and their receptive field.
 
-use super::{MAX_LAYERS, Padding, at_least_one, effective_kernel, layer_count};
+use super::{MAX_FIELD, MAX_LAYERS, Padding, at_least_one, effective_kernel, layer_count};
 use crate::{Error, Result};
 
 /// One convolution of a stack, reduced to what decides which steps it reads.
@@ -150,6 +150,16 @@ impl Block {
             residual: true,
         }
     }
+
+    /// Its layers, from the input on.
+    pub fn layers(&self) -> &[Layer] {
+        &self.layers
+    }
+
+    /// Whether a path leads around its layers.
+    pub fn is_residual(&self) -> bool {
+        self.residual
+    }
 }
 
 /// The receptive field of one output step.
@@ -182,9 +192,7 @@ impl Field {
             .right
             .checked_add(layer.right.checked_mul(self.jump)?)?;
         let total = left.checked_add(right)?.checked_add(1)?;
-        // offsets are signed
-        i64::try_from(total).ok()?;
-        Some(Self {
+        (total <= MAX_FIELD).then_some(Self {
             total,
             left,
             right,
@@ -262,6 +270,11 @@ impl Stack {
         blocks.collect::<Result<_>>().map(Self::new)
     }
 
+    /// Its blocks, from the input on.
+    pub fn blocks(&self) -> &[Block] {
+        &self.blocks
+    }
+
     /// All layers, from the input on.
     pub fn layers(&self) -> impl DoubleEndedIterator<Item = &Layer> {
         self.blocks.iter().flat_map(|block| &block.layers)
@@ -272,7 +285,7 @@ impl Stack {
     ///
     /// # Errors
     ///
-    /// [`Error::TooLarge`] on overflow.
+    /// [`Error::TooLarge`] on overflow, which includes a field of more than 2^60 steps.
     ///
     /// # References
     ///
@@ -305,8 +318,8 @@ fn extend(field: Field, layer: &Layer) -> Result<Field> {
         Error::too_large(
             "the receptive field",
             format!(
-                "kernel_size {} at dilation {} (layer {}) after a field of {} overflows; lower \
-                 the dilation",
+                "kernel_size {} at dilation {} (layer {}) after a field of {} is too far; \
+                 lower the dilation",
                 layer.kernel_size, layer.dilation, layer.name, field.total
             ),
         )

@@ -1,16 +1,22 @@
 //! The dilated tree of a stack: which inputs one output reads, layer by layer.
 
-use std::ops::RangeInclusive;
+#[cfg(test)]
+mod tests;
+mod tree;
 
 use plotters::coord::Shift;
 use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
 
 use super::grouped;
-use crate::geometry::{Field, Layer, Reach, Stack};
+use crate::geometry::{Layer, Stack};
 use crate::{Error, Result};
+use tree::{GUTTER, MARGIN, Picture, Tree};
 
 const EDGE: RGBColor = RGBColor(150, 186, 221);
+/// Where there are so many edges that they would hide the dots.
+const DENSE_EDGE: RGBColor = RGBColor(206, 221, 238);
+const DENSE: usize = 400;
 const REACHED: RGBColor = RGBColor(31, 95, 160);
 const OUTPUT: RGBColor = RGBColor(214, 88, 40);
 const UNREACHED: RGBColor = RGBColor(224, 228, 233);
@@ -22,20 +28,11 @@ const MAX_LAYERS: usize = 16;
 /// How many steps are drawn at most: the first of these with which the file stays small enough.
 const COLUMNS: [i64; 5] = [128, 96, 64, 32, 16];
 const MAX_BYTES: usize = 290_000;
-/// Steps shown beyond each end of a field that is drawn whole.
-const BEYOND: i64 = 2;
-/// A kernel with more taps than this shows only the edges that end inside the picture.
-const MAX_TAPS: usize = 9;
-/// Edges to steps beyond the picture end at most so many columns outside it.
-const FAR: i64 = 4096;
-
-// pixels
-const GUTTER: i64 = 176;
-const TOP: i64 = 104;
-const ROW: i64 = 46;
-const BOTTOM: i64 = 76;
-const MARGIN: i64 = 28;
-const MIN_WIDTH: i64 = 640;
+/// The longest name and description of a layer that fit at its left.
+const LONGEST_NAME: usize = 20;
+const LONGEST_DETAIL: usize = 28;
+/// Room for the caption, where there is one.
+const CAPTION: u32 = 26;
 
 type Canvas<'a> = DrawingArea<SVGBackend<'a>, Shift>;
 type Drawn = Result<(), DrawingAreaErrorKind<std::io::Error>>;
@@ -68,13 +65,14 @@ type Drawn = Result<(), DrawingAreaErrorKind<std::io::Error>>;
 pub fn receptive_field_svg(stack: &Stack) -> Result<String> {
     let rows = stack.layers().take(MAX_LAYERS).count();
     let drawn = stack.suffix(rows);
-    let tree = Tree::new(&drawn)?;
+    let below = stack.layers().rev().nth(rows);
+    let tree = Tree::new(&drawn, below.map_or("input", Layer::name))?;
+    let heading = Heading::new(stack)?;
     let mut svg = String::new();
     for columns in COLUMNS {
         let picture = Picture::new(&tree, columns);
-        let text = Heading::new(stack, &picture)?;
         svg.clear();
-        draw(&picture, &text, &mut svg)
+        draw(&picture, &heading, &mut svg)
             .map_err(|error| Error::file("receptive-field.svg", error.to_string()))?;
         if svg.len() <= MAX_BYTES {
             break;
@@ -83,20 +81,194 @@ pub fn receptive_field_svg(stack: &Stack) -> Result<String> {
     Ok(svg)
 }
 
-/// One row of dots: the output of a layer, or the input.
-struct Level {
-    /// What the output reads of it, in its own steps.
-    reach: Reach,
-    /// How many of the lowest row's steps one of its own is wide.
-    jump: i64,
+/// What is written above the tree.
+struct Heading {
+    title: String,
+    subtitle: String,
+    layers: usize,
 }
 
-/// The layers that are drawn, from the output down.
-struct Tree<'a> {
-    /// One more than there are layers.
-    levels: Vec<Level>,
-    layers: Vec<&'a Layer>,
-    field: Field,
-    /// Whether a step is reached that no layer's taps alone lead to.
-    bypassed: bool,
+impl Heading {
+    fn new(stack: &Stack) -> Result<Self> {
+        let field = stack.receptive_field()?;
+        let layers = stack.layers().count();
+        let plural = if layers == 1 { "" } else { "s" };
+        let holes = match stack.reach()?.map(|reach| reach.holes().count) {
+            None => "holes not counted".into(),
+            Some(0) => "no holes".into(),
+            Some(count) => format!("{} inside it never read", steps(count)),
+        };
+        Ok(Self {
+            title: format!("Receptive field: {}", steps(field.total)),
+            subtitle: format!(
+                "{} before the current one, {} after it; {} layer{plural}; {holes}",
+                grouped(field.left as u64),
+                grouped(field.right as u64),
+                grouped(layers as u64),
+            ),
+            layers,
+        })
+    }
+}
+
+/// What is left out of the picture; empty where nothing is.
+fn caption(picture: &Picture, layers: usize) -> String {
+    let Tree {
+        field,
+        layers: drawn,
+        ..
+    } = picture.tree;
+    let mut parts = Vec::new();
+    if !picture.is_whole() {
+        let (shown, of) = (picture.columns(), steps(field.total));
+        parts.push(format!("the nearest {shown} of {of}"));
+    }
+    if drawn.len() < layers {
+        let (shown, of) = (drawn.len(), grouped(layers as u64));
+        parts.push(format!("the last {shown} of {of} layers"));
+    }
+    match parts.is_empty() {
+        true => String::new(),
+        false => format!("Drawn: {}.", parts.join(", ")),
+    }
+}
+
+fn steps(count: usize) -> String {
+    let plural = if count == 1 { "" } else { "s" };
+    format!("{} step{plural}", grouped(count as u64))
+}
+
+fn draw(picture: &Picture, heading: &Heading, svg: &mut String) -> Drawn {
+    let caption = caption(picture, heading.layers);
+    let (width, mut height) = picture.size();
+    if !caption.is_empty() {
+        height += CAPTION;
+    }
+    let root = SVGBackend::with_string(svg, (width, height)).into_drawing_area();
+    root.fill(&WHITE)?;
+    draw_edges(&root, picture)?;
+    draw_dots(&root, picture)?;
+    draw_labels(&root, picture)?;
+    draw_ticks(&root, picture)?;
+    let x = MARGIN as i32;
+    write(&root, &heading.title, (x, 34), 24, INK, HPos::Left)?;
+    write(&root, &heading.subtitle, (x, 60), 16, FAINT, HPos::Left)?;
+    if !caption.is_empty() {
+        write(
+            &root,
+            &caption,
+            (x, height as i32 - 20),
+            15,
+            FAINT,
+            HPos::Left,
+        )?;
+    }
+    root.present()
+}
+
+fn draw_edges(root: &Canvas, picture: &Picture) -> Drawn {
+    for &(from, to) in &picture.tree.bypasses {
+        for step in picture.steps(from, picture.low, picture.high) {
+            if picture.reached(from, step) {
+                let line = vec![picture.point(from, step), picture.point(to, step)];
+                root.draw(&PathElement::new(line, EDGE))?;
+            }
+        }
+    }
+    for level in 0..picture.tree.layers.len() {
+        let lines = picture.edges(level);
+        let points: usize = lines.iter().map(Vec::len).sum();
+        let color = if points > DENSE { DENSE_EDGE } else { EDGE };
+        for line in lines {
+            root.draw(&PathElement::new(line, color))?;
+        }
+    }
+    // edges that leave the picture end at its border
+    let (width, height) = (picture.size().0 as i32, picture.size().1 as i32);
+    let right = (GUTTER + picture.columns() * picture.pitch) as i32;
+    for (from, to) in [(0, GUTTER as i32), (right, width)] {
+        root.draw(&Rectangle::new([(from, 0), (to, height)], WHITE.filled()))?;
+    }
+    Ok(())
+}
+
+fn draw_dots(root: &Canvas, picture: &Picture) -> Drawn {
+    let radius = (picture.pitch / 3).clamp(2, 6) as i32;
+    for level in 0..picture.tree.levels.len() {
+        for step in picture.steps(level, picture.low, picture.high) {
+            let color = match picture.reached(level, step) {
+                true if level == 0 => OUTPUT,
+                true => REACHED,
+                false => UNREACHED,
+            };
+            let point = picture.point(level, step);
+            root.draw(&Circle::new(point, radius, color.filled()))?;
+        }
+    }
+    Ok(())
+}
+
+/// Each row's layer, at the left.
+fn draw_labels(root: &Canvas, picture: &Picture) -> Drawn {
+    let x = GUTTER as i32 - 14;
+    for (level, layer) in picture.tree.layers.iter().enumerate() {
+        let (_, y) = picture.point(level, 0);
+        let (kernel, dilation) = (layer.kernel_size(), layer.dilation());
+        let mut detail = format!("kernel {kernel}, dilation {dilation}");
+        if detail.len() > LONGEST_DETAIL {
+            detail = format!("k {kernel}, d {dilation}");
+        }
+        if layer.stride() > 1 {
+            detail += &format!(", stride {}", layer.stride());
+        }
+        let name = shortened(layer.name());
+        write(root, &name, (x, y - 7), 15, INK, HPos::Right)?;
+        write(root, &detail, (x, y + 9), 13, FAINT, HPos::Right)?;
+    }
+    let (_, y) = picture.point(picture.tree.layers.len(), 0);
+    let name = shortened(picture.tree.lowest);
+    write(root, &name, (x, y), 15, INK, HPos::Right)
+}
+
+/// The end of a long name, which is what tells it from the others.
+fn shortened(name: &str) -> String {
+    match name.chars().count().checked_sub(LONGEST_NAME) {
+        None | Some(0) => name.into(),
+        Some(extra) => std::iter::once('…')
+            .chain(name.chars().skip(extra + 1))
+            .collect(),
+    }
+}
+
+/// Offsets below the input row: 0, and others far enough from it and from each other.
+fn draw_ticks(root: &Canvas, picture: &Picture) -> Drawn {
+    let lowest = picture.tree.layers.len();
+    let every = [1, 2, 4, 8, 16]
+        .into_iter()
+        .find(|every| every * picture.pitch >= 36);
+    let every = every.unwrap_or(16);
+    for step in (picture.low..=picture.high).filter(|step| step % every == 0) {
+        let (x, y) = picture.point(lowest, step);
+        let sign = match step {
+            0 => "",
+            1.. => "+",
+            _ => "−",
+        };
+        let text = format!("{sign}{}", step.unsigned_abs());
+        write(root, &text, (x, y + 22), 13, FAINT, HPos::Center)?;
+    }
+    Ok(())
+}
+
+fn write(
+    root: &Canvas,
+    text: &str,
+    at: (i32, i32),
+    size: u32,
+    color: RGBColor,
+    side: HPos,
+) -> Drawn {
+    let style = ("sans-serif", size).into_font().color(&color);
+    let style = style.pos(Pos::new(side, VPos::Center));
+    root.draw(&Text::new(text, at, style))
 }

@@ -158,6 +158,11 @@ impl Batches {
         Ok(batches)
     }
 
+    /// Tokens of the text.
+    pub fn tokens(&self) -> usize {
+        self.tokens.len()
+    }
+
     /// Batches in an epoch; the same in each.
     pub fn steps_per_epoch(&self) -> usize {
         self.steps_per_epoch

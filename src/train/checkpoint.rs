@@ -37,26 +37,36 @@ impl RunDir {
     /// [`Error::Io`] where it cannot be made, [`Error::File`] where it already holds a run.
     pub fn create(path: impl AsRef<Path>, keep: usize) -> Result<Self> {
         let path = path.as_ref().to_path_buf();
-        let occupied = [
-            model_dir::CONFIG,
-            model_dir::WEIGHTS,
-            CHECKPOINTS,
-            "metrics.jsonl",
-        ];
-        if let Some(name) = occupied.iter().find(|name| path.join(name).exists()) {
-            return Err(Error::file(
-                &path,
-                format!(
-                    "already holds a run ({name}); continue it with --resume, replace it with --force, \
-                     or choose another --out"
-                ),
-            ));
-        }
+        Self::check_free(&path)?;
         fs::create_dir_all(&path).map_err(|e| Error::io(&path, e))?;
         Ok(Self {
             path,
             keep: keep.max(1),
         })
+    }
+
+    /// Whether a run can begin in `path`.
+    ///
+    /// # Errors
+    /// [`Error::File`] where it already holds one.
+    pub fn check_free(path: impl AsRef<Path>) -> Result<()> {
+        let path = path.as_ref();
+        let marks = [
+            model_dir::CONFIG,
+            model_dir::WEIGHTS,
+            CHECKPOINTS,
+            "metrics.jsonl",
+        ];
+        match marks.iter().find(|name| path.join(name).exists()) {
+            None => Ok(()),
+            Some(name) => Err(Error::file(
+                path,
+                format!(
+                    "already holds a run ({name}); continue it with --resume, replace it with --force, or choose \
+                     another --out"
+                ),
+            )),
+        }
     }
 
     /// Removes what a run left in `path`, and only that, so that another can begin there.

@@ -98,6 +98,20 @@ impl TrainConfig {
         self.optimizer.validate()?;
         self.schedule.validate()
     }
+
+    /// The batches of a text.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] for a text too short for one, [`Error::TooLarge`] for sizes that overflow.
+    pub fn lay_out(&self, tokens: Vec<u32>) -> Result<Batches> {
+        Batches::new(
+            tokens,
+            self.batch_size,
+            self.seq_len,
+            self.batches,
+            self.seed,
+        )
+    }
 }
 
 /// The text that a run is validated on.
@@ -193,7 +207,7 @@ impl Trainer {
     pub fn new(
         config: TrainConfig,
         model_config: ModelConfig,
-        tokens: Vec<u32>,
+        batches: Batches,
         run: RunDir,
     ) -> Result<Self> {
         config.validate()?;
@@ -201,21 +215,13 @@ impl Trainer {
         let model = Model::new(&model_config, params.builder())?;
         let optimizer = Optimizer::new(config.optimizer.clone(), params.trainable())?;
         let schedule = Schedule::new(config.schedule.clone())?;
-        let text_tokens = tokens.len();
-        let batches = Batches::new(
-            tokens,
-            config.batch_size,
-            config.seq_len,
-            config.batches,
-            config.seed,
-        )?;
         run.write(model_dir::CONFIG, &model_config.to_json()?)?;
         let log = MetricsLog::create(run.join(METRICS))?;
         let progress = Progress {
             config: config.clone(),
             step: 0,
             tokens: 0,
-            text_tokens,
+            text_tokens: batches.tokens(),
             elapsed_s: 0.0,
             training_s: 0.0,
             position: batches.position(),
@@ -278,13 +284,7 @@ impl Trainer {
             .load_state(&checkpoint.tensors(OPTIMIZER)?)
             .map_err(|e| in_file(OPTIMIZER, e))?;
         let schedule = Schedule::resume(config.schedule.clone(), progress.schedule.clone())?;
-        let mut batches = Batches::new(
-            tokens,
-            config.batch_size,
-            config.seq_len,
-            config.batches,
-            config.seed,
-        )?;
+        let mut batches = config.lay_out(tokens)?;
         batches.seek(progress.position)?;
         let state = restore_state(config.batch_size, checkpoint.tensors(STATE)?)
             .map_err(|e| in_file(STATE, e))?;
@@ -353,14 +353,18 @@ impl Trainer {
             let fraction = self.fraction(&clock).min(1.0);
             observer.step(&record, fraction);
             let valid_due = self.validation_due(fraction) && valid.tokens.len() > 1;
-            if valid_due {
-                self.validate(valid, &mut record, observer)?;
-                self.progress.elapsed_s = clock.elapsed();
-            }
+            let validated = match valid_due {
+                true => Some(self.validate(valid, &mut record, observer)?),
+                false => None,
+            };
             if valid_due || self.progress.step.is_multiple_of(RECORD_EVERY) {
                 self.log.append(&record)?;
                 meter.clear();
             }
+            if let Some((model, best)) = validated {
+                observer.validated(&record, &model, best)?;
+            }
+            self.progress.elapsed_s = clock.elapsed();
             interrupted = observer.interrupted();
             if valid_due || interrupted {
                 self.save()?;
@@ -522,7 +526,7 @@ impl Trainer {
         valid: &ValidSet,
         record: &mut Record,
         observer: &mut dyn Observer,
-    ) -> Result<()> {
+    ) -> Result<(Model, bool)> {
         let model = self.frozen()?;
         let evaluation = evaluate_watched(&model, valid, observer)?;
         let (loss, bpc) = (
@@ -549,7 +553,7 @@ impl Trainer {
         } else {
             self.progress.since_best += 1;
         }
-        observer.validated(record, &model, best)
+        Ok((model, best))
     }
 
     fn save(&mut self) -> Result<()> {

@@ -1,2 +1,145 @@
-//! x
-fn main() {}
+//! The `tcn` command: train, sample and measure sequence models from a terminal.
+//!
+//! Results go to standard output, progress and messages to standard error. Exit codes: 0 done,
+//! 1 failed, 2 wrong usage, 130 interrupted after saving.
+
+mod eval;
+mod generate;
+mod model;
+mod receptive_field;
+mod train;
+
+use std::io::Write;
+use std::process::ExitCode;
+
+use clap::error::ErrorKind;
+use clap::{Parser, Subcommand};
+
+/// Dilated causal convolution stacks for sequence modelling: trains on a laptop, streams with constant
+/// memory.
+#[derive(Parser)]
+#[command(name = "tcn", version, arg_required_else_help = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+    /// Threads to compute with (default: all processors); results do not depend on it
+    #[arg(long, global = true, value_name = "N")]
+    threads: Option<usize>,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Train a language model from text files (without --data: from a built-in text)
+    Train(train::Args),
+    /// Write text with a model (without --model: with a built-in one)
+    Generate(generate::Args),
+    /// Measure a model on a text: every token but the first, with its whole left context
+    Eval(eval::Args),
+    /// Tell the receptive field of a stack of convolutions, layer by layer
+    ReceptiveField(receptive_field::Args),
+}
+
+/// Wrong use of the command line: exit code 2.
+#[derive(Debug)]
+struct UsageError(String);
+
+impl std::fmt::Display for UsageError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for UsageError {}
+
+/// An error that ends the program with exit code 2.
+fn usage_error(message: impl Into<String>) -> anyhow::Error {
+    UsageError(message.into()).into()
+}
+
+/// The run was stopped by Ctrl-C and saved: exit code 130.
+#[derive(Debug)]
+struct Interrupted;
+
+impl std::fmt::Display for Interrupted {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("interrupted")
+    }
+}
+
+impl std::error::Error for Interrupted {}
+
+/// Writes a line of the result, at once.
+fn print_line(line: impl std::fmt::Display) -> anyhow::Result<()> {
+    let mut out = std::io::stdout().lock();
+    writeln!(out, "{line}")?;
+    Ok(out.flush()?)
+}
+
+fn main() -> ExitCode {
+    match parse().and_then(run) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => exit_code(&error),
+    }
+}
+
+/// Reads the command line. Mistakes become one line; help and version are printed as they are.
+fn parse() -> anyhow::Result<Cli> {
+    Cli::try_parse().map_err(|error| match error.kind() {
+        ErrorKind::DisplayHelp
+        | ErrorKind::DisplayVersion
+        | ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => error.exit(),
+        _ => {
+            let text = error.to_string();
+            let message = text
+                .split("\n\n")
+                .next()
+                .unwrap_or(&text)
+                .trim_start_matches("error: ");
+            usage_error(message.split_whitespace().collect::<Vec<_>>().join(" "))
+        }
+    })
+}
+
+fn run(cli: Cli) -> anyhow::Result<()> {
+    if let Ok(name) = std::env::var("TCN_KERNEL") {
+        name.parse::<candle_tcn::kernels::Kernel>()?.select();
+    }
+    if let Some(threads) = cli.threads {
+        if !(1..=1024).contains(&threads) {
+            return Err(usage_error(format!(
+                "--threads: expected a whole number from 1 to 1024, found {threads}"
+            )));
+        }
+        rayon::ThreadPoolBuilder::new()
+            .num_threads(threads)
+            .build_global()?;
+    }
+    match cli.command {
+        Command::Train(args) => train::run(args),
+        Command::Generate(args) => generate::run(args),
+        Command::Eval(args) => eval::run(args),
+        Command::ReceptiveField(args) => receptive_field::run(args),
+    }
+}
+
+/// Reports the error and chooses the exit code. A closed pipe is no error: whoever read had enough.
+fn exit_code(error: &anyhow::Error) -> ExitCode {
+    use candle_tcn::Error;
+    for cause in error.chain() {
+        if let Some(io) = cause.downcast_ref::<std::io::Error>()
+            && io.kind() == std::io::ErrorKind::BrokenPipe
+        {
+            return ExitCode::SUCCESS;
+        }
+    }
+    if error.is::<Interrupted>() {
+        return ExitCode::from(130);
+    }
+    eprintln!("tcn: {error:#}");
+    let usage = error.is::<UsageError>()
+        || matches!(
+            error.downcast_ref::<Error>(),
+            Some(Error::Invalid { .. } | Error::TooLarge { .. })
+        );
+    ExitCode::from(if usage { 2 } else { 1 })
+}

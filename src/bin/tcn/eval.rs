@@ -1,0 +1,91 @@
+//! `tcn eval`: a model's loss on a text of any length, in constant memory.
+
+use std::path::PathBuf;
+
+use candle_tcn::text::TokenStream;
+use candle_tcn::train::Evaluator;
+use indicatif::{ProgressBar, ProgressStyle};
+use serde_json::json;
+
+use crate::{model, print_line};
+
+#[derive(clap::Args)]
+pub struct Args {
+    /// A model directory (default: the built-in model)
+    #[arg(long, value_name = "DIR")]
+    model: Option<PathBuf>,
+    /// The text
+    #[arg(long, value_name = "FILE")]
+    data: PathBuf,
+    /// Print the result as one JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+pub fn run(args: Args) -> anyhow::Result<()> {
+    let loaded = model::load(args.model.as_deref())?;
+    let mut stream = TokenStream::open(&args.data, &loaded.tokenizer)?;
+    let total = std::fs::metadata(&args.data).map(|m| m.len()).unwrap_or(0);
+    let bar = ProgressBar::new(total).with_style(ProgressStyle::with_template(
+        "evaluating {wide_bar} {bytes}/{total_bytes} {bytes_per_sec} ETA {eta}",
+    )?);
+
+    let mut evaluator = Evaluator::new(&loaded.model, Evaluator::CHUNK);
+    let mut first_token = None;
+    while let Some(tokens) = stream.next().transpose()? {
+        first_token = first_token.or(tokens.first().copied());
+        // in steps short enough for the bar to move
+        let bytes = stream.bytes() - bar.position();
+        for piece in tokens.chunks(1 << 15) {
+            evaluator.push(piece)?;
+            bar.inc(bytes * piece.len() as u64 / tokens.len() as u64);
+        }
+        bar.set_position(stream.bytes());
+    }
+    bar.finish_and_clear();
+
+    let result = evaluator.finish()?;
+    if result.tokens == 0 {
+        return Err(candle_tcn::Error::file(
+            &args.data,
+            "expected at least two tokens, found fewer",
+        )
+        .into());
+    }
+    // what the first token stands for is not predicted
+    let first = loaded.tokenizer.decode(first_token.as_slice())?;
+    let first_bytes = if first.contains('\u{fffd}') {
+        1
+    } else {
+        first.len()
+    };
+    let characters = stream
+        .characters()
+        .saturating_sub(first.chars().count() as u64)
+        .max(1);
+    let bytes = stream.bytes().saturating_sub(first_bytes as u64).max(1);
+    let (per_token, per_character, per_byte) = (
+        result.bits_per(result.tokens),
+        result.bits_per(characters),
+        result.bits_per(bytes),
+    );
+    if args.json {
+        return print_line(json!({
+            "tokens": result.tokens,
+            "loss": result.loss(),
+            "bits_per_token": per_token,
+            "bits_per_character": per_character,
+            "bits_per_byte": per_byte,
+            "perplexity": result.perplexity(),
+        }));
+    }
+    print_line(format_args!("tokens predicted    {}", result.tokens))?;
+    print_line(format_args!("nats per token      {:.4}", result.loss()))?;
+    print_line(format_args!("bits per token      {per_token:.4}"))?;
+    print_line(format_args!("bits per character  {per_character:.4}"))?;
+    print_line(format_args!("bits per byte       {per_byte:.4}"))?;
+    print_line(format_args!(
+        "perplexity          {:.3}",
+        result.perplexity()
+    ))
+}

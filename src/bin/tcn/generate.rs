@@ -1,0 +1,112 @@
+//! `tcn generate`: text, as it is made.
+
+use std::io::Write;
+use std::path::PathBuf;
+use std::time::Instant;
+
+use candle_tcn::generate::{GenerateConfig, Generator, SamplerConfig};
+use serde_json::json;
+
+use crate::{model, print_line};
+
+#[derive(clap::Args)]
+pub struct Args {
+    /// A model directory (default: the built-in model)
+    #[arg(long, value_name = "DIR")]
+    model: Option<PathBuf>,
+    /// Text to continue
+    #[arg(long, value_name = "TEXT", default_value = "")]
+    prompt: String,
+    /// Tokens at the most
+    #[arg(long, value_name = "N", default_value_t = 500)]
+    max_tokens: usize,
+    /// 0 always takes the likeliest token, 1 the model's own distribution
+    #[arg(long, value_name = "X", default_value_t = 0.8)]
+    temperature: f64,
+    /// Draw from the K likeliest tokens only
+    #[arg(long, value_name = "K")]
+    top_k: Option<usize>,
+    /// Draw from the likeliest tokens that together have this probability
+    #[arg(long, value_name = "P")]
+    top_p: Option<f64>,
+    /// Draw from tokens at least this fraction as likely as the likeliest
+    #[arg(long, value_name = "P")]
+    min_p: Option<f64>,
+    /// Above 1: make tokens that came recently less likely
+    #[arg(long, value_name = "X", default_value_t = 1.0)]
+    repetition_penalty: f64,
+    /// Stop before this text; may be given several times
+    #[arg(long, value_name = "TEXT")]
+    stop: Vec<String>,
+    /// Decides what is drawn (default: another each time, named on standard error)
+    #[arg(long, value_name = "N")]
+    seed: Option<u64>,
+    /// Texts to write
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    num_samples: u64,
+    /// Print one JSON object a sample
+    #[arg(long)]
+    json: bool,
+}
+
+pub fn run(args: Args) -> anyhow::Result<()> {
+    let loaded = model::load(args.model.as_deref())?;
+    let seed = args.seed.unwrap_or_else(|| {
+        let seed = u64::from(std::process::id())
+            ^ std::time::UNIX_EPOCH
+                .elapsed()
+                .map_or(0, |t| u64::from(t.subsec_nanos()));
+        eprintln!("seed {seed}");
+        seed
+    });
+    let config = GenerateConfig {
+        max_tokens: args.max_tokens,
+        sampler: SamplerConfig {
+            temperature: args.temperature,
+            top_k: args.top_k,
+            top_p: args.top_p,
+            min_p: args.min_p,
+            repetition_penalty: args.repetition_penalty,
+            seed,
+        },
+        stop: args.stop.clone(),
+    };
+    let generator = Generator::new(&loaded.model, &loaded.tokenizer, &args.prompt, config)?;
+    for index in 0..args.num_samples {
+        if args.json {
+            json_sample(&generator, index)?;
+        } else {
+            text_sample(&generator, index, &args)?;
+        }
+    }
+    Ok(())
+}
+
+fn text_sample(generator: &Generator, index: u64, args: &Args) -> anyhow::Result<()> {
+    let mut out = std::io::stdout().lock();
+    if args.num_samples > 1 {
+        writeln!(out, "--- sample {} ---", index + 1)?;
+    }
+    write!(out, "{}", args.prompt)?;
+    for text in generator.sample(index)? {
+        write!(out, "{}", text?)?;
+        out.flush()?;
+    }
+    writeln!(out)?;
+    Ok(out.flush()?)
+}
+
+fn json_sample(generator: &Generator, index: u64) -> anyhow::Result<()> {
+    let start = Instant::now();
+    let mut generation = generator.sample(index)?;
+    let text = generation
+        .by_ref()
+        .collect::<candle_tcn::Result<String>>()?;
+    let tokens = generation.tokens();
+    print_line(json!({
+        "text": text,
+        "tokens": tokens,
+        "tokens_per_s": tokens as f64 / start.elapsed().as_secs_f64().max(1e-9),
+        "finish_reason": generation.finish_reason(),
+    }))
+}

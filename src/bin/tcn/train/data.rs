@@ -1,0 +1,172 @@
+//! From text files to training and validation tokens.
+
+use std::path::{Path, PathBuf};
+
+use candle_tcn::text::{Corpus, Tokenizer, TokenizerSpec, split_fraction};
+use candle_tcn::train::{DataFile, ValidSet};
+use candle_tcn::{Error, Result};
+use serde::{Deserialize, Serialize};
+
+use crate::model;
+
+/// Where the text comes from.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Source {
+    /// Training files; none mean the built-in text.
+    pub data: Vec<PathBuf>,
+    /// A file to validate on, instead of a part of the training text.
+    pub valid: Option<PathBuf>,
+    /// The last part of the text that is validated on.
+    pub valid_fraction: f64,
+}
+
+impl Source {
+    /// The first file's name, for the run's directory.
+    pub fn stem(&self) -> String {
+        match self.data.first().and_then(|path| path.file_stem()) {
+            Some(stem) => stem.to_string_lossy().into_owned(),
+            None => "kjv".to_string(),
+        }
+    }
+
+    /// The files' names.
+    pub fn describe(&self) -> String {
+        if self.data.is_empty() {
+            return model::TEXT_NAME.to_string();
+        }
+        self.data
+            .iter()
+            .map(|p| p.display().to_string())
+            .collect::<Vec<_>>()
+            .join(", ")
+    }
+
+    fn corpus(&self) -> Result<Corpus> {
+        if self.data.is_empty() {
+            return Ok(Corpus::from_bytes(model::TEXT.as_bytes().to_vec()));
+        }
+        Corpus::read_files(&self.data)
+    }
+}
+
+/// Where the tokenizer comes from.
+pub enum Tokens<'a> {
+    /// Made as `--tokenizer` says, from the training text.
+    Make(&'a TokenizerSpec),
+    /// The one of a run that goes on.
+    Load(&'a Path),
+}
+
+/// Everything a run reads.
+pub struct Data {
+    pub source: Source,
+    pub tokenizer: Tokenizer,
+    spec: String,
+    /// How many tokens are trained on.
+    pub train_tokens: usize,
+    pub valid: ValidSet,
+    bytes: [usize; 2],
+}
+
+impl Data {
+    /// Reads and encodes everything; the training tokens come beside.
+    pub fn read(source: Source, tokens: Tokens) -> anyhow::Result<(Self, Vec<u32>)> {
+        let corpus = source.corpus()?;
+        let any_bytes = match &tokens {
+            Tokens::Make(spec) => **spec == TokenizerSpec::Byte,
+            Tokens::Load(path) => Tokenizer::from_file(path)?.accepts_any_bytes(),
+        };
+        if !any_bytes {
+            // named by file and offset, which the parts of the text no longer know
+            corpus.text()?;
+        }
+        let held_out = source
+            .valid
+            .as_ref()
+            .map(|path| Corpus::read_files(std::slice::from_ref(path)))
+            .transpose()?;
+        let (train, valid) = match &held_out {
+            Some(valid) => {
+                if !any_bytes {
+                    valid.text()?;
+                }
+                (corpus.bytes(), valid.bytes())
+            }
+            None => split_fraction(corpus.bytes(), source.valid_fraction, !any_bytes)?,
+        };
+        let (tokenizer, spec) = match tokens {
+            // of the whole text: a character that only the end has is not unknown
+            Tokens::Make(spec) => (
+                Tokenizer::from_spec(spec, corpus.bytes())?,
+                spec.to_string(),
+            ),
+            Tokens::Load(path) => (Tokenizer::from_file(path)?, "tokenizer.json".to_string()),
+        };
+        let bytes = [train.len(), valid.len()];
+        let train = tokenizer.encode_bytes(train)?;
+        let valid = valid_set(&tokenizer, valid)?;
+        if train.is_empty() {
+            return Err(Error::Text(format!("{}: no text to train on", source.describe())).into());
+        }
+        let data = Self {
+            source,
+            tokenizer,
+            spec,
+            train_tokens: train.len(),
+            valid,
+            bytes,
+        };
+        Ok((data, train))
+    }
+
+    /// What `--tokenizer` said.
+    pub fn tokenizer_name(&self) -> String {
+        self.spec.clone()
+    }
+
+    /// For the model card: what was read, in which role.
+    pub fn files(&self) -> Vec<DataFile> {
+        let name = |path: &Path| {
+            path.file_name()
+                .map_or_else(String::new, |n| n.to_string_lossy().into_owned())
+        };
+        let names = match self.source.data.len() {
+            0 => model::TEXT_NAME.to_string(),
+            _ => self
+                .source
+                .data
+                .iter()
+                .map(|p| name(p))
+                .collect::<Vec<_>>()
+                .join(", "),
+        };
+        let valid = match &self.source.valid {
+            Some(path) => name(path),
+            None => format!("the last {}% of it", self.source.valid_fraction * 100.0),
+        };
+        let file = |name: String, role: &str, bytes: usize, tokens: usize| DataFile {
+            name,
+            role: role.to_string(),
+            bytes: bytes as u64,
+            tokens: tokens as u64,
+        };
+        vec![
+            file(names, "train", self.bytes[0], self.train_tokens),
+            file(valid, "validation", self.bytes[1], self.valid.tokens.len()),
+        ]
+    }
+}
+
+fn valid_set(tokenizer: &Tokenizer, text: &[u8]) -> Result<ValidSet> {
+    let tokens = tokenizer.encode_bytes(text)?;
+    let starts = |byte: &&u8| (**byte as i8) >= -0x40; // not a UTF-8 continuation
+    let all = text.iter().filter(starts).count() as u64;
+    let first = match tokens.first() {
+        Some(&id) => tokenizer.decode(&[id])?.chars().count() as u64,
+        None => 0,
+    };
+    Ok(ValidSet {
+        tokens,
+        characters: all.saturating_sub(first),
+    })
+}

@@ -1,0 +1,243 @@
+//! `tcn train`: a language model from text files.
+
+mod data;
+mod options;
+mod watch;
+
+use std::path::{Path, PathBuf};
+
+use anyhow::Context;
+use candle_tcn::LoadedModel;
+use candle_tcn::generate::{GenerateConfig, Generator, SamplerConfig};
+use candle_tcn::models::ModelConfig;
+use candle_tcn::train::{CardInfo, Outcome, RunDir, TrainConfig, Trainer, model_card};
+use candle_tcn::{model_dir, plot, train};
+use serde_json::json;
+
+use crate::{Interrupted, print_line, usage_error};
+use data::{Data, Source};
+pub use options::Args;
+use watch::Watch;
+
+/// Checkpoints that stay.
+const KEEP: usize = 2;
+
+/// What a run was started with; stands in its directory for `--resume`.
+const RUN: &str = "run.json";
+
+pub fn run(args: Args) -> anyhow::Result<()> {
+    let interrupted = watch::on_ctrl_c()?;
+    let (mut trainer, run, data, command) = if args.resume {
+        resume(&args)?
+    } else {
+        begin(&args)?
+    };
+    let parameters = trainer.params().count();
+    let field = trainer.model_config().geometry()?.receptive_field()?.total;
+    eprintln!(
+        "{} parameters, receptive field {field}; {} training and {} validation tokens of {}; in {}",
+        parameters,
+        data.train_tokens,
+        data.valid.tokens.len(),
+        data.source.describe(),
+        run.path().display(),
+    );
+    let mut watch = Watch::new(&data.tokenizer, &run, interrupted)?;
+    let outcome = trainer.run(&data.valid, &mut watch)?;
+    watch.finish();
+    write_loss(&run)?;
+    write_card(&run, trainer.model_config(), &outcome, &data, &command)?;
+    report(&args, &run, parameters, &outcome)?;
+    if outcome.interrupted {
+        eprintln!(
+            "saved; continue with: tcn train --resume --out {}",
+            run.path().display()
+        );
+        return Err(Interrupted.into());
+    }
+    Ok(())
+}
+
+type Started = (Trainer, RunDir, Data, String);
+
+fn begin(args: &Args) -> anyhow::Result<Started> {
+    let source = args.source();
+    let config = args.train_config()?;
+    config.validate()?;
+    let model = args.model_config()?;
+    let spec = args.tokenizer.parse()?;
+    let out = match &args.out {
+        Some(out) => out.clone(),
+        None => fresh_dir(&source, args),
+    };
+    // refused before any work, and nothing of an old run is touched before all else is known to be right
+    if !args.force {
+        RunDir::check_free(&out)?;
+    }
+    let (data, tokens) = Data::read(source, data::Tokens::Make(&spec))?;
+    let model = model.with_vocab_size(data.tokenizer.vocab_size());
+    model.validate()?;
+    check_memory(&model, &config)?;
+    let batches = config
+        .lay_out(tokens)
+        .with_context(|| data.source.describe())?;
+    if args.force {
+        RunDir::clear(&out)?;
+    }
+    let run = RunDir::create(&out, KEEP)?;
+    data.tokenizer.save(run.join(model_dir::TOKENIZER))?;
+    let command = std::env::args().collect::<Vec<_>>().join(" ");
+    run.write(
+        RUN,
+        &serde_json::to_string_pretty(&json!({ "source": data.source, "command": command }))?,
+    )?;
+    let trainer = Trainer::new(config, model, batches, run.clone())?;
+    Ok((trainer, run, data, command))
+}
+
+fn resume(args: &Args) -> anyhow::Result<Started> {
+    let out = args
+        .out
+        .as_ref()
+        .ok_or_else(|| usage_error("--resume: expected --out DIR, the run to continue"))?;
+    let run = RunDir::open(out, KEEP)?;
+    let file = run.join(RUN);
+    let text = std::fs::read_to_string(&file).with_context(|| file.display().to_string())?;
+    let started: serde_json::Value =
+        serde_json::from_str(&text).with_context(|| file.display().to_string())?;
+    let source: Source = serde_json::from_value(started["source"].clone())
+        .with_context(|| format!("{}: no source of the data", file.display()))?;
+    let command = started["command"].as_str().unwrap_or_default().to_string();
+    let tokenizer = run.join(model_dir::TOKENIZER);
+    let (data, tokens) = Data::read(source, data::Tokens::Load(&tokenizer))?;
+    let trainer = Trainer::resume(tokens, run.clone(), |config| args.change(config))?;
+    Ok((trainer, run, data, command))
+}
+
+/// `runs/TEXT-PRESET`, with a number where that is taken.
+fn fresh_dir(source: &Source, args: &Args) -> PathBuf {
+    let name = format!("{}-{}", source.stem(), args.model_name());
+    let mut candidates = (1..).map(|n| match n {
+        1 => Path::new("runs").join(&name),
+        n => Path::new("runs").join(format!("{name}-{n}")),
+    });
+    candidates
+        .find(|path| RunDir::check_free(path).is_ok())
+        .unwrap_or_default()
+}
+
+/// Refuses what cannot fit, before anything is allocated.
+fn check_memory(model: &ModelConfig, config: &TrainConfig) -> anyhow::Result<()> {
+    let needed = model.training_bytes(config.batch_size, config.seq_len)? as u64;
+    let system = sysinfo::System::new_with_specifics(
+        sysinfo::RefreshKind::nothing()
+            .with_memory(sysinfo::MemoryRefreshKind::nothing().with_ram()),
+    );
+    let available = system.available_memory();
+    if available > 0 && needed > available {
+        let gib = |bytes: u64| bytes as f64 / f64::from(1 << 30);
+        return Err(usage_error(format!(
+            "training would take about {:.1} GiB, {:.1} GiB are free: lower --batch-size (now {}), --seq-len (now {}) \
+             or the model's channels ({} parameters)",
+            gib(needed),
+            gib(available),
+            config.batch_size,
+            config.seq_len,
+            model.parameters()?
+        )));
+    }
+    Ok(())
+}
+
+fn write_loss(run: &RunDir) -> candle_tcn::Result<()> {
+    let records = train::read_metrics(run.join("metrics.jsonl"))?;
+    run.write("loss.svg", &plot::loss_svg(&records)?)
+}
+
+fn write_card(
+    run: &RunDir,
+    model: &ModelConfig,
+    outcome: &Outcome,
+    data: &Data,
+    command: &str,
+) -> anyhow::Result<()> {
+    let loaded = LoadedModel::load(run.path())?;
+    let config = GenerateConfig {
+        max_tokens: 400,
+        sampler: SamplerConfig {
+            temperature: 0.8,
+            ..Default::default()
+        },
+        stop: Vec::new(),
+    };
+    let generator = Generator::new(&loaded.model, &loaded.tokenizer, "", config)?;
+    let sample = generator
+        .sample(0)?
+        .collect::<candle_tcn::Result<String>>()?;
+    let summary = serde_json::to_value(model)?;
+    let card = model_card(&CardInfo {
+        name: run
+            .path()
+            .file_name()
+            .map_or("model".into(), |n| n.to_string_lossy().into_owned()),
+        model_type: model.model_type().to_string(),
+        config: flatten(&summary),
+        parameters: model.parameters()?,
+        receptive_field: model.geometry()?.receptive_field()?.total,
+        tokenizer: data.tokenizer_name(),
+        vocab_size: data.tokenizer.vocab_size(),
+        data: data.files(),
+        valid_loss: outcome.valid_loss,
+        valid_bpc: outcome.valid_bpc,
+        steps: outcome.steps,
+        tokens: outcome.tokens,
+        seconds: outcome.seconds,
+        command: command.to_string(),
+        sample,
+    });
+    Ok(run.write("README.md", &card)?)
+}
+
+/// The fields of a configuration, nested ones by their own names.
+fn flatten(value: &serde_json::Value) -> Vec<(String, String)> {
+    let Some(object) = value.as_object() else {
+        return Vec::new();
+    };
+    let mut fields = Vec::new();
+    for (name, value) in object {
+        match value {
+            serde_json::Value::Object(_) if name == "network" => fields.extend(flatten(value)),
+            _ => fields.push((name.clone(), value.to_string())),
+        }
+    }
+    fields
+}
+
+fn report(args: &Args, run: &RunDir, parameters: usize, outcome: &Outcome) -> anyhow::Result<()> {
+    if args.json {
+        return print_line(json!({
+            "steps": outcome.steps,
+            "tokens": outcome.tokens,
+            "parameters": parameters,
+            "tokens_per_s": outcome.tokens_per_s,
+            "seconds": outcome.seconds,
+            "valid_loss": outcome.valid_loss,
+            "valid_bpc": outcome.valid_bpc,
+            "out": run.path(),
+        }));
+    }
+    let valid = match (outcome.valid_loss, outcome.valid_bpc) {
+        (Some(loss), Some(bpc)) => {
+            format!("validation loss {loss:.4} nats per token, {bpc:.4} bits per character")
+        }
+        _ => "no validation".to_string(),
+    };
+    print_line(format_args!(
+        "{} steps, {} tokens in {:.0} s ({:.0} tokens/s); {valid}",
+        outcome.steps, outcome.tokens, outcome.seconds, outcome.tokens_per_s
+    ))?;
+    let dir = run.path().display();
+    print_line(format_args!(
+        "the model is in {dir}; next: tcn generate --model {dir}"
+    ))
+}

@@ -1,0 +1,264 @@
+//! The flags of `tcn train`, and the configurations they make.
+
+use std::path::PathBuf;
+
+use candle_tcn::models::{ModelConfig, PRESETS};
+use candle_tcn::text::BatchMode;
+use candle_tcn::train::optim::{AdamWConfig, OptimizerConfig, RmsPropConfig, SgdConfig};
+use candle_tcn::train::schedule::ScheduleConfig;
+use candle_tcn::train::{Budget, TrainConfig};
+use candle_tcn::{Error, model_dir};
+use clap::ValueEnum;
+
+use super::data::Source;
+use crate::usage_error;
+
+/// Minutes of a run that does not say how long.
+const MINUTES: f64 = 2.5;
+
+#[derive(clap::Args)]
+pub struct Args {
+    /// Text files, joined in this order (default: a built-in text, the start of the King James Bible)
+    #[arg(long, value_name = "FILE", num_args = 1..)]
+    data: Vec<PathBuf>,
+    /// A text to validate on, instead of the end of the data
+    #[arg(long, value_name = "FILE")]
+    valid: Option<PathBuf>,
+    /// The last part of the data to validate on
+    #[arg(long, value_name = "F", default_value_t = 0.1)]
+    valid_fraction: f64,
+    /// char, byte, bpe:N, or a tokenizer.json
+    #[arg(long, value_name = "SPEC", default_value = "char")]
+    pub tokenizer: String,
+
+    /// The network, by name (default: char; char-tiny for the built-in text)
+    #[arg(long, value_name = "NAME", conflicts_with = "config", long_help = preset_help())]
+    preset: Option<String>,
+    /// The network, as a config.json
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Replaces every dropout probability of the network
+    #[arg(long, value_name = "P")]
+    dropout: Option<f64>,
+
+    /// Directory of the run (default: a new one in runs/)
+    #[arg(long, value_name = "DIR")]
+    pub out: Option<PathBuf>,
+    /// Continue the run in --out; --steps, --epochs, --minutes and --lr may be changed
+    #[arg(long, conflicts_with_all = ["force", "data", "valid", "preset", "config", "dropout"])]
+    pub resume: bool,
+    /// Replace the run that --out already holds
+    #[arg(long)]
+    pub force: bool,
+
+    /// How long to train: optimizer steps
+    #[arg(long, value_name = "N", group = "budget")]
+    steps: Option<usize>,
+    /// … or passes over the text
+    #[arg(long, value_name = "X", group = "budget")]
+    epochs: Option<f64>,
+    /// … or minutes, which the schedule follows (default: 2.5)
+    #[arg(long, value_name = "X", group = "budget")]
+    minutes: Option<f64>,
+
+    /// Rows of a batch
+    #[arg(long, value_name = "N", default_value_t = 16)]
+    batch_size: usize,
+    /// Tokens of a row
+    #[arg(long, value_name = "N", default_value_t = 256)]
+    seq_len: usize,
+    /// carry: rows are streams whose left context is carried from window to window; overlap: shuffled
+    /// windows whose first --history tokens are not scored
+    #[arg(long, value_enum, default_value_t = Context::Carry)]
+    context: Context,
+    /// Unscored tokens at the start of a window, with --context overlap (default: a fifth of --seq-len)
+    #[arg(long, value_name = "N")]
+    history: Option<usize>,
+    /// Batches whose gradients are averaged for one step
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    accumulate: usize,
+
+    /// The optimizer
+    #[arg(long, value_enum, default_value_t = OptimizerName::Adamw)]
+    optimizer: OptimizerName,
+    /// Learning rate (default: 0.004 for adamw, 0.5 for sgd, 0.0005 for rmsprop)
+    #[arg(long, value_name = "X")]
+    lr: Option<f64>,
+    /// Momentum of sgd and rmsprop
+    #[arg(long, value_name = "X", default_value_t = 0.0)]
+    momentum: f64,
+    /// Weight decay (default: 0.1 for adamw, 0 for the others)
+    #[arg(long, value_name = "X")]
+    weight_decay: Option<f64>,
+    /// How the learning rate changes; plateau divides it by ten when the validation loss is above the
+    /// worst of the last three
+    #[arg(long, value_enum, default_value_t = ScheduleName::Cosine)]
+    schedule: ScheduleName,
+    /// The part of the run over which a cosine schedule rises
+    #[arg(long, value_name = "F", default_value_t = 0.02)]
+    warmup: f64,
+    /// The largest gradient norm; 0 for no limit
+    #[arg(long, value_name = "X", default_value_t = 1.0)]
+    clip: f64,
+    /// Steps between validations (default: ten over the run)
+    #[arg(long, value_name = "N")]
+    valid_every: Option<usize>,
+    /// Stop after so many validations without a new best
+    #[arg(long, value_name = "N")]
+    patience: Option<usize>,
+    /// Decides initial weights, the order of the data and dropout
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    seed: u64,
+    /// Print the result as one JSON object
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Context {
+    Carry,
+    Overlap,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum OptimizerName {
+    Adamw,
+    Sgd,
+    Rmsprop,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum ScheduleName {
+    Constant,
+    Cosine,
+    Plateau,
+}
+
+fn preset_help() -> String {
+    let list = PRESETS
+        .map(|(name, what, _)| format!("  {name}: {what}"))
+        .join("\n");
+    format!("The network, by name (default: char; char-tiny for the built-in text)\n{list}")
+}
+
+impl Args {
+    pub fn source(&self) -> Source {
+        Source {
+            data: self.data.clone(),
+            valid: self.valid.clone(),
+            valid_fraction: self.valid_fraction,
+        }
+    }
+
+    /// What the network is called in the run's name.
+    pub fn model_name(&self) -> String {
+        match (&self.config, &self.preset) {
+            (Some(file), _) => file
+                .file_stem()
+                .map_or("model".into(), |s| s.to_string_lossy().into_owned()),
+            (None, Some(preset)) => preset.clone(),
+            (None, None) if self.data.is_empty() => "char-tiny".to_string(),
+            (None, None) => "char".to_string(),
+        }
+    }
+
+    pub fn model_config(&self) -> anyhow::Result<ModelConfig> {
+        let config = match &self.config {
+            Some(file) => model_dir::read_config(file)?,
+            None => ModelConfig::preset(&self.model_name())?,
+        };
+        let config = match self.dropout {
+            Some(dropout) => config.with_dropout(dropout),
+            None => config,
+        };
+        // everything but the vocabulary, which the tokenizer will tell
+        config.clone().with_vocab_size(1).validate()?;
+        Ok(config)
+    }
+
+    fn budget(&self) -> Option<Budget> {
+        let steps = self.steps.map(Budget::Steps);
+        steps
+            .or(self.epochs.map(Budget::Epochs))
+            .or(self.minutes.map(Budget::Minutes))
+    }
+
+    /// What `--resume` may change.
+    pub fn change(&self, config: &mut TrainConfig) {
+        if let Some(budget) = self.budget() {
+            config.budget = budget;
+        }
+        if let Some(lr) = self.lr {
+            config.lr = lr;
+        }
+    }
+
+    pub fn train_config(&self) -> anyhow::Result<TrainConfig> {
+        let batches = match (self.context, self.history) {
+            (Context::Carry, None) => BatchMode::Carry,
+            (Context::Carry, Some(_)) => {
+                return Err(usage_error(
+                    "--history: expected together with --context overlap",
+                ));
+            }
+            (Context::Overlap, history) => BatchMode::Overlap {
+                history: history.unwrap_or(self.seq_len / 5),
+            },
+        };
+        if !self.clip.is_finite() || self.clip < 0.0 {
+            return Err(
+                Error::invalid("--clip", "a finite number of at least 0", self.clip).into(),
+            );
+        }
+        Ok(TrainConfig {
+            batch_size: self.batch_size,
+            seq_len: self.seq_len,
+            batches,
+            accumulate: self.accumulate,
+            optimizer: self.optimizer(),
+            lr: self.lr.unwrap_or(match self.optimizer {
+                OptimizerName::Adamw => 4e-3,
+                OptimizerName::Sgd => 0.5,
+                OptimizerName::Rmsprop => 5e-4,
+            }),
+            schedule: match self.schedule {
+                ScheduleName::Constant => ScheduleConfig::Constant,
+                ScheduleName::Cosine => ScheduleConfig::Cosine {
+                    warmup: self.warmup,
+                    final_fraction: 0.0,
+                },
+                ScheduleName::Plateau => ScheduleConfig::Plateau {
+                    factor: 0.1,
+                    rule: Default::default(),
+                    after: 5,
+                    min_lr: 0.0,
+                },
+            },
+            clip: (self.clip > 0.0).then_some(self.clip),
+            budget: self.budget().unwrap_or(Budget::Minutes(MINUTES)),
+            valid_every: self.valid_every,
+            patience: self.patience,
+            seed: self.seed,
+        })
+    }
+
+    fn optimizer(&self) -> OptimizerConfig {
+        match self.optimizer {
+            OptimizerName::Adamw => OptimizerConfig::AdamW(AdamWConfig {
+                beta2: 0.99,
+                weight_decay: self.weight_decay.unwrap_or(0.1),
+                ..Default::default()
+            }),
+            OptimizerName::Sgd => OptimizerConfig::Sgd(SgdConfig {
+                momentum: self.momentum,
+                weight_decay: self.weight_decay.unwrap_or(0.0),
+                ..Default::default()
+            }),
+            OptimizerName::Rmsprop => OptimizerConfig::RmsProp(RmsPropConfig {
+                momentum: self.momentum,
+                weight_decay: self.weight_decay.unwrap_or(0.0),
+                ..Default::default()
+            }),
+        }
+    }
+}

@@ -1,0 +1,128 @@
+//! What a person sees of a run: a progress bar, figures and a sample of text at each validation.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use candle_tcn::Result;
+use candle_tcn::generate::{GenerateConfig, Generator, SamplerConfig};
+use candle_tcn::models::Model;
+use candle_tcn::text::Tokenizer;
+use candle_tcn::train::{Observer, Record, RunDir};
+use indicatif::{HumanDuration, ProgressBar, ProgressStyle};
+
+/// Characters, roughly, of the sample at each validation.
+const SAMPLE_TOKENS: usize = 160;
+
+/// Positions of the bar, which counts the run's parts and not steps: a budget may be minutes.
+const PARTS: u64 = 10_000;
+
+/// A flag that the first Ctrl-C sets; the second ends the program at once.
+pub fn on_ctrl_c() -> anyhow::Result<Arc<AtomicBool>> {
+    let flag = Arc::new(AtomicBool::new(false));
+    let seen = flag.clone();
+    ctrlc::set_handler(move || {
+        if seen.swap(true, Ordering::SeqCst) {
+            std::process::exit(130);
+        }
+        eprintln!("\nfinishing this step, then saving; press again to leave at once");
+    })?;
+    Ok(flag)
+}
+
+pub struct Watch<'a> {
+    tokenizer: &'a Tokenizer,
+    run: &'a RunDir,
+    interrupted: Arc<AtomicBool>,
+    bar: ProgressBar,
+    last: String,
+}
+
+impl<'a> Watch<'a> {
+    pub fn new(
+        tokenizer: &'a Tokenizer,
+        run: &'a RunDir,
+        interrupted: Arc<AtomicBool>,
+    ) -> anyhow::Result<Self> {
+        let bar = ProgressBar::new(PARTS).with_style(ProgressStyle::with_template(
+            "{wide_bar} {percent:>3}% {msg}",
+        )?);
+        Ok(Self {
+            tokenizer,
+            run,
+            interrupted,
+            bar,
+            last: String::new(),
+        })
+    }
+
+    pub fn finish(&self) {
+        self.bar.finish_and_clear();
+    }
+
+    fn sample(&self, model: &Model) -> Result<String> {
+        let config = GenerateConfig {
+            max_tokens: SAMPLE_TOKENS,
+            sampler: SamplerConfig {
+                temperature: 0.8,
+                ..Default::default()
+            },
+            stop: Vec::new(),
+        };
+        Generator::new(model, self.tokenizer, "", config)?
+            .sample(0)?
+            .collect()
+    }
+
+    /// Writes above the bar, or plainly where there is no terminal for one.
+    fn say(&self, text: &str) {
+        match self.bar.is_hidden() {
+            true => eprintln!("{text}"),
+            false => self.bar.println(text),
+        }
+    }
+}
+
+impl Observer for Watch<'_> {
+    fn step(&mut self, record: &Record, progress: f64) {
+        let left = record.elapsed_s * (1.0 - progress) / progress.max(1e-6);
+        self.last = format!(
+            "step {} loss {:.3} {:.0} tokens/s ETA {}",
+            record.step,
+            record.train_loss,
+            record.tokens_per_s,
+            HumanDuration(Duration::from_secs_f64(left.clamp(0.0, 1e9)))
+        );
+        self.bar.set_position((progress * PARTS as f64) as u64);
+        self.bar.set_message(self.last.clone());
+    }
+
+    fn validating(&mut self, done: u64, total: u64) {
+        self.bar.set_message(format!(
+            "{}; validating {}%",
+            self.last,
+            100 * done / total.max(1)
+        ));
+    }
+
+    fn validated(&mut self, record: &Record, model: &Model, best: bool) -> Result<()> {
+        let (loss, bpc) = (
+            record.valid_loss.unwrap_or(f64::NAN),
+            record.valid_bpc.unwrap_or(f64::NAN),
+        );
+        self.say(&format!(
+            "step {}, {:.0} s: training loss {:.4}, validation loss {loss:.4} ({bpc:.4} bits per character){}",
+            record.step,
+            record.elapsed_s,
+            record.train_loss,
+            if best { ", the best so far" } else { "" }
+        ));
+        let sample = self.sample(model)?;
+        self.say(&format!("  | {}", sample.trim().replace('\n', "\n  | ")));
+        super::write_loss(self.run)
+    }
+
+    fn interrupted(&self) -> bool {
+        self.interrupted.load(Ordering::SeqCst)
+    }
+}
