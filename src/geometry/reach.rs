@@ -90,11 +90,11 @@ impl Stack {
     /// Kernel 2 at dilation 3 alone reads the step itself and the third before it.
     ///
     /// ```
-    /// use candle_tcn::geometry::{Padding, Stack};
+    /// use candle_tcn::geometry::{Holes, Padding, Stack};
     /// let stack = Stack::uniform(2, &[3], 1, Padding::Causal)?;
-    /// let holes = stack.reach()?.expect("few runs").holes();
+    /// let holes = stack.reach()?.map(|reach| reach.holes());
     /// assert_eq!(stack.receptive_field()?.total, 4);
-    /// assert_eq!((holes.count, holes.first), (2, vec![-1, -2]));
+    /// assert_eq!(holes, Some(Holes { count: 2, first: vec![-1, -2] }));
     /// # Ok::<(), candle_tcn::Error>(())
     /// ```
     pub fn reach(&self) -> Result<Option<Reach>> {

@@ -292,8 +292,7 @@ impl Stack {
     /// Araujo, Norris, Sim, "Computing Receptive Fields of Convolutional Neural Networks",
     /// Distill 2019.
     pub fn receptive_field(&self) -> Result<Field> {
-        self.layers()
-            .try_fold(Field::POINT, |field, layer| extend(field, layer))
+        self.layers().try_fold(Field::POINT, extend)
     }
 
     /// Each layer with the field of the stack up to it; the last line's is the stack's.

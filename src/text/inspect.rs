@@ -52,16 +52,20 @@ pub(super) fn byte_alphabet() -> [char; 256] {
     })
 }
 
-/// Reads sizes, special ids and the id of unknown characters; `json` is the tokenizer's own.
-pub(super) fn vocabulary(hf: &HfTokenizer, json: &Value) -> Result<Vocabulary, String> {
+/// The highest id plus one. To be called first: writing a tokenizer as JSON counts up to that id.
+pub(super) fn vocab_size(hf: &HfTokenizer) -> Result<usize, String> {
     let ids = hf.get_vocab(true);
     let highest = ids.values().max().copied().ok_or("holds no tokens")?;
-    let size = highest as usize + 1;
-    if size > MAX_VOCAB_SIZE {
-        return Err(format!(
+    match usize::try_from(highest) {
+        Ok(highest) if highest < MAX_VOCAB_SIZE => Ok(highest + 1),
+        _ => Err(format!(
             "expected token ids below {MAX_VOCAB_SIZE}, found {highest}"
-        ));
+        )),
     }
+}
+
+/// Reads special ids and the id of unknown characters; `json` is the tokenizer's own.
+pub(super) fn vocabulary(hf: &HfTokenizer, size: usize, json: &Value) -> Vocabulary {
     let model = &json["model"];
     let unk = match &model["unk_token"] {
         Value::String(token) => hf.token_to_id(token),
@@ -74,17 +78,17 @@ pub(super) fn vocabulary(hf: &HfTokenizer, json: &Value) -> Result<Vocabulary, S
         .map(|(&id, _)| id)
         .collect();
     special.sort_unstable();
-    let banned = (0..=highest)
+    let banned = (0..size as u32)
         .filter(|&id| {
             unk == Some(id) || special.binary_search(&id).is_ok() || hf.id_to_token(id).is_none()
         })
         .collect();
-    Ok(Vocabulary {
+    Vocabulary {
         size,
         banned,
         special,
         unk,
-    })
+    }
 }
 
 /// Recognises the simple kinds.
@@ -165,7 +169,7 @@ pub(super) fn token_bytes(
         Some("Fuse") => false,
         _ => return None,
     };
-    let byte_of: HashMap<char, u8> = byte_alphabet().into_iter().zip(0..).collect();
+    let byte_of: HashMap<char, u8> = byte_alphabet().into_iter().zip(0..=255).collect();
     let bytes_of = |id: u32| -> Option<Box<[u8]>> {
         let token = hf.id_to_token(id)?;
         if vocabulary.special.binary_search(&id).is_ok() {

@@ -25,6 +25,7 @@
 //! ```
 
 mod batches;
+mod build;
 mod check;
 mod corpus;
 mod decode;

@@ -99,4 +99,27 @@ mod tests {
             proptest::prop_assert!(whole.starts_with(&pieces));
         }
     }
+
+    /// Joined pieces against the whole, under GPT-2's splitting rule.
+    fn gpt2_words(text: &str) -> Vec<String> {
+        use tokenizers::{OffsetReferential, OffsetType, PreTokenizedString, PreTokenizer};
+        let mut words = PreTokenizedString::from(text);
+        let rule = tokenizers::pre_tokenizers::byte_level::ByteLevel::new(false, false, true);
+        rule.pre_tokenize(&mut words).unwrap();
+        words
+            .get_splits(OffsetReferential::Original, OffsetType::Byte)
+            .into_iter()
+            .map(|(word, _, _)| word.to_owned())
+            .collect()
+    }
+
+    proptest::proptest! {
+        #![proptest_config(proptest::test_runner::Config::with_cases(2000))]
+        #[test]
+        fn words_never_cross_a_cut(text in "[as'龍0, \n\r\t\u{3000}]{0,40}", min in 1usize..5) {
+            let pieces = cut_all(&text, min);
+            let words: Vec<String> = pieces.into_iter().flat_map(gpt2_words).collect();
+            proptest::prop_assert_eq!(words, gpt2_words(&text));
+        }
+    }
 }

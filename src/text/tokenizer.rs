@@ -5,22 +5,15 @@ use std::path::Path;
 use std::sync::Arc;
 
 use rayon::prelude::*;
-use tokenizers::decoders::fuse::Fuse;
-use tokenizers::models::bpe::{BPE, BpeBuilder, BpeTrainer, Vocab};
-use tokenizers::models::{ModelWrapper, TrainerWrapper};
-use tokenizers::pre_tokenizers::byte_level::ByteLevel;
-use tokenizers::{DecoderWrapper, PreTokenizerWrapper, Tokenizer as HfTokenizer};
+use tokenizers::Tokenizer as HfTokenizer;
+use tokenizers::models::ModelWrapper;
 
 use super::check::{Origin, text_of};
 use super::inspect::{self, Encoder, Vocabulary};
 use super::pieces::{PIECE_BYTES, cut, cut_all};
-use super::spec::MAX_VOCAB_SIZE;
-use super::{Decoder, TokenizerSpec};
+use super::{Decoder, TokenizerSpec, build};
 use crate::fsutil::write_atomic;
 use crate::{Error, Result};
-
-/// The token that stands for a character which a character tokenizer has not seen.
-const UNKNOWN: &str = "<unk>";
 
 /// Pieces encoded before their ids are gathered; bounds the memory that the general machinery,
 /// which keeps some hundred bytes per token, takes at a time.
@@ -92,9 +85,9 @@ impl Tokenizer {
             text => Ok(text),
         };
         let hf = match spec.clone().checked()? {
-            TokenizerSpec::Char => char_tokenizer(learn_from()?)?,
-            TokenizerSpec::Byte => byte_tokenizer()?,
-            TokenizerSpec::Bpe(size) => bpe_tokenizer(size, learn_from()?)?,
+            TokenizerSpec::Char => build::char(learn_from()?)?,
+            TokenizerSpec::Byte => build::byte()?,
+            TokenizerSpec::Bpe(size) => build::bpe(size, learn_from()?)?,
             TokenizerSpec::File(path) => return Self::from_file(path),
         };
         Self::from_hf(hf).map_err(Error::Text)
@@ -155,9 +148,10 @@ impl Tokenizer {
             model.dropout = None;
             hf.with_model(model);
         }
+        let size = inspect::vocab_size(&hf)?;
         let json = hf.to_string(false).map_err(|error| error.to_string())?;
         let json = serde_json::from_str(&json).map_err(|error| error.to_string())?;
-        let vocabulary = inspect::vocabulary(&hf, &json)?;
+        let vocabulary = inspect::vocabulary(&hf, size, &json);
         Ok(Self {
             inner: Arc::new(Inner {
                 encoder: inspect::encoder(&hf, &json),
@@ -377,59 +371,6 @@ fn look_up_chars(table: &[u32], unk: u32, text: &str) -> Vec<u32> {
     ids
 }
 
-fn text_error(error: tokenizers::Error) -> Error {
+pub(super) fn text_error(error: tokenizers::Error) -> Error {
     Error::Text(error.to_string())
-}
-
-fn char_tokenizer(text: &str) -> Result<HfTokenizer> {
-    let distinct: BTreeSet<char> = text.chars().collect();
-    if distinct.len() >= MAX_VOCAB_SIZE {
-        return Err(Error::invalid(
-            "--tokenizer char",
-            format!("text with fewer than {MAX_VOCAB_SIZE} distinct characters"),
-            distinct.len(),
-        ));
-    }
-    let tokens = std::iter::once(UNKNOWN.to_string()).chain(distinct.iter().map(char::to_string));
-    let model = BpeBuilder::new()
-        .vocab_and_merges(tokens.zip(0..).collect::<Vocab>(), Vec::new())
-        .unk_token(UNKNOWN.to_string())
-        .build()
-        .map_err(text_error)?;
-    let mut hf = HfTokenizer::new(model);
-    hf.with_decoder(Some(Fuse::new()));
-    Ok(hf)
-}
-
-fn byte_tokenizer() -> Result<HfTokenizer> {
-    let tokens = inspect::byte_alphabet().map(|c| c.to_string());
-    let model = BpeBuilder::new()
-        .vocab_and_merges(tokens.into_iter().zip(0..).collect::<Vocab>(), Vec::new())
-        .build()
-        .map_err(text_error)?;
-    Ok(byte_level(model, false))
-}
-
-fn bpe_tokenizer(size: usize, text: &str) -> Result<HfTokenizer> {
-    let trainer = BpeTrainer::builder()
-        .vocab_size(size)
-        // a pair seen once would only memorise the text
-        .min_frequency(2)
-        .show_progress(false)
-        .initial_alphabet(inspect::byte_alphabet().into())
-        .build();
-    let mut hf = byte_level(BPE::default(), true);
-    let pieces = cut_all(text, PIECE_BYTES);
-    hf.train(&mut TrainerWrapper::from(trainer), pieces.into_iter())
-        .map_err(text_error)?;
-    Ok(hf)
-}
-
-/// A pipeline over bytes; `words` splits like GPT-2, else a text is one word.
-fn byte_level(model: BPE, words: bool) -> HfTokenizer {
-    let bytes = ByteLevel::new(false, false, words);
-    let mut hf = HfTokenizer::new(model);
-    hf.with_pre_tokenizer(Some(PreTokenizerWrapper::ByteLevel(bytes)));
-    hf.with_decoder(Some(DecoderWrapper::ByteLevel(bytes)));
-    hf
 }

@@ -1,6 +1,388 @@
-//! stand-in until the helper's arrives
+//! `tcn receptive-field`: which steps a stack reaches, layer by layer, and which stacks reach a
+//! wanted context.
+
+use std::num::IntErrorKind;
+use std::path::PathBuf;
+
+use anyhow::Context;
+use candle_tcn::geometry::{
+    Dilations, Growth, MAX_LAYERS, Padding, Plan, PlanOptions, Stack, plan,
+};
+use candle_tcn::model_dir::read_config;
+use candle_tcn::models::ModelConfig;
+use candle_tcn::plot::receptive_field_svg;
+use serde_json::json;
+
+use crate::{print_line, usage_error};
+
 #[derive(clap::Args)]
-pub struct Args {}
-pub fn run(_: Args) -> anyhow::Result<()> {
-    Err(crate::usage_error("x"))
+pub struct Args {
+    /// Measure a compiled-in configuration
+    #[arg(long, value_name = "NAME")]
+    preset: Option<String>,
+    /// Measure a configuration file
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Measure a model directory
+    #[arg(long, value_name = "DIR")]
+    model: Option<PathBuf>,
+    /// Measure a stack of convolutions with so many taps
+    #[arg(long, value_name = "K", value_parser = count, allow_negative_numbers = true)]
+    kernel_size: Option<usize>,
+    /// Its dilations, such as 1,2,4 or, doubling, 1..128
+    #[arg(long, value_name = "LIST", value_parser = dilations, allow_hyphen_values = true)]
+    dilations: Option<List>,
+    /// Instead of --dilations: how many there are, growing from 1
+    #[arg(long, value_name = "N", value_parser = count, allow_negative_numbers = true)]
+    levels: Option<usize>,
+    /// By what the dilations of --levels grow [default: 2]
+    #[arg(long, value_name = "B", value_parser = count, allow_negative_numbers = true)]
+    base: Option<usize>,
+    /// Convolutions for each dilation [default: 1]
+    #[arg(long, value_name = "N", value_parser = count, allow_negative_numbers = true)]
+    convs_per_block: Option<usize>,
+    /// How often the dilations are repeated [default: 1]
+    #[arg(long, value_name = "S", value_parser = count, allow_negative_numbers = true)]
+    stacks: Option<usize>,
+    /// Convolutions that see as far ahead as back
+    #[arg(long)]
+    non_causal: bool,
+    /// Draw the tree of inputs that one output reads
+    #[arg(long, value_name = "FILE")]
+    svg: Option<PathBuf>,
+    /// Instead of measuring: list stacks that reach so many steps, cheapest first
+    #[arg(long, value_name = "N", value_parser = count, allow_negative_numbers = true)]
+    at_least: Option<usize>,
+    /// Channels by which --at-least counts parameters [default: 128]
+    #[arg(long, value_name = "C", value_parser = count, allow_negative_numbers = true)]
+    channels: Option<usize>,
+    /// Print the result as one JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+/// The value of `--dilations`; a plain `Vec` would be a repeated flag to clap.
+#[derive(Clone, Debug)]
+struct List(Vec<usize>);
+
+pub fn run(args: Args) -> anyhow::Result<()> {
+    match args.at_least {
+        Some(at_least) => search(&args, at_least),
+        None => measure(&args),
+    }
+}
+
+/// A number of at least 1. What is too large for the geometry is found there.
+fn count(text: &str) -> Result<usize, String> {
+    match text.parse::<usize>() {
+        Ok(value) if value > 0 => Ok(value),
+        Err(error) if *error.kind() == IntErrorKind::PosOverflow => {
+            Err(format!("expected a whole number of at most {}", usize::MAX))
+        }
+        _ => Err("expected a whole number of at least 1".into()),
+    }
+}
+
+/// Numbers and doubling ranges, separated by commas: `1,2,4`, `1..128`, `1..8,1..8`.
+fn dilations(text: &str) -> Result<List, String> {
+    if text.trim().is_empty() {
+        return Err("expected at least one dilation, such as 1,2,4 or 1..128".into());
+    }
+    let mut list = Vec::new();
+    for item in text.split(',').map(str::trim) {
+        match item.split_once("..") {
+            None => list.push(dilation(item)?),
+            Some((first, last)) => list.extend(doubling(dilation(first)?, dilation(last)?)?),
+        }
+        if list.len() > MAX_LAYERS {
+            return Err(format!("expected at most {MAX_LAYERS} dilations"));
+        }
+    }
+    Ok(List(list))
+}
+
+fn dilation(text: &str) -> Result<usize, String> {
+    count(text.trim()).map_err(|expected| format!("'{text}' in it: {expected}"))
+}
+
+/// `first`, twice that, and so on up to `last`.
+fn doubling(first: usize, last: usize) -> Result<Vec<usize>, String> {
+    let double = |dilation: &usize| dilation.checked_mul(2).filter(|&next| next <= last);
+    let list: Vec<usize> = std::iter::successors(Some(first), double).collect();
+    match list.last() {
+        Some(&end) if end == last => Ok(list),
+        _ => Err(format!(
+            "{first}..{last} doubles from {first} and does not come to {last}; list the dilations \
+             with commas"
+        )),
+    }
+}
+
+/// The flags of `flags` that are given, for messages.
+fn given(flags: &[(&'static str, bool)]) -> Vec<&'static str> {
+    flags
+        .iter()
+        .filter(|(_, given)| *given)
+        .map(|(name, _)| *name)
+        .collect()
+}
+
+/// The flags that describe a stack, and whether they are given.
+fn shape_flags(args: &Args) -> [(&'static str, bool); 7] {
+    [
+        ("--kernel-size", args.kernel_size.is_some()),
+        ("--dilations", args.dilations.is_some()),
+        ("--levels", args.levels.is_some()),
+        ("--base", args.base.is_some()),
+        ("--convs-per-block", args.convs_per_block.is_some()),
+        ("--stacks", args.stacks.is_some()),
+        ("--non-causal", args.non_causal),
+    ]
+}
+
+/// The flags that name a configuration, and whether they are given.
+fn source_flags(args: &Args) -> [(&'static str, bool); 3] {
+    [
+        ("--preset", args.preset.is_some()),
+        ("--config", args.config.is_some()),
+        ("--model", args.model.is_some()),
+    ]
+}
+
+/// The stack that the flags name or describe.
+fn stack(args: &Args) -> anyhow::Result<Stack> {
+    let sources = given(&source_flags(args));
+    let shape = given(&shape_flags(args));
+    match (&sources[..], &shape[..]) {
+        ([], []) => Err(usage_error(
+            "nothing to measure: give --preset NAME, --config FILE, --model DIR, or --kernel-size K \
+             with --dilations 1,2,4 (or --levels N)",
+        )),
+        ([], _) => described(args),
+        ([_], []) => configured(args),
+        ([source], [flag, ..]) => Err(usage_error(format!(
+            "{flag} does not go with {source}, which says the whole stack; leave one of them out"
+        ))),
+        ([first, second, ..], _) => Err(usage_error(format!(
+            "{first} and {second} both name a configuration; leave one of them out"
+        ))),
+    }
+}
+
+fn configured(args: &Args) -> anyhow::Result<Stack> {
+    let config = match (&args.preset, &args.config, &args.model) {
+        (Some(name), ..) => ModelConfig::preset(name),
+        (_, Some(file), _) => read_config(file),
+        (.., Some(dir)) => read_config(dir.join("config.json")),
+        _ => return Err(usage_error("no configuration is named")),
+    };
+    // a file is to this command what flags are to others
+    let stack = config.and_then(|config| config.geometry());
+    stack.map_err(|error| usage_error(error.to_string()))
+}
+
+fn described(args: &Args) -> anyhow::Result<Stack> {
+    let kernel_size = args
+        .kernel_size
+        .ok_or_else(|| usage_error("--kernel-size is missing: the taps of each convolution"))?;
+    let stacks = args.stacks.unwrap_or(1);
+    let dilations = match (&args.dilations, args.levels) {
+        (Some(_), Some(_)) => {
+            return Err(usage_error(
+                "--dilations and --levels exclude each other; leave one out",
+            ));
+        }
+        (None, None) => {
+            return Err(usage_error(
+                "--dilations is missing, such as 1,2,4 (or --levels N)",
+            ));
+        }
+        (Some(_), None) if args.base.is_some() => {
+            return Err(usage_error(
+                "--base goes with --levels, not with --dilations",
+            ));
+        }
+        (Some(List(list)), None) => repeated(list, stacks)?,
+        (None, Some(levels)) => Dilations::Growth(Growth {
+            stacks,
+            ..Growth::new(args.base.unwrap_or(2), levels)
+        })
+        .expand()?,
+    };
+    let padding = match args.non_causal {
+        true => Padding::Same,
+        false => Padding::Causal,
+    };
+    let convs = args.convs_per_block.unwrap_or(1);
+    Ok(Stack::uniform(kernel_size, &dilations, convs, padding)?)
+}
+
+fn repeated(list: &[usize], stacks: usize) -> anyhow::Result<Vec<usize>> {
+    match list.len().checked_mul(stacks) {
+        Some(layers) if layers <= MAX_LAYERS => Ok(list.repeat(stacks)),
+        _ => Err(usage_error(format!(
+            "--stacks {stacks} times {} dilations: expected at most {MAX_LAYERS} layers",
+            list.len()
+        ))),
+    }
+}
+
+fn measure(args: &Args) -> anyhow::Result<()> {
+    if args.channels.is_some() {
+        return Err(usage_error("--channels goes with --at-least only"));
+    }
+    let stack = stack(args)?;
+    let field = stack.receptive_field()?;
+    let rows = stack.table()?;
+    let holes = stack.reach()?.map(|reach| reach.holes());
+    if let Some(path) = &args.svg {
+        let svg = receptive_field_svg(&stack)?;
+        std::fs::write(path, svg).with_context(|| path.display().to_string())?;
+        eprintln!("drawn: {}", path.display());
+    }
+    if args.json {
+        let layers = rows.iter().map(|row| {
+            json!({
+                "name": row.layer.name(),
+                "kernel_size": row.layer.kernel_size(),
+                "dilation": row.layer.dilation(),
+                "receptive_field": row.field.total,
+            })
+        });
+        let holes = holes.map(|holes| json!({"count": holes.count, "first": holes.first}));
+        return print_line(json!({
+            "receptive_field": field.total,
+            "left": field.left,
+            "right": field.right,
+            "holes": holes,
+            "layers": layers.collect::<Vec<_>>(),
+        }));
+    }
+    let mut table = vec![["layer", "kernel", "dilation", "receptive field"].map(String::from)];
+    table.extend(rows.iter().map(|row| {
+        let (layer, total) = (row.layer, row.field.total);
+        let numbers = [layer.kernel_size(), layer.dilation(), total].map(|n| n.to_string());
+        let [kernel, dilation, total] = numbers;
+        [layer.name().to_string(), kernel, dilation, total]
+    }));
+    print_table(&table)?;
+    print_line(format_args!(
+        "\nreceptive field: {} (the step itself, {} before it, {} after it)",
+        steps(field.total),
+        field.left,
+        field.right
+    ))?;
+    print_line(match holes {
+        None => "holes: not counted, the steps that are read form too many separate runs".into(),
+        Some(holes) if holes.count == 0 => "holes: none".into(),
+        Some(holes) => {
+            let first: Vec<String> = holes.first.iter().map(i64::to_string).collect();
+            let more = if holes.count > first.len() {
+                ", ..."
+            } else {
+                ""
+            };
+            let (count, first) = (steps(holes.count), first.join(", "));
+            format!("holes: {count} inside the field never read, nearest first: {first}{more}")
+        }
+    })
+}
+
+fn search(args: &Args, at_least: usize) -> anyhow::Result<()> {
+    let mut others = given(&source_flags(args));
+    others.extend(given(&shape_flags(args)));
+    others.extend(given(&[("--svg", args.svg.is_some())]));
+    others.retain(|flag| !["--kernel-size", "--convs-per-block"].contains(flag));
+    if let Some(flag) = others.first() {
+        return Err(usage_error(format!(
+            "{flag} does not go with --at-least, which takes only --kernel-size, \
+             --convs-per-block, --channels and --json"
+        )));
+    }
+    let mut options = PlanOptions::default();
+    options.convs_per_block = args.convs_per_block.unwrap_or(options.convs_per_block);
+    options.channels = args.channels.unwrap_or(options.channels);
+    if let Some(kernel_size) = args.kernel_size {
+        options.kernel_sizes = kernel_size..=kernel_size;
+    }
+    let plans = plan(at_least, &options)?;
+    if args.json {
+        let plans: Vec<_> = plans.iter().map(plan_json).collect();
+        return print_line(json!({"at_least": at_least, "plans": plans}));
+    }
+    let heads = [
+        "kernel",
+        "levels",
+        "stacks",
+        "layers",
+        "receptive field",
+        "parameters",
+        "dilations",
+    ];
+    let mut table = vec![heads.map(String::from)];
+    table.extend(plans.iter().map(plan_row));
+    print_table(&table)?;
+    print_line(format_args!(
+        "\nstacks that reach at least {}, cheapest first; convolutions a block: {}, channels: {}",
+        steps(at_least),
+        options.convs_per_block,
+        options.channels
+    ))
+}
+
+fn plan_json(plan: &Plan) -> serde_json::Value {
+    json!({
+        "kernel_size": plan.kernel_size,
+        "levels": plan.levels,
+        "stacks": plan.stacks,
+        "dilations": plan.dilations,
+        "receptive_field": plan.receptive_field,
+        "layers": plan.layers,
+        "parameters": plan.parameters,
+    })
+}
+
+fn plan_row(plan: &Plan) -> [String; 7] {
+    let last = plan.dilations.last().copied().unwrap_or(1);
+    let dilations = match last {
+        1 => "1".into(),
+        _ => format!("1..{last}"),
+    };
+    let [kernel, levels, stacks, layers, field, parameters] = [
+        plan.kernel_size,
+        plan.levels,
+        plan.stacks,
+        plan.layers,
+        plan.receptive_field,
+        plan.parameters,
+    ]
+    .map(|number| number.to_string());
+    [kernel, levels, stacks, layers, field, parameters, dilations]
+}
+
+fn steps(count: usize) -> String {
+    let plural = if count == 1 { "" } else { "s" };
+    format!("{count} step{plural}")
+}
+
+/// Prints rows in columns: the first one to the left, numbers to the right.
+fn print_table<const N: usize>(rows: &[[String; N]]) -> anyhow::Result<()> {
+    let mut widths = [0; N];
+    for row in rows {
+        for (width, cell) in widths.iter_mut().zip(row) {
+            *width = cell.chars().count().max(*width);
+        }
+    }
+    for row in rows {
+        let cells =
+            row.iter()
+                .zip(widths)
+                .enumerate()
+                .map(|(column, (cell, width))| match column {
+                    0 => format!("{cell:<width$}"),
+                    _ => format!("{cell:>width$}"),
+                });
+        print_line(cells.collect::<Vec<_>>().join("  "))?;
+    }
+    Ok(())
 }

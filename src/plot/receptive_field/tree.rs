@@ -64,7 +64,7 @@ impl<'a> Tree<'a> {
         for block in stack.blocks().iter().rev() {
             let from = level;
             level += block.layers().len();
-            let along_taps = |layer: &Layer| layer.left() % layer.dilation() == 0;
+            let along_taps = |layer: &Layer| layer.left().is_multiple_of(layer.dilation());
             if block.is_residual() && !block.layers().iter().all(along_taps) {
                 bypasses.push((from, level));
             }
