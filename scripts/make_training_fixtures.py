@@ -138,21 +138,18 @@ def block(params, name, x, dilation, case):
 def network(params, x, case, prefix=""):
     """Blocks one after the other on x (B, C, T), with or without skip connections.
 
-    skip_rule "output": the sum of the blocks' outputs, each but the last through its
-    `downsample_skip_connection` where its width is not the last one's.
-    skip_rule "pytorch_tcn": as pytorch-tcn 1.2.3 does it: what is summed of each block but
-    the last is its inner branch before the residual, and the activation follows the sum.
+    Skip connections are those of pytorch-tcn 1.2.3: the last output plus the inner branch of each
+    block before it, through its `downsample_skip_connection` where its width is not the last one's;
+    the activation follows the sum.
     """
     skips = []
     for i, dilation in enumerate(case["dilations"]):
         x, inner = block(params, f"{prefix}network.{i}", x, dilation, case)
-        skip = inner if case["skip_rule"] == "pytorch_tcn" else x
         name = f"{prefix}downsample_skip_connection.{i}"
-        skips.append(conv(params, name, skip) if f"{name}.weight" in params else skip)
+        skips.append(conv(params, name, inner) if f"{name}.weight" in params else inner)
     if not case["skip_connections"]:
         return x
-    x = sum(skips[:-1]) + x
-    return ACTIVATIONS[case["activation"]](x) if case["skip_rule"] == "pytorch_tcn" else x
+    return ACTIVATIONS[case["activation"]](sum(skips[:-1]) + x)
 
 
 def uniform(*shape, bound):
@@ -261,7 +258,7 @@ def ten_losses():
     vocab, embedding, steps, batch, time, clip = 20, 12, 10, 3, 24, 0.5
     case = {
         "norm": "weight", "activation": "relu", "gate": "none", "pre_norm": False, "causal": True,
-        "skip_connections": False, "skip_rule": "output", "kernel_size": 3, "dilations": [1, 2, 4],
+        "skip_connections": False, "kernel_size": 3, "dilations": [1, 2, 4],
         "num_inputs": embedding, "num_channels": [16, 16, 12], "training": True,
     }
     init = {"encoder.weight": uniform(vocab, embedding, bound=1.0)}
@@ -312,7 +309,7 @@ def ten_losses():
 def block_cases():
     base = {
         "norm": "weight", "activation": "relu", "gate": "none", "pre_norm": False, "causal": True,
-        "skip_connections": False, "skip_rule": "output", "kernel_size": 3, "dilations": [1, 2],
+        "skip_connections": False, "kernel_size": 3, "dilations": [1, 2],
         "num_inputs": 4, "num_channels": [6, 5], "training": True, "batch": 3, "time": 11,
     }
 
@@ -338,12 +335,10 @@ def block_cases():
     yield case("same_width", num_channels=[4, 4])
     yield case("one_step", time=1)
     yield case("one_sequence", batch=1, norm="none", gate="glu")
-    for rule in ("output", "pytorch_tcn"):
-        skip = {"skip_connections": True, "skip_rule": rule}
-        yield case(f"skip_{rule}", **skip)
-        yield case(f"skip_{rule}_same_width", **skip, num_channels=[5, 5], kernel_size=2)
-        yield case(f"skip_{rule}_pre_rms_glu", **skip, norm="rms", pre_norm=True, gate="glu",
-                   activation="tanh", num_channels=[6, 6, 5], dilations=[1, 2, 4], kernel_size=2)
+    yield case("skip", skip_connections=True)
+    yield case("skip_same_width", skip_connections=True, num_channels=[5, 5], kernel_size=2)
+    yield case("skip_pre_rms_glu", skip_connections=True, norm="rms", pre_norm=True, gate="glu",
+               activation="tanh", num_channels=[6, 6, 5], dilations=[1, 2, 4], kernel_size=2)
 
 
 def blocks():

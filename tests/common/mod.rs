@@ -1,0 +1,130 @@
+//! What the integration tests share: fixtures, relative errors, seeded numbers.
+
+// every test file compiles this module for itself and uses a part of it
+#![allow(dead_code)]
+
+use std::collections::{BTreeSet, HashMap};
+use std::path::PathBuf;
+
+use candle_core::backprop::GradStore;
+use candle_core::{DType, Device, Tensor};
+use candle_tcn::Result;
+use candle_tcn::nn::Params;
+use rand::{RngExt, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+
+pub type Tensors = HashMap<String, Tensor>;
+
+fn fixture(name: &str) -> PathBuf {
+    [env!("CARGO_MANIFEST_DIR"), "tests", "fixtures", name]
+        .iter()
+        .collect()
+}
+
+/// The tensors of `tests/fixtures/NAME.safetensors`.
+pub fn tensors(name: &str) -> Tensors {
+    candle_core::safetensors::load(fixture(&format!("{name}.safetensors")), &Device::Cpu)
+        .unwrap_or_else(|e| panic!("fixture {name}: {e}"))
+}
+
+/// The content of `tests/fixtures/NAME.json`.
+pub fn json<T: serde::de::DeserializeOwned>(name: &str) -> T {
+    let text = std::fs::read(fixture(&format!("{name}.json"))).expect(name);
+    serde_json::from_slice(&text).unwrap_or_else(|e| panic!("fixture {name}: {e}"))
+}
+
+/// The tensors whose name starts with `prefix`, named by the rest.
+pub fn under(prefix: &str, tensors: &Tensors) -> Tensors {
+    let rest =
+        |(name, t): (&String, &Tensor)| Some((name.strip_prefix(prefix)?.to_string(), t.clone()));
+    tensors.iter().filter_map(rest).collect()
+}
+
+/// Token ids of an integer tensor, row after row.
+pub fn ids(t: &Tensor) -> Result<Vec<u32>> {
+    Ok(t.to_dtype(DType::U32)?.flatten_all()?.to_vec1()?)
+}
+
+/// Loads `weights` into a network's parameters: exactly those tensors, no more and no fewer.
+pub fn load(params: &Params, weights: &Tensors) -> Result<()> {
+    let found: BTreeSet<_> = weights.keys().cloned().collect();
+    let expected: BTreeSet<_> = params.all().into_iter().map(|(name, _)| name).collect();
+    assert_eq!(found, expected, "names of the tensors");
+    params.load(weights)
+}
+
+pub fn max_abs(t: &Tensor) -> Result<f64> {
+    let t = t.to_dtype(DType::F64)?.abs()?.flatten_all()?;
+    Ok(t.max(0)?.to_scalar()?)
+}
+
+/// `max |found − expected| / max |expected|`.
+pub fn relative_error(found: &Tensor, expected: &Tensor) -> Result<f64> {
+    let difference = (found.to_dtype(DType::F64)? - expected.to_dtype(DType::F64)?)?;
+    Ok(max_abs(&difference)? / max_abs(expected)?.max(f64::MIN_POSITIVE))
+}
+
+pub fn assert_close(what: &str, found: &Tensor, expected: &Tensor, tolerance: f64) -> Result<()> {
+    assert_eq!(found.dims(), expected.dims(), "{what}");
+    let error = relative_error(found, expected)?;
+    // a NaN is not close to anything
+    assert!(error <= tolerance, "{what}: relative error {error:.1e}");
+    Ok(())
+}
+
+/// Compares the gradient of every trainable parameter, and requires one for each.
+pub fn assert_gradients(
+    what: &str,
+    grads: &GradStore,
+    params: &Params,
+    expected: &Tensors,
+    tolerance: f64,
+) -> Result<()> {
+    let trainable = params.trainable();
+    assert_eq!(trainable.len(), expected.len(), "{what}: gradients");
+    for (name, var) in trainable {
+        let found = grads.get(&var).unwrap_or_else(|| panic!("{what} {name}"));
+        let expected = &expected[&name];
+        assert_close(&format!("{what} grad {name}"), found, expected, tolerance)?;
+    }
+    Ok(())
+}
+
+/// The bits of every number, for comparisons that allow no difference at all.
+pub fn bits(t: &Tensor) -> Result<Vec<u64>> {
+    let values: Vec<f64> = t.to_dtype(DType::F64)?.flatten_all()?.to_vec1()?;
+    Ok(values.into_iter().map(f64::to_bits).collect())
+}
+
+pub fn rng(seed: u64) -> ChaCha8Rng {
+    ChaCha8Rng::seed_from_u64(seed)
+}
+
+/// A tensor uniform in −1..1.
+pub fn random(rng: &mut ChaCha8Rng, dims: &[usize], dtype: DType) -> Result<Tensor> {
+    let len = dims.iter().product();
+    let data: Vec<f64> = (0..len).map(|_| rng.random_range(-1.0..1.0)).collect();
+    Ok(Tensor::from_vec(data, dims, &Device::Cpu)?.to_dtype(dtype)?)
+}
+
+/// Token ids (batch, time) below `vocab`.
+pub fn random_ids(rng: &mut ChaCha8Rng, dims: (usize, usize), vocab: u32) -> Result<Tensor> {
+    let data: Vec<u32> = (0..dims.0 * dims.1)
+        .map(|_| rng.random_range(0..vocab))
+        .collect();
+    Ok(Tensor::from_vec(data, dims, &Device::Cpu)?)
+}
+
+/// Moves every parameter off its initial value, so that a gain of one or a bias of zero hides nothing.
+pub fn scatter(params: &Params, rng: &mut ChaCha8Rng) -> Result<()> {
+    for (name, var) in params.all() {
+        let noise = random(rng, var.dims(), var.dtype())?;
+        let positive = name.ends_with("running_var") || name.ends_with("weight_g");
+        let value = match positive {
+            true => (noise.affine(0.4, 1.0))?,
+            false => (var.as_detached_tensor() + noise * 0.3)?,
+        };
+        var.set(&value)?;
+    }
+    Ok(())
+}
