@@ -1,8 +1,10 @@
 //! Pictures as SVG text: the loss curve of a training run, the receptive field of a network.
 
 mod loss;
+mod receptive_field;
 
 pub use loss::loss_svg;
+pub use receptive_field::receptive_field_svg;
 
 /// A whole number with thousands separators: 12,345.
 pub(crate) fn grouped(number: u64) -> String {

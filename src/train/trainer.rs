@@ -50,7 +50,7 @@ pub struct TrainConfig {
     pub clip: Option<f64>,
     /// How long to train.
     pub budget: Budget,
-    /// Optimizer steps between validations; without it there are ten over the run.
+    /// Optimizer steps between validations; without it there are five over the run.
     pub valid_every: Option<usize>,
     /// Stop after this many validations in a row without a new best.
     pub patience: Option<usize>,
@@ -59,7 +59,7 @@ pub struct TrainConfig {
 }
 
 /// Validations of a run where `valid_every` does not say.
-const VALIDATIONS: f64 = 10.0;
+const VALIDATIONS: f64 = 5.0;
 
 /// Optimizer steps between two records of the metrics.
 const RECORD_EVERY: usize = 10;

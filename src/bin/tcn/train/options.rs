@@ -100,7 +100,7 @@ pub struct Args {
     /// The largest gradient norm; 0 for no limit
     #[arg(long, value_name = "X", default_value_t = 1.0)]
     clip: f64,
-    /// Steps between validations (default: ten over the run)
+    /// Steps between validations (default: five over the run)
     #[arg(long, value_name = "N")]
     valid_every: Option<usize>,
     /// Stop after so many validations without a new best

@@ -1,0 +1,171 @@
+//! Gradients of whole layers against central differences in double precision: every component of
+//! every parameter and of the input, at batch 1 and 3.
+
+mod common;
+
+use candle_core::backprop::GradStore;
+use candle_core::{DType, Device, Tensor, Var};
+use candle_tcn::Result;
+use candle_tcn::geometry::Padding;
+use candle_tcn::nn::{
+    Activation, Conv1d, Conv1dConfig, Gate, NormKind, PaddingMode, Params, Pass, TcnConfig,
+    TemporalConvNet,
+};
+use common::{max_abs, random, rng, scatter};
+
+const H: f64 = 1e-6;
+
+/// Slopes of `value` along every component of `var`.
+fn slopes(var: &Var, value: &impl Fn() -> Result<f64>) -> Result<Tensor> {
+    let original = var.as_detached_tensor().copy()?;
+    let mut flat: Vec<f64> = original.flatten_all()?.to_vec1()?;
+    let mut slopes = Vec::with_capacity(flat.len());
+    for i in 0..flat.len() {
+        let x = flat[i];
+        let mut at = |moved: f64| -> Result<f64> {
+            flat[i] = moved;
+            var.set(&Tensor::from_slice(&flat, original.shape(), &Device::Cpu)?)?;
+            value()
+        };
+        slopes.push((at(x + H)? - at(x - H)?) / (2.0 * H));
+        flat[i] = x;
+    }
+    var.set(&original)?;
+    Ok(Tensor::from_vec(slopes, original.shape(), &Device::Cpu)?)
+}
+
+/// Compares the gradients of `Σ forward(xs)·coefficients` with its slopes.
+fn check(
+    what: &str,
+    params: &Params,
+    xs: &Var,
+    forward: impl Fn(&Tensor) -> Result<Tensor>,
+) -> Result<()> {
+    let ys = forward(xs)?;
+    let coefficients = random(&mut rng(99), ys.dims(), DType::F64)?;
+    let grads: GradStore = (ys * &coefficients)?.sum_all()?.backward()?;
+    let value = || {
+        let ys = forward(&xs.as_detached_tensor())?;
+        Ok((ys * &coefficients)?.sum_all()?.to_scalar::<f64>()?)
+    };
+    let mut vars = params.trainable();
+    vars.push(("input".to_string(), xs.clone()));
+    for (name, var) in vars {
+        let found = grads.get(&var);
+        let found = found.unwrap_or_else(|| panic!("{what}: no gradient of {name}"));
+        let expected = slopes(&var, &value)?;
+        let error = max_abs(&(found - &expected)?)?;
+        // the floor is for true zeros, such as a bias before a batch norm
+        let scale = max_abs(&expected)?.max(1e-2);
+        assert!(
+            error <= 1e-6 * scale,
+            "{what} {name}: {error:.1e} of {scale:.1e}"
+        );
+    }
+    Ok(())
+}
+
+const MODES: [PaddingMode; 4] = [
+    PaddingMode::Zeros,
+    PaddingMode::Reflect,
+    PaddingMode::Replicate,
+    PaddingMode::Circular,
+];
+
+const PADDINGS: [Padding; 4] = [
+    Padding::Causal,
+    Padding::Same,
+    Padding::Valid,
+    Padding::Explicit { left: 1, right: 4 },
+];
+
+/// Every combination of a convolution's options.
+fn convolutions() -> Vec<Conv1dConfig> {
+    let mut all = Vec::new();
+    for padding_mode in MODES {
+        for padding in PADDINGS {
+            for (stride, dilation) in [(1, 1), (1, 3), (2, 1), (2, 3)] {
+                for groups in [1, 2, 4] {
+                    for (bias, weight_norm) in
+                        [(true, true), (true, false), (false, true), (false, false)]
+                    {
+                        all.push(Conv1dConfig {
+                            padding,
+                            padding_mode,
+                            dilation,
+                            stride,
+                            groups,
+                            bias,
+                            weight_norm,
+                        });
+                    }
+                }
+            }
+        }
+    }
+    all
+}
+
+#[test]
+fn convolutions_with_every_padding_stride_dilation_and_group() -> Result<()> {
+    const IN: usize = 4;
+    let mut rng = rng(1);
+    for cfg in convolutions() {
+        for batch in [1, 3] {
+            let params = Params::new(1, DType::F64, &Device::Cpu);
+            // as many groups as inputs: depthwise
+            let conv = Conv1d::new(IN, 4, 2, cfg, params.builder())?;
+            scatter(&params, &mut rng)?;
+            let xs = Var::from_tensor(&random(&mut rng, &[batch, 5, IN], DType::F64)?)?;
+            check(&format!("{cfg:?} batch {batch}"), &params, &xs, |xs| {
+                conv.forward(xs, &mut Pass::eval())
+            })?;
+        }
+    }
+    Ok(())
+}
+
+const NORMS: [NormKind; 5] = [
+    NormKind::Weight,
+    NormKind::Layer,
+    NormKind::Batch,
+    NormKind::Rms,
+    NormKind::None,
+];
+
+#[test]
+fn networks_with_every_norm_gate_and_order() -> Result<()> {
+    let mut rng = rng(2);
+    for norm in NORMS {
+        for gate in [None, Some(Gate::Glu), Some(Gate::TanhSigmoid)] {
+            for (pre_norm, skip_connections) in
+                [(false, false), (false, true), (true, false), (true, true)]
+            {
+                let cfg = TcnConfig {
+                    norm,
+                    gate,
+                    pre_norm,
+                    skip_connections,
+                    // smooth, so that no difference straddles a kink
+                    activation: Activation::Silu,
+                    ..TcnConfig::new(vec![4, 3], 2)
+                };
+                for (batch, training) in [(1, false), (1, true), (3, false), (3, true)] {
+                    let params = Params::new(1, DType::F64, &Device::Cpu);
+                    let net = TemporalConvNet::new(3, &cfg, params.builder())?;
+                    scatter(&params, &mut rng)?;
+                    let xs = Var::from_tensor(&random(&mut rng, &[batch, 5, 3], DType::F64)?)?;
+                    let what = format!("{cfg:?} batch {batch} training {training}");
+                    check(&what, &params, &xs, |xs| {
+                        let mut pass = match training {
+                            true => Pass::train(0, 0),
+                            false => Pass::eval(),
+                        };
+                        net.forward(xs, &mut pass)
+                    })?;
+                }
+            }
+        }
+    }
+    Ok(())
+}
