@@ -8,7 +8,7 @@ use candle_core::{DType, Device, Tensor, Var};
 use candle_tcn::Result;
 use candle_tcn::geometry::Padding;
 use candle_tcn::nn::{
-    Activation, Conv1d, Conv1dConfig, Gate, NormKind, PaddingMode, Params, Pass, TcnConfig,
+    Activation, Conv1d, Conv1dConfig, Gate, NormKind, PaddingMode, Params, Pass, State, TcnConfig,
     TemporalConvNet,
 };
 use common::{max_abs, random, rng, scatter};
@@ -165,6 +165,32 @@ fn networks_with_every_norm_gate_and_order() -> Result<()> {
                     })?;
                 }
             }
+        }
+    }
+    Ok(())
+}
+
+/// A window that goes on from another: what came before is a constant.
+#[test]
+fn networks_that_carry_a_state() -> Result<()> {
+    let mut rng = rng(3);
+    for batch in [1, 3] {
+        let cfg = TcnConfig {
+            activation: Activation::Silu,
+            ..TcnConfig::new(vec![4, 3], 3)
+        };
+        let params = Params::new(1, DType::F64, &Device::Cpu);
+        let net = TemporalConvNet::new(3, &cfg, params.builder())?;
+        scatter(&params, &mut rng)?;
+        let mut state = State::new(batch);
+        let past = random(&mut rng, &[batch, 4, 3], DType::F64)?;
+        net.forward(&past, &mut Pass::eval().with_state(&mut state))?;
+        // shorter than the reach of the second block, and longer
+        for time in [1, 2, 7] {
+            let xs = Var::from_tensor(&random(&mut rng, &[batch, time, 3], DType::F64)?)?;
+            check(&format!("batch {batch} time {time}"), &params, &xs, |xs| {
+                net.forward(xs, &mut Pass::train(0, 0).with_state(&mut state.fork()?))
+            })?;
         }
     }
     Ok(())

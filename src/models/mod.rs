@@ -177,8 +177,10 @@ impl ModelConfig {
     }
 }
 
+type Shapes = Vec<(String, Vec<usize>)>;
+
 /// Hands out tensors of any shape over a single zero, and remembers what was asked for.
-struct Lister(Arc<Mutex<Vec<(String, Vec<usize>)>>>);
+struct Lister(Arc<Mutex<Shapes>>);
 
 impl SimpleBackend for Lister {
     fn get(

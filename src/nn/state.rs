@@ -87,7 +87,7 @@ impl State {
     pub fn fork(&self) -> Result<Self> {
         let rings = self.rings.iter().map(|ring| {
             Ok(Ring {
-                rows: ring.rows.copy()?,
+                rows: ring.rows.force_contiguous()?,
                 head: ring.head,
             })
         });
@@ -112,7 +112,7 @@ impl State {
     pub fn from_tensors(batch: usize, tensors: Vec<Tensor>) -> Result<Self> {
         let ring = |rows: Tensor| match rows.dims() {
             [b, _, _] if *b == batch => Ok(Ring {
-                rows: rows.copy()?,
+                rows: rows.force_contiguous()?,
                 head: 0,
             }),
             dims => Err(Error::invalid(
@@ -239,7 +239,7 @@ impl<'a> Pass<'a> {
         };
         // a copy: a later step writes into it
         *ring = Ring {
-            rows: rows.copy()?,
+            rows: rows.force_contiguous()?,
             head: 0,
         };
         Ok(Some(history))

@@ -177,10 +177,15 @@ impl RunDir {
             serde_json::to_vec_pretty(trainer).map_err(|e| Error::file(TRAINER, e.to_string()))?;
         write_atomic(&partial.path().join(TRAINER), |file| file.write_all(&json))?;
         let target = self.checkpoint(step);
+        // one of the same step steps aside, so that there is a whole one at any moment
+        let aside = all.join(format!(".old-{step}"));
         if target.exists() {
-            fs::remove_dir_all(&target).map_err(|e| Error::io(&target, e))?;
+            fs::rename(&target, &aside).map_err(|e| Error::io(&target, e))?;
         }
         fs::rename(partial.keep(), &target).map_err(|e| Error::io(&target, e))?;
+        if aside.exists() {
+            fs::remove_dir_all(&aside).map_err(|e| Error::io(&aside, e))?;
+        }
         let steps = self.steps();
         for &old in &steps[..steps.len().saturating_sub(self.keep)] {
             let old = self.checkpoint(old);

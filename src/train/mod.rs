@@ -2,6 +2,7 @@
 
 mod card;
 mod checkpoint;
+mod config;
 mod evaluate;
 mod metrics;
 pub mod optim;
@@ -10,6 +11,7 @@ mod trainer;
 
 pub use card::{CardInfo, DataFile, model_card};
 pub use checkpoint::RunDir;
+pub use config::{Budget, Observer, Outcome, TrainConfig, ValidSet};
 pub use evaluate::{Evaluation, Evaluator, evaluate};
 pub use metrics::{MetricsLog, Record, read as read_metrics};
-pub use trainer::{Budget, Observer, Outcome, TrainConfig, Trainer, ValidSet};
+pub use trainer::Trainer;

@@ -7,155 +7,22 @@ use candle_core::{DType, Device, Tensor};
 use serde::{Deserialize, Serialize};
 
 use super::checkpoint::{RunDir, TensorFiles};
+use super::config::{Budget, Observer, Outcome, TrainConfig, ValidSet};
 use super::evaluate::{Evaluation, Evaluator};
 use super::metrics::{MetricsLog, Record};
-use super::optim::{Gradients, Optimizer, OptimizerConfig};
-use super::schedule::{Schedule, ScheduleConfig, ScheduleState};
+use super::optim::{Gradients, Optimizer};
+use super::schedule::{Schedule, ScheduleState};
 use crate::model_dir::write_tensors;
 use crate::models::{Model, ModelConfig};
 use crate::nn::{Params, Pass, State};
 use crate::text::{Batch, BatchMode, BatchPosition, Batches};
 use crate::{Error, Result, model_dir, ops};
 
-/// How long to train.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Budget {
-    /// Optimizer steps.
-    Steps(usize),
-    /// Passes over the training text.
-    Epochs(f64),
-    /// Minutes of wall-clock time, validations included; the schedule follows the clock.
-    Minutes(f64),
-}
-
-/// Everything about a run but the model, the data and where it is kept.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct TrainConfig {
-    /// Rows of a batch.
-    pub batch_size: usize,
-    /// Tokens of a row.
-    pub seq_len: usize,
-    /// How windows lie over the text.
-    pub batches: BatchMode,
-    /// Batches whose gradients are averaged for one optimizer step.
-    pub accumulate: usize,
-    /// The optimizer.
-    pub optimizer: OptimizerConfig,
-    /// The base learning rate.
-    pub lr: f64,
-    /// How it changes.
-    pub schedule: ScheduleConfig,
-    /// The largest gradient norm; without it gradients are not clipped.
-    pub clip: Option<f64>,
-    /// How long to train.
-    pub budget: Budget,
-    /// Optimizer steps between validations; without it there are five over the run.
-    pub valid_every: Option<usize>,
-    /// Stop after this many validations in a row without a new best.
-    pub patience: Option<usize>,
-    /// Decides initial weights, the order of the data and dropout.
-    pub seed: u64,
-}
-
-/// Validations of a run where `valid_every` does not say.
-const VALIDATIONS: f64 = 5.0;
+/// Validations and checkpoints of a run where `valid_every` does not say.
+const MILESTONES: f64 = 5.0;
 
 /// Optimizer steps between two records of the metrics.
 const RECORD_EVERY: usize = 10;
-
-impl TrainConfig {
-    /// Checks every field.
-    ///
-    /// # Errors
-    /// [`Error::Invalid`], naming the flag.
-    pub fn validate(&self) -> Result<()> {
-        for (flag, value) in [
-            ("--batch-size", self.batch_size),
-            ("--seq-len", self.seq_len),
-            ("--accumulate", self.accumulate),
-            ("--valid-every", self.valid_every.unwrap_or(1)),
-            ("--patience", self.patience.unwrap_or(1)),
-        ] {
-            if value == 0 {
-                return Err(Error::invalid(flag, "a whole number of at least 1", value));
-            }
-        }
-        let (flag, amount) = match self.budget {
-            Budget::Steps(n) => ("--steps", n as f64),
-            Budget::Epochs(n) => ("--epochs", n),
-            Budget::Minutes(n) => ("--minutes", n),
-        };
-        for (flag, value) in [
-            (flag, amount),
-            ("--lr", self.lr),
-            ("--clip", self.clip.unwrap_or(1.0)),
-        ] {
-            if !(value.is_finite() && value > 0.0) {
-                return Err(Error::invalid(flag, "a finite number above 0", value));
-            }
-        }
-        self.optimizer.validate()?;
-        self.schedule.validate()
-    }
-
-    /// The batches of a text.
-    ///
-    /// # Errors
-    /// [`Error::Invalid`] for a text too short for one, [`Error::TooLarge`] for sizes that overflow.
-    pub fn lay_out(&self, tokens: Vec<u32>) -> Result<Batches> {
-        Batches::new(
-            tokens,
-            self.batch_size,
-            self.seq_len,
-            self.batches,
-            self.seed,
-        )
-    }
-}
-
-/// The text that a run is validated on.
-#[derive(Debug, Clone, Default)]
-pub struct ValidSet {
-    /// Its tokens; fewer than two mean no validation.
-    pub tokens: Vec<u32>,
-    /// The characters that are predicted: all but those of the first token.
-    pub characters: u64,
-}
-
-/// What a run tells whoever watches it, and asks.
-pub trait Observer {
-    /// An optimizer step is done; `progress` is the fraction of the run, 0 to 1.
-    fn step(&mut self, record: &Record, progress: f64);
-    /// `done` of `total` validation tokens are evaluated.
-    fn validating(&mut self, done: u64, total: u64);
-    /// A validation is done; `model` is frozen, `best` says whether its loss is the lowest so far.
-    ///
-    /// # Errors
-    /// An error ends the run.
-    fn validated(&mut self, record: &Record, model: &Model, best: bool) -> Result<()>;
-    /// Whether to save and stop after this step.
-    fn interrupted(&self) -> bool;
-}
-
-/// How a run ended.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Outcome {
-    /// Optimizer steps done.
-    pub steps: usize,
-    /// Training tokens predicted.
-    pub tokens: u64,
-    /// Seconds, validations included.
-    pub seconds: f64,
-    /// Training tokens per second of training itself.
-    pub tokens_per_s: f64,
-    /// The lowest validation loss, nats per token: that of the weights kept.
-    pub valid_loss: Option<f64>,
-    /// The same in bits per character.
-    pub valid_bpc: Option<f64>,
-    /// Whether [`Observer::interrupted`] ended it.
-    pub interrupted: bool,
-}
 
 /// What a checkpoint remembers beside tensors.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -171,7 +38,9 @@ struct Progress {
     schedule: ScheduleState,
     best: Option<(f64, f64)>,
     since_best: usize,
-    validations: usize,
+    milestones: usize,
+    /// Kept, so that the first record after a resume is that of an uninterrupted run.
+    meter: Meter,
 }
 
 /// A model in training.
@@ -228,7 +97,8 @@ impl Trainer {
             schedule: schedule.state().clone(),
             best: None,
             since_best: 0,
-            validations: 0,
+            milestones: 0,
+            meter: Meter::default(),
         };
         let state = State::new(config.batch_size);
         Ok(Self {
@@ -339,45 +209,45 @@ impl Trainer {
             start: Instant::now(),
             before: self.progress.elapsed_s,
         };
-        let mut meter = Meter::default();
         let mut interrupted = false;
         while self.fraction(&clock) < 1.0 && !self.out_of_patience() {
             let lr = self
                 .schedule
                 .lr(self.config.lr, self.fraction_after(1, &clock).min(1.0));
-            let (loss, grad_norm) = meter.time(|| self.step(lr))?;
-            meter.add(loss, self.progress.tokens);
-            self.progress.training_s += meter.last_s;
+            let (start, tokens) = (Instant::now(), self.progress.tokens);
+            let (loss, grad_norm) = self.step(lr)?;
+            let seconds = start.elapsed().as_secs_f64();
+            self.progress.training_s += seconds;
+            let tokens = self.progress.tokens - tokens;
+            self.progress.meter.add(loss, tokens, seconds);
             self.progress.elapsed_s = clock.elapsed();
-            let mut record = self.record(&meter, lr, grad_norm);
+            let mut record = self.record(lr, grad_norm);
             let fraction = self.fraction(&clock).min(1.0);
             observer.step(&record, fraction);
-            let valid_due = self.validation_due(fraction) && valid.tokens.len() > 1;
-            let validated = match valid_due {
+            let due = self.milestone(fraction);
+            let validated = match due && valid.tokens.len() > 1 {
                 true => Some(self.validate(valid, &mut record, observer)?),
                 false => None,
             };
-            if valid_due || self.progress.step.is_multiple_of(RECORD_EVERY) {
+            if due || self.progress.step.is_multiple_of(RECORD_EVERY) {
                 self.log.append(&record)?;
-                meter.clear();
+                self.progress.meter = Meter::default();
             }
             if let Some((model, best)) = validated {
                 observer.validated(&record, &model, best)?;
             }
             self.progress.elapsed_s = clock.elapsed();
             interrupted = observer.interrupted();
-            if valid_due || interrupted {
+            if due || interrupted {
                 self.save()?;
             }
             if interrupted {
                 break;
             }
         }
-        self.progress.elapsed_s = clock.elapsed();
         if self.progress.best.is_none() {
             write_tensors(self.run.join(model_dir::WEIGHTS), &self.params.snapshot()?)?;
         }
-        self.save()?;
         Ok(self.outcome(interrupted))
     }
 
@@ -418,14 +288,15 @@ impl Trainer {
         }
     }
 
-    fn validation_due(&self, fraction: f64) -> bool {
-        match self.config.valid_every {
-            Some(every) => self.progress.step.is_multiple_of(every) || fraction >= 1.0,
-            None => {
-                fraction >= 1.0
-                    || (fraction * VALIDATIONS).floor() > self.progress.validations as f64
-            }
-        }
+    /// Whether the run is due for a validation and a checkpoint.
+    fn milestone(&mut self, fraction: f64) -> bool {
+        let due = fraction >= 1.0
+            || match self.config.valid_every {
+                Some(every) => self.progress.step.is_multiple_of(every),
+                None => (fraction * MILESTONES).floor() > self.progress.milestones as f64,
+            };
+        self.progress.milestones += usize::from(due);
+        due
     }
 
     /// One optimizer step: the mean loss of its batches and the gradient norm before clipping.
@@ -504,7 +375,8 @@ impl Trainer {
         ))
     }
 
-    fn record(&self, meter: &Meter, lr: f64, grad_norm: f64) -> Record {
+    fn record(&self, lr: f64, grad_norm: f64) -> Record {
+        let meter = &self.progress.meter;
         let position = self.batches.position();
         Record {
             step: self.progress.step,
@@ -543,7 +415,6 @@ impl Trainer {
             });
         }
         (record.valid_loss, record.valid_bpc) = (Some(loss), Some(bpc));
-        self.progress.validations += 1;
         self.schedule.observe_validation(loss);
         let best = self.progress.best.is_none_or(|(lowest, _)| loss < lowest);
         if best {
@@ -557,6 +428,8 @@ impl Trainer {
     }
 
     fn save(&mut self) -> Result<()> {
+        let weights = self.params.snapshot()?;
+        self.check_finite(&weights)?;
         self.progress.config = self.config.clone();
         self.progress.position = self.batches.position();
         self.progress.schedule = self.schedule.state().clone();
@@ -567,11 +440,28 @@ impl Trainer {
             .enumerate()
             .map(|(i, t)| (format!("{i}"), t));
         let files: TensorFiles = vec![
-            (WEIGHTS, self.params.snapshot()?),
+            (WEIGHTS, weights),
             (OPTIMIZER, self.optimizer.state()?.into_iter().collect()),
             (STATE, state.collect()),
         ];
         self.run.save(self.progress.step, &files, &self.progress)
+    }
+
+    /// An update may overflow the weights although loss and gradient were finite.
+    fn check_finite(&self, weights: &HashMap<String, Tensor>) -> Result<()> {
+        let (step, lr) = (self.progress.step, self.config.lr);
+        for tensor in weights.values() {
+            let value = f64::from(tensor.abs()?.sum_all()?.to_scalar::<f32>()?);
+            if !value.is_finite() {
+                return Err(Error::NotFinite {
+                    step,
+                    what: "sum of the weights",
+                    value,
+                    lr,
+                });
+            }
+        }
+        Ok(())
     }
 }
 
@@ -615,33 +505,20 @@ impl Clock {
 }
 
 /// Loss and speed since the last record.
-#[derive(Default)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 struct Meter {
     losses: f64,
     steps: usize,
-    seconds: f64,
     tokens: u64,
-    tokens_before: u64,
-    last_s: f64,
+    seconds: f64,
 }
 
 impl Meter {
-    fn time<R>(&mut self, run: impl FnOnce() -> R) -> R {
-        let start = Instant::now();
-        let result = run();
-        self.last_s = start.elapsed().as_secs_f64();
-        self.seconds += self.last_s;
-        result
-    }
-
-    fn add(&mut self, loss: f64, tokens: u64) {
-        if self.steps == 0 && self.tokens_before == 0 {
-            // of a resumed run: only the tokens of this step are new
-            self.tokens_before = self.tokens;
-        }
+    fn add(&mut self, loss: f64, tokens: u64, seconds: f64) {
         self.losses += loss;
         self.steps += 1;
-        self.tokens = tokens;
+        self.tokens += tokens;
+        self.seconds += seconds;
     }
 
     fn loss(&self) -> f64 {
@@ -649,14 +526,6 @@ impl Meter {
     }
 
     fn rate(&self) -> f64 {
-        (self.tokens - self.tokens_before) as f64 / self.seconds
-    }
-
-    fn clear(&mut self) {
-        *self = Self {
-            tokens: self.tokens,
-            tokens_before: self.tokens,
-            ..Self::default()
-        };
+        self.tokens as f64 / self.seconds
     }
 }

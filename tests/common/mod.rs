@@ -3,6 +3,8 @@
 // every test file compiles this module for itself and uses a part of it
 #![allow(dead_code)]
 
+pub mod runs;
+
 use std::collections::{BTreeSet, HashMap};
 use std::path::PathBuf;
 

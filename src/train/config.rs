@@ -1,0 +1,144 @@
+//! What a run is told, whom it tells, and how it ends.
+
+use serde::{Deserialize, Serialize};
+
+use super::metrics::Record;
+use super::optim::OptimizerConfig;
+use super::schedule::ScheduleConfig;
+use crate::models::Model;
+use crate::text::{BatchMode, Batches};
+use crate::{Error, Result};
+
+/// How long to train.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Budget {
+    /// Optimizer steps.
+    Steps(usize),
+    /// Passes over the training text.
+    Epochs(f64),
+    /// Minutes of wall-clock time, validations included; the schedule follows the clock.
+    Minutes(f64),
+}
+
+/// Everything about a run but the model, the data and where it is kept.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct TrainConfig {
+    /// Rows of a batch.
+    pub batch_size: usize,
+    /// Tokens of a row.
+    pub seq_len: usize,
+    /// How windows lie over the text.
+    pub batches: BatchMode,
+    /// Batches whose gradients are averaged for one optimizer step.
+    pub accumulate: usize,
+    /// The optimizer.
+    pub optimizer: OptimizerConfig,
+    /// The base learning rate.
+    pub lr: f64,
+    /// How it changes.
+    pub schedule: ScheduleConfig,
+    /// The largest gradient norm; without it gradients are not clipped.
+    pub clip: Option<f64>,
+    /// How long to train.
+    pub budget: Budget,
+    /// Optimizer steps between validations; without it there are five over the run.
+    pub valid_every: Option<usize>,
+    /// Stop after this many validations in a row without a new best.
+    pub patience: Option<usize>,
+    /// Decides initial weights, the order of the data and dropout.
+    pub seed: u64,
+}
+
+impl TrainConfig {
+    /// Checks every field.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`], naming the flag.
+    pub fn validate(&self) -> Result<()> {
+        for (flag, value) in [
+            ("--batch-size", self.batch_size),
+            ("--seq-len", self.seq_len),
+            ("--accumulate", self.accumulate),
+            ("--valid-every", self.valid_every.unwrap_or(1)),
+            ("--patience", self.patience.unwrap_or(1)),
+        ] {
+            if value == 0 {
+                return Err(Error::invalid(flag, "a whole number of at least 1", value));
+            }
+        }
+        let (flag, amount) = match self.budget {
+            Budget::Steps(n) => ("--steps", n as f64),
+            Budget::Epochs(n) => ("--epochs", n),
+            Budget::Minutes(n) => ("--minutes", n),
+        };
+        for (flag, value) in [
+            (flag, amount),
+            ("--lr", self.lr),
+            ("--clip", self.clip.unwrap_or(1.0)),
+        ] {
+            if !(value.is_finite() && value > 0.0) {
+                return Err(Error::invalid(flag, "a finite number above 0", value));
+            }
+        }
+        self.optimizer.validate()?;
+        self.schedule.validate()
+    }
+
+    /// The batches of a text.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] for a text too short for one, [`Error::TooLarge`] for sizes that overflow.
+    pub fn lay_out(&self, tokens: Vec<u32>) -> Result<Batches> {
+        Batches::new(
+            tokens,
+            self.batch_size,
+            self.seq_len,
+            self.batches,
+            self.seed,
+        )
+    }
+}
+
+/// The text that a run is validated on.
+#[derive(Debug, Clone, Default)]
+pub struct ValidSet {
+    /// Its tokens; fewer than two mean no validation.
+    pub tokens: Vec<u32>,
+    /// The characters that are predicted: all but those of the first token.
+    pub characters: u64,
+}
+
+/// What a run tells whoever watches it, and asks.
+pub trait Observer {
+    /// An optimizer step is done; `progress` is the fraction of the run, 0 to 1.
+    fn step(&mut self, record: &Record, progress: f64);
+    /// `done` of `total` validation tokens are evaluated.
+    fn validating(&mut self, done: u64, total: u64);
+    /// A validation is done; `model` is frozen, `best` says whether its loss is the lowest so far.
+    ///
+    /// # Errors
+    /// An error ends the run.
+    fn validated(&mut self, record: &Record, model: &Model, best: bool) -> Result<()>;
+    /// Whether to save and stop after this step.
+    fn interrupted(&self) -> bool;
+}
+
+/// How a run ended.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Outcome {
+    /// Optimizer steps done.
+    pub steps: usize,
+    /// Training tokens predicted.
+    pub tokens: u64,
+    /// Seconds, validations included.
+    pub seconds: f64,
+    /// Training tokens per second of training itself.
+    pub tokens_per_s: f64,
+    /// The lowest validation loss, nats per token: that of the weights kept.
+    pub valid_loss: Option<f64>,
+    /// The same in bits per character.
+    pub valid_bpc: Option<f64>,
+    /// Whether [`Observer::interrupted`] ended it.
+    pub interrupted: bool,
+}

@@ -1,0 +1,153 @@
+//! What goes wrong in a run leaves the last good checkpoint, and an error that says what to do.
+
+mod common;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use candle_core::{DType, Device, Tensor};
+use candle_tcn::model_dir::{read_tensors, write_tensors};
+use candle_tcn::models::ModelConfig;
+use candle_tcn::nn::TcnConfig;
+use candle_tcn::text::BatchMode;
+use candle_tcn::train::{RunDir, TrainConfig, Trainer};
+use candle_tcn::{Error, Result};
+use common::runs::{
+    Left, StopAfter, config, folder, momentum, resume, start, tcn, text, text_len, uninterrupted,
+    valid,
+};
+
+fn model() -> ModelConfig {
+    tcn(8, TcnConfig::new(vec![10, 8], 3))
+}
+
+/// A run stopped after step 6, and its newest checkpoint.
+fn stopped(config: &TrainConfig) -> Result<(tempfile::TempDir, PathBuf)> {
+    let dir = folder();
+    start(config, &model(), dir.path())?.run(&valid(), &mut StopAfter::new(6))?;
+    let checkpoint = dir.path().join("checkpoints/step-6");
+    assert!(checkpoint.is_dir());
+    Ok((dir, checkpoint))
+}
+
+fn ordinary() -> TrainConfig {
+    config(momentum(), 1e-2, BatchMode::Carry)
+}
+
+#[test]
+fn a_loss_that_is_not_finite_keeps_the_last_good_checkpoint() -> Result<()> {
+    let config = TrainConfig {
+        clip: None,
+        ..ordinary()
+    };
+    let (dir, _) = stopped(&config)?;
+    let good = Left::read(dir.path())?;
+    let run = RunDir::open(dir.path(), 1)?;
+    let mut trainer = Trainer::resume(text(text_len(&config)), run, |c| c.lr = 1e30)?;
+    let error = trainer
+        .run(&valid(), &mut StopAfter::new(None))
+        .expect_err("far too high a rate");
+    let Error::NotFinite { step, lr, .. } = error else {
+        panic!("{error}");
+    };
+    assert!((7..=8).contains(&step) && lr == 1e30, "{error}");
+    let message = error.to_string();
+    assert!(message.contains("--lr"), "{message}");
+    assert!(message.contains("checkpoint"), "{message}");
+    good.assert_equal(&Left::read(dir.path())?, "after the failure");
+
+    resume(&config, dir.path())?.run(&valid(), &mut StopAfter::new(None))?;
+    let whole = uninterrupted(&config, &model())?;
+    whole.assert_equal(&Left::read(dir.path())?, "resumed at the old rate");
+    Ok(())
+}
+
+#[test]
+fn an_occupied_directory_is_refused_and_left_alone() -> Result<()> {
+    let (dir, _) = stopped(&ordinary())?;
+    let before = Left::read(dir.path())?;
+    let error = RunDir::create(dir.path(), 1)
+        .expect_err("occupied")
+        .to_string();
+    for part in ["--resume", "--force", &dir.path().display().to_string()] {
+        assert!(error.contains(part), "{error}");
+    }
+    before.assert_equal(&Left::read(dir.path())?, "after the refusal");
+
+    let empty = folder();
+    let error = RunDir::open(empty.path(), 1)
+        .expect_err("empty")
+        .to_string();
+    assert!(error.contains("step-N"), "{error}");
+    Ok(())
+}
+
+#[test]
+fn a_broken_checkpoint_is_an_error_that_names_file_and_tensor() -> Result<()> {
+    let config = ordinary();
+    let failure = |dir: &Path| match resume(&config, dir) {
+        Ok(_) => panic!("resumed from a broken checkpoint"),
+        Err(error) => error.to_string(),
+    };
+    for name in ["model", "optimizer", "state"].map(|name| format!("{name}.safetensors")) {
+        let (dir, checkpoint) = stopped(&config)?;
+        let file = checkpoint.join(&name);
+        let bytes = fs::read(&file).expect("a file");
+        for len in [0, 7, bytes.len() / 2, bytes.len() - 1] {
+            fs::write(&file, &bytes[..len]).expect("written");
+            let error = failure(dir.path());
+            assert!(error.contains(&file.display().to_string()), "{error}");
+        }
+        fs::remove_file(&file).expect("removed");
+        assert!(failure(dir.path()).contains(&name));
+    }
+    for (file, tensor) in [
+        ("model.safetensors", "tcn.network.0.conv1.bias"),
+        (
+            "optimizer.safetensors",
+            "sgd.momentum.tcn.network.0.conv1.bias",
+        ),
+    ] {
+        let (dir, checkpoint) = stopped(&config)?;
+        let mut tensors = read_tensors(checkpoint.join(file))?;
+        let wrong = Tensor::zeros(9, DType::F32, &Device::Cpu)?;
+        assert!(tensors.insert(tensor.into(), wrong).is_some());
+        write_tensors(checkpoint.join(file), &tensors)?;
+        let error = failure(dir.path());
+        for part in [file, tensor, "[10]", "[9]"] {
+            assert!(error.contains(part), "{error}");
+        }
+        tensors.remove(tensor);
+        write_tensors(checkpoint.join(file), &tensors)?;
+        let error = failure(dir.path());
+        assert!(error.contains(file) && error.contains(tensor), "{error}");
+    }
+    let (dir, checkpoint) = stopped(&config)?;
+    fs::write(checkpoint.join("trainer.json"), "{").expect("written");
+    assert!(failure(dir.path()).contains("trainer.json"));
+    Ok(())
+}
+
+#[test]
+fn what_a_crash_left_half_written_is_ignored() -> Result<()> {
+    let config = ordinary();
+    let (dir, checkpoint) = stopped(&config)?;
+    let partial = checkpoint.with_file_name(".partial-x1y2z3");
+    fs::create_dir(&partial).expect("made");
+    fs::write(partial.join("model.safetensors"), "half").expect("written");
+    let trainer = resume(&config, dir.path())?;
+    assert_eq!(trainer.steps(), 6);
+    Ok(())
+}
+
+#[test]
+fn other_data_than_the_run_began_with_is_refused() -> Result<()> {
+    let config = ordinary();
+    let (dir, _) = stopped(&config)?;
+    let other = text(text_len(&config) + 1);
+    let Err(error) = Trainer::resume(other, RunDir::open(dir.path(), 1)?, |_| {}) else {
+        panic!("resumed on other data");
+    };
+    assert!(error.to_string().contains("--data"), "{error}");
+    Ok(())
+}
