@@ -1,4 +1,47 @@
-//! Dilated causal convolution stacks for sequence modelling on candle.
+//! Dilated causal convolution stacks (TCN, WaveNet) for sequence modelling on [candle]: they train on a
+//! laptop, stream with constant memory, and their gradients are right.
+//!
+//! | module | what is in it |
+//! |---|---|
+//! | [`geometry`] | integers only: dilation schedules, padding, receptive fields and their holes, planning |
+//! | [`kernels`] | slices in, slices out: the arithmetic, and a naive oracle of it |
+//! | [`ops`] | the same as differentiable operations on candle tensors |
+//! | [`nn`] | layers and stacks, named parameters, streaming [`State`](nn::State) |
+//! | [`models`] | whole language models from a `config.json`, presets |
+//! | [`text`] | tokenizers, corpora, batches |
+//! | [`train`] | the loop, optimizers, schedules, exact evaluation, checkpoints |
+//! | [`generate`] | sampling, stop strings, text as it is made |
+//! | [`plot`] | loss curves and receptive fields as SVG |
+//!
+//! Tensors are channels-last, `(batch, time, channels)`; weights keep PyTorch's names and shapes.
+//!
+//! # Example
+//!
+//! A causal stack over sequences of vectors, whole and step by step:
+//!
+//! ```
+//! use candle_core::{DType, Device, Tensor};
+//! use candle_tcn::nn::{Params, Pass, State, TcnConfig, TemporalConvNet};
+//!
+//! let params = Params::new(1, DType::F32, &Device::Cpu);
+//! let config = TcnConfig::new(vec![8, 8, 6], 3);
+//! assert_eq!(config.geometry()?.receptive_field()?.total, 29);
+//! let net = TemporalConvNet::new(4, &config, params.builder())?;
+//!
+//! let xs = Tensor::ones((2, 50, 4), DType::F32, &Device::Cpu)?;
+//! let whole = net.forward(&xs, &mut Pass::eval())?; // (2, 50, 6)
+//!
+//! let frozen = net.freeze()?;
+//! let mut state = State::new(2);
+//! for t in 0..50 {
+//!     let y = frozen.forward(&xs.narrow(1, t, 1)?, &mut Pass::eval().with_state(&mut state))?;
+//!     let difference = (y - whole.narrow(1, t, 1)?)?.abs()?.max_all()?;
+//!     assert!(difference.to_scalar::<f32>()? < 1e-5);
+//! }
+//! # Ok::<(), candle_tcn::Error>(())
+//! ```
+//!
+//! [candle]: https://github.com/huggingface/candle
 
 mod error;
 mod fsutil;

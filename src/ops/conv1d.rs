@@ -1,10 +1,8 @@
 //! The 1-D dilated convolution as an operation with its own gradients.
 
-use candle_core::{
-    CpuStorage, CustomOp1, CustomOp2, CustomOp3, IndexOp, Layout, Result, Shape, Tensor,
-};
+use candle_core::{CpuStorage, CustomOp1, CustomOp2, CustomOp3, Layout, Result, Shape, Tensor};
 
-use super::{Element, dispatch, output, slice};
+use super::{Element, conv1d_primitives, dispatch, output, slice};
 use crate::Error;
 use crate::kernels::conv1d::{self as kernel, Conv1dShape};
 use crate::kernels::rows;
@@ -38,7 +36,7 @@ impl Default for Conv1dParams {
 
 impl Conv1dParams {
     /// The sizes of the product, or why the tensors do not fit together.
-    fn shape(
+    pub(super) fn shape(
         &self,
         xs: &Tensor,
         weight: &Tensor,
@@ -388,164 +386,6 @@ impl CustomOp1 for SumRows {
     }
 }
 
-/// [`conv1d`] in candle's primitives: a sum over taps of `narrow` and `matmul`. Right on every device
-/// and differentiable by candle itself; slower than the kernels on a CPU.
-///
-/// # Errors
-/// As [`conv1d`].
-pub fn conv1d_primitives(
-    xs: &Tensor,
-    weight: &Tensor,
-    bias: Option<&Tensor>,
-    history: Option<&Tensor>,
-    params: Conv1dParams,
-) -> crate::Result<Tensor> {
-    let s = params.shape(xs, weight, history)?;
-    let known = s.history.min(s.pad_left);
-    let past = history
-        .map(|h| h.detach().narrow(1, s.history - known, known))
-        .transpose()?;
-    let xs = match past {
-        Some(past) => Tensor::cat(&[&past, xs], 1)?,
-        None => xs.clone(),
-    };
-    // room for whole strides after the last tap
-    let reach = (s.kernel_size - 1) * s.dilation + s.out_len * s.stride;
-    let right = (reach + known)
-        .saturating_sub(s.pad_left + s.in_len)
-        .max(params.pad_right);
-    let xs = xs.pad_with_zeros(1, s.pad_left - known, right)?;
-
-    let rows = s.batch * s.out_len;
-    let mut ys: Option<Tensor> = None;
-    for tap in 0..s.kernel_size {
-        let x = xs
-            .narrow(1, tap * s.dilation, s.out_len * s.stride)?
-            .reshape((s.batch, s.out_len, s.stride, s.in_channels))?
-            .i((.., .., 0, ..))?
-            .reshape((rows, s.groups, s.group_in()))?
-            .transpose(0, 1)?
-            .contiguous()?;
-        let w = weight
-            .i((.., .., tap))?
-            .reshape((s.groups, s.group_out(), s.group_in()))?
-            .transpose(1, 2)?
-            .contiguous()?;
-        let y = x.matmul(&w)?;
-        ys = Some(match ys {
-            None => y,
-            Some(sum) => (sum + y)?,
-        });
-    }
-    let ys = ys
-        .ok_or_else(|| Error::invalid("kernel_size", "at least 1", 0))?
-        .transpose(0, 1)?
-        .reshape((s.batch, s.out_len, s.out_channels))?;
-    Ok(match bias {
-        None => ys,
-        Some(bias) => ys.broadcast_add(bias)?,
-    })
-}
-
 #[cfg(test)]
-mod tests {
-    use super::super::check::{assert_close, gradients, random};
-    use super::*;
-
-    /// Every combination worth having, small enough for finite differences.
-    fn cases() -> Vec<(usize, usize, usize, usize, Conv1dParams)> {
-        let mut cases = Vec::new();
-        for batch in [1, 3] {
-            for (groups, channels) in [(1, (3, 2)), (2, (4, 6)), (4, (4, 4)), (4, (4, 8))] {
-                for (kernel_size, dilation) in [(1, 1), (2, 3), (3, 1), (3, 2)] {
-                    for stride in [1, 2] {
-                        let span = (kernel_size - 1) * dilation;
-                        for (pad_left, pad_right) in
-                            [(span, 0), (span / 2, span - span / 2), (0, 0), (1, 4)]
-                        {
-                            let params = Conv1dParams {
-                                dilation,
-                                stride,
-                                groups,
-                                pad_left,
-                                pad_right,
-                            };
-                            cases.push((batch, channels.0, channels.1, kernel_size, params));
-                        }
-                    }
-                }
-            }
-        }
-        cases
-    }
-
-    #[test]
-    fn gradients_agree_with_differences() {
-        for (batch, ci, co, k, params) in cases() {
-            let inputs = [
-                random(1, &[batch, 6, ci]),
-                random(2, &[co, ci / params.groups, k]),
-                random(3, &[co]),
-            ];
-            gradients(&inputs, |t| {
-                Ok(conv1d(&t[0], &t[1], Some(&t[2]), None, params)?)
-            });
-        }
-    }
-
-    #[test]
-    fn gradients_with_history_and_without_bias() {
-        let params = Conv1dParams {
-            dilation: 2,
-            pad_left: 4,
-            ..Default::default()
-        };
-        for history in [1, 4, 9] {
-            let history = random(4, &[2, history, 3]);
-            let inputs = [random(1, &[2, 5, 3]), random(2, &[2, 3, 3])];
-            gradients(&inputs, |t| {
-                Ok(conv1d(&t[0], &t[1], None, Some(&history), params)?)
-            });
-        }
-    }
-
-    #[test]
-    fn primitives_agree_forward_and_backward() {
-        for (batch, ci, co, k, params) in cases() {
-            for history in [None, Some(random(4, &[batch, 3, ci]))] {
-                let vars = [
-                    random(1, &[batch, 7, ci]),
-                    random(2, &[co, ci / params.groups, k]),
-                    random(3, &[co]),
-                ]
-                .map(|t| candle_core::Var::from_tensor(&t).unwrap());
-                let [xs, w, b] = &vars;
-                let ours = conv1d(xs, w, Some(b), history.as_ref(), params).unwrap();
-                let plain = conv1d_primitives(xs, w, Some(b), history.as_ref(), params).unwrap();
-                assert_close(&ours, &plain, 1e-12);
-                let ours = ours.sqr().unwrap().sum_all().unwrap().backward().unwrap();
-                let plain = plain.sqr().unwrap().sum_all().unwrap().backward().unwrap();
-                for var in &vars {
-                    assert_close(ours.get(var).unwrap(), plain.get(var).unwrap(), 1e-11);
-                }
-            }
-        }
-    }
-
-    #[test]
-    fn an_input_shorter_than_the_kernel_is_an_error() {
-        let (xs, w) = (random(1, &[1, 4, 1]), random(2, &[1, 1, 3]));
-        let error = conv1d(
-            &xs,
-            &w,
-            None,
-            None,
-            Conv1dParams {
-                dilation: 2,
-                ..Default::default()
-            },
-        )
-        .unwrap_err();
-        assert!(error.to_string().contains('5'), "{error}");
-    }
-}
+#[path = "conv1d_tests.rs"]
+mod tests;

@@ -13,13 +13,15 @@ mod loss;
 mod norm;
 mod pad;
 mod pointwise;
+mod primitives;
 
-pub use conv1d::{Conv1dParams, conv1d, conv1d_primitives};
+pub use conv1d::{Conv1dParams, conv1d};
 pub use dropout::{DropoutKind, dropout};
 pub use loss::cross_entropy;
 pub use norm::{normalize_rows, weight_norm};
 pub use pad::{PaddingMode, pad1d};
 pub use pointwise::{activate, gate};
+pub use primitives::conv1d_primitives;
 
 use candle_core::{CpuStorage, DType, Layout, Result, Shape, WithDType};
 

@@ -6,6 +6,7 @@ mod config;
 mod evaluate;
 mod metrics;
 pub mod optim;
+mod progress;
 pub mod schedule;
 mod trainer;
 

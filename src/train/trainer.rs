@@ -4,18 +4,18 @@ use std::collections::HashMap;
 use std::time::Instant;
 
 use candle_core::{DType, Device, Tensor};
-use serde::{Deserialize, Serialize};
 
 use super::checkpoint::{RunDir, TensorFiles};
 use super::config::{Budget, Observer, Outcome, TrainConfig, ValidSet};
 use super::evaluate::{Evaluation, Evaluator};
 use super::metrics::{MetricsLog, Record};
 use super::optim::{Gradients, Optimizer};
-use super::schedule::{Schedule, ScheduleState};
+use super::progress::{Clock, Meter, Progress};
+use super::schedule::Schedule;
 use crate::model_dir::write_tensors;
 use crate::models::{Model, ModelConfig};
 use crate::nn::{Params, Pass, State};
-use crate::text::{Batch, BatchMode, BatchPosition, Batches};
+use crate::text::{Batch, BatchMode, Batches};
 use crate::{Error, Result, model_dir, ops};
 
 /// Validations and checkpoints of a run where `valid_every` does not say.
@@ -23,25 +23,6 @@ const MILESTONES: f64 = 5.0;
 
 /// Optimizer steps between two records of the metrics.
 const RECORD_EVERY: usize = 10;
-
-/// What a checkpoint remembers beside tensors.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-struct Progress {
-    config: TrainConfig,
-    step: usize,
-    tokens: u64,
-    /// Of the training text: resuming needs the same.
-    text_tokens: usize,
-    elapsed_s: f64,
-    training_s: f64,
-    position: BatchPosition,
-    schedule: ScheduleState,
-    best: Option<(f64, f64)>,
-    since_best: usize,
-    milestones: usize,
-    /// Kept, so that the first record after a resume is that of an uninterrupted run.
-    meter: Meter,
-}
 
 /// A model in training.
 ///
@@ -491,41 +472,4 @@ fn evaluate_watched(
         observer.validating(evaluator.so_far().tokens, valid.tokens.len() as u64 - 1);
     }
     evaluator.finish()
-}
-
-struct Clock {
-    start: Instant,
-    before: f64,
-}
-
-impl Clock {
-    fn elapsed(&self) -> f64 {
-        self.before + self.start.elapsed().as_secs_f64()
-    }
-}
-
-/// Loss and speed since the last record.
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
-struct Meter {
-    losses: f64,
-    steps: usize,
-    tokens: u64,
-    seconds: f64,
-}
-
-impl Meter {
-    fn add(&mut self, loss: f64, tokens: u64, seconds: f64) {
-        self.losses += loss;
-        self.steps += 1;
-        self.tokens += tokens;
-        self.seconds += seconds;
-    }
-
-    fn loss(&self) -> f64 {
-        self.losses / self.steps as f64
-    }
-
-    fn rate(&self) -> f64 {
-        self.tokens as f64 / self.seconds
-    }
 }

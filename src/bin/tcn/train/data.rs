@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use candle_tcn::text::{Corpus, Tokenizer, TokenizerSpec, split_fraction};
+use candle_tcn::text::{Corpus, TokenStream, Tokenizer, TokenizerSpec, split_fraction};
 use candle_tcn::train::{DataFile, ValidSet};
 use candle_tcn::{Error, Result};
 use serde::{Deserialize, Serialize};
@@ -18,6 +18,8 @@ pub struct Source {
     pub valid: Option<PathBuf>,
     /// The last part of the text that is validated on.
     pub valid_fraction: f64,
+    /// Tokens of it at the most.
+    pub valid_tokens: usize,
 }
 
 impl Source {
@@ -104,7 +106,7 @@ impl Data {
         };
         let bytes = [train.len(), valid.len()];
         let train = tokenizer.encode_bytes(train)?;
-        let valid = valid_set(&tokenizer, valid)?;
+        let valid = valid_set(&tokenizer, valid, source.valid_tokens)?;
         if train.is_empty() {
             return Err(Error::Text(format!("{}: no text to train on", source.describe())).into());
         }
@@ -157,16 +159,26 @@ impl Data {
     }
 }
 
-fn valid_set(tokenizer: &Tokenizer, text: &[u8]) -> Result<ValidSet> {
-    let tokens = tokenizer.encode_bytes(text)?;
-    let starts = |byte: &&u8| (**byte as i8) >= -0x40; // not a UTF-8 continuation
-    let all = text.iter().filter(starts).count() as u64;
+/// The first `most` tokens of `text`, and how many characters they stand for.
+fn valid_set(tokenizer: &Tokenizer, text: &[u8], most: usize) -> Result<ValidSet> {
+    let mut stream = TokenStream::new(text, tokenizer);
+    let mut tokens = Vec::new();
+    while tokens.len() < most
+        && let Some(piece) = stream.next().transpose()?
+    {
+        tokens.extend(piece);
+    }
+    let mut characters = stream.characters();
+    if tokens.len() > most {
+        let cut = tokens.split_off(most);
+        characters -= tokenizer.decode(&cut)?.chars().count() as u64;
+    }
     let first = match tokens.first() {
         Some(&id) => tokenizer.decode(&[id])?.chars().count() as u64,
         None => 0,
     };
     Ok(ValidSet {
         tokens,
-        characters: all.saturating_sub(first),
+        characters: characters.saturating_sub(first),
     })
 }

@@ -27,6 +27,9 @@ pub struct Args {
     /// The last part of the data to validate on
     #[arg(long, value_name = "F", default_value_t = 0.1)]
     valid_fraction: f64,
+    /// Tokens to validate on at the most
+    #[arg(long, value_name = "N", default_value_t = 400_000)]
+    valid_tokens: usize,
     /// char, byte, bpe:N, or a tokenizer.json
     #[arg(long, value_name = "SPEC", default_value = "char")]
     pub tokenizer: String,
@@ -147,6 +150,7 @@ impl Args {
             data: self.data.clone(),
             valid: self.valid.clone(),
             valid_fraction: self.valid_fraction,
+            valid_tokens: self.valid_tokens,
         }
     }
 

@@ -1,0 +1,66 @@
+//! How far a run is: what a checkpoint remembers beside tensors, and the clocks.
+
+use std::time::Instant;
+
+use serde::{Deserialize, Serialize};
+
+use super::config::TrainConfig;
+use super::schedule::ScheduleState;
+use crate::text::BatchPosition;
+
+/// What a checkpoint remembers beside tensors.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(super) struct Progress {
+    pub config: TrainConfig,
+    pub step: usize,
+    pub tokens: u64,
+    /// Of the training text: resuming needs the same.
+    pub text_tokens: usize,
+    pub elapsed_s: f64,
+    pub training_s: f64,
+    pub position: BatchPosition,
+    pub schedule: ScheduleState,
+    pub best: Option<(f64, f64)>,
+    pub since_best: usize,
+    pub milestones: usize,
+    /// Kept, so that the first record after a resume is that of an uninterrupted run.
+    pub meter: Meter,
+}
+
+/// Seconds of a run, those before a resume included.
+pub(super) struct Clock {
+    pub start: Instant,
+    pub before: f64,
+}
+
+impl Clock {
+    pub fn elapsed(&self) -> f64 {
+        self.before + self.start.elapsed().as_secs_f64()
+    }
+}
+
+/// Loss and speed since the last record.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub(super) struct Meter {
+    losses: f64,
+    steps: usize,
+    tokens: u64,
+    seconds: f64,
+}
+
+impl Meter {
+    pub fn add(&mut self, loss: f64, tokens: u64, seconds: f64) {
+        self.losses += loss;
+        self.steps += 1;
+        self.tokens += tokens;
+        self.seconds += seconds;
+    }
+
+    pub fn loss(&self) -> f64 {
+        self.losses / self.steps as f64
+    }
+
+    pub fn rate(&self) -> f64 {
+        self.tokens as f64 / self.seconds
+    }
+}
