@@ -68,8 +68,9 @@ pub enum Error {
     Text(String),
     /// The training loss or a gradient is not a finite number.
     #[error(
-        "step {step}: the {what} is {value}, not a finite number; the last good checkpoint is kept. \
-         Lower --lr (now {lr}) or --clip, or resume from the checkpoint with a smaller --lr"
+        "step {step}: the {what} is {value}, not a finite number; nothing was saved since the last good \
+         checkpoint. Lower --lr (now {lr}) or --clip: start again with --force, or go on from the last \
+         checkpoint with --resume"
     )]
     NotFinite {
         /// The step at which it happened, counted from 1.

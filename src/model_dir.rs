@@ -1,7 +1,7 @@
 //! A model directory: `config.json`, `model.safetensors`, `tokenizer.json`. Also exactly what is on
 //! the Hub.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::Path;
 
 use candle_core::{DType, Device, Tensor};
@@ -21,6 +21,9 @@ pub const TOKENIZER: &str = "tokenizer.json";
 
 /// A configuration is a few hundred bytes; a larger file is something else.
 const MAX_CONFIG_BYTES: u64 = 1 << 20;
+
+/// The most that the streaming state of one sequence may take.
+const MAX_STATE_BYTES: usize = 1 << 32;
 
 /// A model ready to run, with its tokenizer.
 #[derive(Debug, Clone)]
@@ -94,16 +97,20 @@ impl LoadedModel {
         tokenizer: Tokenizer,
         source: &Path,
     ) -> Result<Self> {
+        let in_config = |message: String| Error::file(source.with_file_name(CONFIG), message);
+        let state = config.validate().and_then(|()| config.state_bytes(1));
+        let state = state.map_err(|e| in_config(e.to_string()))?;
+        if state > MAX_STATE_BYTES {
+            return Err(in_config(format!(
+                "streaming would keep {state} bytes, at most {MAX_STATE_BYTES} are supported; its dilations are too large"
+            )));
+        }
         check_weights(&config, &weights).map_err(|e| Error::file(source, e.to_string()))?;
-        if tokenizer.vocab_size() > config.vocab_size() {
-            return Err(Error::invalid(
-                "vocab_size",
-                format!(
-                    "at least the {} tokens of {TOKENIZER}",
-                    tokenizer.vocab_size()
-                ),
-                config.vocab_size(),
-            ));
+        let (tokens, vocab) = (tokenizer.vocab_size(), config.vocab_size());
+        if tokens > vocab {
+            return Err(in_config(format!(
+                "vocab_size: expected at least the {tokens} tokens of {TOKENIZER}, found {vocab}"
+            )));
         }
         let vb = VarBuilder::from_tensors(weights, DType::F32, &Device::Cpu);
         let model = Model::new(&config, vb)?.freeze()?;
@@ -158,12 +165,8 @@ pub fn check_weights(config: &ModelConfig, weights: &HashMap<String, Tensor>) ->
             return Err(mismatch(format!("{:?} numbers", tensor.dtype())));
         }
     }
-    let mut names: Vec<&String> = weights.keys().collect();
-    names.sort();
-    match names
-        .into_iter()
-        .find(|name| !expected.iter().any(|(known, _)| known == *name))
-    {
+    let known: HashSet<&String> = expected.iter().map(|(name, _)| name).collect();
+    match weights.keys().filter(|name| !known.contains(name)).min() {
         None => Ok(()),
         Some(name) => Err(Error::Tensor {
             name: name.clone(),

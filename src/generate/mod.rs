@@ -6,7 +6,7 @@ mod stop;
 pub use sampler::{Sampler, SamplerConfig};
 pub use stop::{StopOutcome, StopStrings};
 
-use candle_core::{D, Device, Tensor};
+use candle_core::{D, Tensor};
 use serde::Serialize;
 
 use crate::models::Model;
@@ -97,7 +97,7 @@ impl<'a> Generator<'a> {
         let mut state = model.init_state(1);
         let mut logits = Vec::new();
         for ids in prompt.chunks(PREFILL) {
-            let ids = Tensor::new(ids, &Device::Cpu)?.unsqueeze(0)?;
+            let ids = Tensor::new(ids, model.device())?.unsqueeze(0)?;
             let all = model.prefill(&ids, &mut state)?;
             logits = all
                 .narrow(1, all.dim(1)? - 1, 1)?

@@ -44,12 +44,12 @@ pub(super) struct Segment {
 impl Conv1dShape {
     /// Input channels of one group.
     pub fn group_in(&self) -> usize {
-        self.in_channels / self.groups
+        self.in_channels / self.groups.max(1)
     }
 
     /// Output channels of one group.
     pub fn group_out(&self) -> usize {
-        self.out_channels / self.groups
+        self.out_channels / self.groups.max(1)
     }
 
     /// Multiply-adds times two of one forward pass, zero rows included.
@@ -91,7 +91,20 @@ impl Conv1dShape {
     }
 
     fn weight_len(&self) -> usize {
-        self.out_channels * self.group_in() * self.kernel_size
+        product([self.out_channels, self.group_in(), self.kernel_size])
+    }
+
+    /// Whether every row number of the convolution fits a signed integer.
+    fn is_addressable(&self) -> bool {
+        let taps = self.kernel_size.checked_mul(self.dilation);
+        let rows = self.out_len.checked_mul(self.stride);
+        taps.zip(rows)
+            .and_then(|(taps, rows)| {
+                taps.checked_add(rows)?
+                    .checked_add(self.pad_left)?
+                    .checked_add(self.history)
+            })
+            .is_some_and(|n| n <= isize::MAX as usize)
     }
 
     fn check(&self, buffers: &[(&'static str, usize, usize)]) -> Result<()> {
@@ -107,6 +120,9 @@ impl Conv1dShape {
                 format!("{self:?}"),
             ));
         }
+        if !self.is_addressable() {
+            return Err(Error::too_large("the convolution", format!("{self:?}")));
+        }
         for &(name, expected, found) in buffers {
             if expected != found {
                 return Err(Error::invalid(name, format!("{expected} elements"), found));
@@ -117,11 +133,16 @@ impl Conv1dShape {
 
     fn sizes(&self) -> (usize, usize, usize) {
         (
-            self.batch * self.in_len * self.in_channels,
-            self.batch * self.history * self.in_channels,
-            self.batch * self.out_len * self.out_channels,
+            product([self.batch, self.in_len, self.in_channels]),
+            product([self.batch, self.history, self.in_channels]),
+            product([self.batch, self.out_len, self.out_channels]),
         )
     }
+}
+
+/// A number of elements; what overflows is longer than any slice.
+fn product(sizes: [usize; 3]) -> usize {
+    sizes.into_iter().fold(1, usize::saturating_mul)
 }
 
 /// `y[r] = bias + Σ_tap x[r·stride + offset(tap)] · W[tap]`.

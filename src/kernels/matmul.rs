@@ -12,12 +12,25 @@ pub struct View<'a, T> {
 
 impl<T> View<'_, T> {
     fn holds(&self, rows: usize, cols: usize) -> bool {
-        last_index(rows, cols, self.row_stride, self.col_stride) < self.data.len()
+        holds(
+            self.data.len(),
+            (rows, self.row_stride),
+            (cols, self.col_stride),
+        )
     }
 }
 
-fn last_index(rows: usize, cols: usize, row_stride: usize, col_stride: usize) -> usize {
-    (rows - 1) * row_stride + (cols - 1) * col_stride
+/// Whether `len` elements reach to the last of `rows × cols`; an overflow is beyond any slice.
+fn holds(
+    len: usize,
+    (rows, row_stride): (usize, usize),
+    (cols, col_stride): (usize, usize),
+) -> bool {
+    let last = |count: usize, stride: usize| (count - 1).checked_mul(stride);
+    last(rows, row_stride)
+        .zip(last(cols, col_stride))
+        .and_then(|(row, col)| row.checked_add(col))
+        .is_some_and(|index| index < len)
 }
 
 /// `dst += lhs · rhs`, where `dst` is `rows × cols` with consecutive columns and rows
@@ -40,7 +53,7 @@ pub fn add_product<T: Real>(
         "rows of the product overlap"
     );
     assert!(
-        last_index(rows, cols, dst_stride, 1) < dst.len(),
+        holds(dst.len(), (rows, dst_stride), (cols, 1)),
         "product: destination too short"
     );
     assert!(

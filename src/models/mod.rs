@@ -16,7 +16,7 @@ use candle_nn::{Init, VarBuilder};
 use serde::{Deserialize, Serialize};
 
 use crate::geometry::Stack;
-use crate::nn::{MAX_CHANNELS, Pass, State, in_range};
+use crate::nn::{MAX_CHANNELS, Params, Pass, State, in_range};
 use crate::{Error, Result};
 
 /// A model's `config.json`: everything but its weights.
@@ -130,7 +130,7 @@ impl ModelConfig {
         Ok(tensors)
     }
 
-    /// The number of parameters, batch-norm statistics included.
+    /// The number of trainable parameters.
     ///
     /// # Errors
     /// [`Error::TooLarge`] on overflow, and as [`ModelConfig::validate`].
@@ -138,6 +138,7 @@ impl ModelConfig {
         let size = |dims: &[usize]| dims.iter().try_fold(1usize, |n, &d| n.checked_mul(d));
         self.tensors()?
             .iter()
+            .filter(|(name, _)| Params::is_trained(name))
             .try_fold(0usize, |sum, (_, dims)| sum.checked_add(size(dims)?))
             .ok_or_else(|| {
                 Error::too_large(
@@ -147,31 +148,63 @@ impl ModelConfig {
             })
     }
 
+    /// Bytes of the streaming state of `batch` sequences: for each dilated convolution its last
+    /// `(kernel_size − 1)·dilation` inputs.
+    ///
+    /// # Errors
+    /// [`Error::TooLarge`] on overflow, and as [`ModelConfig::validate`].
+    pub fn state_bytes(&self, batch: usize) -> Result<usize> {
+        let stack = self.geometry()?;
+        let tensors = self.tensors()?;
+        // both in the order in which the convolutions run; pointwise ones keep nothing
+        let convolutions = tensors
+            .iter()
+            .filter(|(_, dims)| dims.len() == 3 && dims[2] > 1);
+        let layers = stack.layers().filter(|layer| layer.kernel_size() > 1);
+        layers
+            .zip(convolutions)
+            .try_fold(0usize, |sum, (layer, (_, dims))| {
+                let span = (layer.kernel_size() - 1).checked_mul(layer.dilation())?;
+                sum.checked_add(span.checked_mul(dims[1])?)
+            })
+            .and_then(|floats| floats.checked_mul(batch)?.checked_mul(size_of::<f32>()))
+            .ok_or_else(|| {
+                Error::too_large(
+                    "the streaming state",
+                    "its size overflows; lower the dilations",
+                )
+            })
+    }
+
     /// An estimate of the bytes that training holds at once: weights, gradients and two moments of each
-    /// parameter, and what each convolution keeps for its backward pass.
+    /// parameter, what each layer keeps for its backward pass, and the carried state.
     ///
     /// # Errors
     /// [`Error::TooLarge`] on overflow, and as [`ModelConfig::validate`].
     pub fn training_bytes(&self, batch_size: usize, seq_len: usize) -> Result<usize> {
         const COPIES: usize = 6;
-        let widths: usize = self
+        let layers = self
             .tensors()?
-            .iter()
-            .filter(|(_, dims)| dims.len() == 3 && dims[2] > 1 || dims.len() == 2)
-            .map(|(_, dims)| dims[0])
-            .sum();
+            .into_iter()
+            .filter(|(_, dims)| dims.len() >= 2);
+        let widths = layers.map(|(_, dims)| dims[0]).sum::<usize>();
         let parameters = self.parameters()?.checked_mul(4);
         let activations = widths
             .checked_mul(COPIES)
             .and_then(|n| n.checked_mul(batch_size))
             .and_then(|n| n.checked_mul(seq_len));
+        let state = self.state_bytes(batch_size)?.checked_mul(2);
         parameters
             .zip(activations)
             .and_then(|(p, a)| p.checked_add(a)?.checked_mul(size_of::<f32>()))
+            .zip(state)
+            .and_then(|(step, state)| step.checked_add(state))
             .ok_or_else(|| {
                 Error::too_large(
                     "a training step",
-                    format!("batch size {batch_size} x {seq_len} steps overflows; lower --batch-size or --seq-len"),
+                    format!(
+                        "batch size {batch_size} x {seq_len} steps overflows; lower --batch-size or --seq-len"
+                    ),
                 )
             })
     }
@@ -305,7 +338,8 @@ impl Model {
         Ok(self.prefill(&ids, state)?.squeeze(1)?)
     }
 
-    fn device(&self) -> &Device {
+    /// Where the model computes.
+    pub fn device(&self) -> &Device {
         match self {
             Self::Tcn(model) => model.device(),
             Self::WaveNet(model) => model.device(),

@@ -41,6 +41,10 @@ impl TcnLmConfig {
         in_range("embedding_dim", self.embedding_dim, MAX_CHANNELS)?;
         dropout_probability("embedding_dropout", self.embedding_dropout)?;
         self.network.validate()?;
+        if !self.network.causal {
+            let expected = "true: a language model must not see the tokens that it predicts";
+            return Err(Error::invalid("causal", expected, false));
+        }
         if self.tie_weights && self.embedding_dim != self.width() {
             return Err(Error::invalid(
                 "embedding_dim",

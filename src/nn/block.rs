@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     Activation, Conv1d, Conv1dConfig, DropoutKind, Gate, MAX_CHANNELS, MAX_KERNEL, Norm, NormKind,
-    Pass, dropout_probability, in_range,
+    Pass, dropout_probability, in_range, total_channels,
 };
 use crate::geometry::{Block, Dilations, Growth, Layer, Padding, Stack};
 use crate::ops;
@@ -84,8 +84,10 @@ impl TcnConfig {
             ));
         }
         for (i, &channels) in self.num_channels.iter().enumerate() {
-            in_range(format!("num_channels[{i}]"), channels, MAX_CHANNELS)?;
+            // a gate doubles them
+            in_range(format!("num_channels[{i}]"), channels, MAX_CHANNELS / 2)?;
         }
+        total_channels(self.num_channels.iter().copied())?;
         in_range("kernel_size", self.kernel_size, MAX_KERNEL)?;
         dropout_probability("dropout", self.dropout)?;
         let blocks = self.num_channels.len();
@@ -143,7 +145,10 @@ struct ResidualBlock {
     conv2: Conv1d,
     norm2: Norm,
     downsample: Option<Conv1d>,
-    cfg: TcnConfig,
+    dropout: (f64, DropoutKind),
+    activation: Activation,
+    gate: Option<Gate>,
+    pre_norm: bool,
 }
 
 impl ResidualBlock {
@@ -193,7 +198,10 @@ impl ResidualBlock {
             )?,
             norm2: Norm::new(cfg.norm, normed.1, vb.pp("norm2"))?,
             downsample: (in_channels != out_channels).then(pointwise).transpose()?,
-            cfg: cfg.clone(),
+            dropout: (cfg.dropout, cfg.dropout_kind),
+            activation: cfg.activation,
+            gate: cfg.gate,
+            pre_norm: cfg.pre_norm,
         })
     }
 
@@ -207,19 +215,19 @@ impl ResidualBlock {
     }
 
     fn dropout(&self, xs: Tensor, pass: &mut Pass) -> Result<Tensor> {
-        pass.dropout(xs, self.cfg.dropout, self.cfg.dropout_kind)
+        pass.dropout(xs, self.dropout.0, self.dropout.1)
     }
 
     fn gate_or_activate(&self, xs: &Tensor) -> Result<Tensor> {
-        match self.cfg.gate {
+        match self.gate {
             Some(gate) => ops::gate(xs, gate),
-            None => ops::activate(xs, self.cfg.activation),
+            None => ops::activate(xs, self.activation),
         }
     }
 
     /// The inner branch, before the residual is added.
     fn branch(&self, xs: &Tensor, pass: &mut Pass) -> Result<Tensor> {
-        if self.cfg.pre_norm {
+        if self.pre_norm {
             let hs = self.conv1.forward(&self.norm1.forward(xs, pass)?, pass)?;
             let hs = self.dropout(self.gate_or_activate(&hs)?, pass)?;
             let hs = self.conv2.forward(&self.norm2.forward(&hs, pass)?, pass)?;
@@ -228,7 +236,7 @@ impl ResidualBlock {
             let hs = self.norm1.forward(&self.conv1.forward(xs, pass)?, pass)?;
             let hs = self.dropout(self.gate_or_activate(&hs)?, pass)?;
             let hs = self.norm2.forward(&self.conv2.forward(&hs, pass)?, pass)?;
-            self.dropout(ops::activate(&hs, self.cfg.activation)?, pass)
+            self.dropout(ops::activate(&hs, self.activation)?, pass)
         }
     }
 
@@ -238,10 +246,10 @@ impl ResidualBlock {
             None => (hs + xs)?,
             Some(conv) => (hs + conv.forward(xs, pass)?)?,
         };
-        if self.cfg.pre_norm {
+        if self.pre_norm {
             Ok(ys)
         } else {
-            ops::activate(&ys, self.cfg.activation)
+            ops::activate(&ys, self.activation)
         }
     }
 }

@@ -205,11 +205,12 @@ impl Conv1d {
     /// [`Error::Invalid`] for an input that does not fit, or for a state where the layer is not causal
     /// with zero padding and stride 1.
     pub fn forward(&self, xs: &Tensor, pass: &mut Pass) -> Result<Tensor> {
-        if pass.is_streaming() && self.kernel_size > 1 {
+        let p = self.params;
+        let pointwise = (self.kernel_size, p.pad_left, p.pad_right, p.stride) == (1, 0, 0, 1);
+        if pass.is_streaming() && !pointwise {
             return self.forward_streaming(xs, pass);
         }
-        if self.kernel_size == 1 && xs.dim(1)? == 1 && self.packed.is_some() && !pass.is_training()
-        {
+        if pointwise && xs.dim(1)? == 1 && self.packed.is_some() && !pass.is_training() {
             return self.project(xs);
         }
         let mut params = self.params;

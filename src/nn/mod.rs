@@ -39,6 +39,21 @@ pub(crate) fn in_range(field: impl Into<String>, value: usize, most: usize) -> R
     }
 }
 
+/// The most channels of all layers together.
+const MAX_TOTAL_CHANNELS: usize = 1 << 22;
+
+/// Whether the layers of a network are not too many and wide to be even listed.
+pub(crate) fn total_channels(channels: impl Iterator<Item = usize>) -> Result<()> {
+    let total = channels.fold(0usize, usize::saturating_add);
+    if total <= MAX_TOTAL_CHANNELS {
+        return Ok(());
+    }
+    Err(Error::too_large(
+        "the network",
+        format!("{total} channels in all its layers; at most {MAX_TOTAL_CHANNELS} are supported"),
+    ))
+}
+
 /// `p` if it is a probability of dropping.
 pub(crate) fn dropout_probability(field: &str, p: f64) -> Result<f64> {
     if (0.0..1.0).contains(&p) {

@@ -69,13 +69,15 @@ impl Params {
             .collect()
     }
 
-    /// The variables that an optimizer trains: all but the statistics of batch norms.
+    /// Whether an optimizer trains the tensor of this name: all but the statistics of batch norms.
+    pub fn is_trained(name: &str) -> bool {
+        !STATISTICS.iter().any(|statistic| name.ends_with(statistic))
+    }
+
+    /// The variables that an optimizer trains.
     pub fn trainable(&self) -> Vec<(String, Var)> {
-        let trained = |name: &str| !STATISTICS.iter().any(|s| name.ends_with(s));
-        self.all()
-            .into_iter()
-            .filter(|(name, _)| trained(name))
-            .collect()
+        let trained = |(name, _): &(String, Var)| Self::is_trained(name);
+        self.all().into_iter().filter(trained).collect()
     }
 
     /// The number of trainable parameters.

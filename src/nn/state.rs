@@ -102,7 +102,9 @@ impl State {
     /// # Errors
     /// Those of candle.
     pub fn tensors(&self) -> Result<Vec<Tensor>> {
-        self.rings.iter().map(Ring::in_order).collect()
+        // copies: a later step writes into the rings
+        let copy = |ring: &Ring| Ok(ring.in_order()?.force_contiguous()?);
+        self.rings.iter().map(copy).collect()
     }
 
     /// The inverse of [`State::tensors`].

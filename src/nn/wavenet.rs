@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     Activation, Conv1d, Conv1dConfig, DropoutKind, Gate, MAX_CHANNELS, MAX_KERNEL, Pass,
-    dropout_probability, in_range,
+    dropout_probability, in_range, total_channels,
 };
 use crate::geometry::{Block, Dilations, Layer, Padding, Stack};
 use crate::ops;
@@ -46,6 +46,11 @@ impl WaveNetStackConfig {
         if dilations.is_empty() {
             return Err(Error::invalid("dilations", "at least one", "an empty list"));
         }
+        let widest = self
+            .residual_channels
+            .max(self.gate_channels)
+            .max(self.skip_channels);
+        total_channels(dilations.iter().map(|_| widest))?;
         Ok(dilations)
     }
 

@@ -45,6 +45,8 @@ pub struct TokenStream<R> {
     at_end: bool,
     failed: bool,
     characters: u64,
+    /// Characters and bytes of the first token.
+    first: Option<(u64, u64)>,
 }
 
 impl TokenStream<File> {
@@ -80,6 +82,7 @@ impl<R: Read> TokenStream<R> {
             at_end: false,
             failed: false,
             characters: 0,
+            first: None,
         }
     }
 
@@ -93,6 +96,27 @@ impl<R: Read> TokenStream<R> {
         self.characters
     }
 
+    /// How many characters and bytes the first token stands for, which no model can predict; one of
+    /// each where it is unknown or part of a character. Zero before the first piece.
+    pub fn first_token(&self) -> (u64, u64) {
+        self.first.unwrap_or_default()
+    }
+
+    /// Measures the first token of `ids` by the beginning of the text.
+    fn measure_first(&mut self, ids: &[u32]) -> Result<()> {
+        if let (None, Some(&id)) = (self.first, ids.first()) {
+            let text = self.tokenizer.decode(&[id])?;
+            let known = !text.is_empty() && self.buffer.starts_with(text.as_bytes());
+            let whole = |c: char| (1, c.len_utf8() as u64);
+            self.first = Some(match known {
+                true => (text.chars().count() as u64, text.len() as u64),
+                false if self.tokenizer.accepts_any_bytes() => (1, 1),
+                false => first_character(&self.buffer).map_or((1, 1), whole),
+            });
+        }
+        Ok(())
+    }
+
     fn advance(&mut self) -> Result<Option<Vec<u32>>> {
         loop {
             self.fill()?;
@@ -103,6 +127,7 @@ impl<R: Read> TokenStream<R> {
                 self.tokenizer
                     .encode_prefix(&self.buffer, self.at_end, &self.origin)?;
             if used > 0 {
+                self.measure_first(&ids)?;
                 self.consume(used);
                 self.wanted = BUFFER_BYTES;
                 return Ok(Some(ids));
@@ -134,6 +159,12 @@ impl<R: Read> TokenStream<R> {
         self.characters += characters as u64;
         self.origin.offset += used as u64;
     }
+}
+
+/// The character that `text` begins with.
+fn first_character(text: &[u8]) -> Option<char> {
+    let start = &text[..text.len().min(4)];
+    String::from_utf8_lossy(start).chars().next()
 }
 
 impl<R: Read> Iterator for TokenStream<R> {

@@ -9,7 +9,7 @@ use candle_core::Tensor;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::fsutil::write_atomic;
+use crate::fsutil::{sync_folder, write_atomic};
 use crate::model_dir::{self, write_tensors};
 use crate::{Error, Result};
 
@@ -18,6 +18,21 @@ pub(super) type TensorFiles = Vec<(&'static str, HashMap<String, Tensor>)>;
 
 const CHECKPOINTS: &str = "checkpoints";
 const TRAINER: &str = "trainer.json";
+const METRICS: &str = "metrics.jsonl";
+
+/// A checkpoint that is being written, or was when the program ended.
+const PARTIAL: &str = ".partial-";
+
+/// The files of a run beside its checkpoints.
+const FILES: [&str; 7] = [
+    model_dir::CONFIG,
+    model_dir::WEIGHTS,
+    model_dir::TOKENIZER,
+    METRICS,
+    "loss.svg",
+    "README.md",
+    "run.json",
+];
 
 /// The directory of a training run, itself a model directory: `config.json`, `model.safetensors` (the
 /// best weights so far), `tokenizer.json`, `metrics.jsonl`, and `checkpoints/step-N/`.
@@ -51,13 +66,11 @@ impl RunDir {
     /// [`Error::File`] where it already holds one.
     pub fn check_free(path: impl AsRef<Path>) -> Result<()> {
         let path = path.as_ref();
-        let marks = [
-            model_dir::CONFIG,
-            model_dir::WEIGHTS,
-            CHECKPOINTS,
-            "metrics.jsonl",
-        ];
-        match marks.iter().find(|name| path.join(name).exists()) {
+        match FILES
+            .iter()
+            .chain([&CHECKPOINTS])
+            .find(|name| path.join(name).exists())
+        {
             None => Ok(()),
             Some(name) => Err(Error::file(
                 path,
@@ -72,18 +85,31 @@ impl RunDir {
     /// Removes what a run left in `path`, and only that, so that another can begin there.
     ///
     /// # Errors
-    /// [`Error::Io`] naming the file.
+    /// [`Error::File`] where the files are not those of a run, [`Error::Io`] naming the file.
     pub fn clear(path: impl AsRef<Path>) -> Result<()> {
         let path = path.as_ref();
-        let checkpoints = path.join(CHECKPOINTS);
-        if checkpoints.exists() {
-            fs::remove_dir_all(&checkpoints).map_err(|e| Error::io(&checkpoints, e))?;
+        let ours = ["run.json", METRICS]
+            .iter()
+            .any(|name| path.join(name).exists());
+        if !ours {
+            return Self::check_free(path).map_err(|_| {
+                Error::file(
+                    path,
+                    "holds files of the names that a run uses, but no run.json of one: nothing was removed; choose \
+                     another --out",
+                )
+            });
         }
-        let files = [model_dir::CONFIG, model_dir::WEIGHTS, model_dir::TOKENIZER];
-        for name in files
-            .into_iter()
-            .chain(["metrics.jsonl", "loss.svg", "README.md", "run.json"])
-        {
+        let run = Self {
+            path: path.to_path_buf(),
+            keep: 1,
+        };
+        for checkpoint in run.entries()? {
+            fs::remove_dir_all(&checkpoint).map_err(|e| Error::io(&checkpoint, e))?;
+        }
+        // stays where it holds something else
+        let _ = fs::remove_dir(run.checkpoints());
+        for name in FILES {
             let file = path.join(name);
             match fs::remove_file(&file) {
                 Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
@@ -95,6 +121,27 @@ impl RunDir {
         Ok(())
     }
 
+    /// The checkpoints, whole and partial.
+    fn entries(&self) -> Result<Vec<PathBuf>> {
+        let all = self.checkpoints();
+        let entries = match fs::read_dir(&all) {
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+            entries => entries.map_err(|e| Error::io(&all, e))?,
+        };
+        let ours = |path: &PathBuf| {
+            let name = path
+                .file_name()
+                .and_then(|name| name.to_str())
+                .unwrap_or_default();
+            name.starts_with("step-") || name.starts_with(PARTIAL)
+        };
+        Ok(entries
+            .flatten()
+            .map(|entry| entry.path())
+            .filter(ours)
+            .collect())
+    }
+
     /// Opens the directory of a run that is to go on.
     ///
     /// # Errors
@@ -104,10 +151,18 @@ impl RunDir {
             path: path.as_ref().to_path_buf(),
             keep: keep.max(1),
         };
+        for partial in run.entries()? {
+            if partial
+                .file_name()
+                .is_some_and(|name| name.to_string_lossy().starts_with(PARTIAL))
+            {
+                fs::remove_dir_all(&partial).map_err(|e| Error::io(&partial, e))?;
+            }
+        }
         if run.steps().is_empty() {
             return Err(Error::file(
                 run.checkpoints(),
-                "expected a checkpoint step-N to resume from, found none; start anew without --resume",
+                "expected a checkpoint step-N to resume from, found none; start anew with --force instead of --resume",
             ));
         }
         Ok(run)
@@ -167,7 +222,7 @@ impl RunDir {
         let all = self.checkpoints();
         fs::create_dir_all(&all).map_err(|e| Error::io(&all, e))?;
         let partial = tempfile::Builder::new()
-            .prefix(".partial-")
+            .prefix(PARTIAL)
             .tempdir_in(&all)
             .map_err(|e| Error::io(&all, e))?;
         for (name, tensors) in files {
@@ -177,15 +232,11 @@ impl RunDir {
             serde_json::to_vec_pretty(trainer).map_err(|e| Error::file(TRAINER, e.to_string()))?;
         write_atomic(&partial.path().join(TRAINER), |file| file.write_all(&json))?;
         let target = self.checkpoint(step);
-        // one of the same step steps aside, so that there is a whole one at any moment
-        let aside = all.join(format!(".old-{step}"));
         if target.exists() {
-            fs::rename(&target, &aside).map_err(|e| Error::io(&target, e))?;
+            fs::remove_dir_all(&target).map_err(|e| Error::io(&target, e))?;
         }
         fs::rename(partial.keep(), &target).map_err(|e| Error::io(&target, e))?;
-        if aside.exists() {
-            fs::remove_dir_all(&aside).map_err(|e| Error::io(&aside, e))?;
-        }
+        sync_folder(&all).map_err(|e| Error::io(&all, e))?;
         let steps = self.steps();
         for &old in &steps[..steps.len().saturating_sub(self.keep)] {
             let old = self.checkpoint(old);

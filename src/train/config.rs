@@ -50,12 +50,22 @@ pub struct TrainConfig {
     pub seed: u64,
 }
 
+/// The most batches of one step: Ctrl-C waits for all of them.
+const MAX_ACCUMULATE: usize = 65_536;
+
 impl TrainConfig {
     /// Checks every field.
     ///
     /// # Errors
     /// [`Error::Invalid`], naming the flag.
     pub fn validate(&self) -> Result<()> {
+        if self.accumulate > MAX_ACCUMULATE {
+            return Err(Error::invalid(
+                "--accumulate",
+                format!("at most {MAX_ACCUMULATE}"),
+                self.accumulate,
+            ));
+        }
         for (flag, value) in [
             ("--batch-size", self.batch_size),
             ("--seq-len", self.seq_len),

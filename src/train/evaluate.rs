@@ -1,6 +1,6 @@
 //! The loss of a model on a text: every token but the first, each with its whole left context.
 
-use candle_core::{Device, Tensor};
+use candle_core::Tensor;
 
 use crate::Result;
 use crate::models::Model;
@@ -110,7 +110,7 @@ impl<'a> Evaluator<'a> {
     }
 
     fn read(&mut self, len: usize) -> Result<()> {
-        let ids = Tensor::new(&self.pending[..len], &Device::Cpu)?.unsqueeze(0)?;
+        let ids = Tensor::new(&self.pending[..len], self.model.device())?.unsqueeze(0)?;
         let logits = self.model.prefill(&ids, &mut self.state)?;
         let loss = ops::cross_entropy(&logits, &self.pending[1..=len])?;
         self.sum.nats += f64::from(loss.to_scalar::<f32>()?) * len as f64;

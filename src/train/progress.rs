@@ -22,7 +22,6 @@ pub(super) struct Progress {
     pub schedule: ScheduleState,
     pub best: Option<(f64, f64)>,
     pub since_best: usize,
-    pub milestones: usize,
     /// Kept, so that the first record after a resume is that of an uninterrupted run.
     pub meter: Meter,
 }

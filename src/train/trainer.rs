@@ -21,6 +21,9 @@ use crate::{Error, Result, model_dir, ops};
 /// Validations and checkpoints of a run where `valid_every` does not say.
 const MILESTONES: f64 = 5.0;
 
+/// Seconds after which a checkpoint is written even where no validation is due.
+const CHECKPOINT_SECONDS: f64 = 300.0;
+
 /// Optimizer steps between two records of the metrics.
 const RECORD_EVERY: usize = 10;
 
@@ -78,7 +81,6 @@ impl Trainer {
             schedule: schedule.state().clone(),
             best: None,
             since_best: 0,
-            milestones: 0,
             meter: Meter::default(),
         };
         let state = State::new(config.batch_size);
@@ -191,7 +193,10 @@ impl Trainer {
             before: self.progress.elapsed_s,
         };
         let mut interrupted = false;
-        while self.fraction(&clock) < 1.0 && !self.out_of_patience() {
+        let mut fraction = self.fraction(&clock);
+        let mut saved_s = clock.elapsed();
+        while fraction < 1.0 && !self.out_of_patience() {
+            let before = fraction;
             let lr = self
                 .schedule
                 .lr(self.config.lr, self.fraction_after(1, &clock).min(1.0));
@@ -203,9 +208,9 @@ impl Trainer {
             self.progress.meter.add(loss, tokens, seconds);
             self.progress.elapsed_s = clock.elapsed();
             let mut record = self.record(lr, grad_norm);
-            let fraction = self.fraction(&clock).min(1.0);
+            fraction = self.fraction(&clock).min(1.0);
             observer.step(&record, fraction);
-            let due = self.milestone(fraction);
+            let due = self.milestone(before, fraction);
             let validated = match due && valid.tokens.len() > 1 {
                 true => Some(self.validate(valid, &mut record, observer)?),
                 false => None,
@@ -214,18 +219,22 @@ impl Trainer {
                 self.log.append(&record)?;
                 self.progress.meter = Meter::default();
             }
+            interrupted = observer.interrupted();
+            if due || interrupted || clock.elapsed() - saved_s > CHECKPOINT_SECONDS {
+                self.progress.elapsed_s = clock.elapsed();
+                self.save()?;
+                saved_s = clock.elapsed();
+            }
             if let Some((model, best)) = validated {
                 observer.validated(&record, &model, best)?;
-            }
-            self.progress.elapsed_s = clock.elapsed();
-            interrupted = observer.interrupted();
-            if due || interrupted {
-                self.save()?;
+                // of a budget in minutes, the validation took its part
+                fraction = self.fraction(&clock);
             }
             if interrupted {
                 break;
             }
         }
+        self.progress.elapsed_s = clock.elapsed();
         if self.progress.best.is_none() {
             write_tensors(self.run.join(model_dir::WEIGHTS), &self.params.snapshot()?)?;
         }
@@ -269,21 +278,20 @@ impl Trainer {
         }
     }
 
-    /// Whether the run is due for a validation and a checkpoint.
-    fn milestone(&mut self, fraction: f64) -> bool {
-        let due = fraction >= 1.0
+    /// Whether a step that took the run from one fraction to another makes it due for a validation and
+    /// a checkpoint.
+    fn milestone(&self, before: f64, after: f64) -> bool {
+        after >= 1.0
             || match self.config.valid_every {
                 Some(every) => self.progress.step.is_multiple_of(every),
-                None => (fraction * MILESTONES).floor() > self.progress.milestones as f64,
-            };
-        self.progress.milestones += usize::from(due);
-        due
+                None => (before * MILESTONES).floor() < (after * MILESTONES).floor(),
+            }
     }
 
     /// One optimizer step: the mean loss of its batches and the gradient norm before clipping.
     ///
     /// # Errors
-    /// [`Error::NotFinite`], before anything changes.
+    /// [`Error::NotFinite`], before the parameters change.
     pub fn step(&mut self, lr: f64) -> Result<(f64, f64)> {
         let mut total: Option<Gradients> = None;
         let mut loss = 0.0;

@@ -100,7 +100,8 @@ fn networks_that_do_not_hold_together() {
         ),
         ("\"kernel_size\": 3", "\"kernel_size\": -3", "-3"),
         ("[16, 16]", "[16, 0, 16]", "num_channels[1]"),
-        ("[16, 16]", "[1000000, 1000000, 16]", "GiB"),
+        ("[16, 16]", "[1000000, 16]", "num_channels[0]"),
+        ("[16, 16]", "[500000, 500000, 16]", "GiB"),
         ("[16, 16]", "[]", "num_channels"),
         ("[16, 16]", "[16, 24]", "tie_weights"),
         ("\"rms\"", "\"rsm\"", "rsm"),
@@ -165,6 +166,66 @@ fn a_run_is_never_overwritten_by_accident() {
             .contains("checkpoint")
     );
     assert!(bench.fails(2, "train --resume").contains("--out"));
+}
+
+#[test]
+fn files_of_others_stay() {
+    let bench = Bench::new();
+    bench.write("README.md", "mine");
+    let message = bench.fails(1, &format!("train --data text.txt --out . {SMALL}"));
+    assert!(message.contains("README.md"), "{message}");
+    bench.fails(1, &format!("train --data text.txt --out . {SMALL} --force"));
+    assert_eq!(bench.bytes("README.md"), b"mine");
+}
+
+#[test]
+fn dilations_that_no_memory_holds() {
+    let bench = Bench::new();
+    let huge = "\"kernel_size\": 3, \"dilations\": [1, 1000000000000]";
+    bench.write("huge.json", NETWORK.replace("\"kernel_size\": 3", huge));
+    let message = bench.fails(
+        2,
+        "train --data text.txt --out run --config huge.json --steps 3",
+    );
+    assert!(message.contains("GiB"), "{message}");
+    bench.trained("run", "");
+    let config = String::from_utf8(bench.bytes("run/config.json")).unwrap();
+    bench.write(
+        "run/config.json",
+        config.replace("\"kernel_size\": 3", huge),
+    );
+    let message = bench.fails(1, "generate --model run");
+    assert!(
+        message.contains("config.json") && message.contains("dilations"),
+        "{message}"
+    );
+}
+
+#[test]
+fn a_resume_refuses_what_it_would_ignore() {
+    let bench = Bench::new();
+    bench.trained("run", "");
+    for flag in [
+        "--batch-size 8",
+        "--seed 2",
+        "--tokenizer byte",
+        "--data text.txt",
+    ] {
+        let message = bench.fails(2, &format!("train --resume --out run {flag}"));
+        assert!(message.contains("--resume"), "{flag}: {message}");
+    }
+}
+
+#[test]
+fn a_language_model_must_be_causal() {
+    let bench = Bench::new();
+    let centred = NETWORK.replace(
+        "\"kernel_size\": 3",
+        "\"kernel_size\": 3, \"causal\": false",
+    );
+    bench.write("centred.json", centred);
+    let message = bench.fails(2, "train --data text.txt --config centred.json --steps 3");
+    assert!(message.contains("causal"), "{message}");
 }
 
 #[test]

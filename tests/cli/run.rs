@@ -85,7 +85,9 @@ fn a_seed_decides_weights_and_text() {
 #[test]
 fn samples_are_many_short_and_stop_where_told() {
     let bench = Bench::new();
-    bench.trained("run", "--steps 300");
+    bench.ok(
+        "train --data text.txt --out run --config net.json --steps 300 --batch-size 4 --seq-len 32",
+    );
     let lines = bench.ok("generate --model run --num-samples 3 --max-tokens 40 --seed 1 --json");
     let samples: Vec<serde_json::Value> = lines
         .lines()
@@ -115,7 +117,8 @@ fn text_that_is_not_ascii_trains_and_prints_valid_utf8() {
     );
     for tokenizer in ["char", "byte", "bpe:300"] {
         bench.ok(&format!(
-            "train --data zh.txt --out {tokenizer} --tokenizer {tokenizer} {SMALL} --seq-len 16"
+            "train --data zh.txt --out {tokenizer} --tokenizer {tokenizer} --config net.json --steps 30 \
+             --batch-size 4 --seq-len 16"
         ));
         // `ok` takes it as UTF-8; an early model writes many broken characters with `byte`
         let text = bench.ok(&format!(
@@ -183,6 +186,34 @@ fn a_finished_run_can_be_prolonged() {
             .count(),
         1
     );
+}
+
+#[test]
+fn a_prolonged_run_is_validated_on_its_way() {
+    let bench = Bench::new();
+    let flags = "--config net.json --batch-size 4 --seq-len 32";
+    bench.ok(&format!(
+        "train --data text.txt --out run --steps 10 {flags}"
+    ));
+    bench.ok("train --resume --out run --steps 100");
+    let log = String::from_utf8(bench.bytes("run/metrics.jsonl")).unwrap();
+    let validated = log
+        .lines()
+        .filter(|line| line.contains("valid_loss"))
+        .count();
+    assert_eq!(validated, 5 + 5, "five in ten steps, five in a hundred");
+}
+
+#[test]
+fn bits_count_the_text_and_not_the_tokens_names() {
+    let bench = Bench::new();
+    bench.trained("run", "");
+    // the model never saw the first character, whose token is called <unk>
+    bench.write("one.txt", "\u{fc}The quick brown");
+    let result = bench.json("eval --model run --data one.txt");
+    assert_eq!(result["bits_per_character"], result["bits_per_token"]);
+    let bytes = result["bits_per_byte"].as_f64().unwrap();
+    assert!((bytes - result["bits_per_token"].as_f64().unwrap()).abs() < 1e-9);
 }
 
 #[test]

@@ -31,9 +31,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     )?);
 
     let mut evaluator = Evaluator::new(&loaded.model, Evaluator::CHUNK);
-    let mut first_token = None;
     while let Some(tokens) = stream.next().transpose()? {
-        first_token = first_token.or(tokens.first().copied());
         // in steps short enough for the bar to move
         let bytes = stream.bytes() - bar.position();
         for piece in tokens.chunks(1 << 15) {
@@ -52,18 +50,9 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         )
         .into());
     }
-    // what the first token stands for is not predicted
-    let first = loaded.tokenizer.decode(first_token.as_slice())?;
-    let first_bytes = if first.contains('\u{fffd}') {
-        1
-    } else {
-        first.len()
-    };
-    let characters = stream
-        .characters()
-        .saturating_sub(first.chars().count() as u64)
-        .max(1);
-    let bytes = stream.bytes().saturating_sub(first_bytes as u64).max(1);
+    let (first_characters, first_bytes) = stream.first_token();
+    let characters = stream.characters().saturating_sub(first_characters).max(1);
+    let bytes = stream.bytes().saturating_sub(first_bytes).max(1);
     let (per_token, per_character, per_byte) = (
         result.bits_per(result.tokens),
         result.bits_per(characters),

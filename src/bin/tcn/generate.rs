@@ -18,31 +18,51 @@ pub struct Args {
     #[arg(long, value_name = "TEXT", default_value = "")]
     prompt: String,
     /// Tokens at the most
-    #[arg(long, value_name = "N", default_value_t = 500)]
+    #[arg(
+        long,
+        value_name = "N",
+        allow_negative_numbers = true,
+        default_value_t = 500
+    )]
     max_tokens: usize,
     /// 0 always takes the likeliest token, 1 the model's own distribution
-    #[arg(long, value_name = "X", default_value_t = 0.8)]
+    #[arg(
+        long,
+        value_name = "X",
+        allow_negative_numbers = true,
+        default_value_t = 0.8
+    )]
     temperature: f64,
     /// Draw from the K likeliest tokens only
-    #[arg(long, value_name = "K")]
+    #[arg(long, value_name = "K", allow_negative_numbers = true)]
     top_k: Option<usize>,
     /// Draw from the likeliest tokens that together have this probability
-    #[arg(long, value_name = "P")]
+    #[arg(long, value_name = "P", allow_negative_numbers = true)]
     top_p: Option<f64>,
     /// Draw from tokens at least this fraction as likely as the likeliest
-    #[arg(long, value_name = "P")]
+    #[arg(long, value_name = "P", allow_negative_numbers = true)]
     min_p: Option<f64>,
     /// Above 1: make tokens that came recently less likely
-    #[arg(long, value_name = "X", default_value_t = 1.0)]
+    #[arg(
+        long,
+        value_name = "X",
+        allow_negative_numbers = true,
+        default_value_t = 1.0
+    )]
     repetition_penalty: f64,
     /// Stop before this text; may be given several times
     #[arg(long, value_name = "TEXT")]
     stop: Vec<String>,
     /// Decides what is drawn (default: another each time, named on standard error)
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
     seed: Option<u64>,
     /// Texts to write
-    #[arg(long, value_name = "N", default_value_t = 1)]
+    #[arg(
+        long,
+        value_name = "N",
+        allow_negative_numbers = true,
+        default_value_t = 1
+    )]
     num_samples: u64,
     /// Print one JSON object a sample
     #[arg(long)]
@@ -56,7 +76,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
             ^ std::time::UNIX_EPOCH
                 .elapsed()
                 .map_or(0, |t| u64::from(t.subsec_nanos()));
-        eprintln!("seed {seed}");
+        say!("seed {seed}");
         seed
     });
     let config = GenerateConfig {

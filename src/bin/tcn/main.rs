@@ -3,6 +3,14 @@
 //! Results go to standard output, progress and messages to standard error. Exit codes: 0 done,
 //! 1 failed, 2 wrong usage, 130 interrupted after saving.
 
+/// A line on standard error; one that nobody can read is no reason to stop.
+macro_rules! say {
+    ($($text:tt)*) => {{
+        use std::io::Write as _;
+        let _ = writeln!(std::io::stderr(), $($text)*);
+    }};
+}
+
 mod eval;
 mod generate;
 mod model;
@@ -23,7 +31,7 @@ struct Cli {
     #[command(subcommand)]
     command: Command,
     /// Threads to compute with (default: all processors); results do not depend on it
-    #[arg(long, global = true, value_name = "N")]
+    #[arg(long, global = true, value_name = "N", allow_negative_numbers = true)]
     threads: Option<usize>,
 }
 
@@ -122,6 +130,18 @@ fn run(cli: Cli) -> anyhow::Result<()> {
     }
 }
 
+/// An error with its causes, each said once.
+fn explain(error: &anyhow::Error) -> String {
+    error
+        .chain()
+        .map(ToString::to_string)
+        .reduce(|text, cause| match text.ends_with(&cause) {
+            true => text,
+            false => format!("{text}: {cause}"),
+        })
+        .unwrap_or_default()
+}
+
 /// Reports the error and chooses the exit code. A closed pipe is no error: whoever read had enough.
 fn exit_code(error: &anyhow::Error) -> ExitCode {
     use candle_tcn::Error;
@@ -135,7 +155,7 @@ fn exit_code(error: &anyhow::Error) -> ExitCode {
     if error.is::<Interrupted>() {
         return ExitCode::from(130);
     }
-    eprintln!("tcn: {error:#}");
+    say!("tcn: {}", explain(error));
     let usage = error.is::<UsageError>()
         || matches!(
             error.downcast_ref::<Error>(),

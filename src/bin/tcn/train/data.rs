@@ -18,8 +18,8 @@ pub struct Source {
     pub valid: Option<PathBuf>,
     /// The last part of the text that is validated on.
     pub valid_fraction: f64,
-    /// Tokens of it at the most.
-    pub valid_tokens: usize,
+    /// Bytes of it at the most.
+    pub valid_bytes: usize,
 }
 
 impl Source {
@@ -74,9 +74,14 @@ impl Data {
     /// Reads and encodes everything; the training tokens come beside.
     pub fn read(source: Source, tokens: Tokens) -> anyhow::Result<(Self, Vec<u32>)> {
         let corpus = source.corpus()?;
-        let any_bytes = match &tokens {
-            Tokens::Make(spec) => **spec == TokenizerSpec::Byte,
-            Tokens::Load(path) => Tokenizer::from_file(path)?.accepts_any_bytes(),
+        let (existing, spec) = match tokens {
+            Tokens::Load(path) => (Some(Tokenizer::from_file(path)?), None),
+            Tokens::Make(TokenizerSpec::File(path)) => (Some(Tokenizer::from_file(path)?), None),
+            Tokens::Make(spec) => (None, Some(spec)),
+        };
+        let any_bytes = match &existing {
+            Some(tokenizer) => tokenizer.accepts_any_bytes(),
+            None => spec == Some(&TokenizerSpec::Byte),
         };
         if !any_bytes {
             // named by file and offset, which the parts of the text no longer know
@@ -96,17 +101,18 @@ impl Data {
             }
             None => split_fraction(corpus.bytes(), source.valid_fraction, !any_bytes)?,
         };
-        let (tokenizer, spec) = match tokens {
+        let valid = beginning(valid, source.valid_bytes);
+        let tokenizer = match (existing, spec) {
+            (Some(tokenizer), _) => tokenizer,
             // of the whole text: a character that only the end has is not unknown
-            Tokens::Make(spec) => (
-                Tokenizer::from_spec(spec, corpus.bytes())?,
-                spec.to_string(),
-            ),
-            Tokens::Load(path) => (Tokenizer::from_file(path)?, "tokenizer.json".to_string()),
+            (None, spec) => {
+                Tokenizer::from_spec(spec.unwrap_or(&TokenizerSpec::Char), corpus.bytes())?
+            }
         };
+        let spec = spec.map_or("tokenizer.json".to_string(), ToString::to_string);
         let bytes = [train.len(), valid.len()];
         let train = tokenizer.encode_bytes(train)?;
-        let valid = valid_set(&tokenizer, valid, source.valid_tokens)?;
+        let valid = valid_set(&tokenizer, valid)?;
         if train.is_empty() {
             return Err(Error::Text(format!("{}: no text to train on", source.describe())).into());
         }
@@ -159,26 +165,23 @@ impl Data {
     }
 }
 
-/// The first `most` tokens of `text`, and how many characters they stand for.
-fn valid_set(tokenizer: &Tokenizer, text: &[u8], most: usize) -> Result<ValidSet> {
+/// The tokens of `text`, and how many characters of it are predicted.
+fn valid_set(tokenizer: &Tokenizer, text: &[u8]) -> Result<ValidSet> {
     let mut stream = TokenStream::new(text, tokenizer);
     let mut tokens = Vec::new();
-    while tokens.len() < most
-        && let Some(piece) = stream.next().transpose()?
-    {
-        tokens.extend(piece);
+    for piece in stream.by_ref() {
+        tokens.extend(piece?);
     }
-    let mut characters = stream.characters();
-    if tokens.len() > most {
-        let cut = tokens.split_off(most);
-        characters -= tokenizer.decode(&cut)?.chars().count() as u64;
+    let characters = stream.characters().saturating_sub(stream.first_token().0);
+    Ok(ValidSet { tokens, characters })
+}
+
+/// At most the first `most` bytes of `text`, a whole number of characters where it is UTF-8.
+fn beginning(text: &[u8], most: usize) -> &[u8] {
+    let continues = |&byte: &u8| byte & 0xc0 == 0x80;
+    let mut end = most.min(text.len());
+    while end > 0 && most - end < 3 && text.get(end).is_some_and(continues) {
+        end -= 1;
     }
-    let first = match tokens.first() {
-        Some(&id) => tokenizer.decode(&[id])?.chars().count() as u64,
-        None => 0,
-    };
-    Ok(ValidSet {
-        tokens,
-        characters: characters.saturating_sub(first),
-    })
+    &text[..end]
 }

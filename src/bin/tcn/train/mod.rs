@@ -5,6 +5,7 @@ mod options;
 mod watch;
 
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::Context;
 use candle_tcn::LoadedModel;
@@ -30,11 +31,11 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     let (mut trainer, run, data, command) = if args.resume {
         resume(&args)?
     } else {
-        begin(&args)?
+        begin(&args, &interrupted)?
     };
     let parameters = trainer.params().count();
     let field = trainer.model_config().geometry()?.receptive_field()?.total;
-    eprintln!(
+    say!(
         "{} parameters, receptive field {field}; {} training and {} validation tokens of {}; in {}",
         parameters,
         data.train_tokens,
@@ -49,7 +50,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     write_card(&run, trainer.model_config(), &outcome, &data, &command)?;
     report(&args, &run, parameters, &outcome)?;
     if outcome.interrupted {
-        eprintln!(
+        say!(
             "saved; continue with: tcn train --resume --out {}",
             run.path().display()
         );
@@ -60,8 +61,8 @@ pub fn run(args: Args) -> anyhow::Result<()> {
 
 type Started = (Trainer, RunDir, Data, String);
 
-fn begin(args: &Args) -> anyhow::Result<Started> {
-    let source = args.source();
+fn begin(args: &Args, interrupted: &AtomicBool) -> anyhow::Result<Started> {
+    let source = args.source()?;
     let config = args.train_config()?;
     config.validate()?;
     let model = args.model_config()?;
@@ -77,22 +78,38 @@ fn begin(args: &Args) -> anyhow::Result<Started> {
     let (data, tokens) = Data::read(source, data::Tokens::Make(&spec))?;
     let model = model.with_vocab_size(data.tokenizer.vocab_size());
     model.validate()?;
+    model.geometry()?.receptive_field()?;
     check_memory(&model, &config)?;
     let batches = config
         .lay_out(tokens)
         .with_context(|| data.source.describe())?;
+    let command = command_line();
+    let started =
+        serde_json::to_string_pretty(&json!({ "source": data.source, "command": command }))?;
+    if interrupted.load(Ordering::SeqCst) {
+        return Err(Interrupted.into());
+    }
     if args.force {
         RunDir::clear(&out)?;
     }
     let run = RunDir::create(&out, KEEP)?;
+    run.write(RUN, &started)?;
     data.tokenizer.save(run.join(model_dir::TOKENIZER))?;
-    let command = std::env::args().collect::<Vec<_>>().join(" ");
-    run.write(
-        RUN,
-        &serde_json::to_string_pretty(&json!({ "source": data.source, "command": command }))?,
-    )?;
     let trainer = Trainer::new(config, model, batches, run.clone())?;
     Ok((trainer, run, data, command))
+}
+
+/// The command line as it can be typed again.
+fn command_line() -> String {
+    let plain = |c: char| c.is_alphanumeric() || "-_./,:=+@%".contains(c);
+    let quote = |argument: std::ffi::OsString| {
+        let text = argument.to_string_lossy().into_owned();
+        match !text.is_empty() && text.chars().all(plain) {
+            true => text,
+            false => format!("'{}'", text.replace('\'', "'\\''")),
+        }
+    };
+    std::env::args_os().map(quote).collect::<Vec<_>>().join(" ")
 }
 
 fn resume(args: &Args) -> anyhow::Result<Started> {

@@ -25,11 +25,21 @@ pub struct Args {
     #[arg(long, value_name = "FILE")]
     valid: Option<PathBuf>,
     /// The last part of the data to validate on
-    #[arg(long, value_name = "F", default_value_t = 0.1)]
+    #[arg(
+        long,
+        value_name = "F",
+        allow_negative_numbers = true,
+        default_value_t = 0.1
+    )]
     valid_fraction: f64,
-    /// Tokens to validate on at the most
-    #[arg(long, value_name = "N", default_value_t = 400_000)]
-    valid_tokens: usize,
+    /// Bytes to validate on at the most
+    #[arg(
+        long,
+        value_name = "N",
+        allow_negative_numbers = true,
+        default_value_t = 400_000
+    )]
+    valid_bytes: usize,
     /// char, byte, bpe:N, or a tokenizer.json
     #[arg(long, value_name = "SPEC", default_value = "char")]
     pub tokenizer: String,
@@ -41,76 +51,126 @@ pub struct Args {
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
     /// Replaces every dropout probability of the network
-    #[arg(long, value_name = "P")]
+    #[arg(long, value_name = "P", allow_negative_numbers = true)]
     dropout: Option<f64>,
 
     /// Directory of the run (default: a new one in runs/)
     #[arg(long, value_name = "DIR")]
     pub out: Option<PathBuf>,
-    /// Continue the run in --out; --steps, --epochs, --minutes and --lr may be changed
-    #[arg(long, conflicts_with_all = ["force", "data", "valid", "preset", "config", "dropout"])]
+    /// Continue the run in --out; --steps, --epochs, --minutes, --lr, --clip, --valid-every and
+    /// --patience may be changed
+    #[arg(long, conflicts_with_all = [
+        "force", "data", "valid", "valid_fraction", "valid_bytes", "tokenizer", "preset", "config", "dropout",
+        "batch_size", "seq_len", "context", "history", "accumulate", "optimizer", "momentum", "weight_decay",
+        "schedule", "warmup", "seed",
+    ])]
     pub resume: bool,
     /// Replace the run that --out already holds
     #[arg(long)]
     pub force: bool,
 
     /// How long to train: optimizer steps
-    #[arg(long, value_name = "N", group = "budget")]
+    #[arg(
+        long,
+        value_name = "N",
+        allow_negative_numbers = true,
+        group = "budget"
+    )]
     steps: Option<usize>,
     /// … or passes over the text
-    #[arg(long, value_name = "X", group = "budget")]
+    #[arg(
+        long,
+        value_name = "X",
+        allow_negative_numbers = true,
+        group = "budget"
+    )]
     epochs: Option<f64>,
     /// … or minutes, which the schedule follows (default: 2.5)
-    #[arg(long, value_name = "X", group = "budget")]
+    #[arg(
+        long,
+        value_name = "X",
+        allow_negative_numbers = true,
+        group = "budget"
+    )]
     minutes: Option<f64>,
 
     /// Rows of a batch
-    #[arg(long, value_name = "N", default_value_t = 16)]
+    #[arg(
+        long,
+        value_name = "N",
+        allow_negative_numbers = true,
+        default_value_t = 16
+    )]
     batch_size: usize,
     /// Tokens of a row
-    #[arg(long, value_name = "N", default_value_t = 256)]
+    #[arg(
+        long,
+        value_name = "N",
+        allow_negative_numbers = true,
+        default_value_t = 256
+    )]
     seq_len: usize,
     /// carry: rows are streams whose left context is carried from window to window; overlap: shuffled
     /// windows whose first --history tokens are not scored
     #[arg(long, value_enum, default_value_t = Context::Carry)]
     context: Context,
     /// Unscored tokens at the start of a window, with --context overlap (default: a fifth of --seq-len)
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
     history: Option<usize>,
     /// Batches whose gradients are averaged for one step
-    #[arg(long, value_name = "N", default_value_t = 1)]
+    #[arg(
+        long,
+        value_name = "N",
+        allow_negative_numbers = true,
+        default_value_t = 1
+    )]
     accumulate: usize,
 
     /// The optimizer
     #[arg(long, value_enum, default_value_t = OptimizerName::Adamw)]
     optimizer: OptimizerName,
     /// Learning rate (default: 0.004 for adamw, 0.5 for sgd, 0.0005 for rmsprop)
-    #[arg(long, value_name = "X")]
+    #[arg(long, value_name = "X", allow_negative_numbers = true)]
     lr: Option<f64>,
     /// Momentum of sgd and rmsprop
-    #[arg(long, value_name = "X", default_value_t = 0.0)]
+    #[arg(
+        long,
+        value_name = "X",
+        allow_negative_numbers = true,
+        default_value_t = 0.0
+    )]
     momentum: f64,
     /// Weight decay (default: 0.1 for adamw, 0 for the others)
-    #[arg(long, value_name = "X")]
+    #[arg(long, value_name = "X", allow_negative_numbers = true)]
     weight_decay: Option<f64>,
     /// How the learning rate changes; plateau divides it by ten when the validation loss is above the
     /// worst of the last three
     #[arg(long, value_enum, default_value_t = ScheduleName::Cosine)]
     schedule: ScheduleName,
     /// The part of the run over which a cosine schedule rises
-    #[arg(long, value_name = "F", default_value_t = 0.02)]
+    #[arg(
+        long,
+        value_name = "F",
+        allow_negative_numbers = true,
+        default_value_t = 0.02
+    )]
     warmup: f64,
-    /// The largest gradient norm; 0 for no limit
-    #[arg(long, value_name = "X", default_value_t = 1.0)]
-    clip: f64,
+    /// The largest gradient norm; 0 for no limit (default: 1)
+    #[arg(long, value_name = "X", allow_negative_numbers = true)]
+    clip: Option<f64>,
     /// Steps between validations (default: five over the run)
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
     valid_every: Option<usize>,
     /// Stop after so many validations without a new best
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
     patience: Option<usize>,
     /// Decides initial weights, the order of the data and dropout
-    #[arg(long, value_name = "N", default_value_t = 1)]
+    #[arg(
+        long,
+        value_name = "N",
+        allow_negative_numbers = true,
+        default_value_t = 1
+    )]
     seed: u64,
     /// Print the result as one JSON object
     #[arg(long)]
@@ -145,13 +205,25 @@ fn preset_help() -> String {
 }
 
 impl Args {
-    pub fn source(&self) -> Source {
-        Source {
-            data: self.data.clone(),
-            valid: self.valid.clone(),
+    /// Where the text comes from; paths made absolute, for a resume from another folder.
+    pub fn source(&self) -> anyhow::Result<Source> {
+        let absolute = |path: &PathBuf| match path.to_str() {
+            Some(_) => Ok(std::path::absolute(path)?),
+            None => Err(usage_error(format!(
+                "--data: expected a path in UTF-8, found {}",
+                path.display()
+            ))),
+        };
+        Ok(Source {
+            data: self
+                .data
+                .iter()
+                .map(absolute)
+                .collect::<anyhow::Result<_>>()?,
+            valid: self.valid.as_ref().map(absolute).transpose()?,
             valid_fraction: self.valid_fraction,
-            valid_tokens: self.valid_tokens,
-        }
+            valid_bytes: self.valid_bytes,
+        })
     }
 
     /// What the network is called in the run's name.
@@ -172,6 +244,14 @@ impl Args {
             None => ModelConfig::preset(&self.model_name())?,
         };
         let config = match self.dropout {
+            Some(p) if !(0.0..1.0).contains(&p) => {
+                return Err(Error::invalid(
+                    "--dropout",
+                    "a probability of at least 0 and below 1",
+                    p,
+                )
+                .into());
+            }
             Some(dropout) => config.with_dropout(dropout),
             None => config,
         };
@@ -192,8 +272,11 @@ impl Args {
         if let Some(budget) = self.budget() {
             config.budget = budget;
         }
-        if let Some(lr) = self.lr {
-            config.lr = lr;
+        config.lr = self.lr.unwrap_or(config.lr);
+        config.valid_every = self.valid_every.or(config.valid_every);
+        config.patience = self.patience.or(config.patience);
+        if let Some(clip) = self.clip {
+            config.clip = (clip != 0.0).then_some(clip);
         }
     }
 
@@ -209,11 +292,6 @@ impl Args {
                 history: history.unwrap_or(self.seq_len / 5),
             },
         };
-        if !self.clip.is_finite() || self.clip < 0.0 {
-            return Err(
-                Error::invalid("--clip", "a finite number of at least 0", self.clip).into(),
-            );
-        }
         Ok(TrainConfig {
             batch_size: self.batch_size,
             seq_len: self.seq_len,
@@ -238,7 +316,7 @@ impl Args {
                     min_lr: 0.0,
                 },
             },
-            clip: (self.clip > 0.0).then_some(self.clip),
+            clip: Some(self.clip.unwrap_or(1.0)).filter(|&clip| clip != 0.0),
             budget: self.budget().unwrap_or(Budget::Minutes(MINUTES)),
             valid_every: self.valid_every,
             patience: self.patience,

@@ -25,7 +25,7 @@ pub fn on_ctrl_c() -> anyhow::Result<Arc<AtomicBool>> {
         if seen.swap(true, Ordering::SeqCst) {
             std::process::exit(130);
         }
-        eprintln!("\nfinishing this step, then saving; press again to leave at once");
+        say!("\nfinishing this step, then saving; press again to leave at once");
     })?;
     Ok(flag)
 }
@@ -77,7 +77,7 @@ impl<'a> Watch<'a> {
     /// Writes above the bar, or plainly where there is no terminal for one.
     fn say(&self, text: &str) {
         match self.bar.is_hidden() {
-            true => eprintln!("{text}"),
+            true => say!("{text}"),
             false => self.bar.println(text),
         }
     }
