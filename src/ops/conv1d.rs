@@ -1,8 +1,8 @@
 //! The 1-D dilated convolution as an operation with its own gradients.
 
-use candle_core::{CpuStorage, CustomOp1, CustomOp2, CustomOp3, Layout, Result, Shape, Tensor};
+use candle_core::{CpuStorage, Result, Shape, Tensor};
 
-use super::{Element, conv1d_primitives, dispatch, output, slice};
+use super::{Arg, Element, conv1d_primitives, cpu_op, output, slice};
 use crate::Error;
 use crate::kernels::conv1d::{self as kernel, Conv1dShape};
 use crate::kernels::rows;
@@ -183,7 +183,7 @@ fn with_history<T: Element, R>(
         Some(tensor) => {
             let (storage, layout) = tensor.storage_and_layout();
             match &*storage {
-                candle_core::Storage::Cpu(storage) => run(slice::<T>(storage, layout)?),
+                candle_core::Storage::Cpu(storage) => run(slice::<T>((storage, layout))?),
                 _ => Err(candle_core::Error::Msg(
                     "history: expected a tensor on the CPU".into(),
                 )),
@@ -198,14 +198,17 @@ struct Forward {
 }
 
 impl Forward {
-    fn run<T: Element>(
-        &self,
-        (x, lx): (&CpuStorage, &Layout),
-        (w, lw): (&CpuStorage, &Layout),
-        bias: Option<(&CpuStorage, &Layout)>,
-    ) -> Result<(CpuStorage, Shape)> {
-        let bias = bias.map(|(b, lb)| slice::<T>(b, lb)).transpose()?;
-        let (x, w) = (slice::<T>(x, lx)?, slice::<T>(w, lw)?);
+    fn run2<T: Element>(&self, x: Arg, w: Arg) -> Result<(CpuStorage, Shape)> {
+        self.run::<T>(x, w, None)
+    }
+
+    fn run3<T: Element>(&self, x: Arg, w: Arg, bias: Arg) -> Result<(CpuStorage, Shape)> {
+        self.run::<T>(x, w, Some(bias))
+    }
+
+    fn run<T: Element>(&self, x: Arg, w: Arg, bias: Option<Arg>) -> Result<(CpuStorage, Shape)> {
+        let bias = bias.map(slice::<T>).transpose()?;
+        let (x, w) = (slice::<T>(x)?, slice::<T>(w)?);
         let s = &self.shape;
         let mut y = vec![<T as num_traits::Zero>::zero(); s.batch * s.out_len * s.out_channels];
         with_history(self.history.as_ref(), |history| {
@@ -228,23 +231,7 @@ impl Forward {
     }
 }
 
-const NAME: &str = "dilated-conv1d";
-
-impl CustomOp2 for Forward {
-    fn name(&self) -> &'static str {
-        NAME
-    }
-
-    fn cpu_fwd(
-        &self,
-        x: &CpuStorage,
-        lx: &Layout,
-        w: &CpuStorage,
-        lw: &Layout,
-    ) -> Result<(CpuStorage, Shape)> {
-        dispatch!(NAME, x, self.run((x, lx), (w, lw), None))
-    }
-
+cpu_op!(CustomOp2 for Forward, "dilated-conv1d",
     fn bwd(
         &self,
         xs: &Tensor,
@@ -255,25 +242,9 @@ impl CustomOp2 for Forward {
         let (dx, dw) = self.gradients(xs, weight, dy)?;
         Ok((Some(dx), Some(dw)))
     }
-}
+);
 
-impl CustomOp3 for Forward {
-    fn name(&self) -> &'static str {
-        NAME
-    }
-
-    fn cpu_fwd(
-        &self,
-        x: &CpuStorage,
-        lx: &Layout,
-        w: &CpuStorage,
-        lw: &Layout,
-        b: &CpuStorage,
-        lb: &Layout,
-    ) -> Result<(CpuStorage, Shape)> {
-        dispatch!(NAME, x, self.run((x, lx), (w, lw), Some((b, lb))))
-    }
-
+cpu_op!(CustomOp3 for Forward, "dilated-conv1d",
     fn bwd(
         &self,
         xs: &Tensor,
@@ -286,23 +257,17 @@ impl CustomOp3 for Forward {
         let db = dy.contiguous()?.apply_op1_no_bwd(&SumRows)?;
         Ok((Some(dx), Some(dw), Some(db)))
     }
-}
+);
 
 struct GradInput {
     shape: Conv1dShape,
 }
 
 impl GradInput {
-    fn run<T: Element>(
-        &self,
-        dy: &CpuStorage,
-        ldy: &Layout,
-        w: &CpuStorage,
-        lw: &Layout,
-    ) -> Result<(CpuStorage, Shape)> {
+    fn run2<T: Element>(&self, dy: Arg, w: Arg) -> Result<(CpuStorage, Shape)> {
         let s = &self.shape;
         let mut dx = vec![<T as num_traits::Zero>::zero(); s.batch * s.in_len * s.in_channels];
-        kernel::grad_input(s, slice::<T>(dy, ldy)?, slice::<T>(w, lw)?, &mut dx)?;
+        kernel::grad_input(s, slice::<T>(dy)?, slice::<T>(w)?, &mut dx)?;
         Ok((
             T::to_cpu_storage_owned(dx),
             (s.batch, s.in_len, s.in_channels).into(),
@@ -310,21 +275,7 @@ impl GradInput {
     }
 }
 
-impl CustomOp2 for GradInput {
-    fn name(&self) -> &'static str {
-        NAME
-    }
-
-    fn cpu_fwd(
-        &self,
-        dy: &CpuStorage,
-        ldy: &Layout,
-        w: &CpuStorage,
-        lw: &Layout,
-    ) -> Result<(CpuStorage, Shape)> {
-        dispatch!(NAME, dy, self.run(dy, ldy, w, lw))
-    }
-}
+cpu_op!(CustomOp2 for GradInput, "dilated-conv1d");
 
 struct GradWeight {
     shape: Conv1dShape,
@@ -332,17 +283,11 @@ struct GradWeight {
 }
 
 impl GradWeight {
-    fn run<T: Element>(
-        &self,
-        x: &CpuStorage,
-        lx: &Layout,
-        dy: &CpuStorage,
-        ldy: &Layout,
-    ) -> Result<(CpuStorage, Shape)> {
+    fn run2<T: Element>(&self, x: Arg, dy: Arg) -> Result<(CpuStorage, Shape)> {
         let s = &self.shape;
         let shape = Shape::from((s.out_channels, s.group_in(), s.kernel_size));
         let mut dw = vec![<T as num_traits::Zero>::zero(); shape.elem_count()];
-        let (x, dy) = (slice::<T>(x, lx)?, slice::<T>(dy, ldy)?);
+        let (x, dy) = (slice::<T>(x)?, slice::<T>(dy)?);
         with_history(self.history.as_ref(), |history| {
             Ok(kernel::grad_weight(s, x, history, dy, &mut dw)?)
         })?;
@@ -350,41 +295,19 @@ impl GradWeight {
     }
 }
 
-impl CustomOp2 for GradWeight {
-    fn name(&self) -> &'static str {
-        NAME
-    }
-
-    fn cpu_fwd(
-        &self,
-        x: &CpuStorage,
-        lx: &Layout,
-        dy: &CpuStorage,
-        ldy: &Layout,
-    ) -> Result<(CpuStorage, Shape)> {
-        dispatch!(NAME, x, self.run(x, lx, dy, ldy))
-    }
-}
+cpu_op!(CustomOp2 for GradWeight, "dilated-conv1d");
 
 struct SumRows;
 
 impl SumRows {
-    fn run<T: Element>(&self, x: &CpuStorage, l: &Layout) -> Result<(CpuStorage, Shape)> {
-        let channels = l.dims()[l.dims().len() - 1];
-        let x = slice::<T>(x, l)?;
+    fn run1<T: Element>(&self, x: Arg) -> Result<(CpuStorage, Shape)> {
+        let channels = x.1.dims()[x.1.dims().len() - 1];
+        let x = slice::<T>(x)?;
         Ok(output::<T>(&channels.into(), |out| rows::sum_rows(x, out)))
     }
 }
 
-impl CustomOp1 for SumRows {
-    fn name(&self) -> &'static str {
-        "sum-rows"
-    }
-
-    fn cpu_fwd(&self, x: &CpuStorage, l: &Layout) -> Result<(CpuStorage, Shape)> {
-        dispatch!("sum-rows", x, self.run(x, l))
-    }
-}
+cpu_op!(CustomOp1 for SumRows, "sum-rows");
 
 #[cfg(test)]
 #[path = "conv1d_tests.rs"]

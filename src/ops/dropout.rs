@@ -1,9 +1,9 @@
 //! Dropout with a reproducible mask.
 
-use candle_core::{CpuStorage, CustomOp1, Device, Layout, Result, Shape, Tensor};
+use candle_core::{CpuStorage, Device, Result, Shape, Tensor};
 use serde::{Deserialize, Serialize};
 
-use super::{Element, dispatch, output, slice};
+use super::{Arg, Element, cpu_op, output, slice};
 use crate::Error;
 use crate::kernels::dropout::{self as kernel, MaskKey};
 
@@ -72,9 +72,10 @@ struct Dropout {
 }
 
 impl Dropout {
-    fn run<T: Element>(&self, x: &CpuStorage, l: &Layout) -> Result<(CpuStorage, Shape)> {
-        let x = slice::<T>(x, l)?;
-        Ok(output::<T>(l.shape(), |y| match self.kind {
+    fn run1<T: Element>(&self, x: Arg) -> Result<(CpuStorage, Shape)> {
+        let shape = x.1.shape();
+        let x = slice::<T>(x)?;
+        Ok(output::<T>(shape, |y| match self.kind {
             DropoutKind::Element => kernel::elements(self.key, self.p, x, y),
             DropoutKind::Channel => {
                 kernel::channels(self.key, self.p, (self.len, self.channels), x, y)
@@ -83,20 +84,12 @@ impl Dropout {
     }
 }
 
-impl CustomOp1 for Dropout {
-    fn name(&self) -> &'static str {
-        "dropout"
-    }
-
-    fn cpu_fwd(&self, x: &CpuStorage, l: &Layout) -> Result<(CpuStorage, Shape)> {
-        dispatch!("dropout", x, self.run(x, l))
-    }
-
+cpu_op!(CustomOp1 for Dropout, "dropout",
     /// Dropout is linear, and its own gradient under the same mask.
     fn bwd(&self, _: &Tensor, _: &Tensor, dy: &Tensor) -> Result<Option<Tensor>> {
         Ok(Some(dy.contiguous()?.apply_op1_no_bwd(self)?))
     }
-}
+);
 
 #[cfg(test)]
 mod tests {

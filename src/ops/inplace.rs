@@ -75,13 +75,13 @@ impl<F: Fn(f64, f64) -> f64> InplaceOp2 for Zip2<F> {
         let f = &self.0;
         match xs {
             CpuStorage::F32(xs) => {
-                let a = slice::<f32>(a, a_layout)?;
+                let a = slice::<f32>((a, a_layout))?;
                 for (x, &a) in slice_mut(xs, layout)?.iter_mut().zip(a) {
                     *x = f(f64::from(*x), f64::from(a)) as f32;
                 }
             }
             CpuStorage::F64(xs) => {
-                let a = slice::<f64>(a, a_layout)?;
+                let a = slice::<f64>((a, a_layout))?;
                 for (x, &a) in slice_mut(xs, layout)?.iter_mut().zip(a) {
                     *x = f(*x, a);
                 }
@@ -111,13 +111,13 @@ impl<F: Fn(f64, f64, f64) -> f64> InplaceOp3 for Zip3<F> {
         let f = &self.0;
         match xs {
             CpuStorage::F32(xs) => {
-                let (a, b) = (slice::<f32>(a, a_layout)?, slice::<f32>(b, b_layout)?);
+                let (a, b) = (slice::<f32>((a, a_layout))?, slice::<f32>((b, b_layout))?);
                 for ((x, &a), &b) in slice_mut(xs, layout)?.iter_mut().zip(a).zip(b) {
                     *x = f(f64::from(*x), f64::from(a), f64::from(b)) as f32;
                 }
             }
             CpuStorage::F64(xs) => {
-                let (a, b) = (slice::<f64>(a, a_layout)?, slice::<f64>(b, b_layout)?);
+                let (a, b) = (slice::<f64>((a, a_layout))?, slice::<f64>((b, b_layout))?);
                 for ((x, &a), &b) in slice_mut(xs, layout)?.iter_mut().zip(a).zip(b) {
                     *x = f(*x, a, b);
                 }
@@ -137,8 +137,8 @@ impl CustomOp1 for SumOfSquares {
 
     fn cpu_fwd(&self, xs: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
         let sum = match xs {
-            CpuStorage::F32(_) => fold_squares(slice::<f32>(xs, layout)?),
-            CpuStorage::F64(_) => fold_squares(slice::<f64>(xs, layout)?),
+            CpuStorage::F32(_) => fold_squares(slice::<f32>((xs, layout))?),
+            CpuStorage::F64(_) => fold_squares(slice::<f64>((xs, layout))?),
             _ => bail!("sum-of-squares: expected an f32 or f64 tensor"),
         };
         Ok((CpuStorage::F64(vec![sum]), Shape::from(())))

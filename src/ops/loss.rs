@@ -1,8 +1,8 @@
 //! Softmax cross-entropy in one operation.
 
-use candle_core::{CpuStorage, CustomOp1, CustomOp2, D, Layout, Result, Shape, Tensor};
+use candle_core::{CpuStorage, D, Result, Shape, Tensor};
 
-use super::{Element, dispatch, output, slice};
+use super::{Arg, Element, cpu_op, output, slice};
 use crate::Error;
 use crate::kernels::rows;
 
@@ -55,63 +55,36 @@ pub fn cross_entropy(logits: &Tensor, targets: &[u32]) -> crate::Result<Tensor> 
 struct CrossEntropy(std::sync::Arc<[u32]>);
 
 impl CrossEntropy {
-    fn run<T: Element>(&self, x: &CpuStorage, l: &Layout) -> Result<(CpuStorage, Shape)> {
-        let vocab = l.dims().last().copied().unwrap_or(1);
-        let loss = rows::cross_entropy(slice::<T>(x, l)?, vocab, &self.0) / self.0.len() as f64;
+    fn run1<T: Element>(&self, x: Arg) -> Result<(CpuStorage, Shape)> {
+        let vocab = x.1.dims().last().copied().unwrap_or(1);
+        let loss = rows::cross_entropy(slice::<T>(x)?, vocab, &self.0) / self.0.len() as f64;
         Ok(output::<T>(&().into(), |out| out.fill(T::of(loss))))
     }
 }
 
-impl CustomOp1 for CrossEntropy {
-    fn name(&self) -> &'static str {
-        "cross-entropy"
-    }
-
-    fn cpu_fwd(&self, x: &CpuStorage, l: &Layout) -> Result<(CpuStorage, Shape)> {
-        dispatch!("cross-entropy", x, self.run(x, l))
-    }
-
+cpu_op!(CustomOp1 for CrossEntropy, "cross-entropy",
     fn bwd(&self, logits: &Tensor, _: &Tensor, dy: &Tensor) -> Result<Option<Tensor>> {
         Ok(Some(
             logits.apply_op2_no_bwd(dy, &CrossEntropyGrad(self.0.clone()))?,
         ))
     }
-}
+);
 
 struct CrossEntropyGrad(std::sync::Arc<[u32]>);
 
 impl CrossEntropyGrad {
-    fn run<T: Element>(
-        &self,
-        x: &CpuStorage,
-        l: &Layout,
-        dy: &CpuStorage,
-        ldy: &Layout,
-    ) -> Result<(CpuStorage, Shape)> {
-        let vocab = l.dims().last().copied().unwrap_or(1);
-        let scale = slice::<T>(dy, ldy)?[0] / T::of(self.0.len() as f64);
-        let x = slice::<T>(x, l)?;
-        Ok(output::<T>(l.shape(), |out| {
+    fn run2<T: Element>(&self, x: Arg, dy: Arg) -> Result<(CpuStorage, Shape)> {
+        let shape = x.1.shape();
+        let vocab = x.1.dims().last().copied().unwrap_or(1);
+        let scale = slice::<T>(dy)?[0] / T::of(self.0.len() as f64);
+        let x = slice::<T>(x)?;
+        Ok(output::<T>(shape, |out| {
             rows::cross_entropy_grad(x, vocab, &self.0, scale, out)
         }))
     }
 }
 
-impl CustomOp2 for CrossEntropyGrad {
-    fn name(&self) -> &'static str {
-        "cross-entropy-grad"
-    }
-
-    fn cpu_fwd(
-        &self,
-        x: &CpuStorage,
-        l: &Layout,
-        dy: &CpuStorage,
-        ldy: &Layout,
-    ) -> Result<(CpuStorage, Shape)> {
-        dispatch!("cross-entropy-grad", x, self.run(x, l, dy, ldy))
-    }
-}
+cpu_op!(CustomOp2 for CrossEntropyGrad, "cross-entropy-grad");
 
 #[cfg(test)]
 mod tests {

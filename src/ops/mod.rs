@@ -10,6 +10,7 @@ mod conv1d;
 mod dropout;
 pub(crate) mod inplace;
 mod loss;
+mod macros;
 mod norm;
 mod pad;
 mod pointwise;
@@ -23,7 +24,9 @@ pub use pad::{PaddingMode, pad1d};
 pub use pointwise::{activate, gate};
 pub use primitives::conv1d_primitives;
 
-use candle_core::{CpuStorage, DType, Layout, Result, Shape, WithDType};
+use candle_core::{CpuStorage, Layout, Result, Shape, WithDType};
+
+use macros::cpu_op;
 
 use crate::kernels::Real;
 
@@ -32,8 +35,11 @@ trait Element: Real + WithDType {}
 impl Element for f32 {}
 impl Element for f64 {}
 
+/// One argument of an operation on the CPU.
+type Arg<'a> = (&'a CpuStorage, &'a Layout);
+
 /// The elements of a contiguous tensor.
-fn slice<'a, T: WithDType>(storage: &'a CpuStorage, layout: &Layout) -> Result<&'a [T]> {
+fn slice<T: WithDType>((storage, layout): Arg<'_>) -> Result<&[T]> {
     let data = T::cpu_storage_as_slice(storage)?;
     match layout.contiguous_offsets() {
         Some((from, to)) => Ok(&data[from..to]),
@@ -47,23 +53,6 @@ fn output<T: Element>(shape: &Shape, fill: impl FnOnce(&mut [T])) -> (CpuStorage
     fill(&mut data);
     (T::to_cpu_storage_owned(data), shape.clone())
 }
-
-/// The error of a dtype without kernels.
-fn unsupported(op: &'static str, dtype: DType) -> candle_core::Error {
-    candle_core::Error::UnsupportedDTypeForOp(dtype, op).bt()
-}
-
-/// Runs a generic method for the element type of a storage.
-macro_rules! dispatch {
-    ($op:expr, $storage:expr, $self:ident.$method:ident($($arg:expr),* $(,)?)) => {
-        match $storage {
-            candle_core::CpuStorage::F32(_) => $self.$method::<f32>($($arg),*),
-            candle_core::CpuStorage::F64(_) => $self.$method::<f64>($($arg),*),
-            other => Err($crate::ops::unsupported($op, candle_core::backend::BackendStorage::dtype(other))),
-        }
-    };
-}
-use dispatch;
 
 #[cfg(test)]
 pub(crate) mod check {

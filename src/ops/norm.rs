@@ -1,8 +1,8 @@
 //! Normalisation of rows, and of weights.
 
-use candle_core::{CpuStorage, CustomOp2, CustomOp3, D, Layout, Result, Shape, Tensor};
+use candle_core::{CpuStorage, D, Result, Shape, Tensor};
 
-use super::{Element, dispatch, output, slice};
+use super::{Arg, Element, cpu_op, output, slice};
 use crate::kernels::rows::{self, RowNorm};
 
 /// Normalises each row over its channels, then scales and shifts: layer norm (`norm.center`) or
@@ -67,15 +67,19 @@ pub fn normalize_rows(
 struct Norm(RowNorm);
 
 impl Norm {
-    fn run<T: Element>(
-        &self,
-        (x, lx): (&CpuStorage, &Layout),
-        (w, lw): (&CpuStorage, &Layout),
-        bias: Option<(&CpuStorage, &Layout)>,
-    ) -> Result<(CpuStorage, Shape)> {
-        let bias = bias.map(|(b, l)| slice::<T>(b, l)).transpose()?;
-        let (x, w) = (slice::<T>(x, lx)?, slice::<T>(w, lw)?);
-        Ok(output::<T>(lx.shape(), |y| self.0.forward(x, w, bias, y)))
+    fn run2<T: Element>(&self, x: Arg, w: Arg) -> Result<(CpuStorage, Shape)> {
+        self.run::<T>(x, w, None)
+    }
+
+    fn run3<T: Element>(&self, x: Arg, w: Arg, bias: Arg) -> Result<(CpuStorage, Shape)> {
+        self.run::<T>(x, w, Some(bias))
+    }
+
+    fn run<T: Element>(&self, x: Arg, w: Arg, bias: Option<Arg>) -> Result<(CpuStorage, Shape)> {
+        let shape = x.1.shape();
+        let bias = bias.map(slice::<T>).transpose()?;
+        let (x, w) = (slice::<T>(x)?, slice::<T>(w)?);
+        Ok(output::<T>(shape, |y| self.0.forward(x, w, bias, y)))
     }
 
     /// The gradients of input, weight and bias.
@@ -87,21 +91,7 @@ impl Norm {
     }
 }
 
-impl CustomOp2 for Norm {
-    fn name(&self) -> &'static str {
-        "row-norm"
-    }
-
-    fn cpu_fwd(
-        &self,
-        x: &CpuStorage,
-        lx: &Layout,
-        w: &CpuStorage,
-        lw: &Layout,
-    ) -> Result<(CpuStorage, Shape)> {
-        dispatch!("row-norm", x, self.run((x, lx), (w, lw), None))
-    }
-
+cpu_op!(CustomOp2 for Norm, "row-norm",
     fn bwd(
         &self,
         xs: &Tensor,
@@ -112,25 +102,9 @@ impl CustomOp2 for Norm {
         let [dx, dw, _] = self.gradients(xs, weight, dy)?;
         Ok((Some(dx), Some(dw)))
     }
-}
+);
 
-impl CustomOp3 for Norm {
-    fn name(&self) -> &'static str {
-        "row-norm"
-    }
-
-    fn cpu_fwd(
-        &self,
-        x: &CpuStorage,
-        lx: &Layout,
-        w: &CpuStorage,
-        lw: &Layout,
-        b: &CpuStorage,
-        lb: &Layout,
-    ) -> Result<(CpuStorage, Shape)> {
-        dispatch!("row-norm", x, self.run((x, lx), (w, lw), Some((b, lb))))
-    }
-
+cpu_op!(CustomOp3 for Norm, "row-norm",
     fn bwd(
         &self,
         xs: &Tensor,
@@ -142,75 +116,33 @@ impl CustomOp3 for Norm {
         let [dx, dw, db] = self.gradients(xs, weight, dy)?;
         Ok((Some(dx), Some(dw), Some(db)))
     }
-}
+);
 
 struct NormGradInput(RowNorm);
 
 impl NormGradInput {
-    fn run<T: Element>(
-        &self,
-        (x, lx): (&CpuStorage, &Layout),
-        (w, lw): (&CpuStorage, &Layout),
-        (dy, ldy): (&CpuStorage, &Layout),
-    ) -> Result<(CpuStorage, Shape)> {
-        let (x, w, dy) = (slice::<T>(x, lx)?, slice::<T>(w, lw)?, slice::<T>(dy, ldy)?);
-        Ok(output::<T>(lx.shape(), |dx| {
-            self.0.grad_input(x, w, dy, dx)
-        }))
+    fn run3<T: Element>(&self, x: Arg, w: Arg, dy: Arg) -> Result<(CpuStorage, Shape)> {
+        let shape = x.1.shape();
+        let (x, w, dy) = (slice::<T>(x)?, slice::<T>(w)?, slice::<T>(dy)?);
+        Ok(output::<T>(shape, |dx| self.0.grad_input(x, w, dy, dx)))
     }
 }
 
-impl CustomOp3 for NormGradInput {
-    fn name(&self) -> &'static str {
-        "row-norm-grad"
-    }
-
-    fn cpu_fwd(
-        &self,
-        x: &CpuStorage,
-        lx: &Layout,
-        w: &CpuStorage,
-        lw: &Layout,
-        dy: &CpuStorage,
-        ldy: &Layout,
-    ) -> Result<(CpuStorage, Shape)> {
-        dispatch!("row-norm-grad", x, self.run((x, lx), (w, lw), (dy, ldy)))
-    }
-}
+cpu_op!(CustomOp3 for NormGradInput, "row-norm-grad");
 
 struct NormGradAffine(RowNorm);
 
 impl NormGradAffine {
-    fn run<T: Element>(
-        &self,
-        x: &CpuStorage,
-        lx: &Layout,
-        dy: &CpuStorage,
-        ldy: &Layout,
-    ) -> Result<(CpuStorage, Shape)> {
-        let channels = lx.dims().last().copied().unwrap_or(1);
-        let (x, dy) = (slice::<T>(x, lx)?, slice::<T>(dy, ldy)?);
+    fn run2<T: Element>(&self, x: Arg, dy: Arg) -> Result<(CpuStorage, Shape)> {
+        let channels = x.1.dims().last().copied().unwrap_or(1);
+        let (x, dy) = (slice::<T>(x)?, slice::<T>(dy)?);
         Ok(output::<T>(&(2, channels).into(), |out| {
             self.0.grad_affine(x, dy, out)
         }))
     }
 }
 
-impl CustomOp2 for NormGradAffine {
-    fn name(&self) -> &'static str {
-        "row-norm-grad-affine"
-    }
-
-    fn cpu_fwd(
-        &self,
-        x: &CpuStorage,
-        lx: &Layout,
-        dy: &CpuStorage,
-        ldy: &Layout,
-    ) -> Result<(CpuStorage, Shape)> {
-        dispatch!("row-norm-grad-affine", x, self.run(x, lx, dy, ldy))
-    }
-}
+cpu_op!(CustomOp2 for NormGradAffine, "row-norm-grad-affine");
 
 /// Weight normalisation `w = g·v/‖v‖`, the norm taken over all axes but the first.
 ///
@@ -255,33 +187,14 @@ pub fn weight_norm(v: &Tensor, g: &Tensor) -> crate::Result<Tensor> {
 struct WeightNorm;
 
 impl WeightNorm {
-    fn run<T: Element>(
-        &self,
-        v: &CpuStorage,
-        lv: &Layout,
-        g: &CpuStorage,
-        lg: &Layout,
-    ) -> Result<(CpuStorage, Shape)> {
-        let (v, g) = (slice::<T>(v, lv)?, slice::<T>(g, lg)?);
-        Ok(output::<T>(lv.shape(), |w| rows::weight_norm(v, g, w)))
+    fn run2<T: Element>(&self, v: Arg, g: Arg) -> Result<(CpuStorage, Shape)> {
+        let shape = v.1.shape();
+        let (v, g) = (slice::<T>(v)?, slice::<T>(g)?);
+        Ok(output::<T>(shape, |w| rows::weight_norm(v, g, w)))
     }
 }
 
-impl CustomOp2 for WeightNorm {
-    fn name(&self) -> &'static str {
-        "weight-norm"
-    }
-
-    fn cpu_fwd(
-        &self,
-        v: &CpuStorage,
-        lv: &Layout,
-        g: &CpuStorage,
-        lg: &Layout,
-    ) -> Result<(CpuStorage, Shape)> {
-        dispatch!("weight-norm", v, self.run(v, lv, g, lg))
-    }
-
+cpu_op!(CustomOp2 for WeightNorm, "weight-norm",
     fn bwd(
         &self,
         v: &Tensor,
@@ -294,78 +207,35 @@ impl CustomOp2 for WeightNorm {
         let dg = v.apply_op2_no_bwd(&dw, &WeightNormGradG)?;
         Ok((Some(dv), Some(dg.reshape(g.shape())?)))
     }
-}
+);
 
 struct WeightNormGradV;
 
 impl WeightNormGradV {
-    fn run<T: Element>(
-        &self,
-        (v, lv): (&CpuStorage, &Layout),
-        (g, lg): (&CpuStorage, &Layout),
-        (dw, ldw): (&CpuStorage, &Layout),
-    ) -> Result<(CpuStorage, Shape)> {
-        let (v, g, dw) = (slice::<T>(v, lv)?, slice::<T>(g, lg)?, slice::<T>(dw, ldw)?);
-        Ok(output::<T>(lv.shape(), |dv| {
+    fn run3<T: Element>(&self, v: Arg, g: Arg, dw: Arg) -> Result<(CpuStorage, Shape)> {
+        let shape = v.1.shape();
+        let (v, g, dw) = (slice::<T>(v)?, slice::<T>(g)?, slice::<T>(dw)?);
+        Ok(output::<T>(shape, |dv| {
             rows::weight_norm_grad_v(v, g, dw, dv)
         }))
     }
 }
 
-impl CustomOp3 for WeightNormGradV {
-    fn name(&self) -> &'static str {
-        "weight-norm-grad-v"
-    }
-
-    fn cpu_fwd(
-        &self,
-        v: &CpuStorage,
-        lv: &Layout,
-        g: &CpuStorage,
-        lg: &Layout,
-        dw: &CpuStorage,
-        ldw: &Layout,
-    ) -> Result<(CpuStorage, Shape)> {
-        dispatch!(
-            "weight-norm-grad-v",
-            v,
-            self.run((v, lv), (g, lg), (dw, ldw))
-        )
-    }
-}
+cpu_op!(CustomOp3 for WeightNormGradV, "weight-norm-grad-v");
 
 struct WeightNormGradG;
 
 impl WeightNormGradG {
-    fn run<T: Element>(
-        &self,
-        v: &CpuStorage,
-        lv: &Layout,
-        dw: &CpuStorage,
-        ldw: &Layout,
-    ) -> Result<(CpuStorage, Shape)> {
-        let (v, dw) = (slice::<T>(v, lv)?, slice::<T>(dw, ldw)?);
-        Ok(output::<T>(&lv.dims()[0].into(), |dg| {
+    fn run2<T: Element>(&self, v: Arg, dw: Arg) -> Result<(CpuStorage, Shape)> {
+        let out_channels = v.1.dims()[0];
+        let (v, dw) = (slice::<T>(v)?, slice::<T>(dw)?);
+        Ok(output::<T>(&out_channels.into(), |dg| {
             rows::weight_norm_grad_g(v, dw, dg)
         }))
     }
 }
 
-impl CustomOp2 for WeightNormGradG {
-    fn name(&self) -> &'static str {
-        "weight-norm-grad-g"
-    }
-
-    fn cpu_fwd(
-        &self,
-        v: &CpuStorage,
-        lv: &Layout,
-        dw: &CpuStorage,
-        ldw: &Layout,
-    ) -> Result<(CpuStorage, Shape)> {
-        dispatch!("weight-norm-grad-g", v, self.run(v, lv, dw, ldw))
-    }
-}
+cpu_op!(CustomOp2 for WeightNormGradG, "weight-norm-grad-g");
 
 #[cfg(test)]
 mod tests {

@@ -1,8 +1,8 @@
 //! Activations and gates as operations.
 
-use candle_core::{CpuStorage, CustomOp1, CustomOp2, D, Layout, Result, Shape, Tensor};
+use candle_core::{CpuStorage, D, Layout, Result, Shape, Tensor};
 
-use super::{Element, dispatch, output, slice};
+use super::{Arg, Element, cpu_op, output, slice};
 use crate::Error;
 use crate::kernels::elementwise::{Activation, Gate};
 
@@ -80,59 +80,33 @@ pub fn gate(xs: &Tensor, gate: Gate) -> crate::Result<Tensor> {
 struct Activate(Activation);
 
 impl Activate {
-    fn run<T: Element>(&self, x: &CpuStorage, l: &Layout) -> Result<(CpuStorage, Shape)> {
-        let x = slice::<T>(x, l)?;
-        Ok(output::<T>(l.shape(), |y| self.0.forward(x, y)))
+    fn run1<T: Element>(&self, x: Arg) -> Result<(CpuStorage, Shape)> {
+        let shape = x.1.shape();
+        let x = slice::<T>(x)?;
+        Ok(output::<T>(shape, |y| self.0.forward(x, y)))
     }
 }
 
-impl CustomOp1 for Activate {
-    fn name(&self) -> &'static str {
-        "activation"
-    }
-
-    fn cpu_fwd(&self, x: &CpuStorage, l: &Layout) -> Result<(CpuStorage, Shape)> {
-        dispatch!("activation", x, self.run(x, l))
-    }
-
+cpu_op!(CustomOp1 for Activate, "activation",
     fn bwd(&self, xs: &Tensor, _: &Tensor, dy: &Tensor) -> Result<Option<Tensor>> {
         Ok(Some(xs.apply_op2_no_bwd(
             &dy.contiguous()?,
             &ActivateGrad(self.0),
         )?))
     }
-}
+);
 
 struct ActivateGrad(Activation);
 
 impl ActivateGrad {
-    fn run<T: Element>(
-        &self,
-        x: &CpuStorage,
-        l: &Layout,
-        dy: &CpuStorage,
-        ldy: &Layout,
-    ) -> Result<(CpuStorage, Shape)> {
-        let (x, dy) = (slice::<T>(x, l)?, slice::<T>(dy, ldy)?);
-        Ok(output::<T>(l.shape(), |dx| self.0.backward(x, dy, dx)))
+    fn run2<T: Element>(&self, x: Arg, dy: Arg) -> Result<(CpuStorage, Shape)> {
+        let shape = x.1.shape();
+        let (x, dy) = (slice::<T>(x)?, slice::<T>(dy)?);
+        Ok(output::<T>(shape, |dx| self.0.backward(x, dy, dx)))
     }
 }
 
-impl CustomOp2 for ActivateGrad {
-    fn name(&self) -> &'static str {
-        "activation-grad"
-    }
-
-    fn cpu_fwd(
-        &self,
-        x: &CpuStorage,
-        l: &Layout,
-        dy: &CpuStorage,
-        ldy: &Layout,
-    ) -> Result<(CpuStorage, Shape)> {
-        dispatch!("activation-grad", x, self.run(x, l, dy, ldy))
-    }
-}
+cpu_op!(CustomOp2 for ActivateGrad, "activation-grad");
 
 fn last(layout: &Layout) -> usize {
     layout.dims().last().copied().unwrap_or(1)
@@ -141,67 +115,40 @@ fn last(layout: &Layout) -> usize {
 struct Gated(Gate);
 
 impl Gated {
-    fn run<T: Element>(&self, x: &CpuStorage, l: &Layout) -> Result<(CpuStorage, Shape)> {
-        let channels = last(l) / 2;
-        let mut dims = l.dims().to_vec();
+    fn run1<T: Element>(&self, x: Arg) -> Result<(CpuStorage, Shape)> {
+        let channels = last(x.1) / 2;
+        let mut dims = x.1.dims().to_vec();
         if let Some(last) = dims.last_mut() {
             *last = channels;
         }
-        let x = slice::<T>(x, l)?;
+        let x = slice::<T>(x)?;
         Ok(output::<T>(&dims.into(), |y| {
             self.0.forward(channels, x, y)
         }))
     }
 }
 
-impl CustomOp1 for Gated {
-    fn name(&self) -> &'static str {
-        "gate"
-    }
-
-    fn cpu_fwd(&self, x: &CpuStorage, l: &Layout) -> Result<(CpuStorage, Shape)> {
-        dispatch!("gate", x, self.run(x, l))
-    }
-
+cpu_op!(CustomOp1 for Gated, "gate",
     fn bwd(&self, xs: &Tensor, _: &Tensor, dy: &Tensor) -> Result<Option<Tensor>> {
         Ok(Some(
             xs.apply_op2_no_bwd(&dy.contiguous()?, &GatedGrad(self.0))?,
         ))
     }
-}
+);
 
 struct GatedGrad(Gate);
 
 impl GatedGrad {
-    fn run<T: Element>(
-        &self,
-        x: &CpuStorage,
-        l: &Layout,
-        dy: &CpuStorage,
-        ldy: &Layout,
-    ) -> Result<(CpuStorage, Shape)> {
-        let (x, dy) = (slice::<T>(x, l)?, slice::<T>(dy, ldy)?);
-        Ok(output::<T>(l.shape(), |dx| {
-            self.0.backward(last(ldy), x, dy, dx)
+    fn run2<T: Element>(&self, x: Arg, dy: Arg) -> Result<(CpuStorage, Shape)> {
+        let (shape, channels) = (x.1.shape(), last(dy.1));
+        let (x, dy) = (slice::<T>(x)?, slice::<T>(dy)?);
+        Ok(output::<T>(shape, |dx| {
+            self.0.backward(channels, x, dy, dx)
         }))
     }
 }
 
-impl CustomOp2 for GatedGrad {
-    fn name(&self) -> &'static str {
-        "gate-grad"
-    }
-
-    fn cpu_fwd(
-        &self,
-        x: &CpuStorage,
-        l: &Layout,
-        dy: &CpuStorage,
-        ldy: &Layout,
-    ) -> Result<(CpuStorage, Shape)> {
-        dispatch!("gate-grad", x, self.run(x, l, dy, ldy))
-    }
-}
+cpu_op!(CustomOp2 for GatedGrad, "gate-grad");
 
 #[cfg(test)]
 mod tests {
