@@ -130,7 +130,8 @@ pub trait Observer {
     /// # Errors
     /// An error ends the run.
     fn validated(&mut self, record: &Record, model: &Model, best: bool) -> Result<()>;
-    /// Whether to save and stop after this step.
+    /// Whether to save and stop after this step or in the middle of a validation, which is then made
+    /// when the run goes on.
     fn interrupted(&self) -> bool;
 }
 

@@ -5,6 +5,7 @@ use std::time::Instant;
 use serde::{Deserialize, Serialize};
 
 use super::config::TrainConfig;
+use super::metrics::Record;
 use super::schedule::ScheduleState;
 use crate::text::BatchPosition;
 
@@ -24,6 +25,9 @@ pub(super) struct Progress {
     pub since_best: usize,
     /// Kept, so that the first record after a resume is that of an uninterrupted run.
     pub meter: Meter,
+    /// The figures of a step whose validation an interruption cut short.
+    #[serde(default)]
+    pub pending: Option<Record>,
 }
 
 /// Seconds of a run, those before a resume included.

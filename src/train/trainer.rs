@@ -1,11 +1,12 @@
 //! The training loop.
 
-use std::collections::HashMap;
+mod resume;
+
 use std::time::Instant;
 
 use candle_core::{DType, Device, Tensor};
 
-use super::checkpoint::{RunDir, TensorFiles};
+use super::checkpoint::RunDir;
 use super::config::{Budget, Observer, Outcome, TrainConfig, ValidSet};
 use super::evaluate::{Evaluation, Evaluator};
 use super::metrics::{MetricsLog, Record};
@@ -47,9 +48,6 @@ pub struct Trainer {
     log: MetricsLog,
 }
 
-const WEIGHTS: &str = "model.safetensors";
-const OPTIMIZER: &str = "optimizer.safetensors";
-const STATE: &str = "state.safetensors";
 const METRICS: &str = "metrics.jsonl";
 
 impl Trainer {
@@ -82,66 +80,9 @@ impl Trainer {
             best: None,
             since_best: 0,
             meter: Meter::default(),
+            pending: None,
         };
         let state = State::new(config.batch_size);
-        Ok(Self {
-            config,
-            model,
-            model_config,
-            params,
-            optimizer,
-            schedule,
-            batches,
-            state,
-            progress,
-            run,
-            log,
-        })
-    }
-
-    /// Continues the run in `run` from its newest checkpoint; `change` may alter its configuration, such
-    /// as a longer budget or a lower learning rate.
-    ///
-    /// # Errors
-    /// [`Error::File`] naming the file of the checkpoint that does not fit.
-    pub fn resume(
-        tokens: Vec<u32>,
-        run: RunDir,
-        change: impl FnOnce(&mut TrainConfig),
-    ) -> Result<Self> {
-        let model_config = model_dir::read_config(run.join(model_dir::CONFIG))?;
-        let (checkpoint, progress): (_, Progress) = run.newest()?;
-        if progress.text_tokens != tokens.len() {
-            return Err(Error::invalid(
-                "--data",
-                format!(
-                    "the {} training tokens that the run began with",
-                    progress.text_tokens
-                ),
-                tokens.len(),
-            ));
-        }
-        let mut config = progress.config.clone();
-        change(&mut config);
-        config.validate()?;
-        let in_file =
-            |name: &str, error: Error| Error::file(checkpoint.file(name), error.to_string());
-
-        let params = Params::new(config.seed, DType::F32, &Device::Cpu);
-        let model = Model::new(&model_config, params.builder())?;
-        params
-            .load(&checkpoint.tensors(WEIGHTS)?)
-            .map_err(|e| in_file(WEIGHTS, e))?;
-        let mut optimizer = Optimizer::new(config.optimizer.clone(), params.trainable())?;
-        optimizer
-            .load_state(&checkpoint.tensors(OPTIMIZER)?)
-            .map_err(|e| in_file(OPTIMIZER, e))?;
-        let schedule = Schedule::resume(config.schedule.clone(), progress.schedule.clone())?;
-        let mut batches = config.lay_out(tokens)?;
-        batches.seek(progress.position)?;
-        let state = restore_state(config.batch_size, checkpoint.tensors(STATE)?)
-            .map_err(|e| in_file(STATE, e))?;
-        let log = MetricsLog::resume(run.join(METRICS), progress.step)?;
         Ok(Self {
             config,
             model,
@@ -192,46 +133,31 @@ impl Trainer {
             start: Instant::now(),
             before: self.progress.elapsed_s,
         };
-        let mut interrupted = false;
-        let mut fraction = self.fraction(&clock);
+        let mut interrupted = match self.progress.pending.take() {
+            Some(record) => self.milestone(record, valid, observer, &clock)?,
+            None => false,
+        };
         let mut saved_s = clock.elapsed();
-        while fraction < 1.0 && !self.out_of_patience() {
+        let mut fraction = self.fraction(&clock);
+        while !interrupted && fraction < 1.0 && !self.out_of_patience() {
             let before = fraction;
-            let lr = self
-                .schedule
-                .lr(self.config.lr, self.fraction_after(1, &clock).min(1.0));
-            let (start, tokens) = (Instant::now(), self.progress.tokens);
-            let (loss, grad_norm) = self.step(lr)?;
-            let seconds = start.elapsed().as_secs_f64();
-            self.progress.training_s += seconds;
-            let tokens = self.progress.tokens - tokens;
-            self.progress.meter.add(loss, tokens, seconds);
-            self.progress.elapsed_s = clock.elapsed();
-            let mut record = self.record(lr, grad_norm);
+            let record = self.timed_step(&clock)?;
             fraction = self.fraction(&clock).min(1.0);
             observer.step(&record, fraction);
-            let due = self.milestone(before, fraction);
-            let validated = match due && valid.tokens.len() > 1 {
-                true => Some(self.validate(valid, &mut record, observer)?),
-                false => None,
-            };
-            if due || self.progress.step.is_multiple_of(RECORD_EVERY) {
-                self.log.append(&record)?;
-                self.progress.meter = Meter::default();
-            }
-            interrupted = observer.interrupted();
-            if due || interrupted || clock.elapsed() - saved_s > CHECKPOINT_SECONDS {
-                self.progress.elapsed_s = clock.elapsed();
-                self.save()?;
-                saved_s = clock.elapsed();
-            }
-            if let Some((model, best)) = validated {
-                observer.validated(&record, &model, best)?;
+            if self.is_milestone(before, fraction) {
+                interrupted = self.milestone(record, valid, observer, &clock)?;
                 // of a budget in minutes, the validation took its part
                 fraction = self.fraction(&clock);
+                saved_s = clock.elapsed();
+                continue;
             }
-            if interrupted {
-                break;
+            if record.step.is_multiple_of(RECORD_EVERY) {
+                self.record(&record)?;
+            }
+            interrupted = observer.interrupted();
+            if interrupted || clock.elapsed() - saved_s > CHECKPOINT_SECONDS {
+                self.checkpoint(&clock)?;
+                saved_s = clock.elapsed();
             }
         }
         self.progress.elapsed_s = clock.elapsed();
@@ -239,6 +165,52 @@ impl Trainer {
             write_tensors(self.run.join(model_dir::WEIGHTS), &self.params.snapshot()?)?;
         }
         Ok(self.outcome(interrupted))
+    }
+
+    /// One step by the schedule, and its figures.
+    fn timed_step(&mut self, clock: &Clock) -> Result<Record> {
+        let after = self.fraction_after(1, clock).min(1.0);
+        let lr = self.schedule.lr(self.config.lr, after);
+        let (start, tokens) = (Instant::now(), self.progress.tokens);
+        let (loss, grad_norm) = self.step(lr)?;
+        let seconds = start.elapsed().as_secs_f64();
+        let progress = &mut self.progress;
+        progress.training_s += seconds;
+        progress.meter.add(loss, progress.tokens - tokens, seconds);
+        progress.elapsed_s = clock.elapsed();
+        Ok(self.figures(lr, grad_norm))
+    }
+
+    /// Validates, records and saves; whether the observer interrupts. A validation that is cut short is
+    /// made anew when the run goes on.
+    fn milestone(
+        &mut self,
+        mut record: Record,
+        valid: &ValidSet,
+        observer: &mut dyn Observer,
+        clock: &Clock,
+    ) -> Result<bool> {
+        let mut validated = None;
+        if valid.tokens.len() > 1 {
+            validated = self.validate(valid, &mut record, observer)?;
+            if validated.is_none() {
+                self.progress.pending = Some(record);
+                self.checkpoint(clock)?;
+                return Ok(true);
+            }
+        }
+        self.record(&record)?;
+        self.checkpoint(clock)?;
+        if let Some((model, best)) = validated {
+            observer.validated(&record, &model, best)?;
+        }
+        Ok(observer.interrupted())
+    }
+
+    fn record(&mut self, record: &Record) -> Result<()> {
+        self.log.append(record)?;
+        self.progress.meter = Meter::default();
+        Ok(())
     }
 
     fn outcome(&self, interrupted: bool) -> Outcome {
@@ -280,7 +252,7 @@ impl Trainer {
 
     /// Whether a step that took the run from one fraction to another makes it due for a validation and
     /// a checkpoint.
-    fn milestone(&self, before: f64, after: f64) -> bool {
+    fn is_milestone(&self, before: f64, after: f64) -> bool {
         after >= 1.0
             || match self.config.valid_every {
                 Some(every) => self.progress.step.is_multiple_of(every),
@@ -364,7 +336,7 @@ impl Trainer {
         ))
     }
 
-    fn record(&self, lr: f64, grad_norm: f64) -> Record {
+    fn figures(&self, lr: f64, grad_norm: f64) -> Record {
         let meter = &self.progress.meter;
         let position = self.batches.position();
         Record {
@@ -382,14 +354,18 @@ impl Trainer {
         }
     }
 
+    /// The model that was validated and whether it is the best so far; nothing where the observer
+    /// interrupts.
     fn validate(
         &mut self,
         valid: &ValidSet,
         record: &mut Record,
         observer: &mut dyn Observer,
-    ) -> Result<(Model, bool)> {
+    ) -> Result<Option<(Model, bool)>> {
         let model = self.frozen()?;
-        let evaluation = evaluate_watched(&model, valid, observer)?;
+        let Some(evaluation) = evaluate_watched(&model, valid, observer)? else {
+            return Ok(None);
+        };
         let (loss, bpc) = (
             evaluation.loss(),
             evaluation.bits_per(valid.characters.max(1)),
@@ -413,59 +389,7 @@ impl Trainer {
         } else {
             self.progress.since_best += 1;
         }
-        Ok((model, best))
-    }
-
-    fn save(&mut self) -> Result<()> {
-        let weights = self.params.snapshot()?;
-        self.check_finite(&weights)?;
-        self.progress.config = self.config.clone();
-        self.progress.position = self.batches.position();
-        self.progress.schedule = self.schedule.state().clone();
-        let state = self
-            .state
-            .tensors()?
-            .into_iter()
-            .enumerate()
-            .map(|(i, t)| (format!("{i}"), t));
-        let files: TensorFiles = vec![
-            (WEIGHTS, weights),
-            (OPTIMIZER, self.optimizer.state()?.into_iter().collect()),
-            (STATE, state.collect()),
-        ];
-        self.run.save(self.progress.step, &files, &self.progress)
-    }
-
-    /// An update may overflow the weights although loss and gradient were finite.
-    fn check_finite(&self, weights: &HashMap<String, Tensor>) -> Result<()> {
-        let (step, lr) = (self.progress.step, self.config.lr);
-        for tensor in weights.values() {
-            let value = f64::from(tensor.abs()?.sum_all()?.to_scalar::<f32>()?);
-            if !value.is_finite() {
-                return Err(Error::NotFinite {
-                    step,
-                    what: "sum of the weights",
-                    value,
-                    lr,
-                });
-            }
-        }
-        Ok(())
-    }
-}
-
-fn restore_state(batch: usize, mut tensors: HashMap<String, Tensor>) -> Result<State> {
-    let mut rings = Vec::with_capacity(tensors.len());
-    while let Some(ring) = tensors.remove(&rings.len().to_string()) {
-        rings.push(ring);
-    }
-    match tensors.keys().next() {
-        None => State::from_tensors(batch, rings),
-        Some(name) => Err(Error::invalid(
-            "state",
-            format!("tensors 0 to {}", rings.len()),
-            name,
-        )),
+        Ok(Some((model, best)))
     }
 }
 
@@ -473,11 +397,14 @@ fn evaluate_watched(
     model: &Model,
     valid: &ValidSet,
     observer: &mut dyn Observer,
-) -> Result<Evaluation> {
+) -> Result<Option<Evaluation>> {
     let mut evaluator = Evaluator::new(model, Evaluator::CHUNK);
     for piece in valid.tokens.chunks(Evaluator::CHUNK) {
         evaluator.push(piece)?;
         observer.validating(evaluator.so_far().tokens, valid.tokens.len() as u64 - 1);
+        if observer.interrupted() {
+            return Ok(None);
+        }
     }
-    evaluator.finish()
+    evaluator.finish().map(Some)
 }
