@@ -69,8 +69,8 @@ pub enum Error {
     /// The training loss or a gradient is not a finite number.
     #[error(
         "step {step}: the {what} is {value}, not a finite number; nothing was saved since the last good \
-         checkpoint. Lower --lr (now {lr}) or --clip: start again with --force, or go on from the last \
-         checkpoint with --resume"
+         checkpoint. Lower --lr (now {lr}) or --clip and start again with --force, or, where there is a \
+         checkpoint, go on from it with --resume"
     )]
     NotFinite {
         /// The step at which it happened, counted from 1.

@@ -63,6 +63,8 @@ pub struct Generator<'a> {
     tokenizer: &'a Tokenizer,
     config: GenerateConfig,
     prompt: Vec<u32>,
+    /// Whether the prompt's text is shown, so that the first sampled token follows it.
+    shown: bool,
     state: State,
     logits: Vec<f32>,
 }
@@ -86,10 +88,11 @@ impl<'a> Generator<'a> {
         if !unknown.is_empty() {
             let unknown: Vec<String> = unknown.iter().map(|c| format!("{c:?}")).collect();
             return Err(Error::Text(format!(
-                "prompt: the model never saw {}; leave them out, or train with --tokenizer byte, which knows every character",
+                "prompt: the model has no token for {}; leave them out, or train with --tokenizer byte, which knows every character",
                 unknown.join(", ")
             )));
         }
+        let shown = !prompt.is_empty();
         let prompt = match tokenizer.encode(prompt)? {
             ids if ids.is_empty() => vec![first_token(tokenizer)?],
             ids => ids,
@@ -109,6 +112,7 @@ impl<'a> Generator<'a> {
             tokenizer,
             config,
             prompt,
+            shown,
             state,
             logits,
         })
@@ -131,7 +135,10 @@ impl<'a> Generator<'a> {
         Ok(Generation {
             model: self.model,
             sampler: Sampler::for_sample(self.config.sampler.clone(), &banned, vocab, index)?,
-            decoder: Some(self.tokenizer.decoder()),
+            decoder: Some(match self.shown {
+                true => self.tokenizer.decoder().after(&self.prompt),
+                false => self.tokenizer.decoder(),
+            }),
             stops: StopStrings::new(self.config.stop.clone())?,
             state: self.state.fork()?,
             logits: self.logits.clone(),

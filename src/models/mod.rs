@@ -193,7 +193,10 @@ impl ModelConfig {
             .checked_mul(COPIES)
             .and_then(|n| n.checked_mul(batch_size))
             .and_then(|n| n.checked_mul(seq_len));
-        let state = self.state_bytes(batch_size)?.checked_mul(2);
+        let state = self
+            .state_bytes(1)?
+            .checked_mul(2)
+            .and_then(|n| n.checked_mul(batch_size));
         parameters
             .zip(activations)
             .and_then(|(p, a)| p.checked_add(a)?.checked_mul(size_of::<f32>()))

@@ -39,7 +39,12 @@ pub struct TcnConfig {
     #[serde(default)]
     pub activation: Activation,
     /// Gate in place of the first activation: the first convolution then has twice the channels.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    /// `"none"` or absent for none.
+    #[serde(
+        default,
+        deserialize_with = "gate_or_none",
+        skip_serializing_if = "Option::is_none"
+    )]
     pub gate: Option<Gate>,
     /// Normalise before the convolutions and leave the residual path free, as transformers do.
     #[serde(default)]
@@ -47,6 +52,23 @@ pub struct TcnConfig {
     /// Add the inner branches of all blocks to the last block's output.
     #[serde(default)]
     pub skip_connections: bool,
+}
+
+fn gate_or_none<'de, D: serde::Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<Gate>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(rename_all = "snake_case")]
+    enum Name {
+        None,
+        Glu,
+        TanhSigmoid,
+    }
+    Ok(match Option::deserialize(deserializer)? {
+        Some(Name::Glu) => Some(Gate::Glu),
+        Some(Name::TanhSigmoid) => Some(Gate::TanhSigmoid),
+        Some(Name::None) | None => None,
+    })
 }
 
 fn yes() -> bool {

@@ -59,6 +59,15 @@ impl Decoder {
         Self { tokenizer, state }
     }
 
+    /// The same decoder after tokens whose text is known already, such as a prompt's: some tokenizers
+    /// put a space between tokens that the first one alone does not show.
+    pub fn after(mut self, tokens: &[u32]) -> Self {
+        if let State::Window { context, .. } = &mut self.state {
+            *context = tokens[tokens.len().saturating_sub(MAX_PENDING)..].to_vec();
+        }
+        self
+    }
+
     /// Takes the next id and returns the text that it completes, if any.
     ///
     /// # Errors
@@ -137,6 +146,22 @@ fn new_text(tokenizer: &Tokenizer, context: &[u32], pending: &[u32]) -> Result<S
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_space_between_prompt_and_text_is_kept() {
+        // as `tokenizers` writes a word-level vocabulary with Metaspace: words begin with ▁
+        let json = r#"{"version": "1.0", "truncation": null, "padding": null, "added_tokens": [],
+            "normalizer": null, "post_processor": null,
+            "pre_tokenizer": {"type": "Metaspace", "replacement": "▁", "prepend_scheme": "always", "split": true},
+            "decoder": {"type": "Metaspace", "replacement": "▁", "prepend_scheme": "always", "split": true},
+            "model": {"type": "WordLevel", "vocab": {"▁the": 0, "▁fox": 1, "?": 2}, "unk_token": "?"}}"#;
+        let tokenizer = Tokenizer::from_json(json.as_bytes()).unwrap();
+        assert_eq!(tokenizer.decoder().push(1).unwrap().unwrap(), "fox");
+        assert_eq!(
+            tokenizer.decoder().after(&[0]).push(1).unwrap().unwrap(),
+            " fox"
+        );
+    }
 
     #[test]
     fn holds_back_only_what_may_become_a_character() {

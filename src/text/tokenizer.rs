@@ -332,6 +332,11 @@ impl Tokenizer {
         self.inner.hf.id_to_token(id)
     }
 
+    /// The id of text that the tokenizer has no token for, if it has one.
+    pub fn unknown_id(&self) -> Option<u32> {
+        self.inner.vocabulary.unk
+    }
+
     /// Ids that generation must never sample: the unknown token, special tokens, and ids below
     /// [`Tokenizer::vocab_size`] that have no token. In ascending order.
     pub fn banned_ids(&self) -> Vec<u32> {

@@ -74,10 +74,16 @@ impl RunDir {
             None => Ok(()),
             Some(name) => Err(Error::file(
                 path,
-                format!(
-                    "already holds a run ({name}); continue it with --resume, replace it with --force, or choose \
-                     another --out"
-                ),
+                match path.join(CHECKPOINTS).exists() {
+                    true => format!(
+                        "already holds a run ({name}); continue it with --resume, replace it with --force, or \
+                         choose another --out"
+                    ),
+                    false => format!(
+                        "already holds a run without a checkpoint ({name}); replace it with --force, or choose \
+                         another --out"
+                    ),
+                },
             )),
         }
     }

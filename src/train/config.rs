@@ -82,11 +82,17 @@ impl TrainConfig {
             Budget::Epochs(n) => ("--epochs", n),
             Budget::Minutes(n) => ("--minutes", n),
         };
-        for (flag, value) in [
-            (flag, amount),
-            ("--lr", self.lr),
-            ("--clip", self.clip.unwrap_or(1.0)),
-        ] {
+        if self
+            .clip
+            .is_some_and(|clip| !(clip.is_finite() && clip > 0.0))
+        {
+            return Err(Error::invalid(
+                "--clip",
+                "a finite number above 0, or 0 for no limit",
+                self.clip.unwrap_or_default(),
+            ));
+        }
+        for (flag, value) in [(flag, amount), ("--lr", self.lr)] {
             if !(value.is_finite() && value > 0.0) {
                 return Err(Error::invalid(flag, "a finite number above 0", value));
             }

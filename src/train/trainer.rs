@@ -169,8 +169,9 @@ impl Trainer {
 
     /// One step by the schedule, and its figures.
     fn timed_step(&mut self, clock: &Clock) -> Result<Record> {
-        let after = self.fraction_after(1, clock).min(1.0);
-        let lr = self.schedule.lr(self.config.lr, after);
+        // the middle of the step: neither the first nor the last has a rate of zero
+        let middle = self.fraction_after(0.5, clock).min(1.0);
+        let lr = self.schedule.lr(self.config.lr, middle);
         let (start, tokens) = (Instant::now(), self.progress.tokens);
         let (loss, grad_norm) = self.step(lr)?;
         let seconds = start.elapsed().as_secs_f64();
@@ -234,12 +235,12 @@ impl Trainer {
 
     /// The fraction of the budget that is used.
     fn fraction(&self, clock: &Clock) -> f64 {
-        self.fraction_after(0, clock)
+        self.fraction_after(0.0, clock)
     }
 
     /// The same after `more` steps; time is taken as it is.
-    fn fraction_after(&self, more: usize, clock: &Clock) -> f64 {
-        let step = (self.progress.step + more) as f64;
+    fn fraction_after(&self, more: f64, clock: &Clock) -> f64 {
+        let step = self.progress.step as f64 + more;
         match self.config.budget {
             Budget::Steps(steps) => step / steps as f64,
             Budget::Epochs(epochs) => {

@@ -217,6 +217,70 @@ fn bits_count_the_text_and_not_the_tokens_names() {
 }
 
 #[test]
+fn runs_started_together_do_not_meet() {
+    let bench = Bench::new();
+    let run = || {
+        std::process::Command::new(assert_cmd::cargo::cargo_bin("tcn"))
+            .current_dir(bench.dir.path())
+            .args(format!("train --data text.txt {SMALL}").split_whitespace())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap()
+    };
+    for child in [run(), run(), run()] {
+        let output = child.wait_with_output().unwrap();
+        assert!(output.status.success(), "{}", super::stderr(&output));
+    }
+    for name in ["text-net", "text-net-2", "text-net-3"] {
+        bench.ok(&format!(
+            "generate --model runs/{name} --seed 1 --max-tokens 5"
+        ));
+    }
+}
+
+#[test]
+fn a_run_in_use_is_refused() {
+    let bench = Bench::new();
+    bench.trained("run", "");
+    let folder = std::fs::File::open(bench.path("run")).unwrap();
+    folder.lock().unwrap();
+    for flags in ["--resume", "--data text.txt --config net.json --force"] {
+        let message = bench.fails(1, &format!("train --out run {flags}"));
+        assert!(message.contains("in use"), "{message}");
+    }
+    assert!(bench.path("run/checkpoints/step-30").exists());
+}
+
+#[test]
+fn a_single_step_trains() {
+    let bench = Bench::new();
+    let flags = "--data text.txt --config net.json --batch-size 4 --seq-len 32 --seed 2";
+    bench.ok(&format!("train {flags} --steps 1 --out one"));
+    bench.ok(&format!("train {flags} --steps 1 --lr 0.01 --out other"));
+    assert_ne!(
+        bench.bytes("one/model.safetensors"),
+        bench.bytes("other/model.safetensors"),
+        "the rate of the only step is not zero"
+    );
+}
+
+#[test]
+fn text_without_tokens_is_counted_and_said() {
+    let bench = Bench::new();
+    bench.trained("run", "");
+    bench.write("zh.txt", "床前明月光\n");
+    let output = bench.run("eval --model run --data zh.txt --json");
+    assert!(
+        super::stderr(&output).contains("5 tokens"),
+        "{}",
+        super::stderr(&output)
+    );
+    let result: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(result["unknown_tokens"], 5);
+}
+
+#[test]
 fn without_arguments_generate_uses_the_built_in_model() {
     let bench = Bench::new();
     let text = bench.ok("generate --seed 1 --max-tokens 120");

@@ -7,7 +7,8 @@ use candle_tcn::train::Evaluator;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
 
-use crate::{model, print_line};
+use crate::model::{self, unknown_tokens, warn_of_unknown};
+use crate::print_line;
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -30,8 +31,10 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         "evaluating {wide_bar} {bytes}/{total_bytes} {bytes_per_sec} ETA {eta}",
     )?);
 
+    let mut unknown = 0;
     let mut evaluator = Evaluator::new(&loaded.model, Evaluator::CHUNK);
     while let Some(tokens) = stream.next().transpose()? {
+        unknown += unknown_tokens(&loaded.tokenizer, &tokens);
         // in steps short enough for the bar to move
         let bytes = stream.bytes() - bar.position();
         for piece in tokens.chunks(1 << 15) {
@@ -41,6 +44,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         bar.set_position(stream.bytes());
     }
     bar.finish_and_clear();
+    warn_of_unknown(&args.data.display(), unknown);
 
     let result = evaluator.finish()?;
     if result.tokens == 0 {
@@ -66,6 +70,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
             "bits_per_character": per_character,
             "bits_per_byte": per_byte,
             "perplexity": result.perplexity(),
+            "unknown_tokens": unknown,
         }));
     }
     print_line(format_args!("tokens predicted    {}", result.tokens))?;

@@ -72,12 +72,10 @@ pub struct Args {
 pub fn run(args: Args) -> anyhow::Result<()> {
     let loaded = model::load(args.model.as_deref())?;
     let seed = args.seed.unwrap_or_else(|| {
-        let seed = u64::from(std::process::id())
+        u64::from(std::process::id())
             ^ std::time::UNIX_EPOCH
                 .elapsed()
-                .map_or(0, |t| u64::from(t.subsec_nanos()));
-        say!("seed {seed}");
-        seed
+                .map_or(0, |t| u64::from(t.subsec_nanos()))
     });
     let config = GenerateConfig {
         max_tokens: args.max_tokens,
@@ -92,6 +90,9 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         stop: args.stop.clone(),
     };
     let generator = Generator::new(&loaded.model, &loaded.tokenizer, &args.prompt, config)?;
+    if args.seed.is_none() && args.temperature > 0.0 {
+        say!("seed {seed}");
+    }
     for index in 0..args.num_samples {
         if args.json {
             json_sample(&generator, index)?;

@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use candle_tcn::LoadedModel;
+use candle_tcn::text::Tokenizer;
 
 /// The start of the King James Bible (public domain), from Debian's bible-kjv-text: what `tcn train`
 /// reads without `--data`.
@@ -21,4 +22,21 @@ pub fn load(dir: Option<&Path>) -> anyhow::Result<LoadedModel> {
             include_bytes!("../../../models/kjv-tiny/tokenizer.json"),
         )?,
     })
+}
+
+/// How many of `tokens` stand for text that the tokenizer has no token for.
+pub fn unknown_tokens(tokenizer: &Tokenizer, tokens: &[u32]) -> usize {
+    let Some(unknown) = tokenizer.unknown_id() else {
+        return 0;
+    };
+    tokens.iter().filter(|&&id| id == unknown).count()
+}
+
+/// Says that a loss over such tokens means little.
+pub fn warn_of_unknown(text: &dyn std::fmt::Display, count: usize) {
+    if count > 0 {
+        say!(
+            "{text}: {count} tokens stand for text that the tokenizer has no token for; losses count them as one symbol"
+        );
+    }
 }

@@ -113,6 +113,12 @@ impl Data {
         let bytes = [train.len(), valid.len()];
         let train = tokenizer.encode_bytes(train)?;
         let valid = valid_set(&tokenizer, valid)?;
+        for (name, tokens) in [
+            ("training text", &train),
+            ("validation text", &valid.tokens),
+        ] {
+            model::warn_of_unknown(&name, model::unknown_tokens(&tokenizer, tokens));
+        }
         if train.is_empty() {
             return Err(Error::Text(format!("{}: no text to train on", source.describe())).into());
         }

@@ -4,14 +4,15 @@ mod data;
 mod options;
 mod watch;
 
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::Context;
-use candle_tcn::LoadedModel;
 use candle_tcn::generate::{GenerateConfig, Generator, SamplerConfig};
 use candle_tcn::models::ModelConfig;
 use candle_tcn::train::{CardInfo, Outcome, RunDir, TrainConfig, Trainer, model_card};
+use candle_tcn::{Error, LoadedModel};
 use candle_tcn::{model_dir, plot, train};
 use serde_json::json;
 
@@ -28,7 +29,7 @@ const RUN: &str = "run.json";
 
 pub fn run(args: Args) -> anyhow::Result<()> {
     let interrupted = watch::on_ctrl_c()?;
-    let (mut trainer, run, data, command) = if args.resume {
+    let (mut trainer, run, data, command, _lock) = if args.resume {
         resume(&args)?
     } else {
         begin(&args, &interrupted)?
@@ -59,7 +60,8 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     Ok(())
 }
 
-type Started = (Trainer, RunDir, Data, String);
+/// The run, its text, the command that began it, and what holds its directory.
+type Started = (Trainer, RunDir, Data, String, Option<File>);
 
 fn begin(args: &Args, interrupted: &AtomicBool) -> anyhow::Result<Started> {
     let source = args.source()?;
@@ -67,14 +69,11 @@ fn begin(args: &Args, interrupted: &AtomicBool) -> anyhow::Result<Started> {
     config.validate()?;
     let model = args.model_config()?;
     let spec = args.tokenizer.parse()?;
-    let out = match &args.out {
-        Some(out) => out.clone(),
-        None => fresh_dir(&source, args),
-    };
     // refused before any work, and nothing of an old run is touched before all else is known to be right
-    if !args.force {
-        RunDir::check_free(&out)?;
+    if let (Some(out), false) = (&args.out, args.force) {
+        RunDir::check_free(out)?;
     }
+    let name = format!("{}-{}", source.stem(), args.model_name());
     let (data, tokens) = Data::read(source, data::Tokens::Make(&spec))?;
     let model = model.with_vocab_size(data.tokenizer.vocab_size());
     model.validate()?;
@@ -89,6 +88,10 @@ fn begin(args: &Args, interrupted: &AtomicBool) -> anyhow::Result<Started> {
     if interrupted.load(Ordering::SeqCst) {
         return Err(Interrupted.into());
     }
+    let (out, lock) = match &args.out {
+        Some(out) => (out.clone(), claim(out)?),
+        None => fresh_dir(&name)?,
+    };
     if args.force {
         RunDir::clear(&out)?;
     }
@@ -96,7 +99,7 @@ fn begin(args: &Args, interrupted: &AtomicBool) -> anyhow::Result<Started> {
     run.write(RUN, &started)?;
     data.tokenizer.save(run.join(model_dir::TOKENIZER))?;
     let trainer = Trainer::new(config, model, batches, run.clone())?;
-    Ok((trainer, run, data, command))
+    Ok((trainer, run, data, command, lock))
 }
 
 /// The command line as it can be typed again.
@@ -117,6 +120,11 @@ fn resume(args: &Args) -> anyhow::Result<Started> {
         .out
         .as_ref()
         .ok_or_else(|| usage_error("--resume: expected --out DIR, the run to continue"))?;
+    // before anything of the run is looked at
+    let lock = match out.is_dir() {
+        true => claim(out)?,
+        false => None,
+    };
     let run = RunDir::open(out, KEEP)?;
     let file = run.join(RUN);
     let text = std::fs::read_to_string(&file).with_context(|| file.display().to_string())?;
@@ -128,19 +136,41 @@ fn resume(args: &Args) -> anyhow::Result<Started> {
     let tokenizer = run.join(model_dir::TOKENIZER);
     let (data, tokens) = Data::read(source, data::Tokens::Load(&tokenizer))?;
     let trainer = Trainer::resume(tokens, run.clone(), |config| args.change(config))?;
-    Ok((trainer, run, data, command))
+    Ok((trainer, run, data, command, lock))
 }
 
-/// `runs/TEXT-PRESET`, with a number where that is taken.
-fn fresh_dir(source: &Source, args: &Args) -> PathBuf {
-    let name = format!("{}-{}", source.stem(), args.model_name());
-    let mut candidates = (1..).map(|n| match n {
-        1 => Path::new("runs").join(&name),
-        n => Path::new("runs").join(format!("{name}-{n}")),
-    });
-    candidates
-        .find(|path| RunDir::check_free(path).is_ok())
-        .unwrap_or_default()
+/// Makes `runs/NAME`, or with a number where that is taken, and claims it.
+fn fresh_dir(name: &str) -> anyhow::Result<(PathBuf, Option<File>)> {
+    let runs = Path::new("runs");
+    std::fs::create_dir_all(runs).map_err(|e| Error::io(runs, e))?;
+    let mut number = 1;
+    loop {
+        let path = match number {
+            1 => runs.join(name),
+            n => runs.join(format!("{name}-{n}")),
+        };
+        match std::fs::create_dir(&path) {
+            Ok(()) => return Ok((path.clone(), claim(&path)?)),
+            Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => number += 1,
+            Err(e) => return Err(Error::io(&path, e).into()),
+        }
+    }
+}
+
+/// Makes the directory of a run and holds it for this process, as long as the file lives. Systems that
+/// cannot lock a directory go without.
+fn claim(path: &Path) -> anyhow::Result<Option<File>> {
+    std::fs::create_dir_all(path).map_err(|e| Error::io(path, e))?;
+    let Ok(folder) = File::open(path) else {
+        return Ok(None);
+    };
+    match folder.try_lock() {
+        Ok(()) => Ok(Some(folder)),
+        Err(std::fs::TryLockError::WouldBlock) => {
+            Err(Error::file(path, "in use by another run; choose another --out").into())
+        }
+        Err(std::fs::TryLockError::Error(_)) => Ok(None),
+    }
 }
 
 /// Refuses what cannot fit, before anything is allocated.

@@ -132,14 +132,9 @@ pub struct Args {
     /// Learning rate (default: 0.004 for adamw, 0.5 for sgd, 0.0005 for rmsprop)
     #[arg(long, value_name = "X", allow_negative_numbers = true)]
     lr: Option<f64>,
-    /// Momentum of sgd and rmsprop
-    #[arg(
-        long,
-        value_name = "X",
-        allow_negative_numbers = true,
-        default_value_t = 0.0
-    )]
-    momentum: f64,
+    /// Momentum of sgd and rmsprop (default: 0)
+    #[arg(long, value_name = "X", allow_negative_numbers = true)]
+    momentum: Option<f64>,
     /// Weight decay (default: 0.1 for adamw, 0 for the others)
     #[arg(long, value_name = "X", allow_negative_numbers = true)]
     weight_decay: Option<f64>,
@@ -292,6 +287,11 @@ impl Args {
                 history: history.unwrap_or(self.seq_len / 5),
             },
         };
+        if self.momentum.is_some() && matches!(self.optimizer, OptimizerName::Adamw) {
+            return Err(usage_error(
+                "--momentum: expected together with --optimizer sgd or rmsprop",
+            ));
+        }
         Ok(TrainConfig {
             batch_size: self.batch_size,
             seq_len: self.seq_len,
@@ -332,12 +332,12 @@ impl Args {
                 ..Default::default()
             }),
             OptimizerName::Sgd => OptimizerConfig::Sgd(SgdConfig {
-                momentum: self.momentum,
+                momentum: self.momentum.unwrap_or(0.0),
                 weight_decay: self.weight_decay.unwrap_or(0.0),
                 ..Default::default()
             }),
             OptimizerName::Rmsprop => OptimizerConfig::RmsProp(RmsPropConfig {
-                momentum: self.momentum,
+                momentum: self.momentum.unwrap_or(0.0),
                 weight_decay: self.weight_decay.unwrap_or(0.0),
                 ..Default::default()
             }),
