@@ -144,8 +144,9 @@ fn a_run_goes_on_exactly_after_ctrl_c() {
         .unwrap();
     wait_for_a_record(&bench);
     let mut child = child;
-    let kill = std::process::Command::new("kill")
-        .args(["-INT", &child.id().to_string()])
+    // the shell has `kill` built in; the program of that name may not be installed
+    let kill = std::process::Command::new("sh")
+        .args(["-c", &format!("kill -INT {}", child.id())])
         .status()
         .unwrap();
     assert!(kill.success());
