@@ -52,15 +52,6 @@ impl Conv1dShape {
         self.out_channels / self.groups.max(1)
     }
 
-    /// Multiply-adds times two of one forward pass, zero rows included.
-    pub fn flops(&self) -> f64 {
-        2.0 * self.batch as f64
-            * self.out_len as f64
-            * self.out_channels as f64
-            * self.group_in() as f64
-            * self.kernel_size as f64
-    }
-
     /// Output rows within `within` whose source row `r·stride + offset` lies in `lo..hi`, with the
     /// first source row counted from `lo`.
     fn segment(&self, tap: usize, lo: isize, hi: isize, within: &Range<usize>) -> Segment {

@@ -18,7 +18,6 @@ pub(super) type TensorFiles = Vec<(&'static str, HashMap<String, Tensor>)>;
 
 const CHECKPOINTS: &str = "checkpoints";
 const TRAINER: &str = "trainer.json";
-const METRICS: &str = "metrics.jsonl";
 
 /// A checkpoint that is being written, or was when the program ended.
 const PARTIAL: &str = ".partial-";
@@ -28,10 +27,10 @@ const FILES: [&str; 7] = [
     model_dir::CONFIG,
     model_dir::WEIGHTS,
     model_dir::TOKENIZER,
-    METRICS,
-    "loss.svg",
-    "README.md",
-    "run.json",
+    RunDir::METRICS,
+    RunDir::PICTURE,
+    RunDir::CARD,
+    RunDir::STARTED,
 ];
 
 /// The directory of a training run, itself a model directory: `config.json`, `model.safetensors` (the
@@ -46,6 +45,15 @@ pub struct RunDir {
 }
 
 impl RunDir {
+    /// The figures of the run, one JSON object a line.
+    pub const METRICS: &str = "metrics.jsonl";
+    /// The loss curve.
+    pub const PICTURE: &str = "loss.svg";
+    /// The model card.
+    pub const CARD: &str = "README.md";
+    /// What the run was started with, for whoever continues it.
+    pub const STARTED: &str = "run.json";
+
     /// Makes the directory. `keep` checkpoints stay.
     ///
     /// # Errors
@@ -94,7 +102,7 @@ impl RunDir {
     /// [`Error::File`] where the files are not those of a run, [`Error::Io`] naming the file.
     pub fn clear(path: impl AsRef<Path>) -> Result<()> {
         let path = path.as_ref();
-        let ours = ["run.json", METRICS]
+        let ours = [RunDir::STARTED, RunDir::METRICS]
             .iter()
             .any(|name| path.join(name).exists());
         if !ours {

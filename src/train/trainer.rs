@@ -48,8 +48,6 @@ pub struct Trainer {
     log: MetricsLog,
 }
 
-const METRICS: &str = "metrics.jsonl";
-
 impl Trainer {
     /// A run that begins; writes `config.json` into `run`.
     ///
@@ -67,7 +65,7 @@ impl Trainer {
         let optimizer = Optimizer::new(config.optimizer.clone(), params.trainable())?;
         let schedule = Schedule::new(config.schedule.clone())?;
         run.write(model_dir::CONFIG, &model_config.to_json()?)?;
-        let log = MetricsLog::create(run.join(METRICS))?;
+        let log = MetricsLog::create(run.join(RunDir::METRICS))?;
         let progress = Progress {
             config: config.clone(),
             step: 0,

@@ -10,7 +10,7 @@ use super::super::metrics::MetricsLog;
 use super::super::optim::Optimizer;
 use super::super::progress::{Clock, Progress};
 use super::super::schedule::Schedule;
-use super::{METRICS, Trainer};
+use super::Trainer;
 use crate::models::Model;
 use crate::nn::{Params, State};
 use crate::{Error, Result, model_dir};
@@ -62,7 +62,7 @@ impl Trainer {
         batches.seek(progress.position)?;
         let state = restore_state(config.batch_size, checkpoint.tensors(STATE)?)
             .map_err(|e| in_file(STATE, e))?;
-        let log = MetricsLog::resume(run.join(METRICS), progress.step)?;
+        let log = MetricsLog::resume(run.join(RunDir::METRICS), progress.step)?;
         Ok(Self {
             config,
             model,

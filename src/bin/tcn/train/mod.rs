@@ -10,7 +10,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::Context;
 use candle_tcn::generate::{GenerateConfig, Generator, SamplerConfig};
-use candle_tcn::models::ModelConfig;
+use candle_tcn::models::{Model, ModelConfig};
+use candle_tcn::text::Tokenizer;
 use candle_tcn::train::{CardInfo, Outcome, RunDir, TrainConfig, Trainer, model_card};
 use candle_tcn::{Error, LoadedModel};
 use candle_tcn::{model_dir, plot, train};
@@ -23,9 +24,6 @@ use watch::Watch;
 
 /// Checkpoints that stay.
 const KEEP: usize = 2;
-
-/// What a run was started with; stands in its directory for `--resume`.
-const RUN: &str = "run.json";
 
 pub fn run(args: Args) -> anyhow::Result<()> {
     let interrupted = watch::on_ctrl_c()?;
@@ -96,7 +94,7 @@ fn begin(args: &Args, interrupted: &AtomicBool) -> anyhow::Result<Started> {
         RunDir::clear(&out)?;
     }
     let run = RunDir::create(&out, KEEP)?;
-    run.write(RUN, &started)?;
+    run.write(RunDir::STARTED, &started)?;
     data.tokenizer.save(run.join(model_dir::TOKENIZER))?;
     let trainer = Trainer::new(config, model, batches, run.clone())?;
     Ok((trainer, run, data, command, lock))
@@ -126,7 +124,7 @@ fn resume(args: &Args) -> anyhow::Result<Started> {
         false => None,
     };
     let run = RunDir::open(out, KEEP)?;
-    let file = run.join(RUN);
+    let file = run.join(RunDir::STARTED);
     let text = std::fs::read_to_string(&file).with_context(|| file.display().to_string())?;
     let started: serde_json::Value =
         serde_json::from_str(&text).with_context(|| file.display().to_string())?;
@@ -197,8 +195,23 @@ fn check_memory(model: &ModelConfig, config: &TrainConfig) -> anyhow::Result<()>
 }
 
 fn write_loss(run: &RunDir) -> candle_tcn::Result<()> {
-    let records = train::read_metrics(run.join("metrics.jsonl"))?;
-    run.write("loss.svg", &plot::loss_svg(&records)?)
+    let records = train::read_metrics(run.join(RunDir::METRICS))?;
+    run.write(RunDir::PICTURE, &plot::loss_svg(&records)?)
+}
+
+/// What a model writes by itself: the same text for the same weights.
+fn sample(model: &Model, tokenizer: &Tokenizer, max_tokens: usize) -> candle_tcn::Result<String> {
+    let config = GenerateConfig {
+        max_tokens,
+        sampler: SamplerConfig {
+            temperature: 0.8,
+            ..Default::default()
+        },
+        stop: Vec::new(),
+    };
+    Generator::new(model, tokenizer, "", config)?
+        .sample(0)?
+        .collect()
 }
 
 fn write_card(
@@ -209,18 +222,7 @@ fn write_card(
     command: &str,
 ) -> anyhow::Result<()> {
     let loaded = LoadedModel::load(run.path())?;
-    let config = GenerateConfig {
-        max_tokens: 400,
-        sampler: SamplerConfig {
-            temperature: 0.8,
-            ..Default::default()
-        },
-        stop: Vec::new(),
-    };
-    let generator = Generator::new(&loaded.model, &loaded.tokenizer, "", config)?;
-    let sample = generator
-        .sample(0)?
-        .collect::<candle_tcn::Result<String>>()?;
+    let sample = sample(&loaded.model, &loaded.tokenizer, 400)?;
     let summary = serde_json::to_value(model)?;
     let card = model_card(&CardInfo {
         name: run
@@ -242,7 +244,7 @@ fn write_card(
         command: command.to_string(),
         sample,
     });
-    Ok(run.write("README.md", &card)?)
+    Ok(run.write(RunDir::CARD, &card)?)
 }
 
 /// The fields of a configuration, nested ones by their own names.

@@ -5,13 +5,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use candle_tcn::Result;
-use candle_tcn::generate::{GenerateConfig, Generator, SamplerConfig};
 use candle_tcn::models::Model;
 use candle_tcn::text::Tokenizer;
 use candle_tcn::train::{Observer, Record, RunDir};
 use indicatif::{HumanDuration, ProgressBar, ProgressStyle};
 
-/// Characters, roughly, of the sample at each validation.
+/// Tokens of the sample at each validation.
 const SAMPLE_TOKENS: usize = 160;
 
 /// Positions of the bar, which counts the run's parts and not steps: a budget may be minutes.
@@ -60,20 +59,6 @@ impl<'a> Watch<'a> {
         self.bar.finish_and_clear();
     }
 
-    fn sample(&self, model: &Model) -> Result<String> {
-        let config = GenerateConfig {
-            max_tokens: SAMPLE_TOKENS,
-            sampler: SamplerConfig {
-                temperature: 0.8,
-                ..Default::default()
-            },
-            stop: Vec::new(),
-        };
-        Generator::new(model, self.tokenizer, "", config)?
-            .sample(0)?
-            .collect()
-    }
-
     /// Writes above the bar, or plainly where there is no terminal for one.
     fn say(&self, text: &str) {
         match self.bar.is_hidden() {
@@ -117,7 +102,7 @@ impl Observer for Watch<'_> {
             record.train_loss,
             if best { ", the best so far" } else { "" }
         ));
-        let sample = self.sample(model)?;
+        let sample = super::sample(model, self.tokenizer, SAMPLE_TOKENS)?;
         self.say(&format!("  | {}", sample.trim().replace('\n', "\n  | ")));
         super::write_loss(self.run)
     }
