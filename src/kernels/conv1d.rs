@@ -167,7 +167,7 @@ pub fn forward<T: Real>(
     ])?;
     match Kernel::current() {
         Kernel::Reference => reference::forward(shape, x, history, weight, bias, y),
-        Kernel::Portable => portable::forward(shape, x, history, weight, bias, y),
+        _ => portable::forward(shape, x, history, weight, bias, y),
     }
     Ok(())
 }
@@ -191,7 +191,7 @@ pub fn grad_input<T: Real>(
     ])?;
     match Kernel::current() {
         Kernel::Reference => reference::grad_input(shape, dy, weight, dx),
-        Kernel::Portable => portable::grad_input(shape, dy, weight, dx),
+        _ => portable::grad_input(shape, dy, weight, dx),
     }
     Ok(())
 }
@@ -217,7 +217,7 @@ pub fn grad_weight<T: Real>(
     ])?;
     match Kernel::current() {
         Kernel::Reference => reference::grad_weight(shape, x, history, dy, dw),
-        Kernel::Portable => portable::grad_weight(shape, x, history, dy, dw),
+        _ => portable::grad_weight(shape, x, history, dy, dw),
     }
     Ok(())
 }

@@ -18,11 +18,13 @@
 pub mod conv1d;
 pub mod dropout;
 pub mod elementwise;
+mod isa;
 mod matmul;
 mod portable;
 pub mod reference;
 pub mod rows;
 
+use half::bf16;
 use std::sync::atomic::{AtomicU8, Ordering};
 
 use crate::{Error, Result};
@@ -69,7 +71,58 @@ impl Real for f64 {
     }
 }
 
-/// Which implementation of the convolution products runs.
+/// How a number lies in a buffer: `f32` and `f64` as they are computed with, `bf16` in half the bytes
+/// of the `f32` it is computed with.
+pub trait Stored: Copy + Send + Sync + 'static {
+    /// What is computed with.
+    type Real: Real;
+    /// The number.
+    fn load(self) -> Self::Real;
+    /// The nearest number that fits (ties to even).
+    fn store(value: Self::Real) -> Self;
+}
+
+impl Stored for f32 {
+    type Real = f32;
+    #[inline(always)]
+    fn load(self) -> f32 {
+        self
+    }
+    #[inline(always)]
+    fn store(value: f32) -> Self {
+        value
+    }
+}
+
+impl Stored for f64 {
+    type Real = f64;
+    #[inline(always)]
+    fn load(self) -> f64 {
+        self
+    }
+    #[inline(always)]
+    fn store(value: f64) -> Self {
+        value
+    }
+}
+
+impl Stored for bf16 {
+    type Real = f32;
+    #[inline(always)]
+    fn load(self) -> f32 {
+        f32::from_bits(u32::from(self.to_bits()) << 16)
+    }
+    // Branch-free, so that loops over it vectorise. NaN stays NaN: its quiet bit is set.
+    #[inline(always)]
+    fn store(value: f32) -> Self {
+        let bits = value.to_bits();
+        let rounded = bits.wrapping_add(0x7fff + ((bits >> 16) & 1)) >> 16;
+        let nan = (bits >> 16) | 0x40;
+        Self::from_bits(if value.is_nan() { nan } else { rounded } as u16)
+    }
+}
+
+/// Which implementation runs: of the convolution products, and of the loops around them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Kernel {
@@ -78,33 +131,78 @@ pub enum Kernel {
     /// Matrix products over shifted rows through the `gemm` crate, which picks the processor's
     /// vector instructions at run time.
     Portable = 1,
+    /// Our products with 256-bit multiply-adds (AVX2 and FMA).
+    Avx2 = 2,
+    /// Our products with 512-bit multiply-adds (AVX-512 F, BW, DQ, VL), of bf16 pairs where it has them.
+    Avx512 = 3,
+    /// As AVX-512, with bf16 products in tiles (AMX).
+    Amx = 4,
 }
 
-static KERNEL: AtomicU8 = AtomicU8::new(Kernel::Portable as u8);
+/// The kernel in use; `UNSET` until somebody asks.
+static KERNEL: AtomicU8 = AtomicU8::new(UNSET);
+const UNSET: u8 = u8::MAX;
 
 impl Kernel {
     /// Every implementation, best first.
-    pub const ALL: [Self; 2] = [Self::Portable, Self::Reference];
+    pub const ALL: [Self; 5] = [
+        Self::Amx,
+        Self::Avx512,
+        Self::Avx2,
+        Self::Portable,
+        Self::Reference,
+    ];
 
     /// The name that `TCN_KERNEL` takes.
     pub fn name(self) -> &'static str {
         match self {
             Self::Reference => "reference",
             Self::Portable => "portable",
+            Self::Avx2 => "avx2",
+            Self::Avx512 => "avx512",
+            Self::Amx => "amx",
         }
     }
 
-    /// The implementation in use.
-    pub fn current() -> Self {
-        match KERNEL.load(Ordering::Relaxed) {
-            0 => Self::Reference,
-            _ => Self::Portable,
+    /// Whether this processor (and system) can run it.
+    pub fn is_available(self) -> bool {
+        match self {
+            Self::Reference | Self::Portable => true,
+            Self::Avx2 => isa::has_avx2(),
+            Self::Avx512 => isa::has_avx512(),
+            Self::Amx => isa::has_amx(),
         }
+    }
+
+    /// The implementation in use: the best available one, unless another is selected.
+    pub fn current() -> Self {
+        let stored = KERNEL.load(Ordering::Relaxed);
+        if let Some(kernel) = Self::ALL.into_iter().find(|&k| k as u8 == stored) {
+            return kernel;
+        }
+        let best = Self::ALL.into_iter().find(|k| k.is_available());
+        let best = best.unwrap_or(Self::Portable);
+        KERNEL.store(best as u8, Ordering::Relaxed);
+        best
     }
 
     /// Makes `self` the implementation in use, for the whole process.
-    pub fn select(self) {
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] where the processor cannot run it; it names those that it can.
+    pub fn select(self) -> Result<()> {
+        if !self.is_available() {
+            let available: Vec<_> = Self::ALL.into_iter().filter(|k| k.is_available()).collect();
+            let names = Self::names(&available);
+            return Err(Error::invalid("TCN_KERNEL", format!("{names} (what this processor has)"), self.name()));
+        }
         KERNEL.store(self as u8, Ordering::Relaxed);
+        Ok(())
+    }
+
+    fn names(kernels: &[Self]) -> String {
+        let names: Vec<_> = kernels.iter().map(|k| k.name()).collect();
+        names.join(" or ")
     }
 }
 
@@ -115,9 +213,15 @@ impl std::str::FromStr for Kernel {
         Self::ALL
             .into_iter()
             .find(|kernel| kernel.name() == name)
-            .ok_or_else(|| {
-                let names = Self::ALL.map(Self::name).join(" or ");
-                Error::invalid("TCN_KERNEL", names, name)
-            })
+            .ok_or_else(|| Error::invalid("TCN_KERNEL", Self::names(&Self::ALL), name))
     }
+}
+
+/// Runs `work` compiled for the vector instructions of the kernel in use.
+///
+/// What `work` calls must be `#[inline(always)]` to be compiled along; loops over slices are then
+/// vectorised by the compiler.
+#[inline(always)]
+pub(crate) fn vectorized<R>(work: impl FnOnce() -> R) -> R {
+    isa::vectorized(Kernel::current(), work)
 }

@@ -1,10 +1,12 @@
 //! The 1-D dilated convolution as an operation with its own gradients.
 
-use candle_core::{CpuStorage, Result, Shape, Tensor};
+use candle_core::{CpuStorage, DType, Result, Shape, Tensor};
 
-use super::{Arg, Element, conv1d_primitives, cpu_op, output, slice};
+use super::{Arg, DropoutKind, Element, conv1d_primitives, cpu_op, output, slice};
 use crate::Error;
 use crate::kernels::conv1d::{self as kernel, Conv1dShape};
+use crate::kernels::dropout::MaskKey;
+use crate::kernels::elementwise::Activation;
 use crate::kernels::rows;
 
 /// How the taps of a convolution lie on its input.
@@ -171,6 +173,42 @@ pub fn conv1d(
         None => xs.apply_op2(&weight, op)?,
         Some(bias) => xs.apply_op3(&weight, &bias.contiguous()?, op)?,
     })
+}
+
+/// What follows the sum of a convolution, done while its rows are at hand.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Epilogue {
+    /// `max(0, ·)`.
+    pub relu: bool,
+    /// Element dropout: probability and mask.
+    pub dropout: Option<(f64, MaskKey)>,
+    /// An `f32` result where the input is `bf16`.
+    pub f32_output: bool,
+}
+
+/// [`conv1d`] followed by `epilogue`, in one operation where that saves passes over memory.
+///
+/// # Errors
+/// As [`conv1d`].
+pub fn conv1d_then(
+    xs: &Tensor,
+    weight: &Tensor,
+    bias: Option<&Tensor>,
+    history: Option<&Tensor>,
+    params: Conv1dParams,
+    epilogue: Epilogue,
+) -> crate::Result<Tensor> {
+    let mut ys = conv1d(xs, weight, bias, history, params)?;
+    if epilogue.relu {
+        ys = super::activate(&ys, Activation::Relu)?;
+    }
+    if let Some((p, key)) = epilogue.dropout {
+        ys = super::dropout(&ys, p, DropoutKind::Element, key)?;
+    }
+    if epilogue.f32_output && ys.dtype() == DType::BF16 {
+        ys = ys.to_dtype(DType::F32)?;
+    }
+    Ok(ys)
 }
 
 /// The tensor a kernel reads beside its arguments: the history, as a slice.

@@ -16,7 +16,7 @@ mod pad;
 mod pointwise;
 mod primitives;
 
-pub use conv1d::{Conv1dParams, conv1d};
+pub use conv1d::{Conv1dParams, Epilogue, conv1d, conv1d_then};
 pub use dropout::{DropoutKind, dropout};
 pub use loss::cross_entropy;
 pub use norm::{normalize_rows, weight_norm};

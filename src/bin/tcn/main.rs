@@ -110,7 +110,7 @@ fn parse() -> anyhow::Result<Cli> {
 
 fn run(cli: Cli) -> anyhow::Result<()> {
     if let Ok(name) = std::env::var("TCN_KERNEL") {
-        name.parse::<candle_tcn::kernels::Kernel>()?.select();
+        name.parse::<candle_tcn::kernels::Kernel>()?.select()?;
     }
     if let Some(threads) = cli.threads {
         if !(1..=1024).contains(&threads) {

@@ -1,0 +1,59 @@
+//! What the processor can do.
+
+use super::Kernel;
+
+#[cfg(target_arch = "x86_64")]
+use pulp::x86::{V3, V4};
+
+/// AVX2 and FMA.
+pub fn has_avx2() -> bool {
+    #[cfg(target_arch = "x86_64")]
+    return V3::is_available();
+    #[cfg(not(target_arch = "x86_64"))]
+    return false;
+}
+
+/// AVX-512 F, BW, CD, DQ and VL.
+pub fn has_avx512() -> bool {
+    #[cfg(target_arch = "x86_64")]
+    return V4::is_available();
+    #[cfg(not(target_arch = "x86_64"))]
+    return false;
+}
+
+/// AMX tiles of bf16, granted by the system.
+pub fn has_amx() -> bool {
+    false
+}
+
+/// Runs `work` compiled for the vector instructions of `kernel`.
+#[inline(always)]
+pub fn vectorized<R>(kernel: Kernel, work: impl FnOnce() -> R) -> R {
+    #[cfg(target_arch = "x86_64")]
+    match kernel {
+        Kernel::Amx | Kernel::Avx512 => {
+            if let Some(simd) = V4::try_new() {
+                return simd.vectorize(Call(work));
+            }
+        }
+        Kernel::Avx2 => {
+            if let Some(simd) = V3::try_new() {
+                return simd.vectorize(Call(work));
+            }
+        }
+        Kernel::Portable | Kernel::Reference => {}
+    }
+    work()
+}
+
+#[cfg(target_arch = "x86_64")]
+struct Call<F>(F);
+
+#[cfg(target_arch = "x86_64")]
+impl<R, F: FnOnce() -> R> pulp::NullaryFnOnce for Call<F> {
+    type Output = R;
+    #[inline(always)]
+    fn call(self) -> R {
+        (self.0)()
+    }
+}
