@@ -3,7 +3,8 @@
 
 use std::ops::Range;
 
-use super::{Kernel, Real, portable, reference};
+use super::dropout::{self, MaskKey};
+use super::{Kernel, Real, Stored, products, unpacked};
 use crate::{Error, Result};
 
 /// The sizes of one 1-D dilated convolution. All are counted in elements or rows (time steps).
@@ -81,6 +82,22 @@ impl Conv1dShape {
         self.segment(tap, -(self.history as isize), 0, within)
     }
 
+    /// A pointwise convolution sees no neighbours, so the whole batch is one long sequence.
+    fn merged(&self) -> Self {
+        let pointwise = self.kernel_size == 1 && self.stride == 1 && self.pad_left == 0;
+        if pointwise && self.history == 0 && self.in_len == self.out_len {
+            let rows = self.batch * self.in_len;
+            Self {
+                batch: 1,
+                in_len: rows,
+                out_len: rows,
+                ..*self
+            }
+        } else {
+            *self
+        }
+    }
+
     fn weight_len(&self) -> usize {
         product([self.out_channels, self.group_in(), self.kernel_size])
     }
@@ -136,39 +153,217 @@ fn product(sizes: [usize; 3]) -> usize {
     sizes.into_iter().fold(1, usize::saturating_mul)
 }
 
-/// `y[r] = bias + Σ_tap x[r·stride + offset(tap)] · W[tap]`.
+/// What follows the sum of a convolution, done while its rows are at hand: bias, then ReLU, then
+/// element dropout.
+#[derive(Debug, Clone, Copy)]
+pub struct Epilogue<'a, R> {
+    /// (out_channels)
+    pub bias: Option<&'a [R]>,
+    /// `max(0, ·)`; NaN stays NaN.
+    pub relu: bool,
+    /// Probability and mask of element dropout over the whole output.
+    pub dropout: Option<(f64, MaskKey)>,
+}
+
+impl<R: Real> Epilogue<'_, R> {
+    /// `y = relu(sums + bias)` of one row, or of its channels from `first` on.
+    #[inline(always)]
+    pub(super) fn store_row<Y: Stored<Real = R>>(&self, sums: &[R], first: usize, y: &mut [Y]) {
+        match self.bias {
+            None => self.store(sums.iter().copied(), y),
+            Some(bias) => {
+                let sums = sums.iter().zip(&bias[first..]);
+                self.store(sums.map(|(&sum, &bias)| sum + bias), y);
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn store<Y: Stored<Real = R>>(&self, sums: impl Iterator<Item = R>, y: &mut [Y]) {
+        if self.relu {
+            // not `max`, which would turn NaN into 0
+            let relu = |x: R| if x < R::zero() { R::zero() } else { x };
+            y.iter_mut().zip(sums).for_each(|(y, x)| *y = Y::store(relu(x)));
+        } else {
+            y.iter_mut().zip(sums).for_each(|(y, x)| *y = Y::store(x));
+        }
+    }
+
+    /// Applies dropout to the output's elements from `first` on.
+    #[inline(always)]
+    pub(super) fn drop_elements<Y: Stored<Real = R>>(&self, first: usize, y: &mut [Y]) {
+        if let Some((p, key)) = self.dropout {
+            dropout::apply_in_place(key, p, first, y);
+        }
+    }
+}
+
+/// The three products for one type of number; sizes are checked before.
+///
+/// The type of `x` says what is computed with: operands of `bf16` activations are rounded to bf16,
+/// sums are not.
+pub trait Products<R: Real> {
+    /// See [`forward`].
+    fn forward<X: Stored<Real = R>, Y: Stored<Real = R>>(
+        shape: &Conv1dShape,
+        x: (&[X], &[X]),
+        weight: &[R],
+        epilogue: &Epilogue<R>,
+        y: &mut [Y],
+    );
+    /// See [`grad_input`].
+    fn grad_input<X: Stored<Real = R>, Y: Stored<Real = R>>(
+        shape: &Conv1dShape,
+        dy: &[Y],
+        weight: &[R],
+        dx: &mut [X],
+    );
+    /// See [`grad_weight`].
+    fn grad_weight<X: Stored<Real = R>, Y: Stored<Real = R>>(
+        shape: &Conv1dShape,
+        x: (&[X], &[X]),
+        dy: &[Y],
+        dw: &mut [R],
+    );
+}
+
+/// Products of `f64`: the reference loops or the `gemm` crate.
+#[derive(Debug)]
+pub struct Double;
+
+impl Products<f64> for Double {
+    fn forward<X: Stored<Real = f64>, Y: Stored<Real = f64>>(
+        shape: &Conv1dShape,
+        x: (&[X], &[X]),
+        weight: &[f64],
+        epilogue: &Epilogue<f64>,
+        y: &mut [Y],
+    ) {
+        unpacked::forward(shape, x, weight, epilogue, y);
+    }
+    fn grad_input<X: Stored<Real = f64>, Y: Stored<Real = f64>>(
+        shape: &Conv1dShape,
+        dy: &[Y],
+        weight: &[f64],
+        dx: &mut [X],
+    ) {
+        unpacked::grad_input(shape, dy, weight, dx);
+    }
+    fn grad_weight<X: Stored<Real = f64>, Y: Stored<Real = f64>>(
+        shape: &Conv1dShape,
+        x: (&[X], &[X]),
+        dy: &[Y],
+        dw: &mut [f64],
+    ) {
+        unpacked::grad_weight(shape, x, dy, dw);
+    }
+}
+
+/// Products of `f32` and `bf16`: our kernels where the processor has the instructions.
+#[derive(Debug)]
+pub struct Single;
+
+/// Groups narrower than this waste most of a block of registers; loops over channels are faster.
+const NARROW: usize = 8;
+
+/// Calls `$run` with the micro kernel for the kernel in use and the type `$x` of the activations.
+macro_rules! with_micro {
+    ($shape:ident, $x:ty, |$micro:ident| $run:expr) => {
+        #[cfg(target_arch = "x86_64")]
+        if $shape.groups == 1 || $shape.group_in().min($shape.group_out()) >= NARROW {
+            use super::products::{Amx, Avx2, Avx512, Avx512Pairs};
+            let bf16 = size_of::<$x>() < size_of::<f32>();
+            let kernel = Kernel::current();
+            if let (Kernel::Amx, true, Some($micro)) = (kernel, bf16, Amx::new()) {
+                return $run;
+            }
+            let wide = matches!(kernel, Kernel::Avx512 | Kernel::Amx);
+            if let (true, true, Some($micro)) = (wide, bf16, Avx512Pairs::new()) {
+                return $run;
+            }
+            if let (true, true, Some($micro)) = (wide, bf16, Avx512::<true>::new()) {
+                return $run;
+            }
+            if let (true, false, Some($micro)) = (wide, bf16, Avx512::<false>::new()) {
+                return $run;
+            }
+            if let (Kernel::Avx2, true, Some($micro)) = (kernel, bf16, Avx2::<true>::new()) {
+                return $run;
+            }
+            if let (Kernel::Avx2, false, Some($micro)) = (kernel, bf16, Avx2::<false>::new()) {
+                return $run;
+            }
+        }
+    };
+}
+
+impl Products<f32> for Single {
+    fn forward<X: Stored<Real = f32>, Y: Stored<Real = f32>>(
+        shape: &Conv1dShape,
+        x: (&[X], &[X]),
+        weight: &[f32],
+        epilogue: &Epilogue<f32>,
+        y: &mut [Y],
+    ) {
+        with_micro!(shape, X, |micro| products::forward(
+            micro, shape, x, weight, epilogue, y
+        ));
+        unpacked::forward(shape, x, weight, epilogue, y);
+    }
+    fn grad_input<X: Stored<Real = f32>, Y: Stored<Real = f32>>(
+        shape: &Conv1dShape,
+        dy: &[Y],
+        weight: &[f32],
+        dx: &mut [X],
+    ) {
+        with_micro!(shape, X, |micro| products::grad_input(
+            micro, shape, dy, weight, dx
+        ));
+        unpacked::grad_input(shape, dy, weight, dx);
+    }
+    fn grad_weight<X: Stored<Real = f32>, Y: Stored<Real = f32>>(
+        shape: &Conv1dShape,
+        x: (&[X], &[X]),
+        dy: &[Y],
+        dw: &mut [f32],
+    ) {
+        with_micro!(shape, X, |micro| products::grad_weight(
+            micro, shape, x, dy, dw
+        ));
+        unpacked::grad_weight(shape, x, dy, dw);
+    }
+}
+
+/// `y[r] = bias + Σ_tap x[r·stride + offset(tap)] · W[tap]`, then the rest of `epilogue`.
 ///
 /// # Shapes
 /// `x` (batch, in_len, in_channels); `history` (batch, history, in_channels), empty for none;
-/// `weight` (out_channels, in_channels / groups, kernel_size), as PyTorch keeps it; `bias`
+/// `weight` (out_channels, in_channels / groups, kernel_size), as PyTorch keeps it; bias
 /// (out_channels); `y` (batch, out_len, out_channels), overwritten.
+///
+/// # Numerics
+/// Where `x` is `bf16`, so are the operands of the product; sums are `f32`.
 ///
 /// # Errors
 /// [`Error::Invalid`] where a slice is not as long as `shape` says.
-pub fn forward<T: Real>(
+pub fn forward<R: Real, X: Stored<Real = R>, Y: Stored<Real = R>>(
     shape: &Conv1dShape,
-    x: &[T],
-    history: &[T],
-    weight: &[T],
-    bias: Option<&[T]>,
-    y: &mut [T],
+    x: &[X],
+    history: &[X],
+    weight: &[R],
+    epilogue: &Epilogue<R>,
+    y: &mut [Y],
 ) -> Result<()> {
     let (x_len, history_len, y_len) = shape.sizes();
+    let bias_len = epilogue.bias.map_or(shape.out_channels, <[R]>::len);
     shape.check(&[
         ("input", x_len, x.len()),
         ("history", history_len, history.len()),
         ("weight", shape.weight_len(), weight.len()),
-        (
-            "bias",
-            shape.out_channels,
-            bias.map_or(shape.out_channels, <[T]>::len),
-        ),
+        ("bias", shape.out_channels, bias_len),
         ("output", y_len, y.len()),
     ])?;
-    match Kernel::current() {
-        Kernel::Reference => reference::forward(shape, x, history, weight, bias, y),
-        _ => portable::forward(shape, x, history, weight, bias, y),
-    }
+    R::Products::forward(&shape.merged(), (x, history), weight, epilogue, y);
     Ok(())
 }
 
@@ -177,11 +372,11 @@ pub fn forward<T: Real>(
 ///
 /// # Errors
 /// As [`forward`].
-pub fn grad_input<T: Real>(
+pub fn grad_input<R: Real, X: Stored<Real = R>, Y: Stored<Real = R>>(
     shape: &Conv1dShape,
-    dy: &[T],
-    weight: &[T],
-    dx: &mut [T],
+    dy: &[Y],
+    weight: &[R],
+    dx: &mut [X],
 ) -> Result<()> {
     let (x_len, _, y_len) = shape.sizes();
     shape.check(&[
@@ -189,10 +384,7 @@ pub fn grad_input<T: Real>(
         ("weight", shape.weight_len(), weight.len()),
         ("input gradient", x_len, dx.len()),
     ])?;
-    match Kernel::current() {
-        Kernel::Reference => reference::grad_input(shape, dy, weight, dx),
-        _ => portable::grad_input(shape, dy, weight, dx),
-    }
+    R::Products::grad_input(&shape.merged(), dy, weight, dx);
     Ok(())
 }
 
@@ -201,12 +393,12 @@ pub fn grad_input<T: Real>(
 ///
 /// # Errors
 /// As [`forward`].
-pub fn grad_weight<T: Real>(
+pub fn grad_weight<R: Real, X: Stored<Real = R>, Y: Stored<Real = R>>(
     shape: &Conv1dShape,
-    x: &[T],
-    history: &[T],
-    dy: &[T],
-    dw: &mut [T],
+    x: &[X],
+    history: &[X],
+    dy: &[Y],
+    dw: &mut [R],
 ) -> Result<()> {
     let (x_len, history_len, y_len) = shape.sizes();
     shape.check(&[
@@ -215,101 +407,10 @@ pub fn grad_weight<T: Real>(
         ("output gradient", y_len, dy.len()),
         ("weight gradient", shape.weight_len(), dw.len()),
     ])?;
-    match Kernel::current() {
-        Kernel::Reference => reference::grad_weight(shape, x, history, dy, dw),
-        _ => portable::grad_weight(shape, x, history, dy, dw),
-    }
+    R::Products::grad_weight(&shape.merged(), (x, history), dy, dw);
     Ok(())
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-    use rand::{Rng, SeedableRng};
-
-    fn shapes() -> impl Strategy<Value = Conv1dShape> {
-        let sizes = (1usize..4, 1usize..40, 1usize..5, 1usize..9, 1usize..4);
-        let channels = (1usize..4, 1usize..6, 1usize..6);
-        (sizes, channels, 0usize..30, 0usize..30, 0usize..20).prop_filter_map(
-            "padded input shorter than the kernel",
-            |(
-                (batch, in_len, kernel_size, dilation, stride),
-                (groups, ci, co),
-                pad_left,
-                pad_right,
-                history,
-            )| {
-                let span = (kernel_size - 1) * dilation + 1;
-                let padded = in_len + pad_left + pad_right;
-                (padded >= span).then(|| Conv1dShape {
-                    batch,
-                    in_len,
-                    out_len: (padded - span) / stride + 1,
-                    in_channels: groups * ci,
-                    out_channels: groups * co,
-                    kernel_size,
-                    dilation,
-                    stride,
-                    groups,
-                    pad_left,
-                    history,
-                })
-            },
-        )
-    }
-
-    fn random(rng: &mut rand_chacha::ChaCha8Rng, len: usize) -> Vec<f64> {
-        (0..len)
-            .map(|_| f64::from(rng.next_u32()) / f64::from(u32::MAX) - 0.5)
-            .collect()
-    }
-
-    fn close(a: &[f64], b: &[f64]) -> bool {
-        a.iter()
-            .zip(b)
-            .all(|(a, b)| (a - b).abs() < 1e-12 * (1.0 + b.abs()))
-    }
-
-    proptest! {
-        #![proptest_config(ProptestConfig { cases: 400, failure_persistence: None, ..ProptestConfig::default() })]
-        #[test]
-        fn portable_agrees_with_the_reference(shape in shapes(), seed in 0u64..1000) {
-            let rng = &mut rand_chacha::ChaCha8Rng::seed_from_u64(seed);
-            let (x_len, h_len, y_len) = shape.sizes();
-            let (x, h, dy) = (random(rng, x_len), random(rng, h_len), random(rng, y_len));
-            let (w, b) = (random(rng, shape.weight_len()), random(rng, shape.out_channels));
-            let (mut want, mut got) = (vec![7.0; y_len], vec![8.0; y_len]);
-            reference::forward(&shape, &x, &h, &w, Some(&b), &mut want);
-            portable::forward(&shape, &x, &h, &w, Some(&b), &mut got);
-            prop_assert!(close(&got, &want), "forward {shape:?}");
-            let (mut want, mut got) = (vec![7.0; x_len], vec![8.0; x_len]);
-            reference::grad_input(&shape, &dy, &w, &mut want);
-            portable::grad_input(&shape, &dy, &w, &mut got);
-            prop_assert!(close(&got, &want), "grad_input {shape:?}");
-            let (mut want, mut got) = (vec![7.0; w.len()], vec![8.0; w.len()]);
-            reference::grad_weight(&shape, &x, &h, &dy, &mut want);
-            portable::grad_weight(&shape, &x, &h, &dy, &mut got);
-            prop_assert!(close(&got, &want), "grad_weight {shape:?}");
-        }
-    }
-
-    #[test]
-    fn a_slice_of_the_wrong_length_is_an_error() {
-        let shape = Conv1dShape {
-            batch: 1,
-            in_len: 3,
-            out_len: 3,
-            in_channels: 2,
-            out_channels: 1,
-            kernel_size: 1,
-            dilation: 1,
-            stride: 1,
-            groups: 1,
-            pad_left: 0,
-            history: 0,
-        };
-        let error = forward(&shape, &[0f32; 5], &[], &[0.0; 2], None, &mut [0.0; 3]).unwrap_err();
-        assert_eq!(error.to_string(), "input: expected 6 elements, found 5");
-    }
-}
+#[path = "conv1d_tests.rs"]
+mod tests;

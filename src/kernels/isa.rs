@@ -23,7 +23,10 @@ pub fn has_avx512() -> bool {
 
 /// AMX tiles of bf16, granted by the system.
 pub fn has_amx() -> bool {
-    false
+    #[cfg(target_arch = "x86_64")]
+    return super::products::has_amx();
+    #[cfg(not(target_arch = "x86_64"))]
+    return false;
 }
 
 /// Runs `work` compiled for the vector instructions of `kernel`.

@@ -21,8 +21,10 @@ pub mod elementwise;
 mod isa;
 mod matmul;
 mod portable;
+mod products;
 pub mod reference;
 pub mod rows;
+mod unpacked;
 
 use half::bf16;
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -45,9 +47,13 @@ pub trait Real:
     fn of(value: f64) -> Self;
     /// The value in double precision.
     fn f64(self) -> f64;
+    /// The convolution products of this type, sizes already checked.
+    #[doc(hidden)]
+    type Products: conv1d::Products<Self>;
 }
 
 impl Real for f32 {
+    type Products = conv1d::Single;
     fn erf(self) -> Self {
         libm::erff(self)
     }
@@ -60,6 +66,7 @@ impl Real for f32 {
 }
 
 impl Real for f64 {
+    type Products = conv1d::Double;
     fn erf(self) -> Self {
         libm::erf(self)
     }
@@ -76,6 +83,8 @@ impl Real for f64 {
 pub trait Stored: Copy + Send + Sync + 'static {
     /// What is computed with.
     type Real: Real;
+    /// The number as bf16, the nearest one (ties to even).
+    fn bf16_bits(self) -> u16;
     /// The number.
     fn load(self) -> Self::Real;
     /// The nearest number that fits (ties to even).
@@ -84,6 +93,10 @@ pub trait Stored: Copy + Send + Sync + 'static {
 
 impl Stored for f32 {
     type Real = f32;
+    #[inline(always)]
+    fn bf16_bits(self) -> u16 {
+        bf16::store(self).to_bits()
+    }
     #[inline(always)]
     fn load(self) -> f32 {
         self
@@ -97,6 +110,10 @@ impl Stored for f32 {
 impl Stored for f64 {
     type Real = f64;
     #[inline(always)]
+    fn bf16_bits(self) -> u16 {
+        (self as f32).bf16_bits()
+    }
+    #[inline(always)]
     fn load(self) -> f64 {
         self
     }
@@ -108,6 +125,10 @@ impl Stored for f64 {
 
 impl Stored for bf16 {
     type Real = f32;
+    #[inline(always)]
+    fn bf16_bits(self) -> u16 {
+        self.to_bits()
+    }
     #[inline(always)]
     fn load(self) -> f32 {
         f32::from_bits(u32::from(self.to_bits()) << 16)

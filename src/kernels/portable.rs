@@ -41,22 +41,6 @@ fn unpack<T: Real>(shape: &Conv1dShape, packed: &[T], weight: &mut [T]) {
     }
 }
 
-/// A pointwise convolution sees no neighbours, so the whole batch is one long sequence.
-fn merged(shape: &Conv1dShape) -> Conv1dShape {
-    let pointwise = shape.kernel_size == 1 && shape.stride == 1 && shape.pad_left == 0;
-    if pointwise && shape.history == 0 && shape.in_len == shape.out_len {
-        let rows = shape.batch * shape.in_len;
-        Conv1dShape {
-            batch: 1,
-            in_len: rows,
-            out_len: rows,
-            ..*shape
-        }
-    } else {
-        *shape
-    }
-}
-
 /// Splits `buffer` (batch, len, channels) into pieces of [`ROWS`] rows and runs `work(sequence,
 /// rows, piece)` on each.
 fn each_piece<T: Real>(
@@ -91,7 +75,6 @@ pub fn forward<T: Real>(
     bias: Option<&[T]>,
     y: &mut [T],
 ) {
-    let shape = &merged(shape);
     let packed = pack(shape, weight);
     let (ci, co) = (shape.in_channels, shape.out_channels);
     each_piece(y, shape.out_len, co, |b, rows, piece| {
@@ -160,7 +143,6 @@ fn tap_forward<T: Real>(
 
 /// See [`super::conv1d::grad_input`].
 pub fn grad_input<T: Real>(shape: &Conv1dShape, dy: &[T], weight: &[T], dx: &mut [T]) {
-    let shape = &merged(shape);
     let packed = pack(shape, weight);
     let (ci, co) = (shape.in_channels, shape.out_channels);
     each_piece(dx, shape.in_len, ci, |b, rows, piece| {
@@ -237,7 +219,6 @@ fn tap_grad_input<T: Real>(
 /// See [`super::conv1d::grad_weight`]. A piece is one tap, one group and some input channels; each
 /// sums over all rows by itself, so no partial sums meet.
 pub fn grad_weight<T: Real>(shape: &Conv1dShape, x: &[T], history: &[T], dy: &[T], dw: &mut [T]) {
-    let shape = &merged(shape);
     let (gi, go) = (shape.group_in(), shape.group_out());
     if dw.is_empty() {
         return;

@@ -250,7 +250,8 @@ impl Forward {
         let s = &self.shape;
         let mut y = vec![<T as num_traits::Zero>::zero(); s.batch * s.out_len * s.out_channels];
         with_history(self.history.as_ref(), |history| {
-            Ok(kernel::forward(s, x, history, w, bias, &mut y)?)
+            let epilogue = kernel::Epilogue { bias, relu: false, dropout: None };
+            Ok(kernel::forward(s, x, history, w, &epilogue, &mut y)?)
         })?;
         Ok((
             T::to_cpu_storage_owned(y),

@@ -28,10 +28,10 @@ use candle_core::{CpuStorage, Layout, Result, Shape, WithDType};
 
 use macros::cpu_op;
 
-use crate::kernels::Real;
+use crate::kernels::{Real, Stored};
 
 /// What a kernel and candle both know how to handle.
-trait Element: Real + WithDType {}
+trait Element: Real + Stored<Real = Self> + WithDType {}
 impl Element for f32 {}
 impl Element for f64 {}
 

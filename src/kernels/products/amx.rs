@@ -1,0 +1,243 @@
+//! Blocks in the tile registers of AMX: a tile of C is 16 × 16 `f32`, a tile of A 16 rows of 16 words
+//! (pairs of bf16), a tile of B 16 depths of 16 words.
+//!
+//! The tile intrinsics of Rust are unstable; the instructions themselves assemble.
+
+use std::arch::asm;
+use std::cell::Cell;
+use std::sync::OnceLock;
+
+use super::super::isa;
+use super::{Format, Micro, Term, check_block};
+
+/// AMX tiles of bf16: 2 × 2 tiles of C.
+#[derive(Debug, Clone, Copy)]
+pub struct Amx(());
+
+impl Amx {
+    /// The proof that the processor has it and the system grants it.
+    pub fn new() -> Option<Self> {
+        has_amx().then_some(Self(()))
+    }
+}
+
+/// Whether the processor has AMX tiles of bf16 (and AVX-512 for what surrounds them) and the system
+/// lets this process use them; asked once.
+pub fn has_amx() -> bool {
+    static GRANTED: OnceLock<bool> = OnceLock::new();
+    *GRANTED.get_or_init(|| isa::has_avx512() && has_tiles() && request_tiles())
+}
+
+/// CPUID leaf 7: EDX bit 22 is AMX-BF16, bit 24 AMX-TILE; XCR0 bits 17 and 18: the system saves tiles.
+fn has_tiles() -> bool {
+    use std::arch::x86_64::{__cpuid, __cpuid_count, _xgetbv};
+    // CPUID leaf 1, ECX bit 27: XGETBV may be executed.
+    const OSXSAVE: u32 = 1 << 27;
+    const TILES: u32 = 1 << 22 | 1 << 24;
+    const STATE: u64 = 1 << 17 | 1 << 18;
+    #[target_feature(enable = "xsave")]
+    fn saved_state() -> u64 {
+        // SAFETY: called only after CPUID said that XGETBV may be executed.
+        unsafe { _xgetbv(0) }
+    }
+    #[allow(unused_unsafe)] // safe in newer toolchains
+    // SAFETY: every x86-64 processor has CPUID; leaf 7 is asked for only where it exists, XGETBV only
+    // where the system enabled it.
+    unsafe {
+        __cpuid(0).eax >= 7
+            && __cpuid(1).ecx & OSXSAVE != 0
+            && __cpuid_count(7, 0).edx & TILES == TILES
+            && saved_state() & STATE == STATE
+    }
+}
+
+/// Asks Linux for the use of tile data: `arch_prctl(ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA)`.
+#[cfg(target_os = "linux")]
+fn request_tiles() -> bool {
+    const ARCH_PRCTL: i64 = 158;
+    const ARCH_REQ_XCOMP_PERM: u64 = 0x1023;
+    const XFEATURE_XTILEDATA: u64 = 18;
+    let result: i64;
+    // SAFETY: this system call takes two integers and touches no memory of ours; the kernel
+    // overwrites rcx and r11.
+    unsafe {
+        asm!(
+            "syscall",
+            inlateout("rax") ARCH_PRCTL => result,
+            in("rdi") ARCH_REQ_XCOMP_PERM,
+            in("rsi") XFEATURE_XTILEDATA,
+            lateout("rcx") _,
+            lateout("r11") _,
+            options(nostack),
+        );
+    }
+    result == 0
+}
+
+#[cfg(not(target_os = "linux"))]
+fn request_tiles() -> bool {
+    false
+}
+
+/// The operand of LDTILECFG: all eight tiles 16 rows of 64 bytes.
+#[repr(C, align(64))]
+struct TileConfig {
+    palette: u8,
+    start_row: u8,
+    reserved: [u8; 14],
+    row_bytes: [u16; 16],
+    rows: [u8; 16],
+}
+
+static CONFIG: TileConfig = TileConfig {
+    palette: 1,
+    start_row: 0,
+    reserved: [0; 14],
+    row_bytes: [64, 64, 64, 64, 64, 64, 64, 64, 0, 0, 0, 0, 0, 0, 0, 0],
+    rows: [16, 16, 16, 16, 16, 16, 16, 16, 0, 0, 0, 0, 0, 0, 0, 0],
+};
+
+/// Gives this thread its tile configuration, once.
+fn configure() {
+    thread_local!(static CONFIGURED: Cell<bool> = const { Cell::new(false) });
+    if !CONFIGURED.replace(true) {
+        // SAFETY: only called with a proof of AMX; the operand is 64 readable bytes in the layout of
+        // palette 1, whose tiles have at most 16 rows of 64 bytes. Tiles belong to this thread alone.
+        unsafe {
+            asm!("ldtilecfg [{}]", in(reg) &raw const CONFIG, options(nostack, readonly));
+        }
+    }
+}
+
+impl Micro for Amx {
+    const ROWS: usize = 32;
+    const COLS: usize = 32;
+    const STEP: usize = 16;
+    // all terms at once: a block of C is worth more in the tiles than a panel in the first-level cache
+    const DEPTH: usize = usize::MAX / 2;
+    const PIECE: usize = 128;
+    const ROWS_FIRST: bool = true;
+    const FORMAT: Format = Format::Pairs;
+
+    fn block(
+        self,
+        c: &mut [f32],
+        c_stride: usize,
+        a: &[u32],
+        a_stride: usize,
+        b: &[u32],
+        terms: &[Term],
+        add: bool,
+    ) {
+        check_block::<Self>((c.len(), c_stride), (a.len(), a_stride), b.len(), terms);
+        if terms.is_empty() {
+            return;
+        }
+        configure();
+        // SAFETY: `self` proves AMX and this thread is configured; `check_block` keeps in the slices
+        // 32 rows of 32 numbers of C, and for each term 32 rows of `depth` words of A and `depth`
+        // times 32 words of B, `depth` being a multiple of 16, a step of the loop.
+        unsafe {
+            block(
+                c.as_mut_ptr(),
+                4 * c_stride,
+                a.as_ptr(),
+                4 * a_stride,
+                b.as_ptr(),
+                terms,
+                add,
+            );
+        }
+    }
+}
+
+/// tmm0–3 are the block of C, tmm4–5 two tiles of A above each other, tmm6–7 two of B side by side.
+///
+/// # Safety
+/// AMX is there and configured; see the call for what the pointers must hold. Strides are in bytes,
+/// there is at least one term.
+unsafe fn block(
+    c: *mut f32,
+    c_stride: usize,
+    a: *const u32,
+    a_stride: usize,
+    b: *const u32,
+    terms: &[Term],
+    add: bool,
+) {
+    // SAFETY: the contract above; the tiles are declared as clobbered.
+    unsafe {
+        asm!(
+            // {low} points to the lower half of C's block here, of A's rows in the loop
+            "mov {low}, {c_stride}",
+            "shl {low}, 4",
+            "add {low}, {c}",
+            // {depth} says at first whether to add
+            "test {depth}, {depth}",
+            "jz 2f",
+            "tileloadd tmm0, [{c} + {c_stride}]",
+            "tileloadd tmm1, [{c} + {c_stride} + 64]",
+            "tileloadd tmm2, [{low} + {c_stride}]",
+            "tileloadd tmm3, [{low} + {c_stride} + 64]",
+            "jmp 3f",
+            "2:",
+            "tilezero tmm0",
+            "tilezero tmm1",
+            "tilezero tmm2",
+            "tilezero tmm3",
+            "3:",
+            // a term: {term} points to its words a, b, depth
+            "mov {a_now}, [{term}]",
+            "lea {a_now}, [{a} + 4*{a_now}]",
+            "mov {b_now}, [{term} + 8]",
+            "lea {b_now}, [{b} + 4*{b_now}]",
+            "mov {depth}, [{term} + 16]",
+            "mov {low}, {a_stride}",
+            "shl {low}, 4",
+            "add {low}, {a_now}",
+            "sub {depth}, 16",
+            "jc 5f",
+            // a step: 16 words of depth, 32 numbers
+            "4:",
+            "tileloadd tmm4, [{a_now} + {a_stride}]",
+            "tileloadd tmm6, [{b_now} + {b_stride}]",
+            "tdpbf16ps tmm0, tmm4, tmm6",
+            "tileloadd tmm7, [{b_now} + {b_stride} + 64]",
+            "tdpbf16ps tmm1, tmm4, tmm7",
+            "tileloadd tmm5, [{low} + {a_stride}]",
+            "tdpbf16ps tmm2, tmm5, tmm6",
+            "tdpbf16ps tmm3, tmm5, tmm7",
+            "add {a_now}, 64",
+            "add {low}, 64",
+            "add {b_now}, 2048",
+            "sub {depth}, 16",
+            "jnc 4b",
+            "5:",
+            "add {term}, 24",
+            "cmp {term}, {end}",
+            "jb 3b",
+            "mov {low}, {c_stride}",
+            "shl {low}, 4",
+            "add {low}, {c}",
+            "tilestored [{c} + {c_stride}], tmm0",
+            "tilestored [{c} + {c_stride} + 64], tmm1",
+            "tilestored [{low} + {c_stride}], tmm2",
+            "tilestored [{low} + {c_stride} + 64], tmm3",
+            c = in(reg) c,
+            c_stride = in(reg) c_stride,
+            a = in(reg) a,
+            a_stride = in(reg) a_stride,
+            low = out(reg) _,
+            a_now = out(reg) _,
+            b = in(reg) b,
+            b_stride = in(reg) 128usize,
+            b_now = out(reg) _,
+            term = inout(reg) terms.as_ptr() => _,
+            end = in(reg) terms.as_ptr_range().end,
+            depth = inout(reg) u64::from(add) => _,
+            out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
+            out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,
+            options(nostack),
+        );
+    }
+}

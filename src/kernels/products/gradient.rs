@@ -1,0 +1,377 @@
+//! Weight gradient: `dW[tap] = Σ_r x[r·stride + offset(tap)]ᵀ · dy[r]`.
+//!
+//! Depth runs along time here, so x is transposed. With stride 1 every tap sums over the same rows of
+//! x, each with the rows of dy that lie `shift(tap)` further: x is packed once, and a tap is another
+//! first row of dy.
+
+use rayon::prelude::*;
+
+use super::super::conv1d::Conv1dShape;
+use super::super::{Stored, vectorized};
+use super::buffer::{LINE, with_buffer};
+use super::pack::transpose;
+use super::{Format, Micro, Product, Term};
+
+/// Rows of x that are transposed at once.
+const SUB: usize = 512;
+/// Rows of x whose products are summed before the result goes back to memory.
+const GROUP: usize = 1024;
+/// Rows whose output gradients are packed at once.
+const PART: usize = 4096;
+
+/// Consecutive rows of one sequence, with the packed rows of dy that they meet.
+#[derive(Clone, Copy)]
+struct Span {
+    sequence: usize,
+    from: usize,
+    to: usize,
+    /// The row of dy that is packed first; before the sequence where negative.
+    dy_from: isize,
+    /// Where it lies in a panel, and how many words follow, in words of depth.
+    at: usize,
+    words: usize,
+}
+
+struct Gradient<'a, X, Y> {
+    shape: &'a Conv1dShape,
+    x: &'a [X],
+    history: &'a [X],
+    dy: &'a [Y],
+    format: Format,
+    step: usize,
+    cols: usize,
+    /// Input channels of a block, a multiple of the micro kernel's rows.
+    block: usize,
+    blocks: usize,
+    panels: usize,
+}
+
+/// See [`grad_weight`](super::super::conv1d::grad_weight).
+pub fn grad_weight<M: Micro, X: Stored<Real = f32>, Y: Stored<Real = f32>>(
+    micro: M,
+    shape: &Conv1dShape,
+    (x, history): (&[X], &[X]),
+    dy: &[Y],
+    dw: &mut [f32],
+) {
+    let most = 64 / M::ROWS * M::ROWS;
+    let blocks = shape.group_in().div_ceil(most);
+    let gradient = Gradient {
+        shape,
+        x,
+        history,
+        dy,
+        format: M::FORMAT,
+        step: M::STEP,
+        cols: M::COLS,
+        block: shape.group_in().div_ceil(blocks).next_multiple_of(M::ROWS),
+        blocks,
+        panels: shape.group_out().div_ceil(M::COLS),
+    };
+    let sums_len = shape.groups * blocks * gradient.block_len();
+    with_buffer(sums_len, |sums| {
+        let sums = &mut sums.floats_mut()[..sums_len];
+        sums.par_chunks_mut(1 << 16).for_each(|sums| sums.fill(0.0));
+        for part in gradient.parts() {
+            gradient.add_part(micro, &part, sums);
+        }
+        gradient.unpack(sums, dw);
+    });
+}
+
+impl<X: Stored<Real = f32>, Y: Stored<Real = f32>> Gradient<'_, X, Y> {
+    /// Whether taps share the packed rows of x; otherwise each has its own, in step with dy.
+    fn dense(&self) -> bool {
+        self.shape.stride == 1
+    }
+
+    /// How much further than a row of x (counted from the first of the history) its row of dy is.
+    fn shift(&self, tap: usize) -> isize {
+        let s = self.shape;
+        match self.dense() {
+            true => s.pad_left as isize - s.history as isize - (tap * s.dilation) as isize,
+            false => 0,
+        }
+    }
+
+    /// Of pairs, the first row of x may stand second in its word, so that pairs of dy stay pairs.
+    fn phase(&self, tap: usize) -> usize {
+        self.shift(tap)
+            .rem_euclid(self.format.per_word() as isize)
+            .unsigned_abs()
+    }
+
+    /// Which packed copy of x a tap reads, of how many.
+    fn area(&self, tap: usize) -> usize {
+        if self.dense() { self.phase(tap) } else { tap }
+    }
+
+    fn areas(&self) -> usize {
+        let last = (0..self.shape.kernel_size).map(|tap| self.area(tap)).max();
+        last.unwrap_or(0) + 1
+    }
+
+    fn c_stride(&self) -> usize {
+        (self.panels * self.cols).next_multiple_of(LINE)
+    }
+
+    fn block_len(&self) -> usize {
+        self.shape.kernel_size * self.block * self.c_stride()
+    }
+
+    /// Rows of a sequence that are summed over.
+    fn len(&self) -> usize {
+        match self.dense() {
+            true => self.shape.history + self.shape.in_len,
+            false => self.shape.out_len,
+        }
+    }
+
+    /// The work in parts of about [`PART`] rows, each in spans of at most [`SUB`] rows.
+    fn parts(&self) -> Vec<Vec<Span>> {
+        let mut parts = Vec::new();
+        let mut part: Vec<Span> = Vec::new();
+        let mut rows = 0;
+        for sequence in 0..self.shape.batch {
+            for from in (0..self.len()).step_by(SUB) {
+                let to = (from + SUB).min(self.len());
+                let at = part.last().map_or(0, |span| span.at + span.words);
+                part.push(self.span(sequence, from, to, at));
+                rows += to - from;
+                if rows >= PART {
+                    parts.push(std::mem::take(&mut part));
+                    rows = 0;
+                }
+            }
+        }
+        if !part.is_empty() {
+            parts.push(part);
+        }
+        parts
+    }
+
+    fn span(&self, sequence: usize, from: usize, to: usize, at: usize) -> Span {
+        let per_word = self.format.per_word() as isize;
+        let margin = self.step as isize * per_word;
+        let shifts = (0..self.shape.kernel_size).map(|tap| self.shift(tap));
+        let (lowest, highest) = (
+            shifts.clone().min().unwrap_or(0),
+            shifts.max().unwrap_or(0),
+        );
+        let first = (from as isize + lowest).max(-margin);
+        let dy_from = first - first.rem_euclid(per_word);
+        let end = (to as isize + highest + margin).min(self.shape.out_len as isize + margin);
+        Span {
+            sequence,
+            from,
+            to,
+            dy_from,
+            at,
+            words: self.format.words((end - dy_from).max(0).unsigned_abs()),
+        }
+    }
+
+    /// Adds the products of one part to the sums.
+    fn add_part<M: Micro>(&self, micro: M, part: &[Span], sums: &mut [f32]) {
+        let words = part.last().map_or(0, |span| span.at + span.words);
+        let panel_len = words * M::COLS;
+        let len = self.shape.groups * self.panels * panel_len;
+        if len == 0 {
+            return;
+        }
+        with_buffer(len, |dy| {
+            let dy = &mut dy.words_mut()[..len];
+            dy.par_chunks_mut(panel_len)
+                .enumerate()
+                .for_each(|(i, panel)| vectorized(|| self.pack_dy(i, part, panel)));
+            sums.par_chunks_mut(self.block_len())
+                .enumerate()
+                .for_each(|(i, sums)| {
+                    let group = i / self.blocks;
+                    let dy = &dy[group * self.panels * panel_len..][..self.panels * panel_len];
+                    for spans in groups(part) {
+                        self.add_spans(micro, i, spans, dy, panel_len, sums);
+                    }
+                });
+        });
+    }
+
+    /// Panel `i` (of all groups) of the output gradients of `part`.
+    #[inline(always)]
+    fn pack_dy(&self, i: usize, part: &[Span], panel: &mut [u32]) {
+        let s = self.shape;
+        let first = i % self.panels * self.cols;
+        let columns = self.cols.min(s.group_out() - first);
+        let column = i / self.panels * s.group_out() + first;
+        let row = |sequence: usize, r: isize| {
+            let r = usize::try_from(r).ok().filter(|&r| r < s.out_len)?;
+            Some(&self.dy[(sequence * s.out_len + r) * s.out_channels + column..][..columns])
+        };
+        let mut words = panel.chunks_exact_mut(self.cols);
+        for span in part {
+            for (j, words) in words.by_ref().take(span.words).enumerate() {
+                let r = span.dy_from + (j * self.format.per_word()) as isize;
+                let rows = [row(span.sequence, r), row(span.sequence, r + 1)];
+                self.format.across(rows, words);
+            }
+        }
+    }
+
+    /// Words of depth of one copy of a span's rows of x.
+    fn x_words(&self, span: &Span) -> usize {
+        let rows = span.to - span.from + self.format.per_word() - 1;
+        let words = self.format.words(rows);
+        words.next_multiple_of(self.step.max(8))
+    }
+
+    /// Adds the products of some spans with block `i` (of all groups) of the input channels.
+    fn add_spans<M: Micro>(
+        &self,
+        micro: M,
+        i: usize,
+        spans: &[Span],
+        dy: &[u32],
+        panel_len: usize,
+        sums: &mut [f32],
+    ) {
+        let areas = self.areas();
+        let depth: usize = spans.iter().map(|span| self.x_words(span) * areas).sum();
+        let a_stride = (depth.div_ceil(LINE) | 1) * LINE;
+        let rows = self.block.next_multiple_of(8);
+        with_buffer(rows * a_stride, |a| {
+            let a = a.words_mut();
+            vectorized(|| self.transpose_x(i, spans, rows, a, a_stride));
+            for (tap, c) in sums.chunks_exact_mut(self.block * self.c_stride()).enumerate() {
+                let mut product = Product {
+                    c,
+                    c_stride: self.c_stride(),
+                    rows: self.block,
+                    a,
+                    a_stride,
+                    b: dy,
+                    panel_stride: panel_len,
+                    panels: self.panels,
+                };
+                product.run(micro, &self.terms::<M>(spans, tap), true);
+            }
+        });
+    }
+
+    /// Packs all copies of the rows of x of `spans`, input channels of block `i` across, transposed.
+    #[inline(always)]
+    fn transpose_x(&self, i: usize, spans: &[Span], rows: usize, a: &mut [u32], a_stride: usize) {
+        let s = self.shape;
+        let first = i % self.blocks * self.block;
+        let channels = self.block.min(s.group_in().saturating_sub(first));
+        let channel = i / self.blocks * s.group_in() + first;
+        let longest = spans.iter().map(|span| self.x_words(span)).max();
+        with_buffer(longest.unwrap_or(0) * rows, |across| {
+            let across = across.words_mut();
+            let mut at = 0;
+            for span in spans {
+                let words = self.x_words(span);
+                for area in 0..self.areas() {
+                    for (j, across) in across.chunks_exact_mut(rows).take(words).enumerate() {
+                        let row = |k: usize| {
+                            let row = self.x_row(span, area, j * self.format.per_word() + k)?;
+                            Some(&row[channel..][..channels])
+                        };
+                        let second = if self.format == Format::Pairs { row(1) } else { None };
+                        self.format.across([row(0), second], across);
+                    }
+                    transpose(across, rows, (words, rows), &mut a[at..], a_stride);
+                    at += words;
+                }
+            }
+        });
+    }
+
+    /// Row `i` of one copy of a span; nothing where it is not the span's, or beyond the sequence.
+    #[inline(always)]
+    fn x_row(&self, span: &Span, area: usize, i: usize) -> Option<&[X]> {
+        let s = self.shape;
+        let row = (span.from + i).checked_sub(if self.dense() { area } else { 0 })?;
+        if !(span.from..span.to).contains(&row) {
+            return None;
+        }
+        let (rows, len, row) = if self.dense() {
+            match row.checked_sub(s.history) {
+                None => (self.history, s.history, row),
+                Some(row) => (self.x, s.in_len, row),
+            }
+        } else {
+            let row = (row * s.stride + area * s.dilation) as isize - s.pad_left as isize;
+            match usize::try_from(row) {
+                Ok(row) => (self.x, s.in_len, row),
+                Err(_) => {
+                    let back = row + s.history as isize;
+                    (self.history, s.history, usize::try_from(back).ok()?)
+                }
+            }
+        };
+        let at = (span.sequence * len + row) * s.in_channels;
+        (row < len).then(|| &rows[at..][..s.in_channels])
+    }
+
+    /// What tap `tap` sums over `spans`, without the steps in which all of dy is zero.
+    fn terms<M: Micro>(&self, spans: &[Span], tap: usize) -> Vec<Term> {
+        let (shift, phase) = (self.shift(tap), self.phase(tap));
+        let per_word = self.format.per_word() as isize;
+        let mut terms = Vec::with_capacity(spans.len());
+        let mut at = 0;
+        for span in spans {
+            let words = self.x_words(span);
+            let a = at + self.area(tap) * words;
+            at += self.areas() * words;
+            // the row of dy that word 0 meets; those before row 0 and after the last are zero
+            let r = span.from as isize - phase as isize + shift;
+            let skip = ((-r).max(0) / per_word) as usize / M::STEP * M::STEP;
+            let rows = (self.shape.out_len as isize - r).max(0);
+            let end = self.format.words(rows.unsigned_abs());
+            let own = self.format.words(span.to - span.from + phase);
+            let end = end.min(own).next_multiple_of(M::STEP);
+            if skip < end {
+                let b = (r + skip as isize * per_word - span.dy_from) / per_word;
+                terms.push(Term {
+                    a: a + skip,
+                    b: (span.at + b.unsigned_abs()) * M::COLS,
+                    depth: end - skip,
+                });
+            }
+        }
+        terms
+    }
+
+    /// Writes the sums (group, block, tap, in, out) as (out, in, tap).
+    fn unpack(&self, sums: &[f32], dw: &mut [f32]) {
+        let s = self.shape;
+        let (gi, go, taps) = (s.group_in(), s.group_out(), s.kernel_size);
+        let c_stride = self.c_stride();
+        dw.par_chunks_mut(gi * taps).enumerate().for_each(|(co, dw)| {
+            let (group, co) = (co / go, co % go);
+            for (ci, dw) in dw.chunks_exact_mut(taps).enumerate() {
+                let block = group * self.blocks + ci / self.block;
+                let sums = &sums[block * self.block_len() + ci % self.block * c_stride + co..];
+                for (tap, dw) in dw.iter_mut().enumerate() {
+                    *dw = sums[tap * self.block * c_stride];
+                }
+            }
+        });
+    }
+}
+
+/// Cuts spans into runs of at most [`GROUP`] rows, at least one span each.
+fn groups(spans: &[Span]) -> impl Iterator<Item = &[Span]> {
+    let mut rest = spans;
+    std::iter::from_fn(move || {
+        let mut rows = 0;
+        let fits = |span: &&Span| {
+            rows += span.to - span.from;
+            rows <= GROUP
+        };
+        let count = rest.iter().take_while(fits).count().max(1).min(rest.len());
+        let (now, later) = rest.split_at(count);
+        rest = later;
+        (!now.is_empty()).then_some(now)
+    })
+}

@@ -1,0 +1,173 @@
+//! Products of packed operands, `C += Σ_term A_term · B_term`: what the three convolution products
+//! consist of (batch-reduced products, as in arXiv:2104.08002).
+//!
+//! Operands are words (see [`Format`]). The rows of A are any distance apart, so that a dilated
+//! convolution's taps are one buffer read from several first rows. B lies in *panels* of
+//! [`Micro::COLS`] columns, the words of one depth next to each other. C is `f32`.
+
+#[cfg(target_arch = "x86_64")]
+mod amx;
+mod buffer;
+mod conv1d;
+mod gradient;
+mod pack;
+mod words;
+#[cfg(target_arch = "x86_64")]
+mod x86;
+
+pub use conv1d::{forward, grad_input};
+pub use gradient::grad_weight;
+pub use words::Format;
+#[cfg(target_arch = "x86_64")]
+pub use {amx::Amx, amx::has_amx, x86::Avx2, x86::Avx512, x86::Avx512Pairs};
+
+/// One term of a sum of products: where its operands begin, in words from the first of A and from the
+/// first of B's panel, and how many words deep it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(C)]
+pub struct Term {
+    pub a: usize,
+    pub b: usize,
+    pub depth: usize,
+}
+
+
+/// A product of one block of C, `ROWS × COLS`, in registers: the only part that knows the processor.
+pub trait Micro: Copy + Send + Sync {
+    /// Rows of a block.
+    const ROWS: usize;
+    /// Columns of a block, and of a panel of B.
+    const COLS: usize;
+    /// Words of depth that are multiplied at once; every depth is a multiple of it.
+    const STEP: usize;
+    /// Words of depth whose share of a panel stays in the first-level cache.
+    const DEPTH: usize;
+    /// Rows of C that share packed rows of A.
+    const PIECE: usize;
+    /// Whether a block row of A is kept in the cache while panels pass by, or the other way round.
+    const ROWS_FIRST: bool;
+    /// What words hold.
+    const FORMAT: Format;
+
+    /// `C (+)= Σ A_term · B_term` for one block; `c` begins at it, `a` at its first row, `b` at its
+    /// panel. `add` says whether C counts or is overwritten.
+    ///
+    /// # Panics
+    /// Where a slice is too short for what the terms read or the block takes: a fault of the caller.
+    fn block(
+        self,
+        c: &mut [f32],
+        c_stride: usize,
+        a: &[u32],
+        a_stride: usize,
+        b: &[u32],
+        terms: &[Term],
+        add: bool,
+    );
+}
+
+/// Checks that one block lies within its slices, for the implementations of [`Micro::block`].
+fn check_block<M: Micro>(
+    (c_len, c_stride): (usize, usize),
+    (a_len, a_stride): (usize, usize),
+    b_len: usize,
+    terms: &[Term],
+) {
+    assert!(
+        (M::ROWS - 1) * c_stride + M::COLS <= c_len,
+        "product: C too short"
+    );
+    for term in terms {
+        let a_end = (M::ROWS - 1) * a_stride + term.a + term.depth;
+        let b_end = term.b + term.depth * M::COLS;
+        assert!(a_end <= a_len, "product: A too short");
+        assert!(b_end <= b_len, "product: B too short");
+        assert!(term.depth.is_multiple_of(M::STEP), "product: odd depth");
+    }
+}
+
+/// The operands and the result of one product.
+pub struct Product<'a> {
+    /// `rows × panels·COLS`, rows `c_stride` apart.
+    pub c: &'a mut [f32],
+    pub c_stride: usize,
+    /// A multiple of [`Micro::ROWS`].
+    pub rows: usize,
+    pub a: &'a [u32],
+    pub a_stride: usize,
+    /// Panels, `panel_stride` words apart.
+    pub b: &'a [u32],
+    pub panel_stride: usize,
+    pub panels: usize,
+}
+
+impl Product<'_> {
+    /// `C (+)= Σ A_term · B_term`, one thread.
+    pub fn run<M: Micro>(&mut self, micro: M, terms: &[Term], add: bool) {
+        let mut add = add;
+        let terms = cut::<M>(terms);
+        let mut rest = &terms[..];
+        while !rest.is_empty() {
+            let (now, later) = rest.split_at(fitting::<M>(rest));
+            self.pass(micro, now, add);
+            rest = later;
+            add = true;
+        }
+    }
+
+    /// All blocks of C, for terms that fit the cache.
+    fn pass<M: Micro>(&mut self, micro: M, terms: &[Term], add: bool) {
+        let blocks = self.rows / M::ROWS;
+        if M::ROWS_FIRST {
+            for row in 0..blocks {
+                (0..self.panels).for_each(|panel| self.block(micro, row, panel, terms, add));
+            }
+        } else {
+            for panel in 0..self.panels {
+                (0..blocks).for_each(|row| self.block(micro, row, panel, terms, add));
+            }
+        }
+    }
+
+    fn block<M: Micro>(&mut self, micro: M, row: usize, panel: usize, terms: &[Term], add: bool) {
+        let first = row * M::ROWS;
+        micro.block(
+            &mut self.c[first * self.c_stride + panel * M::COLS..],
+            self.c_stride,
+            &self.a[first * self.a_stride..],
+            self.a_stride,
+            &self.b[panel * self.panel_stride..],
+            terms,
+            add,
+        );
+    }
+}
+
+/// The same terms, none deeper than [`Micro::DEPTH`], cut evenly.
+fn cut<M: Micro>(terms: &[Term]) -> Vec<Term> {
+    let mut all = Vec::with_capacity(terms.len());
+    for term in terms {
+        let parts = term.depth.div_ceil(M::DEPTH).max(1);
+        let depth = term.depth.div_ceil(parts).next_multiple_of(M::STEP);
+        let mut done = 0;
+        while done < term.depth {
+            all.push(Term {
+                a: term.a + done,
+                b: term.b + done * M::COLS,
+                depth: depth.min(term.depth - done),
+            });
+            done += depth;
+        }
+    }
+    all
+}
+
+/// How many of the first terms are together not deeper than [`Micro::DEPTH`]; at least one.
+fn fitting<M: Micro>(terms: &[Term]) -> usize {
+    let mut depth = 0;
+    let fits = |term: &&Term| {
+        depth += term.depth;
+        depth <= M::DEPTH
+    };
+    terms.iter().take_while(fits).count().max(1)
+}

@@ -1,0 +1,147 @@
+//! Operands of the convolution products in the layout that [`Micro`](super::Micro) reads.
+
+use rayon::prelude::*;
+
+use super::super::conv1d::Conv1dShape;
+use super::super::{Stored, vectorized};
+use super::{Format, Micro};
+
+/// The matrices of a weight, one for each tap and group, with the inner axis of the product first.
+#[derive(Debug, Clone, Copy)]
+pub struct WeightPanels {
+    /// Numbers along the depth of one group's product.
+    pub depth: usize,
+    /// Columns of one group's product.
+    pub columns: usize,
+    /// Words of one tap's depth in a panel.
+    pub words: usize,
+    /// Panels of one group.
+    pub panels: usize,
+    /// Words from panel to panel: those of all taps.
+    pub stride: usize,
+    /// Whether depth is `out_channels` (for the input gradient) or `in_channels`.
+    transposed: bool,
+}
+
+impl WeightPanels {
+    /// The sizes for a product that contracts the input channels or, `transposed`, the output channels.
+    pub fn new<M: Micro>(shape: &Conv1dShape, transposed: bool) -> Self {
+        let (gi, go) = (shape.group_in(), shape.group_out());
+        let (depth, columns) = if transposed { (go, gi) } else { (gi, go) };
+        let words = M::FORMAT.words(depth).next_multiple_of(M::STEP);
+        Self {
+            depth,
+            columns,
+            words,
+            panels: columns.div_ceil(M::COLS),
+            stride: shape.kernel_size * words * M::COLS,
+            transposed,
+        }
+    }
+
+    /// Words of all panels of all groups.
+    pub fn len(&self, shape: &Conv1dShape) -> usize {
+        shape.groups * self.panels * self.stride
+    }
+
+    /// Packs `weight` (out_channels, in_channels / groups, kernel_size) as (group, panel, tap, depth,
+    /// column), zeros beyond the last depth and column.
+    pub fn pack<M: Micro>(&self, shape: &Conv1dShape, weight: &[f32], packed: &mut [u32]) {
+        let group_len = shape.group_out() * shape.group_in() * shape.kernel_size;
+        packed
+            .par_chunks_exact_mut(self.stride)
+            .enumerate()
+            .for_each(|(i, panel)| {
+                let (group, first) = (i / self.panels, i % self.panels * M::COLS);
+                let weight = &weight[group * group_len..][..group_len];
+                vectorized(|| self.pack_panel::<M>(shape, weight, first, panel));
+            });
+    }
+
+    #[inline(always)]
+    fn pack_panel<M: Micro>(
+        &self,
+        shape: &Conv1dShape,
+        weight: &[f32],
+        first: usize,
+        panel: &mut [u32],
+    ) {
+        let (taps, row) = (shape.kernel_size, shape.group_in() * shape.kernel_size);
+        // how far the next depth and the next column are in the weight
+        let (along, across) = if self.transposed {
+            (row, taps)
+        } else {
+            (taps, row)
+        };
+        let columns = M::COLS.min(self.columns - first);
+        let per_word = M::FORMAT.per_word();
+        for k in 0..self.words {
+            let depth = k * per_word;
+            for tap in 0..taps {
+                let words = &mut panel[(tap * self.words + k) * M::COLS..][..M::COLS];
+                words[columns..].fill(0);
+                if depth >= self.depth {
+                    words.fill(0);
+                    continue;
+                }
+                let at = first * across + depth * along + tap;
+                let second = if per_word == 2 && depth + 1 < self.depth {
+                    along
+                } else {
+                    0
+                };
+                for (n, word) in words[..columns].iter_mut().enumerate() {
+                    let i = at + n * across;
+                    let pair = if second == 0 { 0.0 } else { weight[i + second] };
+                    *word = M::FORMAT.word(weight[i], pair);
+                }
+            }
+        }
+    }
+}
+
+/// Packs one row of all groups: each group's channels from a word of its own, `words` words each.
+#[inline(always)]
+pub fn pack_row<S: Stored<Real = f32>>(
+    format: Format,
+    row: Option<&[S]>,
+    group_channels: usize,
+    words: usize,
+    packed: &mut [u32],
+) {
+    match row {
+        None => packed.fill(0),
+        Some(row) => {
+            let groups = row.chunks_exact(group_channels);
+            for (row, packed) in groups.zip(packed.chunks_exact_mut(words)) {
+                format.row(row, packed);
+            }
+        }
+    }
+}
+
+/// Transposes `columns` words of each of `rows` rows, `stride` apart, into rows of `to_stride` words.
+/// Sizes are multiples of 8.
+#[inline(always)]
+pub fn transpose(
+    from: &[u32],
+    stride: usize,
+    (rows, columns): (usize, usize),
+    to: &mut [u32],
+    to_stride: usize,
+) {
+    for row in (0..rows).step_by(8) {
+        for column in (0..columns).step_by(8) {
+            let block: [[u32; 8]; 8] = std::array::from_fn(|i| {
+                let words = &from[(row + i) * stride + column..][..8];
+                std::array::from_fn(|j| words[j])
+            });
+            for j in 0..8 {
+                let to = &mut to[(column + j) * to_stride + row..][..8];
+                for i in 0..8 {
+                    to[i] = block[i][j];
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,169 @@
+//! Blocks in the vector registers of x86-64: one multiply-add of a broadcast word of A with a vector
+//! of B for each row and vector of the block.
+
+use std::arch::x86_64::*;
+
+use super::super::isa;
+use super::{Format, Micro, Term, check_block};
+
+/// Whether there are dot products of bf16 pairs (AVX512-BF16).
+fn has_bf16_pairs() -> bool {
+    isa::has_avx512() && is_x86_feature_detected!("avx512bf16")
+}
+
+/// AVX2 and FMA: 6 rows of two vectors of 8. `ROUND` says whether operands are rounded to bf16.
+#[derive(Debug, Clone, Copy)]
+pub struct Avx2<const ROUND: bool>(());
+
+impl<const ROUND: bool> Avx2<ROUND> {
+    /// The proof that the processor has it.
+    pub fn new() -> Option<Self> {
+        isa::has_avx2().then_some(Self(()))
+    }
+}
+
+/// AVX-512: 12 rows of two vectors of 16. `ROUND` says whether operands are rounded to bf16.
+#[derive(Debug, Clone, Copy)]
+pub struct Avx512<const ROUND: bool>(());
+
+impl<const ROUND: bool> Avx512<ROUND> {
+    /// The proof that the processor has it.
+    pub fn new() -> Option<Self> {
+        isa::has_avx512().then_some(Self(()))
+    }
+}
+
+/// AVX512-BF16: as [`Avx512`], each word a pair of bf16.
+#[derive(Debug, Clone, Copy)]
+pub struct Avx512Pairs(());
+
+impl Avx512Pairs {
+    /// The proof that the processor has it.
+    pub fn new() -> Option<Self> {
+        has_bf16_pairs().then_some(Self(()))
+    }
+}
+
+const fn rounded(round: bool) -> Format {
+    if round {
+        Format::Rounded
+    } else {
+        Format::Single
+    }
+}
+
+/// Implements [`Micro`] for a vector instruction set: `$rows` rows of two vectors of `$lanes`.
+macro_rules! vector_micro {
+    (
+        ($($micro:tt)*), $feature:literal, $vector:ty, rows $rows:literal, lanes $lanes:literal,
+        depth $depth:literal, piece $piece:literal, format $format:expr,
+        $zero:ident, $load:ident, $store:ident, $add:ident,
+        |$acc:ident, $b:ident, $word:ident| $multiply_add:expr, $block:ident
+    ) => {
+        $($micro)* {
+            const ROWS: usize = $rows;
+            const COLS: usize = 2 * $lanes;
+            const STEP: usize = 1;
+            const DEPTH: usize = $depth;
+            const PIECE: usize = $piece;
+            const ROWS_FIRST: bool = false;
+            const FORMAT: Format = $format;
+
+            fn block(
+                self,
+                c: &mut [f32],
+                c_stride: usize,
+                a: &[u32],
+                a_stride: usize,
+                b: &[u32],
+                terms: &[Term],
+                add: bool,
+            ) {
+                check_block::<Self>((c.len(), c_stride), (a.len(), a_stride), b.len(), terms);
+                // SAFETY: `self` proves the features; `check_block` keeps all accesses in the slices.
+                unsafe {
+                    $block(
+                        c.as_mut_ptr(), c_stride, a.as_ptr(), a_stride, b.as_ptr(), terms, add,
+                    )
+                }
+            }
+        }
+
+        /// # Safety
+        /// The processor has the features; `c` holds `$rows` rows of two vectors, `c_stride` apart;
+        /// each term lies within what `a` (`$rows` rows, `a_stride` apart) and `b` point to.
+        #[target_feature(enable = $feature)]
+        unsafe fn $block(
+            c: *mut f32,
+            c_stride: usize,
+            a: *const u32,
+            a_stride: usize,
+            b: *const u32,
+            terms: &[Term],
+            add: bool,
+        ) {
+            let mut block = [[$zero(); 2]; $rows];
+            for term in terms {
+                // SAFETY: the contract above: rows `3·i + 0..3` of A and `depth` rows of the panel.
+                unsafe {
+                    let mut a: [*const u32; $rows / 3] =
+                        std::array::from_fn(|i| a.add(term.a + 3 * i * a_stride));
+                    let mut b = b.add(term.b);
+                    for _ in 0..term.depth {
+                        let columns: [$vector; 2] = [$load(b.cast()), $load(b.add($lanes).cast())];
+                        for (i, rows) in block.iter_mut().enumerate() {
+                            let $word = a[i / 3].add(i % 3 * a_stride);
+                            for ($acc, $b) in rows.iter_mut().zip(columns) {
+                                *$acc = $multiply_add;
+                            }
+                        }
+                        b = b.add(2 * $lanes);
+                        for a in &mut a {
+                            *a = a.add(1);
+                        }
+                    }
+                }
+            }
+            for (i, rows) in block.into_iter().enumerate() {
+                for (j, acc) in rows.into_iter().enumerate() {
+                    // SAFETY: the contract above: a vector within row `i` of the block of C.
+                    unsafe {
+                        let c = c.add(i * c_stride + j * $lanes);
+                        $store(c, if add { $add(acc, $load(c)) } else { acc });
+                    }
+                }
+            }
+        }
+    };
+}
+
+vector_micro!(
+    (impl<const ROUND: bool> Micro for Avx2<ROUND>), "avx2,fma", __m256, rows 6, lanes 8,
+    depth 256, piece 252, format rounded(ROUND),
+    _mm256_setzero_ps, _mm256_loadu_ps, _mm256_storeu_ps, _mm256_add_ps,
+    |acc, b, word| _mm256_fmadd_ps(_mm256_broadcast_ss(&*word.cast()), b, *acc), avx2_block
+);
+
+vector_micro!(
+    (impl<const ROUND: bool> Micro for Avx512<ROUND>), "avx512f", __m512, rows 12, lanes 16,
+    depth 192, piece 252, format rounded(ROUND),
+    _mm512_setzero_ps, _mm512_loadu_ps, _mm512_storeu_ps, _mm512_add_ps,
+    |acc, b, word| _mm512_fmadd_ps(_mm512_set1_ps(*word.cast()), b, *acc), avx512_block
+);
+
+vector_micro!(
+    (impl Micro for Avx512Pairs), "avx512f,avx512bf16", __m512, rows 12, lanes 16,
+    depth 192, piece 252, format Format::Pairs,
+    _mm512_setzero_ps, _mm512_loadu_ps, _mm512_storeu_ps, _mm512_add_ps,
+    |acc, b, word| dot_pairs(*acc, *word, b), avx512_pairs_block
+);
+
+/// `acc + a.0·b.0 + a.1·b.1` for each lane, `a` a pair of bf16.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bf16")]
+fn dot_pairs(acc: __m512, a: u32, b: __m512) -> __m512 {
+    let a = _mm512_set1_epi32(a.cast_signed());
+    // SAFETY: `__m512bh` is the same 512 bits, and all bits are pairs of bf16.
+    let (a, b) = unsafe { (std::mem::transmute(a), std::mem::transmute(b)) };
+    _mm512_dpbf16_ps(acc, a, b)
+}
