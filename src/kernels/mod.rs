@@ -238,6 +238,16 @@ impl std::str::FromStr for Kernel {
     }
 }
 
+/// FLOP/s that the multiply-add instruction of the kernel in use (for `bf16` operands or `f32`) reaches
+/// by itself on `threads` threads at once, measured now (about 50 ms): what a product can be at most.
+/// Nothing where the kernel has no instruction of its own.
+pub fn ceiling(bf16: bool, threads: usize) -> Option<f64> {
+    #[cfg(target_arch = "x86_64")]
+    return products::ceiling(Kernel::current(), bf16, threads);
+    #[cfg(not(target_arch = "x86_64"))]
+    return None;
+}
+
 /// Runs `work` compiled for the vector instructions of the kernel in use.
 ///
 /// What `work` calls must be `#[inline(always)]` to be compiled along; loops over slices are then

@@ -151,6 +151,34 @@ impl Micro for Amx {
     }
 }
 
+/// `times` products of a step of a block, of zeros, without loads: the pace of the tile unit.
+///
+/// # Panics
+/// Without AMX.
+pub fn multiply_tiles(times: usize) {
+    assert!(has_amx());
+    configure();
+    // SAFETY: AMX is there and this thread is configured; no memory is touched and the tiles are
+    // declared as clobbered.
+    unsafe {
+        asm!(
+            "tilezero tmm0", "tilezero tmm1", "tilezero tmm2", "tilezero tmm3",
+            "tilezero tmm4", "tilezero tmm5", "tilezero tmm6", "tilezero tmm7",
+            "2:",
+            "tdpbf16ps tmm0, tmm4, tmm6",
+            "tdpbf16ps tmm1, tmm4, tmm7",
+            "tdpbf16ps tmm2, tmm5, tmm6",
+            "tdpbf16ps tmm3, tmm5, tmm7",
+            "sub {times}, 1",
+            "ja 2b",
+            times = inout(reg) times => _,
+            out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
+            out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,
+            options(nomem, nostack),
+        );
+    }
+}
+
 /// tmm0–3 are the block of C, tmm4–5 two tiles of A above each other, tmm6–7 two of B side by side.
 ///
 /// # Safety

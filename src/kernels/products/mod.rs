@@ -8,6 +8,8 @@
 #[cfg(target_arch = "x86_64")]
 mod amx;
 mod buffer;
+#[cfg(target_arch = "x86_64")]
+mod ceiling;
 mod conv1d;
 mod gradient;
 mod pack;
@@ -19,7 +21,7 @@ pub use conv1d::{forward, grad_input};
 pub use gradient::grad_weight;
 pub use words::Format;
 #[cfg(target_arch = "x86_64")]
-pub use {amx::Amx, amx::has_amx, x86::Avx2, x86::Avx512, x86::Avx512Pairs};
+pub use {ceiling::ceiling, amx::Amx, amx::has_amx, x86::Avx2, x86::Avx512, x86::Avx512Pairs};
 
 /// One term of a sum of products: where its operands begin, in words from the first of A and from the
 /// first of B's panel, and how many words deep it is.

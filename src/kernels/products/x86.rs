@@ -7,7 +7,7 @@ use super::super::isa;
 use super::{Format, Micro, Term, check_block};
 
 /// Whether there are dot products of bf16 pairs (AVX512-BF16).
-fn has_bf16_pairs() -> bool {
+pub fn has_bf16_pairs() -> bool {
     isa::has_avx512() && is_x86_feature_detected!("avx512bf16")
 }
 
@@ -161,7 +161,7 @@ vector_micro!(
 /// `acc + a.0·b.0 + a.1·b.1` for each lane, `a` a pair of bf16.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bf16")]
-fn dot_pairs(acc: __m512, a: u32, b: __m512) -> __m512 {
+pub fn dot_pairs(acc: __m512, a: u32, b: __m512) -> __m512 {
     let a = _mm512_set1_epi32(a.cast_signed());
     // SAFETY: `__m512bh` is the same 512 bits, and all bits are pairs of bf16.
     let (a, b) = unsafe { (std::mem::transmute(a), std::mem::transmute(b)) };
