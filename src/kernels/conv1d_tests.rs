@@ -135,6 +135,7 @@ mod packed {
         const STEP: usize = 16;
         const DEPTH: usize = usize::MAX / 2;
         const PIECE: usize = 128;
+        const CHANNELS: usize = 64;
         const ROWS_FIRST: bool = true;
         const FORMAT: Format = Format::Pairs;
 

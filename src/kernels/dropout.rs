@@ -128,5 +128,3 @@ mod tests {
         assert!(y.contains(&0.0) && y.contains(&2.0));
     }
 }
-/// x
-pub fn apply_in_place<T>(_: MaskKey, _: f64, _: usize, _: &mut [T]) { todo!() }

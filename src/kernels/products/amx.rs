@@ -116,6 +116,7 @@ impl Micro for Amx {
     // all terms at once: a block of C is worth more in the tiles than a panel in the first-level cache
     const DEPTH: usize = usize::MAX / 2;
     const PIECE: usize = 128;
+    const CHANNELS: usize = 64;
     const ROWS_FIRST: bool = true;
     const FORMAT: Format = Format::Pairs;
 

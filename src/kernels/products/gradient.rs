@@ -54,8 +54,11 @@ pub fn grad_weight<M: Micro, X: Stored<Real = f32>, Y: Stored<Real = f32>>(
     dy: &[Y],
     dw: &mut [f32],
 ) {
-    let most = 64 / M::ROWS * M::ROWS;
-    let blocks = shape.group_in().div_ceil(most);
+    // the same sums in other blocks: the number of threads does not show in them
+    let blocks = shape.group_in().div_ceil(M::CHANNELS);
+    let blocks = blocks.next_multiple_of(rayon::current_num_threads());
+    let block = shape.group_in().div_ceil(blocks).next_multiple_of(M::ROWS);
+    let blocks = shape.group_in().div_ceil(block);
     let gradient = Gradient {
         shape,
         x,
@@ -64,7 +67,7 @@ pub fn grad_weight<M: Micro, X: Stored<Real = f32>, Y: Stored<Real = f32>>(
         format: M::FORMAT,
         step: M::STEP,
         cols: M::COLS,
-        block: shape.group_in().div_ceil(blocks).next_multiple_of(M::ROWS),
+        block,
         blocks,
         panels: shape.group_out().div_ceil(M::COLS),
     };

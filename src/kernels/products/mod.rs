@@ -46,6 +46,8 @@ pub trait Micro: Copy + Send + Sync {
     const DEPTH: usize;
     /// Rows of C that share packed rows of A.
     const PIECE: usize;
+    /// Input channels whose weight gradients are summed by one thread at once, a multiple of `ROWS`.
+    const CHANNELS: usize;
     /// Whether a block row of A is kept in the cache while panels pass by, or the other way round.
     const ROWS_FIRST: bool;
     /// What words hold.

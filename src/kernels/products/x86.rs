@@ -66,6 +66,7 @@ macro_rules! vector_micro {
             const STEP: usize = 1;
             const DEPTH: usize = $depth;
             const PIECE: usize = $piece;
+            const CHANNELS: usize = $piece / 2;
             const ROWS_FIRST: bool = false;
             const FORMAT: Format = $format;
 
@@ -103,6 +104,15 @@ macro_rules! vector_micro {
             add: bool,
         ) {
             let mut block = [[$zero(); 2]; $rows];
+            if add {
+                // the block of C is wanted at the end
+                for i in 0..$rows {
+                    for j in 0..2 {
+                        let c = c.wrapping_add(i * c_stride + j * $lanes);
+                        _mm_prefetch::<_MM_HINT_T0>(c.cast());
+                    }
+                }
+            }
             for term in terms {
                 // SAFETY: the contract above: rows `3·i + 0..3` of A and `depth` rows of the panel.
                 unsafe {
@@ -139,21 +149,21 @@ macro_rules! vector_micro {
 
 vector_micro!(
     (impl<const ROUND: bool> Micro for Avx2<ROUND>), "avx2,fma", __m256, rows 6, lanes 8,
-    depth 256, piece 252, format rounded(ROUND),
+    depth 256, piece 264, format rounded(ROUND),
     _mm256_setzero_ps, _mm256_loadu_ps, _mm256_storeu_ps, _mm256_add_ps,
     |acc, b, word| _mm256_fmadd_ps(_mm256_broadcast_ss(&*word.cast()), b, *acc), avx2_block
 );
 
 vector_micro!(
     (impl<const ROUND: bool> Micro for Avx512<ROUND>), "avx512f", __m512, rows 12, lanes 16,
-    depth 192, piece 252, format rounded(ROUND),
+    depth 192, piece 264, format rounded(ROUND),
     _mm512_setzero_ps, _mm512_loadu_ps, _mm512_storeu_ps, _mm512_add_ps,
     |acc, b, word| _mm512_fmadd_ps(_mm512_set1_ps(*word.cast()), b, *acc), avx512_block
 );
 
 vector_micro!(
     (impl Micro for Avx512Pairs), "avx512f,avx512bf16", __m512, rows 12, lanes 16,
-    depth 192, piece 252, format Format::Pairs,
+    depth 192, piece 264, format Format::Pairs,
     _mm512_setzero_ps, _mm512_loadu_ps, _mm512_storeu_ps, _mm512_add_ps,
     |acc, b, word| dot_pairs(*acc, *word, b), avx512_pairs_block
 );
