@@ -35,6 +35,12 @@ trait Element: Real + Stored<Real = Self> + WithDType {}
 impl Element for f32 {}
 impl Element for f64 {}
 
+/// What lies in a tensor that a kernel takes: with `bf16`, computed with as `f32`.
+trait StoredElement: Stored<Real: Element> + WithDType {}
+impl StoredElement for f32 {}
+impl StoredElement for f64 {}
+impl StoredElement for half::bf16 {}
+
 /// One argument of an operation on the CPU.
 type Arg<'a> = (&'a CpuStorage, &'a Layout);
 
@@ -48,7 +54,7 @@ fn slice<T: WithDType>((storage, layout): Arg<'_>) -> Result<&[T]> {
 }
 
 /// A new tensor's storage, filled by `fill`.
-fn output<T: Element>(shape: &Shape, fill: impl FnOnce(&mut [T])) -> (CpuStorage, Shape) {
+fn output<T: WithDType>(shape: &Shape, fill: impl FnOnce(&mut [T])) -> (CpuStorage, Shape) {
     let mut data = vec![<T as num_traits::Zero>::zero(); shape.elem_count()];
     fill(&mut data);
     (T::to_cpu_storage_owned(data), shape.clone())
