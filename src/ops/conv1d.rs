@@ -1,13 +1,17 @@
 //! The 1-D dilated convolution as an operation with its own gradients.
 
-use candle_core::{CpuStorage, DType, Result, Shape, Tensor};
+use candle_core::backend::BackendStorage;
+use candle_core::{CpuStorage, D, DType, Result, Shape, Tensor, WithDType};
+use half::bf16;
 
-use super::{Arg, DropoutKind, Element, conv1d_primitives, cpu_op, output, slice};
+use super::{
+    Arg, DropoutKind, StoredElement, conv1d_primitives, cpu_op, output, slice,
+};
 use crate::Error;
 use crate::kernels::conv1d::{self as kernel, Conv1dShape};
-use crate::kernels::dropout::MaskKey;
+use crate::kernels::dropout::{Mask, MaskKey};
 use crate::kernels::elementwise::Activation;
-use crate::kernels::rows;
+use crate::kernels::{Real, rows};
 
 /// How the taps of a convolution lie on its input.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -145,8 +149,49 @@ pub fn conv1d(
     history: Option<&Tensor>,
     params: Conv1dParams,
 ) -> crate::Result<Tensor> {
+    conv1d_then(xs, weight, bias, history, params, Epilogue::default())
+}
+
+/// What follows the sum of a convolution, done while its rows are at hand.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Epilogue {
+    /// `max(0, ·)`.
+    pub relu: bool,
+    /// Element dropout: probability and mask.
+    pub dropout: Option<(f64, MaskKey)>,
+    /// An `f32` result where the input is `bf16`.
+    pub f32_output: bool,
+}
+
+/// [`conv1d`] followed by `epilogue`, in one operation on the CPU.
+///
+/// # Errors
+/// As [`conv1d`].
+///
+/// # Example
+///
+/// ```
+/// use candle_core::{Device, Tensor};
+/// use candle_tcn::ops::{Conv1dParams, Epilogue, conv1d_then};
+///
+/// let xs = Tensor::new(&[[[1f32], [-2.]]], &Device::Cpu)?;
+/// let weight = Tensor::new(&[[[3f32]]], &Device::Cpu)?;
+/// let relu = Epilogue { relu: true, ..Default::default() };
+/// let ys = conv1d_then(&xs, &weight, None, None, Conv1dParams::default(), relu)?;
+/// assert_eq!(ys.flatten_all()?.to_vec1::<f32>()?, [3., 0.]);
+/// # Ok::<(), candle_tcn::Error>(())
+/// ```
+pub fn conv1d_then(
+    xs: &Tensor,
+    weight: &Tensor,
+    bias: Option<&Tensor>,
+    history: Option<&Tensor>,
+    params: Conv1dParams,
+    epilogue: Epilogue,
+) -> crate::Result<Tensor> {
     if !xs.device().is_cpu() {
-        return conv1d_primitives(xs, weight, bias, history, params);
+        let ys = conv1d_primitives(xs, weight, bias, history, params)?;
+        return finish_primitives(ys, epilogue);
     }
     let shape = params.shape(xs, weight, history)?;
     if let Some(bias) = bias {
@@ -167,6 +212,7 @@ pub fn conv1d(
             .map(Tensor::detach)
             .map(|h| h.contiguous())
             .transpose()?,
+        epilogue,
     };
     let (xs, weight) = (xs.contiguous()?, weight.contiguous()?);
     Ok(match bias {
@@ -175,30 +221,7 @@ pub fn conv1d(
     })
 }
 
-/// What follows the sum of a convolution, done while its rows are at hand.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct Epilogue {
-    /// `max(0, ·)`.
-    pub relu: bool,
-    /// Element dropout: probability and mask.
-    pub dropout: Option<(f64, MaskKey)>,
-    /// An `f32` result where the input is `bf16`.
-    pub f32_output: bool,
-}
-
-/// [`conv1d`] followed by `epilogue`, in one operation where that saves passes over memory.
-///
-/// # Errors
-/// As [`conv1d`].
-pub fn conv1d_then(
-    xs: &Tensor,
-    weight: &Tensor,
-    bias: Option<&Tensor>,
-    history: Option<&Tensor>,
-    params: Conv1dParams,
-    epilogue: Epilogue,
-) -> crate::Result<Tensor> {
-    let mut ys = conv1d(xs, weight, bias, history, params)?;
+fn finish_primitives(mut ys: Tensor, epilogue: Epilogue) -> crate::Result<Tensor> {
     if epilogue.relu {
         ys = super::activate(&ys, Activation::Relu)?;
     }
@@ -211,110 +234,180 @@ pub fn conv1d_then(
     Ok(ys)
 }
 
-/// The tensor a kernel reads beside its arguments: the history, as a slice.
-fn with_history<T: Element, R>(
-    history: Option<&Tensor>,
+/// Calls `run` with the elements of a contiguous tensor on the CPU.
+fn read<T: WithDType, R>(tensor: &Tensor, run: impl FnOnce(&[T]) -> Result<R>) -> Result<R> {
+    let (storage, layout) = tensor.storage_and_layout();
+    match &*storage {
+        candle_core::Storage::Cpu(storage) => run(slice::<T>((storage, layout))?),
+        _ => Err(candle_core::Error::Msg(
+            "convolution: expected a tensor on the CPU".into(),
+        )),
+    }
+}
+
+/// The same for a tensor that may be missing; it is empty then.
+fn read_optional<T: WithDType, R>(
+    tensor: Option<&Tensor>,
     run: impl FnOnce(&[T]) -> Result<R>,
 ) -> Result<R> {
-    match history {
+    match tensor {
         None => run(&[]),
-        Some(tensor) => {
-            let (storage, layout) = tensor.storage_and_layout();
-            match &*storage {
-                candle_core::Storage::Cpu(storage) => run(slice::<T>((storage, layout))?),
-                _ => Err(candle_core::Error::Msg(
-                    "history: expected a tensor on the CPU".into(),
-                )),
-            }
-        }
+        Some(tensor) => read(tensor, run),
     }
 }
 
 struct Forward {
     shape: Conv1dShape,
     history: Option<Tensor>,
+    epilogue: Epilogue,
 }
 
 impl Forward {
-    fn run2<T: Element>(&self, x: Arg, w: Arg) -> Result<(CpuStorage, Shape)> {
-        self.run::<T>(x, w, None)
+    fn run2<X: StoredElement>(&self, x: Arg, w: Arg) -> Result<(CpuStorage, Shape)> {
+        self.run::<X>(x, w, None)
     }
 
-    fn run3<T: Element>(&self, x: Arg, w: Arg, bias: Arg) -> Result<(CpuStorage, Shape)> {
-        self.run::<T>(x, w, Some(bias))
+    fn run3<X: StoredElement>(&self, x: Arg, w: Arg, bias: Arg) -> Result<(CpuStorage, Shape)> {
+        self.run::<X>(x, w, Some(bias))
     }
 
-    fn run<T: Element>(&self, x: Arg, w: Arg, bias: Option<Arg>) -> Result<(CpuStorage, Shape)> {
-        let bias = bias.map(slice::<T>).transpose()?;
-        let (x, w) = (slice::<T>(x)?, slice::<T>(w)?);
+    fn run<X: StoredElement>(
+        &self,
+        x: Arg,
+        w: Arg,
+        bias: Option<Arg>,
+    ) -> Result<(CpuStorage, Shape)> {
+        let epilogue = kernel::Epilogue {
+            bias: bias.map(slice::<X::Real>).transpose()?,
+            relu: self.epilogue.relu,
+            dropout: self.epilogue.dropout,
+        };
+        let (x, w) = (slice::<X>(x)?, slice::<X::Real>(w)?);
+        match self.epilogue.f32_output {
+            false => self.output::<X, X>(x, w, &epilogue),
+            true => self.output::<X, X::Real>(x, w, &epilogue),
+        }
+    }
+
+    fn output<X: StoredElement, Y: StoredElement<Real = X::Real>>(
+        &self,
+        x: &[X],
+        w: &[X::Real],
+        epilogue: &kernel::Epilogue<X::Real>,
+    ) -> Result<(CpuStorage, Shape)> {
         let s = &self.shape;
-        let mut y = vec![<T as num_traits::Zero>::zero(); s.batch * s.out_len * s.out_channels];
-        with_history(self.history.as_ref(), |history| {
-            let epilogue = kernel::Epilogue { bias, relu: false, dropout: None };
-            Ok(kernel::forward(s, x, history, w, &epilogue, &mut y)?)
+        let mut y = vec![<Y as num_traits::Zero>::zero(); s.batch * s.out_len * s.out_channels];
+        read_optional(self.history.as_ref(), |history| {
+            Ok(kernel::forward(s, x, history, w, epilogue, &mut y)?)
         })?;
-        Ok((
-            T::to_cpu_storage_owned(y),
-            (s.batch, s.out_len, s.out_channels).into(),
-        ))
+        let shape = (s.batch, s.out_len, s.out_channels).into();
+        Ok((Y::to_cpu_storage_owned(y), shape))
     }
 
-    fn gradients(&self, xs: &Tensor, weight: &Tensor, dy: &Tensor) -> Result<(Tensor, Tensor)> {
+    /// The gradient of the sum and that of the bias, from the output and its gradient.
+    fn undo_epilogue(&self, ys: &Tensor, dy: &Tensor) -> Result<(Tensor, Tensor)> {
         let dy = dy.contiguous()?;
-        let dx = dy.apply_op2_no_bwd(weight, &GradInput { shape: self.shape })?;
+        let dz = match (self.epilogue.relu, self.epilogue.dropout) {
+            (false, None) => dy,
+            (false, Some((p, key))) => super::dropout(&dy, p, DropoutKind::Element, key)?,
+            (true, dropout) => {
+                let scale = dropout.map_or(1.0, |(p, key)| Mask::new(key, p).scale());
+                return match ys.dtype() {
+                    DType::F64 => relu_grad::<f64>(ys, &dy, scale),
+                    DType::BF16 => relu_grad::<bf16>(ys, &dy, scale),
+                    _ => relu_grad::<f32>(ys, &dy, scale),
+                };
+            }
+        };
+        let db = dz.apply_op1_no_bwd(&SumRows)?;
+        Ok((dz, db))
+    }
+
+    fn gradients(&self, xs: &Tensor, weight: &Tensor, dz: &Tensor) -> Result<(Tensor, Tensor)> {
+        let op = GradInput {
+            shape: self.shape,
+            dtype: xs.dtype(),
+        };
+        let dx = dz.apply_op2_no_bwd(weight, &op)?;
         let op = GradWeight {
             shape: self.shape,
             history: self.history.clone(),
         };
-        Ok((dx, xs.apply_op2_no_bwd(&dy, &op)?))
+        Ok((dx, xs.apply_op2_no_bwd(dz, &op)?))
     }
 }
 
-cpu_op!(CustomOp2 for Forward, "dilated-conv1d",
+cpu_op!(CustomOp2 + bf16 for Forward, "dilated-conv1d",
     fn bwd(
         &self,
         xs: &Tensor,
         weight: &Tensor,
-        _: &Tensor,
+        ys: &Tensor,
         dy: &Tensor,
     ) -> Result<(Option<Tensor>, Option<Tensor>)> {
-        let (dx, dw) = self.gradients(xs, weight, dy)?;
+        let (dz, _) = self.undo_epilogue(ys, dy)?;
+        let (dx, dw) = self.gradients(xs, weight, &dz)?;
         Ok((Some(dx), Some(dw)))
     }
 );
 
-cpu_op!(CustomOp3 for Forward, "dilated-conv1d",
+cpu_op!(CustomOp3 + bf16 for Forward, "dilated-conv1d",
     fn bwd(
         &self,
         xs: &Tensor,
         weight: &Tensor,
         _: &Tensor,
-        _: &Tensor,
+        ys: &Tensor,
         dy: &Tensor,
     ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
-        let (dx, dw) = self.gradients(xs, weight, dy)?;
-        let db = dy.contiguous()?.apply_op1_no_bwd(&SumRows)?;
+        let (dz, db) = self.undo_epilogue(ys, dy)?;
+        let (dx, dw) = self.gradients(xs, weight, &dz)?;
         Ok((Some(dx), Some(dw), Some(db)))
     }
 );
 
+/// `dz = scale·dy` where the output is not zero (behind a ReLU and dropout, zeros pass nothing on), and
+/// the sum of its rows.
+fn relu_grad<Y: StoredElement>(ys: &Tensor, dy: &Tensor, scale: f64) -> Result<(Tensor, Tensor)> {
+    let mut dz = vec![<Y as num_traits::Zero>::zero(); ys.elem_count()];
+    let mut db = vec![<Y::Real as num_traits::Zero>::zero(); ys.dim(D::Minus1)?];
+    read(ys, |y| {
+        read(dy, |dy| {
+            rows::relu_grad_with_bias::<Y>(y, dy, Y::Real::of(scale), &mut dz, &mut db);
+            Ok(())
+        })
+    })?;
+    let channels = db.len();
+    Ok((
+        Tensor::from_vec(dz, ys.shape(), ys.device())?,
+        Tensor::from_vec(db, channels, ys.device())?,
+    ))
+}
+
 struct GradInput {
     shape: Conv1dShape,
+    /// Of the input; with bf16, the output gradient may be f32.
+    dtype: DType,
 }
 
 impl GradInput {
-    fn run2<T: Element>(&self, dy: Arg, w: Arg) -> Result<(CpuStorage, Shape)> {
+    fn run2<Y: StoredElement>(&self, dy: Arg, w: Arg) -> Result<(CpuStorage, Shape)> {
         let s = &self.shape;
-        let mut dx = vec![<T as num_traits::Zero>::zero(); s.batch * s.in_len * s.in_channels];
-        kernel::grad_input(s, slice::<T>(dy)?, slice::<T>(w)?, &mut dx)?;
-        Ok((
-            T::to_cpu_storage_owned(dx),
-            (s.batch, s.in_len, s.in_channels).into(),
-        ))
+        let len = s.batch * s.in_len * s.in_channels;
+        let dx = if self.dtype == Y::DTYPE {
+            let mut dx = vec![<Y as num_traits::Zero>::zero(); len];
+            kernel::grad_input(s, slice::<Y>(dy)?, slice::<Y::Real>(w)?, &mut dx)?;
+            Y::to_cpu_storage_owned(dx)
+        } else {
+            let mut dx = vec![bf16::ZERO; len];
+            kernel::grad_input(s, slice::<f32>(dy)?, slice::<f32>(w)?, &mut dx)?;
+            CpuStorage::BF16(dx)
+        };
+        Ok((dx, (s.batch, s.in_len, s.in_channels).into()))
     }
 }
 
-cpu_op!(CustomOp2 for GradInput, "dilated-conv1d");
+cpu_op!(CustomOp2 + bf16 for GradInput, "dilated-conv1d");
 
 struct GradWeight {
     shape: Conv1dShape,
@@ -322,31 +415,36 @@ struct GradWeight {
 }
 
 impl GradWeight {
-    fn run2<T: Element>(&self, x: Arg, dy: Arg) -> Result<(CpuStorage, Shape)> {
+    fn run2<X: StoredElement>(&self, x: Arg, dy: Arg) -> Result<(CpuStorage, Shape)> {
         let s = &self.shape;
         let shape = Shape::from((s.out_channels, s.group_in(), s.kernel_size));
-        let mut dw = vec![<T as num_traits::Zero>::zero(); shape.elem_count()];
-        let (x, dy) = (slice::<T>(x)?, slice::<T>(dy)?);
-        with_history(self.history.as_ref(), |history| {
-            Ok(kernel::grad_weight(s, x, history, dy, &mut dw)?)
+        let mut dw = vec![<X::Real as num_traits::Zero>::zero(); shape.elem_count()];
+        let x = slice::<X>(x)?;
+        read_optional(self.history.as_ref(), |history| {
+            if dy.0.dtype() == X::DTYPE {
+                kernel::grad_weight(s, x, history, slice::<X>(dy)?, &mut dw)?;
+            } else {
+                kernel::grad_weight(s, x, history, slice::<X::Real>(dy)?, &mut dw)?;
+            }
+            Ok(())
         })?;
-        Ok((T::to_cpu_storage_owned(dw), shape))
+        Ok((X::Real::to_cpu_storage_owned(dw), shape))
     }
 }
 
-cpu_op!(CustomOp2 for GradWeight, "dilated-conv1d");
+cpu_op!(CustomOp2 + bf16 for GradWeight, "dilated-conv1d");
 
 struct SumRows;
 
 impl SumRows {
-    fn run1<T: Element>(&self, x: Arg) -> Result<(CpuStorage, Shape)> {
+    fn run1<T: StoredElement>(&self, x: Arg) -> Result<(CpuStorage, Shape)> {
         let channels = x.1.dims()[x.1.dims().len() - 1];
         let x = slice::<T>(x)?;
-        Ok(output::<T>(&channels.into(), |out| rows::sum_rows(x, out)))
+        Ok(output::<T::Real>(&channels.into(), |out| rows::sum_rows(x, out)))
     }
 }
 
-cpu_op!(CustomOp1 for SumRows, "sum-rows");
+cpu_op!(CustomOp1 + bf16 for SumRows, "sum-rows");
 
 #[cfg(test)]
 #[path = "conv1d_tests.rs"]
