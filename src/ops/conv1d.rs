@@ -4,6 +4,7 @@ use candle_core::backend::BackendStorage;
 use candle_core::{CpuStorage, D, DType, Result, Shape, Tensor, WithDType};
 use half::bf16;
 
+use super::tape::{self, Keep};
 use super::{
     Arg, DropoutKind, StoredElement, conv1d_primitives, cpu_op, output, slice,
 };
@@ -214,10 +215,11 @@ pub fn conv1d_then(
             .transpose()?,
         epilogue,
     };
+    let keep = if epilogue.relu { Keep::Both } else { Keep::Inputs };
     let (xs, weight) = (xs.contiguous()?, weight.contiguous()?);
     Ok(match bias {
-        None => xs.apply_op2(&weight, op)?,
-        Some(bias) => xs.apply_op3(&weight, &bias.contiguous()?, op)?,
+        None => tape::apply2(&xs, &weight, op, keep)?,
+        Some(bias) => tape::apply3(&xs, &weight, &bias.contiguous()?, op, keep)?,
     })
 }
 

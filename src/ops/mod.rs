@@ -6,8 +6,10 @@
 //!
 //! Gradients of gradients are not supported.
 
+mod batch_norm;
 mod conv1d;
 mod dropout;
+mod gather;
 pub(crate) mod inplace;
 mod loss;
 mod macros;
@@ -15,14 +17,20 @@ mod norm;
 mod pad;
 mod pointwise;
 mod primitives;
+mod sum;
+pub(crate) mod tape;
+mod walk;
 
+pub use batch_norm::batch_norm;
 pub use conv1d::{Conv1dParams, Epilogue, conv1d, conv1d_then};
 pub use dropout::{DropoutKind, dropout};
+pub use gather::{embed, narrow_time};
 pub use loss::cross_entropy;
 pub use norm::{normalize_rows, weight_norm};
 pub use pad::{PaddingMode, pad1d};
 pub use pointwise::{activate, gate};
 pub use primitives::conv1d_primitives;
+pub use sum::{add, add_relu};
 
 use candle_core::{CpuStorage, Layout, Result, Shape, WithDType};
 
