@@ -1,0 +1,31 @@
+//! What flags of several commands mean.
+
+use std::num::IntErrorKind;
+use std::path::PathBuf;
+
+use candle_tcn::model_dir::{self, read_config};
+use candle_tcn::models::ModelConfig;
+
+/// A number of at least 1. What is too large is found where it is used.
+pub fn count(text: &str) -> Result<usize, String> {
+    match text.parse::<usize>() {
+        Ok(value) if value > 0 => Ok(value),
+        Err(error) if *error.kind() == IntErrorKind::PosOverflow => {
+            Err(format!("expected a whole number of at most {}", usize::MAX))
+        }
+        _ => Err("expected a whole number of at least 1".into()),
+    }
+}
+
+/// The configuration of `--model`, else of `--config`, else the preset.
+pub fn network(
+    preset: &str,
+    config: &Option<PathBuf>,
+    model: &Option<PathBuf>,
+) -> candle_tcn::Result<ModelConfig> {
+    match (config, model) {
+        (_, Some(dir)) => read_config(dir.join(model_dir::CONFIG)),
+        (Some(file), None) => read_config(file),
+        (None, None) => ModelConfig::preset(preset),
+    }
+}
