@@ -13,8 +13,8 @@ use candle_tcn::models::ModelConfig;
 use candle_tcn::profile;
 use clap::ValueEnum;
 
-use crate::flags::{self, count};
-use crate::{memory, usage_error};
+use crate::flags::{self, Dtype, count};
+use crate::memory;
 use report::{Profile, Report};
 use work::Work;
 
@@ -69,26 +69,6 @@ enum What {
     Train,
     /// A forward pass without gradients
     Forward,
-}
-
-#[derive(Clone, Copy, ValueEnum)]
-enum Dtype {
-    /// The fastest that the processor has
-    Auto,
-    F32,
-    Bf16,
-}
-
-impl Dtype {
-    /// What is computed with; the one place that decides.
-    fn resolve(self) -> anyhow::Result<DType> {
-        match self {
-            Self::Auto | Self::F32 => Ok(DType::F32),
-            Self::Bf16 => Err(usage_error(
-                "--dtype: expected auto or f32, found bf16, which networks do not compute with yet",
-            )),
-        }
-    }
 }
 
 /// What a second of multiply-adds alone is on these threads, 10⁹ operations.
