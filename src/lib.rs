@@ -12,6 +12,7 @@
 //! | [`train`] | the loop, optimizers, schedules, exact evaluation, checkpoints |
 //! | [`generate`] | sampling, stop strings, text as it is made |
 //! | [`plot`] | loss curves and receptive fields as SVG |
+//! | [`profile`] | where the time goes |
 //!
 //! Tensors are channels-last, `(batch, time, channels)`; weights keep PyTorch's names and shapes.
 //!
@@ -53,6 +54,7 @@ pub mod models;
 pub mod nn;
 pub mod ops;
 pub mod plot;
+pub mod profile;
 pub mod text;
 pub mod train;
 

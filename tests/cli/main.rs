@@ -1,6 +1,7 @@
 //! The `tcn` command as a user runs it, with small networks on small texts.
 
 mod bad_input;
+mod bench;
 mod run;
 
 use std::path::{Path, PathBuf};

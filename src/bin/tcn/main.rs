@@ -11,8 +11,11 @@ macro_rules! say {
     }};
 }
 
+mod bench;
 mod eval;
+mod flags;
 mod generate;
+mod memory;
 mod model;
 mod receptive_field;
 mod train;
@@ -45,6 +48,8 @@ enum Command {
     Eval(eval::Args),
     /// Tell the receptive field of a stack of convolutions, layer by layer
     ReceptiveField(receptive_field::Args),
+    /// Measure how fast this machine trains or runs a network
+    Bench(bench::Args),
 }
 
 /// Wrong use of the command line: exit code 2.
@@ -127,6 +132,7 @@ fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Generate(args) => generate::run(args),
         Command::Eval(args) => eval::run(args),
         Command::ReceptiveField(args) => receptive_field::run(args),
+        Command::Bench(args) => bench::run(args),
     }
 }
 

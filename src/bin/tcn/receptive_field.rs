@@ -1,18 +1,16 @@
 //! `tcn receptive-field`: which steps a stack reaches, layer by layer, and which stacks reach a
 //! wanted context.
 
-use std::num::IntErrorKind;
 use std::path::PathBuf;
 
 use anyhow::Context;
 use candle_tcn::geometry::{
     Dilations, Growth, MAX_LAYERS, Padding, Plan, PlanOptions, Stack, plan,
 };
-use candle_tcn::model_dir::read_config;
-use candle_tcn::models::ModelConfig;
 use candle_tcn::plot::receptive_field_svg;
 use serde_json::json;
 
+use crate::flags::{self, count};
 use crate::{print_line, usage_error};
 
 #[derive(clap::Args)]
@@ -69,17 +67,6 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     match args.at_least {
         Some(at_least) => search(&args, at_least),
         None => measure(&args),
-    }
-}
-
-/// A number of at least 1. What is too large for the geometry is found there.
-fn count(text: &str) -> Result<usize, String> {
-    match text.parse::<usize>() {
-        Ok(value) if value > 0 => Ok(value),
-        Err(error) if *error.kind() == IntErrorKind::PosOverflow => {
-            Err(format!("expected a whole number of at most {}", usize::MAX))
-        }
-        _ => Err("expected a whole number of at least 1".into()),
     }
 }
 
@@ -170,12 +157,8 @@ fn stack(args: &Args) -> anyhow::Result<Stack> {
 }
 
 fn configured(args: &Args) -> anyhow::Result<Stack> {
-    let config = match (&args.preset, &args.config, &args.model) {
-        (Some(name), ..) => ModelConfig::preset(name),
-        (_, Some(file), _) => read_config(file),
-        (.., Some(dir)) => read_config(dir.join("config.json")),
-        _ => return Err(usage_error("no configuration is named")),
-    };
+    let preset = args.preset.as_deref().unwrap_or_default();
+    let config = flags::network(preset, &args.config, &args.model);
     // a file is to this command what flags are to others
     let stack = config.and_then(|config| config.geometry());
     stack.map_err(|error| usage_error(error.to_string()))

@@ -12,12 +12,12 @@ use anyhow::Context;
 use candle_tcn::generate::{GenerateConfig, Generator, SamplerConfig};
 use candle_tcn::models::{Model, ModelConfig};
 use candle_tcn::text::Tokenizer;
-use candle_tcn::train::{CardInfo, Outcome, RunDir, TrainConfig, Trainer, model_card};
+use candle_tcn::train::{CardInfo, Outcome, RunDir, Trainer, model_card};
 use candle_tcn::{Error, LoadedModel};
 use candle_tcn::{model_dir, plot, train};
 use serde_json::json;
 
-use crate::{Interrupted, print_line, usage_error};
+use crate::{Interrupted, memory, print_line, usage_error};
 use data::{Data, Source};
 pub use options::Args;
 use watch::Watch;
@@ -76,7 +76,7 @@ fn begin(args: &Args, interrupted: &AtomicBool) -> anyhow::Result<Started> {
     let model = model.with_vocab_size(data.tokenizer.vocab_size());
     model.validate()?;
     model.geometry()?.receptive_field()?;
-    check_memory(&model, &config)?;
+    memory::check_training(&model, config.batch_size, config.seq_len)?;
     let batches = config
         .lay_out(tokens)
         .with_context(|| data.source.describe())?;
@@ -169,29 +169,6 @@ fn claim(path: &Path) -> anyhow::Result<Option<File>> {
         }
         Err(std::fs::TryLockError::Error(_)) => Ok(None),
     }
-}
-
-/// Refuses what cannot fit, before anything is allocated.
-fn check_memory(model: &ModelConfig, config: &TrainConfig) -> anyhow::Result<()> {
-    let needed = model.training_bytes(config.batch_size, config.seq_len)? as u64;
-    let system = sysinfo::System::new_with_specifics(
-        sysinfo::RefreshKind::nothing()
-            .with_memory(sysinfo::MemoryRefreshKind::nothing().with_ram()),
-    );
-    let available = system.available_memory();
-    if available > 0 && needed > available {
-        let gib = |bytes: u64| bytes as f64 / f64::from(1 << 30);
-        return Err(usage_error(format!(
-            "training would take about {:.1} GiB, {:.1} GiB are free: lower --batch-size (now {}), --seq-len (now {}) \
-             or the model's channels ({} parameters)",
-            gib(needed),
-            gib(available),
-            config.batch_size,
-            config.seq_len,
-            model.parameters()?
-        )));
-    }
-    Ok(())
 }
 
 fn write_loss(run: &RunDir) -> candle_tcn::Result<()> {

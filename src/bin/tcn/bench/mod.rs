@@ -1,0 +1,168 @@
+//! `tcn bench`: how fast this machine trains or runs a network.
+
+mod flops;
+mod report;
+mod work;
+
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use candle_core::DType;
+use candle_tcn::kernels::Kernel;
+use candle_tcn::models::ModelConfig;
+use candle_tcn::profile;
+use clap::ValueEnum;
+
+use crate::flags::{self, Dtype, count};
+use crate::memory;
+use report::{Profile, Report};
+use work::Work;
+
+#[derive(clap::Args)]
+pub struct Args {
+    /// What to measure
+    #[arg(value_enum)]
+    what: What,
+    /// The network, by name; the default is what PyTorch is compared with
+    #[arg(long, value_name = "NAME", default_value = "char-ptb", conflicts_with_all = ["config", "model"])]
+    preset: String,
+    /// The network, as a config.json
+    #[arg(long, value_name = "FILE", conflicts_with = "model")]
+    config: Option<PathBuf>,
+    /// The network of a model directory; its weights do not matter
+    #[arg(long, value_name = "DIR")]
+    model: Option<PathBuf>,
+    /// Rows of a batch
+    #[arg(long, value_name = "N", value_parser = count, allow_negative_numbers = true, default_value = "32")]
+    batch_size: usize,
+    /// Tokens of a row
+    #[arg(long, value_name = "N", value_parser = count, allow_negative_numbers = true, default_value = "400")]
+    seq_len: usize,
+    /// Token ids there are (default: the network's own; 50 where it leaves that to a tokenizer)
+    #[arg(long, value_name = "N", value_parser = count, allow_negative_numbers = true)]
+    vocab_size: Option<usize>,
+    /// How numbers are kept
+    #[arg(long, value_enum, default_value_t = Dtype::Auto)]
+    dtype: Dtype,
+    /// Timed runs; the median counts
+    #[arg(long, value_name = "N", value_parser = count, allow_negative_numbers = true, default_value = "7")]
+    runs: usize,
+    /// Runs before them
+    #[arg(
+        long,
+        value_name = "N",
+        allow_negative_numbers = true,
+        default_value_t = 3
+    )]
+    warmup: usize,
+    /// Tell where the time goes
+    #[arg(long)]
+    profile: bool,
+    /// Print the result as one JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum What {
+    /// A training step: forward, loss, backward, clipping, SGD
+    Train,
+    /// A forward pass without gradients
+    Forward,
+}
+
+/// What a second of multiply-adds alone is on these threads, 10⁹ operations.
+fn ceiling_gflops(_dtype: DType) -> Option<f64> {
+    // to be filled in with kernels::ceiling(dtype == BF16, rayon::current_num_threads()) / 1e9
+    None
+}
+
+pub fn run(args: Args) -> anyhow::Result<()> {
+    let dtype = args.dtype.resolve()?;
+    let model = args.network()?;
+    let (parameters, vocab_size) = (model.parameters()?, model.vocab_size());
+    let (name, flops, mut work) = args.work(model)?;
+
+    // before and after: whichever moment the processor was freer in
+    let ceiling = ceiling_gflops(dtype);
+    for _ in 0..args.warmup {
+        work()?;
+    }
+    let (times, profile) = args.timed(&mut work)?;
+    let ceiling = ceiling.zip(ceiling_gflops(dtype)).map(|(a, b)| a.max(b));
+
+    let tokens = args.batch_size as f64 * args.seq_len as f64;
+    let tokens_per_s = tokens / median(times).as_secs_f64().max(1e-9);
+    let report = Report {
+        what: name,
+        tokens_per_s,
+        gflops: tokens_per_s * flops / 1e9,
+        ceiling_gflops: ceiling,
+        kernel: Kernel::current().name(),
+        dtype: dtype.as_str(),
+        parameters,
+        threads: rayon::current_num_threads(),
+        batch_size: args.batch_size,
+        seq_len: args.seq_len,
+        vocab_size,
+        runs: args.runs,
+        peak_memory_bytes: memory::peak_bytes(),
+        profile,
+    };
+    report.print(args.json)
+}
+
+impl Args {
+    fn network(&self) -> anyhow::Result<ModelConfig> {
+        const VOCAB_SIZE: usize = 50;
+        let config = flags::network(&self.preset, &self.config, &self.model)?;
+        let own = Some(config.vocab_size()).filter(|&size| size > 0);
+        let vocab_size = self.vocab_size.or(own).unwrap_or(VOCAB_SIZE);
+        let config = config.with_vocab_size(vocab_size);
+        config.validate()?;
+        Ok(config)
+    }
+
+    /// What is measured: its name, its operations for each token, and one run of it.
+    fn work(&self, model: ModelConfig) -> anyhow::Result<(&'static str, f64, Work)> {
+        let (batch_size, seq_len) = (self.batch_size, self.seq_len);
+        // as far as it fits a tensor at all
+        model.training_bytes(batch_size, seq_len)?;
+        let flops = flops::forward_flops(&model)?;
+        Ok(match self.what {
+            What::Train => {
+                memory::check_training(&model, batch_size, seq_len)?;
+                let work = work::training(model, batch_size, seq_len)?;
+                ("train", 3.0 * flops, work)
+            }
+            What::Forward => {
+                memory::check_forward(&model, batch_size, seq_len)?;
+                ("forward", flops, work::forward(model, batch_size, seq_len)?)
+            }
+        })
+    }
+
+    /// The times of all runs, and where they went.
+    fn timed(&self, work: &mut Work) -> anyhow::Result<(Vec<Duration>, Option<Profile>)> {
+        if self.profile {
+            profile::enable();
+        }
+        let mut times = Vec::new();
+        for _ in 0..self.runs {
+            let start = Instant::now();
+            work()?;
+            times.push(start.elapsed());
+        }
+        profile::disable();
+        let total = times.iter().sum();
+        let parts = || Profile::new(&profile::report(), total, self.runs);
+        Ok((times, self.profile.then(parts)))
+    }
+}
+
+/// The middle of `times`, of which there is one at least.
+fn median(mut times: Vec<Duration>) -> Duration {
+    times.sort_unstable();
+    let (low, high) = (times[(times.len() - 1) / 2], times[times.len() / 2]);
+    (low + high) / 2
+}

@@ -1,0 +1,71 @@
+//! What `tcn bench` times.
+
+use candle_core::{DType, Device, Tensor};
+use candle_nn::VarBuilder;
+use candle_tcn::models::{Model, ModelConfig};
+use candle_tcn::nn::{Params, Pass};
+use candle_tcn::text::BatchMode;
+use candle_tcn::train::optim::{OptimizerConfig, SgdConfig};
+use candle_tcn::train::schedule::ScheduleConfig;
+use candle_tcn::train::{Budget, RunDir, TrainConfig, Trainer};
+use rand::{RngExt, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+
+/// Learning rate and largest gradient norm: those of the reference code's character model would not
+/// change the time, but random text at its rate of 4 leaves the numbers.
+const LR: f64 = 0.1;
+const CLIP: f64 = 0.15;
+
+/// Decides weights, text and dropout.
+const SEED: u64 = 0;
+
+/// Batches of text, after which it comes again.
+const BATCHES: usize = 4;
+
+/// One run of what is measured.
+pub type Work = Box<dyn FnMut() -> candle_tcn::Result<()>>;
+
+/// A step of [`Trainer`]: forward, loss, backward, clipping, SGD. Windows carry no state over and every
+/// token is scored.
+pub fn training(model: ModelConfig, batch_size: usize, seq_len: usize) -> anyhow::Result<Work> {
+    let config = TrainConfig {
+        batch_size,
+        seq_len,
+        batches: BatchMode::Overlap { history: 0 },
+        accumulate: 1,
+        optimizer: OptimizerConfig::Sgd(SgdConfig::default()),
+        lr: LR,
+        schedule: ScheduleConfig::Constant,
+        clip: Some(CLIP),
+        budget: Budget::Steps(1),
+        valid_every: None,
+        patience: None,
+        seed: SEED,
+    };
+    let text = random_ids(model.vocab_size(), BATCHES * batch_size * seq_len + 1);
+    let batches = config.lay_out(text)?;
+    // a step writes nothing, so that the folder may go before the first
+    let folder = tempfile::tempdir()?;
+    let run = RunDir::create(folder.path(), 1)?;
+    let mut trainer = Trainer::new(config, model, batches, run)?;
+    Ok(Box::new(move || trainer.step(LR).map(drop)))
+}
+
+/// A forward pass of the model as it is used after training, without gradients.
+pub fn forward(config: ModelConfig, batch_size: usize, seq_len: usize) -> anyhow::Result<Work> {
+    let params = Params::new(SEED, DType::F32, &Device::Cpu);
+    Model::new(&config, params.builder())?;
+    let weights = VarBuilder::from_tensors(params.snapshot()?, DType::F32, &Device::Cpu);
+    let model = Model::new(&config, weights)?.freeze()?;
+    let ids = random_ids(config.vocab_size(), batch_size * seq_len);
+    let ids = Tensor::from_vec(ids, (batch_size, seq_len), &Device::Cpu)?;
+    Ok(Box::new(move || {
+        model.forward(&ids, &mut Pass::eval()).map(drop)
+    }))
+}
+
+fn random_ids(vocab_size: usize, count: usize) -> Vec<u32> {
+    let mut rng = ChaCha8Rng::seed_from_u64(SEED);
+    let below = vocab_size as u32;
+    (0..count).map(|_| rng.random_range(0..below)).collect()
+}

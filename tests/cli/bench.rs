@@ -1,0 +1,118 @@
+//! `tcn bench`: that it measures, not how fast.
+
+use super::Bench;
+
+const TINY: &str = "--config net.json --batch-size 2 --seq-len 8 --runs 2 --warmup 0";
+
+#[test]
+fn every_figure_is_told() {
+    let bench = Bench::new();
+    for what in ["train", "forward"] {
+        let json = bench.json(&format!("bench {what} {TINY} --threads 2"));
+        assert_eq!(json["what"], what);
+        assert_eq!(json["dtype"], "f32");
+        for (field, expected) in [
+            ("threads", 2),
+            ("batch_size", 2),
+            ("seq_len", 8),
+            ("vocab_size", 50),
+            ("runs", 2),
+        ] {
+            assert_eq!(json[field], expected, "{field}: {json}");
+        }
+        assert!(json["parameters"].as_u64().unwrap() > 3 * 4 * 16 * 16);
+        let (speed, gflops) = (&json["tokens_per_s"], &json["gflops"]);
+        let flop = 1e9 * gflops.as_f64().unwrap() / speed.as_f64().unwrap();
+        // convolutions of 16 and 2·16 outputs a block, softmax of 50; three times that in training
+        let forward = f64::from(2 * (2 * 3 * 16 * (32 + 16) + 16 * 50));
+        let expected = if what == "train" { 3.0 } else { 1.0 } * forward;
+        assert!((flop / expected - 1.0).abs() < 1e-6, "{flop}, {expected}");
+        assert!(json["kernel"].is_string());
+        assert!(json["ceiling_gflops"].is_null() || json["ceiling_gflops"].as_f64() > Some(0.0));
+        if cfg!(target_os = "linux") {
+            assert!(json["peak_memory_bytes"].as_u64().unwrap() > 1 << 20);
+        }
+        assert!(json.get("profile").is_none());
+    }
+}
+
+#[test]
+fn the_defaults_are_the_reference_model() {
+    let bench = Bench::new();
+    let json = bench.json("bench forward --batch-size 1 --seq-len 4 --runs 1 --warmup 0");
+    assert_eq!(json["parameters"], 2_222_100);
+    assert_eq!(json["vocab_size"], 50);
+}
+
+#[test]
+fn a_profile_adds_up() {
+    let bench = Bench::new();
+    let json = bench.json(&format!("bench train {TINY} --profile"));
+    let parts = json["profile"].as_object().unwrap();
+    assert!(parts.contains_key("grad_weight") && parts.contains_key("other"));
+    assert!(
+        parts
+            .values()
+            .map(|time| time.as_f64().unwrap())
+            .sum::<f64>()
+            > 0.0
+    );
+    let text = bench.ok(&format!("bench train {TINY} --profile"));
+    for word in ["tokens/s", "GFLOP/s", "grad_weight"] {
+        assert!(text.contains(word), "{text}");
+    }
+}
+
+#[test]
+fn a_model_directory_brings_its_vocabulary() {
+    let bench = Bench::new();
+    let folder = bench.path("model");
+    std::fs::create_dir(&folder).unwrap();
+    let config =
+        super::NETWORK.replace("\"embedding_dim\"", "\"vocab_size\": 7, \"embedding_dim\"");
+    std::fs::write(folder.join("config.json"), config).unwrap();
+    let flags = "--batch-size 1 --seq-len 4 --runs 1 --warmup 0";
+    let json = bench.json(&format!("bench forward --model model {flags}"));
+    assert_eq!(json["vocab_size"], 7);
+    let json = bench.json(&format!(
+        "bench forward --model model --vocab-size 9 {flags}"
+    ));
+    assert_eq!(json["vocab_size"], 9);
+}
+
+#[test]
+fn misuse_is_told() {
+    let bench = Bench::new();
+    for (flags, named) in [
+        ("", "WHAT"),
+        ("sleep", "train, forward"),
+        ("train --runs 0", "--runs"),
+        ("train --warmup -1", "--warmup"),
+        ("train --batch-size 0", "--batch-size"),
+        ("train --seq-len 99999999999999999999999", "--seq-len"),
+        (
+            "train --batch-size 100000 --seq-len 1000000",
+            "--batch-size",
+        ),
+        (
+            "forward --batch-size 100000 --seq-len 10000000",
+            "--seq-len",
+        ),
+        (
+            "forward --batch-size 4000000000 --seq-len 4000000000",
+            "--batch-size",
+        ),
+        ("train --vocab-size 99999999", "vocab_size"),
+        ("train --dtype f16", "f16"),
+        ("train --preset nothing", "char-ptb"),
+        ("train --preset char --config net.json", "--preset"),
+        ("train --config net.json --model model", "--config"),
+        ("train --threads 0", "--threads"),
+    ] {
+        let message = bench.fails(2, &format!("bench {flags}"));
+        assert!(message.contains(named), "{flags}: {message}");
+        assert_eq!(message.lines().count(), 1, "{flags}: {message}");
+    }
+    let message = bench.fails(1, "bench train --config missing.json");
+    assert!(message.contains("missing.json"), "{message}");
+}
