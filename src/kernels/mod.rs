@@ -22,6 +22,7 @@ pub mod elementwise;
 pub mod gather;
 mod isa;
 mod matmul;
+pub mod memory;
 mod portable;
 mod products;
 pub mod reference;

@@ -114,6 +114,7 @@ fn parse() -> anyhow::Result<Cli> {
 }
 
 fn run(cli: Cli) -> anyhow::Result<()> {
+    candle_tcn::kernels::memory::keep_freed_memory();
     if let Ok(name) = std::env::var("TCN_KERNEL") {
         name.parse::<candle_tcn::kernels::Kernel>()?.select()?;
     }

@@ -349,16 +349,21 @@ impl<X: Stored<Real = f32>, Y: Stored<Real = f32>> Gradient<'_, X, Y> {
     fn unpack(&self, sums: &[f32], dw: &mut [f32]) {
         let s = self.shape;
         let (gi, go, taps) = (s.group_in(), s.group_out(), s.kernel_size);
-        let c_stride = self.c_stride();
-        dw.par_chunks_mut(gi * taps).enumerate().for_each(|(co, dw)| {
-            let (group, co) = (co / go, co % go);
-            for (ci, dw) in dw.chunks_exact_mut(taps).enumerate() {
-                let block = group * self.blocks + ci / self.block;
-                let sums = &sums[block * self.block_len() + ci % self.block * c_stride + co..];
-                for (tap, dw) in dw.iter_mut().enumerate() {
-                    *dw = sums[tap * self.block * c_stride];
+        let (row, c_stride) = (gi * taps, self.c_stride());
+        dw.par_chunks_mut(go * row).enumerate().for_each(|(group, dw)| {
+            // a cache line of sums goes to as many rows
+            let lines = dw.par_chunks_mut(LINE * row).enumerate();
+            lines.for_each(|(line, dw)| {
+                for i in 0..row {
+                    let (ci, tap) = (i / taps, i % taps);
+                    let block = group * self.blocks + ci / self.block;
+                    let at = block * self.block_len()
+                        + (tap * self.block + ci % self.block) * c_stride
+                        + line * LINE;
+                    let rows = dw[i..].iter_mut().step_by(row);
+                    rows.zip(&sums[at..][..LINE]).for_each(|(dw, &sum)| *dw = sum);
                 }
-            }
+            });
         });
     }
 }
