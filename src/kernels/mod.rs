@@ -19,6 +19,7 @@ pub mod conv1d;
 pub mod dropout;
 pub mod elementwise;
 mod isa;
+pub mod math;
 mod matmul;
 mod portable;
 pub mod reference;
@@ -35,12 +36,12 @@ pub trait Real:
     + num_traits::FromPrimitive
     + std::iter::Sum
     + std::ops::AddAssign
+    + math::Functions
+    + Stored<Real = Self>
     + Send
     + Sync
     + 'static
 {
-    /// The error function, for the exact GELU.
-    fn erf(self) -> Self;
     /// A constant of the formulas.
     fn of(value: f64) -> Self;
     /// The value in double precision.
@@ -48,9 +49,6 @@ pub trait Real:
 }
 
 impl Real for f32 {
-    fn erf(self) -> Self {
-        libm::erff(self)
-    }
     fn of(value: f64) -> Self {
         value as f32
     }
@@ -60,9 +58,6 @@ impl Real for f32 {
 }
 
 impl Real for f64 {
-    fn erf(self) -> Self {
-        libm::erf(self)
-    }
     fn of(value: f64) -> Self {
         value
     }
