@@ -21,6 +21,7 @@ pub mod dropout;
 pub mod elementwise;
 pub mod gather;
 mod isa;
+pub mod math;
 mod matmul;
 pub mod memory;
 mod portable;
@@ -41,12 +42,12 @@ pub trait Real:
     + num_traits::FromPrimitive
     + std::iter::Sum
     + std::ops::AddAssign
+    + math::Functions
+    + Stored<Real = Self>
     + Send
     + Sync
     + 'static
 {
-    /// The error function, for the exact GELU.
-    fn erf(self) -> Self;
     /// A constant of the formulas.
     fn of(value: f64) -> Self;
     /// The value in double precision.
@@ -58,9 +59,6 @@ pub trait Real:
 
 impl Real for f32 {
     type Products = conv1d::Single;
-    fn erf(self) -> Self {
-        libm::erff(self)
-    }
     fn of(value: f64) -> Self {
         value as f32
     }
@@ -71,9 +69,6 @@ impl Real for f32 {
 
 impl Real for f64 {
     type Products = conv1d::Double;
-    fn erf(self) -> Self {
-        libm::erf(self)
-    }
     fn of(value: f64) -> Self {
         value
     }
