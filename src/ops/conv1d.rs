@@ -279,28 +279,29 @@ impl Forward {
         w: Arg,
         bias: Option<Arg>,
     ) -> Result<(CpuStorage, Shape)> {
-        let epilogue = kernel::Epilogue {
-            bias: bias.map(slice::<X::Real>).transpose()?,
-            relu: self.epilogue.relu,
-            dropout: self.epilogue.dropout,
-        };
-        let (x, w) = (slice::<X>(x)?, slice::<X::Real>(w)?);
-        match self.epilogue.f32_output {
-            false => self.output::<X, X>(x, w, &epilogue),
-            true => self.output::<X, X::Real>(x, w, &epilogue),
+        if self.epilogue.f32_output && X::DTYPE == DType::BF16 {
+            self.output::<bf16, f32>(x, w, bias)
+        } else {
+            self.output::<X, X>(x, w, bias)
         }
     }
 
     fn output<X: StoredElement, Y: StoredElement<Real = X::Real>>(
         &self,
-        x: &[X],
-        w: &[X::Real],
-        epilogue: &kernel::Epilogue<X::Real>,
+        x: Arg,
+        w: Arg,
+        bias: Option<Arg>,
     ) -> Result<(CpuStorage, Shape)> {
         let s = &self.shape;
+        let (x, w) = (slice::<X>(x)?, slice::<X::Real>(w)?);
+        let epilogue = kernel::Epilogue {
+            bias: bias.map(slice::<X::Real>).transpose()?,
+            relu: self.epilogue.relu,
+            dropout: self.epilogue.dropout,
+        };
         let mut y = vec![<Y as num_traits::Zero>::zero(); s.batch * s.out_len * s.out_channels];
         read_optional(self.history.as_ref(), |history| {
-            Ok(kernel::forward(s, x, history, w, epilogue, &mut y)?)
+            Ok(kernel::forward(s, x, history, w, &epilogue, &mut y)?)
         })?;
         let shape = (s.batch, s.out_len, s.out_channels).into();
         Ok((Y::to_cpu_storage_owned(y), shape))

@@ -17,7 +17,7 @@ type Loop = fn(usize) -> f64;
 pub fn ceiling(kernel: Kernel, bf16: bool, threads: usize) -> Option<f64> {
     let run: Loop = match (kernel, bf16) {
         (Kernel::Amx, true) => |n| Amx::new().map_or(0.0, |_| tiles(n)),
-        (Kernel::Amx | Kernel::Avx512, true) if has_bf16_pairs() => avx512_pairs,
+        (Kernel::Avx512, true) if has_bf16_pairs() => avx512_pairs,
         (Kernel::Amx | Kernel::Avx512, _) => avx512,
         (Kernel::Avx2, _) => avx2,
         (Kernel::Portable | Kernel::Reference, _) => return None,
