@@ -309,7 +309,7 @@ impl Trainer {
             (batch.batch_size, batch.seq_len),
             &Device::Cpu,
         )?;
-        let mut pass = Pass::train(self.config.seed, micro);
+        let mut pass = Pass::train(self.config.seed, micro).with_dtype(self.config.dtype.dtype());
         if self.config.batches == BatchMode::Carry {
             if batch.starts_fresh {
                 self.state = State::new(batch.batch_size);
