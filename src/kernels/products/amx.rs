@@ -8,7 +8,7 @@ use std::cell::Cell;
 use std::sync::OnceLock;
 
 use super::super::isa;
-use super::{Format, Micro, Term, check_block};
+use super::{Format, Micro, Term, check_block, x86};
 
 /// AMX tiles of bf16: 2 × 2 tiles of C.
 #[derive(Debug, Clone, Copy)]
@@ -149,6 +149,18 @@ impl Micro for Amx {
                 add,
             );
         }
+    }
+
+    fn transpose(
+        self,
+        from: &[u32],
+        stride: usize,
+        sizes: (usize, usize),
+        to: &mut [u32],
+        to_stride: usize,
+    ) {
+        // SAFETY: `self` proves AVX-512 too, and with it AVX2.
+        unsafe { x86::transpose(from, stride, sizes, to, to_stride) }
     }
 }
 

@@ -9,7 +9,6 @@ use rayon::prelude::*;
 use super::super::conv1d::Conv1dShape;
 use super::super::{Stored, vectorized};
 use super::buffer::{LINE, with_buffer};
-use super::pack::transpose;
 use super::{Format, Micro, Product, Term};
 
 /// Rows of x that are transposed at once.
@@ -27,9 +26,18 @@ struct Span {
     to: usize,
     /// The row of dy that is packed first; before the sequence where negative.
     dy_from: isize,
-    /// Where it lies in a panel, and how many words follow, in words of depth.
-    at: usize,
+    /// Words of depth of the packed rows.
     words: usize,
+    /// Which span of its part it is.
+    index: usize,
+}
+
+/// The packed output gradients of a part, from one group's on: how far panels and spans are apart.
+#[derive(Clone, Copy)]
+struct Panels<'a> {
+    words: &'a [u32],
+    panel_len: usize,
+    span_len: usize,
 }
 
 struct Gradient<'a, X, Y> {
@@ -138,8 +146,7 @@ impl<X: Stored<Real = f32>, Y: Stored<Real = f32>> Gradient<'_, X, Y> {
         for sequence in 0..self.shape.batch {
             for from in (0..self.len()).step_by(SUB) {
                 let to = (from + SUB).min(self.len());
-                let at = part.last().map_or(0, |span| span.at + span.words);
-                part.push(self.span(sequence, from, to, at));
+                part.push(self.span(sequence, from, to, part.len()));
                 rows += to - from;
                 if rows >= PART {
                     parts.push(std::mem::take(&mut part));
@@ -153,7 +160,7 @@ impl<X: Stored<Real = f32>, Y: Stored<Real = f32>> Gradient<'_, X, Y> {
         parts
     }
 
-    fn span(&self, sequence: usize, from: usize, to: usize, at: usize) -> Span {
+    fn span(&self, sequence: usize, from: usize, to: usize, index: usize) -> Span {
         let per_word = self.format.per_word() as isize;
         let margin = self.step as isize * per_word;
         let shifts = (0..self.shape.kernel_size).map(|tap| self.shift(tap));
@@ -169,53 +176,51 @@ impl<X: Stored<Real = f32>, Y: Stored<Real = f32>> Gradient<'_, X, Y> {
             from,
             to,
             dy_from,
-            at,
+            index,
             words: self.format.words((end - dy_from).max(0).unsigned_abs()),
         }
     }
 
     /// Adds the products of one part to the sums.
     fn add_part<M: Micro>(&self, micro: M, part: &[Span], sums: &mut [f32]) {
-        let words = part.last().map_or(0, |span| span.at + span.words);
-        let panel_len = words * M::COLS;
-        let len = self.shape.groups * self.panels * panel_len;
-        if len == 0 {
-            return;
-        }
-        with_buffer(len, |dy| {
-            let dy = &mut dy.words_mut()[..len];
-            dy.par_chunks_mut(panel_len)
-                .enumerate()
-                .for_each(|(i, panel)| vectorized(|| self.pack_dy(i, part, panel)));
-            sums.par_chunks_mut(self.block_len())
-                .enumerate()
-                .for_each(|(i, sums)| {
-                    let group = i / self.blocks;
-                    let dy = &dy[group * self.panels * panel_len..][..self.panels * panel_len];
-                    for spans in groups(part) {
-                        self.add_spans(micro, i, spans, dy, panel_len, sums);
-                    }
-                });
+        let words = part.iter().map(|span| span.words).max().unwrap_or(0);
+        // a line more, so that panels do not compete for the same places of a cache
+        let panel_len = words * M::COLS + LINE;
+        let group_len = self.panels * panel_len;
+        let span_len = self.shape.groups * group_len;
+        with_buffer(part.len() * span_len, |dy| {
+            let dy = &mut dy.words_mut()[..part.len() * span_len];
+            let spans = dy.par_chunks_exact_mut(span_len).zip(part);
+            spans.for_each(|(dy, span)| vectorized(|| self.pack_dy(span, panel_len, dy)));
+            let blocks = sums.par_chunks_exact_mut(self.block_len()).enumerate();
+            blocks.for_each(|(i, sums)| {
+                let dy = Panels {
+                    words: &dy[i / self.blocks * group_len..],
+                    panel_len,
+                    span_len,
+                };
+                groups(part).for_each(|spans| self.add_spans(micro, i, spans, dy, sums));
+            });
         });
     }
 
-    /// Panel `i` (of all groups) of the output gradients of `part`.
+    /// The output gradients of a span as (group, panel, depth, column).
     #[inline(always)]
-    fn pack_dy(&self, i: usize, part: &[Span], panel: &mut [u32]) {
+    fn pack_dy(&self, span: &Span, panel_len: usize, packed: &mut [u32]) {
         let s = self.shape;
-        let first = i % self.panels * self.cols;
-        let columns = self.cols.min(s.group_out() - first);
-        let column = i / self.panels * s.group_out() + first;
-        let row = |sequence: usize, r: isize| {
+        let row = |r: isize| {
             let r = usize::try_from(r).ok().filter(|&r| r < s.out_len)?;
-            Some(&self.dy[(sequence * s.out_len + r) * s.out_channels + column..][..columns])
+            Some(&self.dy[(span.sequence * s.out_len + r) * s.out_channels..][..s.out_channels])
         };
-        let mut words = panel.chunks_exact_mut(self.cols);
-        for span in part {
-            for (j, words) in words.by_ref().take(span.words).enumerate() {
-                let r = span.dy_from + (j * self.format.per_word()) as isize;
-                let rows = [row(span.sequence, r), row(span.sequence, r + 1)];
-                self.format.across(rows, words);
+        for j in 0..span.words {
+            let r = span.dy_from + (j * self.format.per_word()) as isize;
+            let rows = [row(r), row(r + 1)];
+            for (i, panel) in packed.chunks_exact_mut(panel_len).enumerate() {
+                let first = i % self.panels * self.cols;
+                let from = i / self.panels * s.group_out() + first;
+                let to = from + self.cols.min(s.group_out() - first);
+                let rows = rows.map(|row| row.map(|row| &row[from..to]));
+                self.format.across(rows, &mut panel[j * self.cols..][..self.cols]);
             }
         }
     }
@@ -233,8 +238,7 @@ impl<X: Stored<Real = f32>, Y: Stored<Real = f32>> Gradient<'_, X, Y> {
         micro: M,
         i: usize,
         spans: &[Span],
-        dy: &[u32],
-        panel_len: usize,
+        dy: Panels,
         sums: &mut [f32],
     ) {
         let areas = self.areas();
@@ -243,7 +247,7 @@ impl<X: Stored<Real = f32>, Y: Stored<Real = f32>> Gradient<'_, X, Y> {
         let rows = self.block.next_multiple_of(8);
         with_buffer(rows * a_stride, |a| {
             let a = a.words_mut();
-            vectorized(|| self.transpose_x(i, spans, rows, a, a_stride));
+            vectorized(|| self.transpose_x(micro, i, spans, rows, a, a_stride));
             for (tap, c) in sums.chunks_exact_mut(self.block * self.c_stride()).enumerate() {
                 let mut product = Product {
                     c,
@@ -251,18 +255,26 @@ impl<X: Stored<Real = f32>, Y: Stored<Real = f32>> Gradient<'_, X, Y> {
                     rows: self.block,
                     a,
                     a_stride,
-                    b: dy,
-                    panel_stride: panel_len,
+                    b: dy.words,
+                    panel_stride: dy.panel_len,
                     panels: self.panels,
                 };
-                product.run(micro, &self.terms::<M>(spans, tap), true);
+                product.run(micro, &self.terms::<M>(spans, tap, dy.span_len), true);
             }
         });
     }
 
     /// Packs all copies of the rows of x of `spans`, input channels of block `i` across, transposed.
     #[inline(always)]
-    fn transpose_x(&self, i: usize, spans: &[Span], rows: usize, a: &mut [u32], a_stride: usize) {
+    fn transpose_x<M: Micro>(
+        &self,
+        micro: M,
+        i: usize,
+        spans: &[Span],
+        rows: usize,
+        a: &mut [u32],
+        a_stride: usize,
+    ) {
         let s = self.shape;
         let first = i % self.blocks * self.block;
         let channels = self.block.min(s.group_in().saturating_sub(first));
@@ -282,7 +294,7 @@ impl<X: Stored<Real = f32>, Y: Stored<Real = f32>> Gradient<'_, X, Y> {
                         let second = if self.format == Format::Pairs { row(1) } else { None };
                         self.format.across([row(0), second], across);
                     }
-                    transpose(across, rows, (words, rows), &mut a[at..], a_stride);
+                    micro.transpose(across, rows, (words, rows), &mut a[at..], a_stride);
                     at += words;
                 }
             }
@@ -317,7 +329,7 @@ impl<X: Stored<Real = f32>, Y: Stored<Real = f32>> Gradient<'_, X, Y> {
     }
 
     /// What tap `tap` sums over `spans`, without the steps in which all of dy is zero.
-    fn terms<M: Micro>(&self, spans: &[Span], tap: usize) -> Vec<Term> {
+    fn terms<M: Micro>(&self, spans: &[Span], tap: usize, span_len: usize) -> Vec<Term> {
         let (shift, phase) = (self.shift(tap), self.phase(tap));
         let per_word = self.format.per_word() as isize;
         let mut terms = Vec::with_capacity(spans.len());
@@ -337,7 +349,7 @@ impl<X: Stored<Real = f32>, Y: Stored<Real = f32>> Gradient<'_, X, Y> {
                 let b = (r + skip as isize * per_word - span.dy_from) / per_word;
                 terms.push(Term {
                     a: a + skip,
-                    b: (span.at + b.unsigned_abs()) * M::COLS,
+                    b: span.index * span_len + b.unsigned_abs() * M::COLS,
                     depth: end - skip,
                 });
             }

@@ -68,6 +68,23 @@ pub trait Micro: Copy + Send + Sync {
         terms: &[Term],
         add: bool,
     );
+
+    /// Transposes `columns` words of each of `rows` rows, `stride` apart, into rows `to_stride` apart.
+    /// Both sizes are multiples of 8.
+    fn transpose(
+        self,
+        from: &[u32],
+        stride: usize,
+        (rows, columns): (usize, usize),
+        to: &mut [u32],
+        to_stride: usize,
+    ) {
+        for (row, from) in from.chunks(stride).take(rows).enumerate() {
+            for (column, &word) in from[..columns].iter().enumerate() {
+                to[column * to_stride + row] = word;
+            }
+        }
+    }
 }
 
 /// Checks that one block lies within its slices, for the implementations of [`Micro::block`].

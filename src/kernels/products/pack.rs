@@ -119,29 +119,3 @@ pub fn pack_row<S: Stored<Real = f32>>(
         }
     }
 }
-
-/// Transposes `columns` words of each of `rows` rows, `stride` apart, into rows of `to_stride` words.
-/// Sizes are multiples of 8.
-#[inline(always)]
-pub fn transpose(
-    from: &[u32],
-    stride: usize,
-    (rows, columns): (usize, usize),
-    to: &mut [u32],
-    to_stride: usize,
-) {
-    for row in (0..rows).step_by(8) {
-        for column in (0..columns).step_by(8) {
-            let block: [[u32; 8]; 8] = std::array::from_fn(|i| {
-                let words = &from[(row + i) * stride + column..][..8];
-                std::array::from_fn(|j| words[j])
-            });
-            for j in 0..8 {
-                let to = &mut to[(column + j) * to_stride + row..][..8];
-                for i in 0..8 {
-                    to[i] = block[i][j];
-                }
-            }
-        }
-    }
-}

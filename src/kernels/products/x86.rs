@@ -88,6 +88,18 @@ macro_rules! vector_micro {
                     )
                 }
             }
+
+            fn transpose(
+                self,
+                from: &[u32],
+                stride: usize,
+                (rows, columns): (usize, usize),
+                to: &mut [u32],
+                to_stride: usize,
+            ) {
+                // SAFETY: `self` proves AVX2, which every processor with AVX-512 has.
+                unsafe { transpose(from, stride, (rows, columns), to, to_stride) }
+            }
         }
 
         /// # Safety
@@ -176,4 +188,60 @@ pub fn dot_pairs(acc: __m512, a: u32, b: __m512) -> __m512 {
     // SAFETY: `__m512bh` is the same 512 bits, and all bits are pairs of bf16.
     let (a, b) = unsafe { (std::mem::transmute(a), std::mem::transmute(b)) };
     _mm512_dpbf16_ps(acc, a, b)
+}
+
+/// See [`Micro::transpose`].
+///
+/// # Panics
+/// Where the sizes are not multiples of 8 or a slice is too short: a fault of the caller.
+#[target_feature(enable = "avx2")]
+pub fn transpose(
+    from: &[u32],
+    stride: usize,
+    (rows, columns): (usize, usize),
+    to: &mut [u32],
+    to_stride: usize,
+) {
+    assert!(rows.is_multiple_of(8) && columns.is_multiple_of(8));
+    for row in (0..rows).step_by(8) {
+        for column in (0..columns).step_by(8) {
+            transpose_block(
+                &from[row * stride + column..],
+                stride,
+                &mut to[column * to_stride + row..],
+                to_stride,
+            );
+        }
+    }
+}
+
+/// Transposes 8 × 8 words: neighbours by twos, by fours, then halves.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn transpose_block(from: &[u32], stride: usize, to: &mut [u32], to_stride: usize) {
+    assert!(from.len() >= 7 * stride + 8 && to.len() >= 7 * to_stride + 8);
+    // SAFETY: the assertion keeps 8 words of 8 rows within the slice.
+    let row = |i: usize| unsafe { _mm256_loadu_ps(from.as_ptr().add(i * stride).cast()) };
+    let rows: [__m256; 8] = std::array::from_fn(row);
+    let mut twos = [_mm256_setzero_ps(); 8];
+    for i in 0..4 {
+        twos[2 * i] = _mm256_unpacklo_ps(rows[2 * i], rows[2 * i + 1]);
+        twos[2 * i + 1] = _mm256_unpackhi_ps(rows[2 * i], rows[2 * i + 1]);
+    }
+    let mut fours = [_mm256_setzero_ps(); 8];
+    for i in 0..2 {
+        for j in 0..2 {
+            let (a, b) = (twos[4 * i + j], twos[4 * i + 2 + j]);
+            fours[4 * i + 2 * j] = _mm256_shuffle_ps::<0x44>(a, b);
+            fours[4 * i + 2 * j + 1] = _mm256_shuffle_ps::<0xee>(a, b);
+        }
+    }
+    for i in 0..4 {
+        let low = _mm256_permute2f128_ps::<0x20>(fours[i], fours[4 + i]);
+        let high = _mm256_permute2f128_ps::<0x31>(fours[i], fours[4 + i]);
+        for (column, words) in [(i, low), (4 + i, high)] {
+            // SAFETY: the assertion keeps 8 words of 8 columns within the slice.
+            unsafe { _mm256_storeu_ps(to.as_mut_ptr().add(column * to_stride).cast(), words) };
+        }
+    }
 }
