@@ -15,14 +15,17 @@
 //! Every function here is deterministic: work is cut into pieces of a fixed size, so the number of
 //! threads never shows in a result.
 
+pub mod batch_norm;
 pub mod conv1d;
 pub mod dropout;
 pub mod elementwise;
+pub mod gather;
 mod isa;
 mod matmul;
 mod portable;
 pub mod reference;
 pub mod rows;
+pub mod sum;
 
 use half::bf16;
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -194,7 +197,11 @@ impl Kernel {
         if !self.is_available() {
             let available: Vec<_> = Self::ALL.into_iter().filter(|k| k.is_available()).collect();
             let names = Self::names(&available);
-            return Err(Error::invalid("TCN_KERNEL", format!("{names} (what this processor has)"), self.name()));
+            return Err(Error::invalid(
+                "TCN_KERNEL",
+                format!("{names} (what this processor has)"),
+                self.name(),
+            ));
         }
         KERNEL.store(self as u8, Ordering::Relaxed);
         Ok(())

@@ -310,7 +310,7 @@ impl Model {
     /// `ids` (batch, time) of `u32`, result (batch, time, vocab).
     ///
     /// # Errors
-    /// Those of candle, such as an id that is not in the vocabulary.
+    /// [`Error::Invalid`] for an id that is not in the vocabulary; those of candle.
     pub fn forward(&self, ids: &Tensor, pass: &mut Pass) -> Result<Tensor> {
         match self {
             Self::Tcn(model) => model.forward(ids, pass),
@@ -359,9 +359,5 @@ fn embedding(vocab_size: usize, width: usize, vb: VarBuilder) -> Result<Tensor> 
     )?)
 }
 
-/// The rows of `table` (vocab, width) at `ids` (batch, time).
-fn embed(table: &Tensor, ids: &Tensor) -> Result<Tensor> {
-    let (batch, len) = ids.dims2()?;
-    let rows = table.index_select(&ids.flatten_all()?, 0)?;
-    Ok(rows.reshape((batch, len, table.dim(1)?))?)
-}
+#[cfg(test)]
+mod tape_tests;

@@ -5,11 +5,12 @@ use candle_core::{Device, Tensor};
 use candle_nn::{Init, VarBuilder};
 use serde::{Deserialize, Serialize};
 
-use super::{embed, embedding};
+use super::embedding;
 use crate::nn::{
     Conv1d, DropoutKind, MAX_CHANNELS, Norm, Pass, TcnConfig, TemporalConvNet, dropout_probability,
     in_range, linear,
 };
+use crate::ops::{self, Epilogue};
 use crate::{Error, Result};
 
 /// The options of a [`Tcn`].
@@ -89,7 +90,7 @@ impl Tcn {
             let bias = vb
                 .pp("decoder")
                 .get_with_hints(cfg.vocab_size, "bias", Init::Const(0.0))?;
-            Conv1d::from_matrix(&encoder, Some(bias))?
+            Conv1d::from_matrix(encoder.clone(), Some(bias))
         } else {
             linear(cfg.width(), cfg.vocab_size, vb.pp("decoder"))?
         };
@@ -112,12 +113,17 @@ impl Tcn {
 
     pub(super) fn forward(&self, ids: &Tensor, pass: &mut Pass) -> Result<Tensor> {
         let xs = pass.dropout(
-            embed(&self.encoder, ids)?,
+            ops::embed(&self.encoder, ids, pass.dtype(&self.encoder))?,
             self.embedding_dropout,
             DropoutKind::Element,
         )?;
         let hs = self.tcn.forward(&xs, pass)?;
-        self.decoder.forward(&self.norm.forward(&hs, pass)?, pass)
+        let hs = self.norm.forward(&hs, pass)?;
+        let epilogue = Epilogue {
+            f32_output: true,
+            ..Epilogue::default()
+        };
+        self.decoder.forward_then(&hs, pass, epilogue)
     }
 
     pub(super) fn device(&self) -> &Device {

@@ -4,9 +4,10 @@ use candle_core::{Device, Tensor};
 use candle_nn::VarBuilder;
 use serde::{Deserialize, Serialize};
 
-use super::{embed, embedding};
+use super::embedding;
 use crate::Result;
 use crate::nn::{Pass, WaveNetStack, WaveNetStackConfig};
+use crate::ops;
 
 /// The options of a [`WaveNet`].
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -52,7 +53,8 @@ impl WaveNet {
     }
 
     pub(super) fn forward(&self, ids: &Tensor, pass: &mut Pass) -> Result<Tensor> {
-        self.stack.forward(&embed(&self.encoder, ids)?, pass)
+        let xs = ops::embed(&self.encoder, ids, pass.dtype(&self.encoder))?;
+        self.stack.forward(&xs, pass)
     }
 
     pub(super) fn device(&self) -> &Device {

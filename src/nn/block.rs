@@ -9,7 +9,7 @@ use super::{
     Pass, dropout_probability, in_range, total_channels,
 };
 use crate::geometry::{Block, Dilations, Growth, Layer, Padding, Stack};
-use crate::ops;
+use crate::ops::{self, Epilogue};
 use crate::{Error, Result};
 
 /// The options of a [`TemporalConvNet`], as they stand in a configuration file.
@@ -160,6 +160,22 @@ impl TcnConfig {
     }
 }
 
+/// What follows a convolution and its norm.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Then {
+    Nothing,
+    Activation(Activation),
+    Gate(Gate),
+}
+
+/// `activation(xs + ys)`.
+fn add_activate(xs: &Tensor, ys: &Tensor, activation: Activation) -> Result<Tensor> {
+    match activation {
+        Activation::Relu => ops::add_relu(xs, ys),
+        other => ops::activate(&ops::add(xs, ys)?, other),
+    }
+}
+
 #[derive(Debug, Clone)]
 struct ResidualBlock {
     conv1: Conv1d,
@@ -236,42 +252,62 @@ impl ResidualBlock {
         })
     }
 
-    fn dropout(&self, xs: Tensor, pass: &mut Pass) -> Result<Tensor> {
-        pass.dropout(xs, self.dropout.0, self.dropout.1)
-    }
-
-    fn gate_or_activate(&self, xs: &Tensor) -> Result<Tensor> {
-        match self.gate {
-            Some(gate) => ops::gate(xs, gate),
-            None => ops::activate(xs, self.activation),
+    /// `dropout(then(norm(conv xs)))`, in one operation where it can be.
+    fn convolve(
+        &self,
+        (conv, norm): (&Conv1d, &Norm),
+        then: Then,
+        xs: &Tensor,
+        pass: &mut Pass,
+    ) -> Result<Tensor> {
+        let (p, kind) = self.dropout;
+        let relu = then == Then::Activation(Activation::Relu);
+        if matches!(norm, Norm::Identity) && (relu || then == Then::Nothing) {
+            let mut epilogue = Epilogue {
+                relu,
+                ..Epilogue::default()
+            };
+            if kind == DropoutKind::Element {
+                epilogue.dropout = pass.next_mask(p).map(|key| (p, key));
+                return conv.forward_then(xs, pass, epilogue);
+            }
+            let hs = conv.forward_then(xs, pass, epilogue)?;
+            return pass.dropout(hs, p, kind);
         }
+        let hs = norm.forward(&conv.forward(xs, pass)?, pass)?;
+        let hs = match then {
+            Then::Nothing => hs,
+            Then::Activation(activation) => ops::activate(&hs, activation)?,
+            Then::Gate(gate) => ops::gate(&hs, gate)?,
+        };
+        pass.dropout(hs, p, kind)
     }
 
     /// The inner branch, before the residual is added.
     fn branch(&self, xs: &Tensor, pass: &mut Pass) -> Result<Tensor> {
+        let activation = Then::Activation(self.activation);
+        let inner = self.gate.map_or(activation, Then::Gate);
         if self.pre_norm {
-            let hs = self.conv1.forward(&self.norm1.forward(xs, pass)?, pass)?;
-            let hs = self.dropout(self.gate_or_activate(&hs)?, pass)?;
-            let hs = self.conv2.forward(&self.norm2.forward(&hs, pass)?, pass)?;
-            self.dropout(hs, pass)
+            let none = &Norm::Identity;
+            let hs = self.norm1.forward(xs, pass)?;
+            let hs = self.convolve((&self.conv1, none), inner, &hs, pass)?;
+            let hs = self.norm2.forward(&hs, pass)?;
+            self.convolve((&self.conv2, none), Then::Nothing, &hs, pass)
         } else {
-            let hs = self.norm1.forward(&self.conv1.forward(xs, pass)?, pass)?;
-            let hs = self.dropout(self.gate_or_activate(&hs)?, pass)?;
-            let hs = self.norm2.forward(&self.conv2.forward(&hs, pass)?, pass)?;
-            self.dropout(ops::activate(&hs, self.activation)?, pass)
+            let hs = self.convolve((&self.conv1, &self.norm1), inner, xs, pass)?;
+            self.convolve((&self.conv2, &self.norm2), activation, &hs, pass)
         }
     }
 
     /// The block's output for its inner branch `hs`.
     fn finish(&self, hs: &Tensor, xs: &Tensor, pass: &mut Pass) -> Result<Tensor> {
-        let ys = match &self.downsample {
-            None => (hs + xs)?,
-            Some(conv) => (hs + conv.forward(xs, pass)?)?,
+        let residual = match &self.downsample {
+            None => xs,
+            Some(conv) => &conv.forward(xs, pass)?,
         };
-        if self.pre_norm {
-            Ok(ys)
-        } else {
-            ops::activate(&ys, self.activation)
+        match self.pre_norm {
+            true => ops::add(hs, residual),
+            false => add_activate(hs, residual, self.activation),
         }
     }
 }
@@ -392,13 +428,13 @@ impl TemporalConvNet {
             };
             sum = Some(match sum {
                 None => hs,
-                Some(sum) => (sum + hs)?,
+                Some(sum) => ops::add(&sum, &hs)?,
             });
         }
         match (&self.skips, sum) {
             (None, _) => Ok(xs),
             (Some(_), None) => ops::activate(&xs, self.activation),
-            (Some(_), Some(sum)) => ops::activate(&(sum + xs)?, self.activation),
+            (Some(_), Some(sum)) => add_activate(&sum, &xs, self.activation),
         }
     }
 }

@@ -3,9 +3,9 @@
 use candle_core::Tensor;
 use candle_nn::{Init, VarBuilder};
 
-use super::{MAX_CHANNELS, MAX_KERNEL, Pass, in_range};
+use super::{Activation, MAX_CHANNELS, MAX_KERNEL, Pass, in_range};
 use crate::geometry::{Padding, effective_kernel};
-use crate::ops::{self, Conv1dParams, PaddingMode};
+use crate::ops::{self, Conv1dParams, Epilogue, PaddingMode, tape};
 use crate::{Error, Result};
 
 /// The options of a [`Conv1d`].
@@ -51,7 +51,12 @@ impl Default for Conv1dConfig {
 #[derive(Debug, Clone)]
 enum Weight {
     Plain(Tensor),
-    Norm { v: Tensor, g: Tensor },
+    /// (out_channels, in_channels), of one tap
+    Matrix(Tensor),
+    Norm {
+        v: Tensor,
+        g: Tensor,
+    },
 }
 
 /// Dilated 1-D convolution, `ys[t] = bias + Σ_tap W[.., tap] · xs[t·stride + tap·dilation − pad_left]`.
@@ -158,15 +163,15 @@ impl Conv1d {
     }
 
     /// A pointwise layer over an existing matrix, such as a tied embedding.
-    pub(crate) fn from_matrix(matrix: &Tensor, bias: Option<Tensor>) -> Result<Self> {
-        Ok(Self {
-            weight: Weight::Plain(matrix.unsqueeze(2)?),
+    pub(crate) fn from_matrix(matrix: Tensor, bias: Option<Tensor>) -> Self {
+        Self {
+            weight: Weight::Matrix(matrix),
             bias,
             packed: None,
             kernel_size: 1,
             params: Conv1dParams::default(),
             padding_mode: PaddingMode::Zeros,
-        })
+        }
     }
 
     /// The weight that applies, weight norm included.
@@ -176,6 +181,10 @@ impl Conv1d {
     pub fn weight(&self) -> Result<Tensor> {
         match &self.weight {
             Weight::Plain(weight) => Ok(weight.clone()),
+            Weight::Matrix(matrix) => {
+                let (out_channels, in_channels) = matrix.dims2()?;
+                Ok(tape::reshape(matrix, (out_channels, in_channels, 1))?)
+            }
             Weight::Norm { v, g } => ops::weight_norm(v, g),
         }
     }
@@ -205,13 +214,26 @@ impl Conv1d {
     /// [`Error::Invalid`] for an input that does not fit, or for a state where the layer is not causal
     /// with zero padding and stride 1.
     pub fn forward(&self, xs: &Tensor, pass: &mut Pass) -> Result<Tensor> {
+        self.forward_then(xs, pass, Epilogue::default())
+    }
+
+    /// Applies the layer, then `epilogue`.
+    ///
+    /// # Errors
+    /// As [`Conv1d::forward`].
+    pub(crate) fn forward_then(
+        &self,
+        xs: &Tensor,
+        pass: &mut Pass,
+        epilogue: Epilogue,
+    ) -> Result<Tensor> {
         let p = self.params;
         let pointwise = (self.kernel_size, p.pad_left, p.pad_right, p.stride) == (1, 0, 0, 1);
         if pass.is_streaming() && !pointwise {
-            return self.forward_streaming(xs, pass);
+            return self.forward_streaming(xs, pass, epilogue);
         }
         if pointwise && xs.dim(1)? == 1 && self.packed.is_some() && !pass.is_training() {
-            return self.project(xs);
+            return self.project(xs, epilogue);
         }
         let mut params = self.params;
         let padded;
@@ -222,10 +244,16 @@ impl Conv1d {
             (params.pad_left, params.pad_right) = (0, 0);
             &padded
         };
-        ops::conv1d(xs, &self.weight()?, self.bias.as_ref(), None, params)
+        let bias = self.bias.as_ref();
+        ops::conv1d_then(xs, &self.weight()?, bias, None, params, epilogue)
     }
 
-    fn forward_streaming(&self, xs: &Tensor, pass: &mut Pass) -> Result<Tensor> {
+    fn forward_streaming(
+        &self,
+        xs: &Tensor,
+        pass: &mut Pass,
+        epilogue: Epilogue,
+    ) -> Result<Tensor> {
         let p = self.params;
         let span = effective_kernel(self.kernel_size, p.dilation)? - 1;
         let zeros = self.padding_mode == PaddingMode::Zeros;
@@ -242,27 +270,35 @@ impl Conv1d {
         if xs.dim(1)? == 1 && !pass.is_training() {
             let taps = pass.taps(xs, self.kernel_size, p.dilation)?;
             let taps = taps.as_ref().unwrap_or(xs);
-            return self.project(taps);
+            return self.project(taps, epilogue);
         }
         let history = pass.history(xs, span)?;
-        ops::conv1d(xs, &self.weight()?, self.bias.as_ref(), history.as_ref(), p)
+        let (bias, history) = (self.bias.as_ref(), history.as_ref());
+        ops::conv1d_then(xs, &self.weight()?, bias, history, p, epilogue)
     }
 
     /// One output step from the rows that its taps read, `(batch, kernel_size, in_channels)`.
-    fn project(&self, taps: &Tensor) -> Result<Tensor> {
-        let Some(packed) = &self.packed else {
+    fn project(&self, taps: &Tensor, epilogue: Epilogue) -> Result<Tensor> {
+        let packed = self.packed.as_ref();
+        let Some(packed) = packed.filter(|packed| packed.dtype() == taps.dtype()) else {
             let params = Conv1dParams {
                 groups: self.params.groups,
                 ..Default::default()
             };
-            return ops::conv1d(taps, &self.weight()?, self.bias.as_ref(), None, params);
+            let (weight, bias) = (self.weight()?, self.bias.as_ref());
+            return ops::conv1d_then(taps, &weight, bias, None, params, epilogue);
         };
         let ys = taps.flatten_from(1)?.matmul(packed)?;
         let ys = match &self.bias {
             None => ys,
             Some(bias) => ys.broadcast_add(bias)?,
         };
-        Ok(ys.unsqueeze(1)?)
+        let ys = ys.unsqueeze(1)?;
+        // single steps are taken outside of training, where nothing is dropped
+        match epilogue.relu {
+            true => ops::activate(&ys, Activation::Relu),
+            false => Ok(ys),
+        }
     }
 }
 
@@ -292,8 +328,6 @@ pub fn linear(in_channels: usize, out_channels: usize, vb: VarBuilder) -> Result
         up: bound,
     };
     let weight = vb.get_with_hints((out_channels, in_channels), "weight", init)?;
-    Conv1d::from_matrix(
-        &weight,
-        Some(vb.get_with_hints(out_channels, "bias", init)?),
-    )
+    let bias = vb.get_with_hints(out_channels, "bias", init)?;
+    Ok(Conv1d::from_matrix(weight, Some(bias)))
 }

@@ -134,19 +134,14 @@ impl BatchNorm {
     }
 
     fn train(&self, xs: &Tensor) -> Result<Tensor> {
-        let rows = xs.flatten(0, 1)?;
-        let n = rows.dim(0)? as f64;
-        let mean = rows.mean(0)?;
-        let var = rows.broadcast_sub(&mean)?.sqr()?.mean(0)?;
+        let (ys, mean, var) = ops::batch_norm(xs, &self.weight, &self.bias, BATCH_EPS)?;
+        let n = (xs.elem_count() / self.weight.elem_count()) as f64;
         // PyTorch keeps the unbiased variance
-        let unbiased = (var.detach() * (n / (n - 1.0).max(1.0)))?;
-        for (running, new) in [
-            (&self.running_mean, mean.detach()),
-            (&self.running_var, unbiased),
-        ] {
+        let unbiased = (var * (n / (n - 1.0).max(1.0)))?;
+        for (running, new) in [(&self.running_mean, mean), (&self.running_var, unbiased)] {
             let kept = (running.as_detached_tensor() * (1.0 - MOMENTUM))?;
             running.set(&(kept + (new * MOMENTUM)?)?)?;
         }
-        self.apply(xs, mean, var)
+        Ok(ys)
     }
 }

@@ -137,6 +137,7 @@ pub struct Pass<'a> {
     dropout: Option<MaskKey>,
     state: Option<&'a mut State>,
     ring: usize,
+    dtype: Option<DType>,
 }
 
 /// Dropout layers of one step that have masks of their own.
@@ -149,6 +150,7 @@ impl<'a> Pass<'a> {
             dropout: None,
             state: None,
             ring: 0,
+            dtype: None,
         }
     }
 
@@ -172,19 +174,37 @@ impl<'a> Pass<'a> {
         }
     }
 
+    /// Activations of this type, instead of that of the parameters: `BF16` beside parameters of `F32`.
+    /// Logits are `F32` all the same.
+    pub fn with_dtype(self, dtype: DType) -> Self {
+        Self {
+            dtype: Some(dtype),
+            ..self
+        }
+    }
+
+    /// The type of the activations, beside `parameter`.
+    pub(crate) fn dtype(&self, parameter: &Tensor) -> DType {
+        self.dtype.unwrap_or(parameter.dtype())
+    }
+
     /// Whether this pass trains.
     pub fn is_training(&self) -> bool {
         self.dropout.is_some()
     }
 
+    /// The mask of the next dropout layer, if it drops.
+    pub(crate) fn next_mask(&mut self, p: f64) -> Option<MaskKey> {
+        let key = self.dropout.as_mut().filter(|_| p > 0.0)?;
+        key.stream = key.stream.wrapping_add(1);
+        Some(*key)
+    }
+
     /// Applies dropout, in training.
     pub(crate) fn dropout(&mut self, xs: Tensor, p: f64, kind: DropoutKind) -> Result<Tensor> {
-        match &mut self.dropout {
-            Some(key) if p > 0.0 => {
-                key.stream = key.stream.wrapping_add(1);
-                ops::dropout(&xs, p, kind, *key)
-            }
-            _ => Ok(xs),
+        match self.next_mask(p) {
+            Some(key) => ops::dropout(&xs, p, kind, key),
+            None => Ok(xs),
         }
     }
 
@@ -222,6 +242,8 @@ impl<'a> Pass<'a> {
                 format!("{:?}", ring.rows.dims()),
             ));
         }
+        // a state that began in another precision goes on in this one
+        ring.rows = ring.rows.to_dtype(xs.dtype())?;
         Ok(Some(ring))
     }
 

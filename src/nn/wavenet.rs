@@ -9,7 +9,7 @@ use super::{
     dropout_probability, in_range, total_channels,
 };
 use crate::geometry::{Block, Dilations, Layer, Padding, Stack};
-use crate::ops;
+use crate::ops::{self, Epilogue};
 use crate::{Error, Result};
 
 /// The options of a [`WaveNetStack`].
@@ -90,7 +90,8 @@ struct GatedLayer {
 /// `skips += skip(h)`, `x += residual(h)`. Result `output.1(relu(output.0(relu(skips))))`.
 ///
 /// # Shapes
-/// Input (batch, time, residual_channels), output (batch, time, out_channels).
+/// Input (batch, time, residual_channels), output (batch, time, out_channels), `f32` where the input is
+/// `bf16`.
 ///
 /// # Errors
 /// [`Error::Invalid`] for a configuration that does not hold together.
@@ -197,16 +198,23 @@ impl WaveNetStack {
             let skip = layer.skip.forward(&hs, pass)?;
             skips = Some(match skips {
                 None => skip,
-                Some(sum) => (sum + skip)?,
+                Some(sum) => ops::add(&sum, &skip)?,
             });
             if let Some(residual) = &layer.residual {
-                xs = (xs + residual.forward(&hs, pass)?)?;
+                xs = ops::add(&xs, &residual.forward(&hs, pass)?)?;
             }
         }
-        let mut ys = skips.ok_or_else(|| Error::invalid("dilations", "at least one", 0))?;
-        for layer in &self.output {
-            ys = layer.forward(&ops::activate(&ys, Activation::Relu)?, pass)?;
-        }
-        Ok(ys)
+        let skips = skips.ok_or_else(|| Error::invalid("dilations", "at least one", 0))?;
+        let relu = Epilogue {
+            relu: true,
+            ..Epilogue::default()
+        };
+        let f32_output = Epilogue {
+            f32_output: true,
+            ..Epilogue::default()
+        };
+        let ys = ops::activate(&skips, Activation::Relu)?;
+        let ys = self.output[0].forward_then(&ys, pass, relu)?;
+        self.output[1].forward_then(&ys, pass, f32_output)
     }
 }

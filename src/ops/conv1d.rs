@@ -2,6 +2,7 @@
 
 use candle_core::{CpuStorage, DType, Result, Shape, Tensor};
 
+use super::tape::{self, Keep};
 use super::{Arg, DropoutKind, Element, conv1d_primitives, cpu_op, output, slice};
 use crate::Error;
 use crate::kernels::conv1d::{self as kernel, Conv1dShape};
@@ -170,8 +171,8 @@ pub fn conv1d(
     };
     let (xs, weight) = (xs.contiguous()?, weight.contiguous()?);
     Ok(match bias {
-        None => xs.apply_op2(&weight, op)?,
-        Some(bias) => xs.apply_op3(&weight, &bias.contiguous()?, op)?,
+        None => tape::apply2(&xs, &weight, op, Keep::Inputs)?,
+        Some(bias) => tape::apply3(&xs, &weight, &bias.contiguous()?, op, Keep::Inputs)?,
     })
 }
 

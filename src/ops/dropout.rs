@@ -3,6 +3,7 @@
 use candle_core::{CpuStorage, Device, Result, Shape, Tensor};
 use serde::{Deserialize, Serialize};
 
+use super::tape::{self, Keep};
 use super::{Arg, Element, cpu_op, output, slice};
 use crate::Error;
 use crate::kernels::dropout::{self as kernel, MaskKey};
@@ -57,7 +58,7 @@ pub fn dropout(xs: &Tensor, p: f64, kind: DropoutKind, key: MaskKey) -> crate::R
         channels,
     };
     if xs.device().is_cpu() {
-        return Ok(xs.contiguous()?.apply_op1(op)?);
+        return Ok(tape::apply1(&xs.contiguous()?, op, Keep::Nothing)?);
     }
     let mask = Tensor::ones(xs.shape(), xs.dtype(), &Device::Cpu)?.apply_op1_no_bwd(&op)?;
     Ok((xs * mask.to_device(xs.device())?)?)

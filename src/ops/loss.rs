@@ -2,6 +2,7 @@
 
 use candle_core::{CpuStorage, D, Result, Shape, Tensor};
 
+use super::tape::{self, Keep};
 use super::{Arg, Element, cpu_op, output, slice};
 use crate::Error;
 use crate::kernels::rows;
@@ -41,9 +42,8 @@ pub fn cross_entropy(logits: &Tensor, targets: &[u32]) -> crate::Result<Tensor> 
         return Err(Error::invalid("target", format!("an id below {vocab}"), id));
     }
     if logits.device().is_cpu() {
-        return Ok(logits
-            .contiguous()?
-            .apply_op1(CrossEntropy(targets.into()))?);
+        let op = CrossEntropy(targets.into());
+        return Ok(tape::apply1(&logits.contiguous()?, op, Keep::Inputs)?);
     }
     let ids = Tensor::new(targets, logits.device())?;
     Ok(candle_nn::loss::cross_entropy(

@@ -6,8 +6,10 @@
 //!
 //! Gradients of gradients are not supported.
 
+mod batch_norm;
 mod conv1d;
 mod dropout;
+mod gather;
 pub(crate) mod inplace;
 mod loss;
 mod macros;
@@ -15,25 +17,37 @@ mod norm;
 mod pad;
 mod pointwise;
 mod primitives;
+mod sum;
+pub(crate) mod tape;
+mod walk;
 
+pub use batch_norm::batch_norm;
 pub use conv1d::{Conv1dParams, Epilogue, conv1d, conv1d_then};
 pub use dropout::{DropoutKind, dropout};
+pub use gather::{embed, narrow_time};
 pub use loss::cross_entropy;
 pub use norm::{normalize_rows, weight_norm};
 pub use pad::{PaddingMode, pad1d};
 pub use pointwise::{activate, gate};
 pub use primitives::conv1d_primitives;
+pub use sum::{add, add_relu};
 
 use candle_core::{CpuStorage, Layout, Result, Shape, WithDType};
 
 use macros::cpu_op;
 
-use crate::kernels::Real;
+use crate::kernels::{Real, Stored};
 
 /// What a kernel and candle both know how to handle.
 trait Element: Real + WithDType {}
 impl Element for f32 {}
 impl Element for f64 {}
+
+/// What lies in a tensor that a kernel takes: with `bf16`, computed with as `f32`.
+trait StoredElement: Stored<Real: Element> + WithDType {}
+impl StoredElement for f32 {}
+impl StoredElement for f64 {}
+impl StoredElement for half::bf16 {}
 
 /// One argument of an operation on the CPU.
 type Arg<'a> = (&'a CpuStorage, &'a Layout);
@@ -48,7 +62,7 @@ fn slice<T: WithDType>((storage, layout): Arg<'_>) -> Result<&[T]> {
 }
 
 /// A new tensor's storage, filled by `fill`.
-fn output<T: Element>(shape: &Shape, fill: impl FnOnce(&mut [T])) -> (CpuStorage, Shape) {
+fn output<T: WithDType>(shape: &Shape, fill: impl FnOnce(&mut [T])) -> (CpuStorage, Shape) {
     let mut data = vec![<T as num_traits::Zero>::zero(); shape.elem_count()];
     fill(&mut data);
     (T::to_cpu_storage_owned(data), shape.clone())

@@ -2,6 +2,7 @@
 
 use candle_core::{CpuStorage, D, Result, Shape, Tensor};
 
+use super::tape::{self, Keep};
 use super::{Arg, Element, cpu_op, output, slice};
 use crate::kernels::rows::{self, RowNorm};
 
@@ -47,8 +48,10 @@ pub fn normalize_rows(
     if xs.device().is_cpu() {
         let (xs, weight) = (xs.contiguous()?, weight.contiguous()?);
         return Ok(match bias {
-            None => xs.apply_op2(&weight, Norm(norm))?,
-            Some(bias) => xs.apply_op3(&weight, &bias.contiguous()?, Norm(norm))?,
+            None => tape::apply2(&xs, &weight, Norm(norm), Keep::Inputs)?,
+            Some(bias) => {
+                tape::apply3(&xs, &weight, &bias.contiguous()?, Norm(norm), Keep::Inputs)?
+            }
         });
     }
     let xs = if norm.center {
@@ -175,7 +178,8 @@ pub fn weight_norm(v: &Tensor, g: &Tensor) -> crate::Result<Tensor> {
         ));
     }
     if v.device().is_cpu() {
-        return Ok(v.contiguous()?.apply_op2(&g.contiguous()?, WeightNorm)?);
+        let (v, g) = (v.contiguous()?, g.contiguous()?);
+        return Ok(tape::apply2(&v, &g, WeightNorm, Keep::Inputs)?);
     }
     let flat = v.flatten_from(1)?;
     let scale = g

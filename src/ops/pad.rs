@@ -3,6 +3,7 @@
 use candle_core::Tensor;
 use serde::{Deserialize, Serialize};
 
+use super::gather::pick_time;
 use crate::{Error, Result};
 
 /// What stands before the first and after the last step, drawn for `1234` and two steps each side.
@@ -74,9 +75,7 @@ pub fn pad1d(xs: &Tensor, left: usize, right: usize, mode: PaddingMode) -> Resul
             }
         }
     };
-    let indices: Vec<u32> = (0..left + len + right).map(|i| source(i) as u32).collect();
-    let indices = Tensor::new(indices, xs.device())?;
-    Ok(xs.contiguous()?.index_select(&indices, 1)?)
+    pick_time(xs, &(0..left + len + right).map(source).collect::<Vec<_>>())
 }
 
 #[cfg(test)]

@@ -2,6 +2,7 @@
 
 use candle_core::{CpuStorage, D, Layout, Result, Shape, Tensor};
 
+use super::tape::{self, Keep};
 use super::{Arg, Element, cpu_op, output, slice};
 use crate::Error;
 use crate::kernels::elementwise::{Activation, Gate};
@@ -22,7 +23,11 @@ use crate::kernels::elementwise::{Activation, Gate};
 /// ```
 pub fn activate(xs: &Tensor, activation: Activation) -> crate::Result<Tensor> {
     if xs.device().is_cpu() {
-        return Ok(xs.contiguous()?.apply_op1(Activate(activation))?);
+        return Ok(tape::apply1(
+            &xs.contiguous()?,
+            Activate(activation),
+            Keep::Inputs,
+        )?);
     }
     Ok(match activation {
         Activation::Relu => xs.relu()?,
@@ -63,7 +68,7 @@ pub fn gate(xs: &Tensor, gate: Gate) -> crate::Result<Tensor> {
         ));
     }
     if xs.device().is_cpu() {
-        return Ok(xs.contiguous()?.apply_op1(Gated(gate))?);
+        return Ok(tape::apply1(&xs.contiguous()?, Gated(gate), Keep::Inputs)?);
     }
     let half = channels / 2;
     let (a, b) = (

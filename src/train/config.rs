@@ -1,10 +1,12 @@
 //! What a run is told, whom it tells, and how it ends.
 
+use candle_core::DType;
 use serde::{Deserialize, Serialize};
 
 use super::metrics::Record;
 use super::optim::OptimizerConfig;
 use super::schedule::ScheduleConfig;
+use crate::kernels::Kernel;
 use crate::models::Model;
 use crate::text::{BatchMode, Batches};
 use crate::{Error, Result};
@@ -19,6 +21,36 @@ pub enum Budget {
     Epochs(f64),
     /// Minutes of wall-clock time, validations included; the schedule follows the clock.
     Minutes(f64),
+}
+
+/// The type of the numbers between the layers, and of those that are multiplied. Weights, sums,
+/// gradients of weights and the loss are `f32` always.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Precision {
+    /// 24 bits of mantissa.
+    #[default]
+    F32,
+    /// 8 bits of mantissa: half the memory, and fast where the processor multiplies it in tiles.
+    Bf16,
+}
+
+impl Precision {
+    /// The one that is fastest here: `bf16` where the processor has matrix units for it.
+    pub fn auto() -> Self {
+        match Kernel::current() {
+            Kernel::Amx => Self::Bf16,
+            _ => Self::F32,
+        }
+    }
+
+    /// candle's name for it.
+    pub fn dtype(self) -> DType {
+        match self {
+            Self::F32 => DType::F32,
+            Self::Bf16 => DType::BF16,
+        }
+    }
 }
 
 /// Everything about a run but the model, the data and where it is kept.
@@ -48,6 +80,9 @@ pub struct TrainConfig {
     pub patience: Option<usize>,
     /// Decides initial weights, the order of the data and dropout.
     pub seed: u64,
+    /// The type of the activations. Runs of before there was a choice are of `f32`.
+    #[serde(default)]
+    pub dtype: Precision,
 }
 
 /// The most batches of one step: Ctrl-C waits for all of them.
@@ -158,4 +193,24 @@ pub struct Outcome {
     pub valid_bpc: Option<f64>,
     /// Whether [`Observer::interrupted`] ended it.
     pub interrupted: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_precision_is_named_and_may_be_absent() {
+        #[derive(Deserialize)]
+        struct Config {
+            #[serde(default)]
+            dtype: Precision,
+        }
+        let read = |json| serde_json::from_str::<Config>(json).unwrap().dtype;
+        assert_eq!(read("{}"), Precision::F32);
+        for precision in [Precision::F32, Precision::Bf16] {
+            let name = precision.dtype().as_str();
+            assert_eq!(read(&format!(r#"{{"dtype": "{name}"}}"#)), precision);
+        }
+    }
 }

@@ -12,7 +12,7 @@ mod trainer;
 
 pub use card::{CardInfo, DataFile, model_card};
 pub use checkpoint::RunDir;
-pub use config::{Budget, Observer, Outcome, TrainConfig, ValidSet};
+pub use config::{Budget, Observer, Outcome, Precision, TrainConfig, ValidSet};
 pub use evaluate::{Evaluation, Evaluator, evaluate};
 pub use metrics::{MetricsLog, Record, read as read_metrics};
 pub use trainer::Trainer;

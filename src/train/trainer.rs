@@ -16,6 +16,7 @@ use super::schedule::Schedule;
 use crate::model_dir::write_tensors;
 use crate::models::{Model, ModelConfig};
 use crate::nn::{Params, Pass, State};
+use crate::ops::tape::Tape;
 use crate::text::{Batch, BatchMode, Batches};
 use crate::{Error, Result, model_dir, ops};
 
@@ -308,31 +309,20 @@ impl Trainer {
             (batch.batch_size, batch.seq_len),
             &Device::Cpu,
         )?;
-        let mut pass = Pass::train(self.config.seed, micro);
+        let mut pass = Pass::train(self.config.seed, micro).with_dtype(self.config.dtype.dtype());
         if self.config.batches == BatchMode::Carry {
             if batch.starts_fresh {
                 self.state = State::new(batch.batch_size);
             }
             pass = pass.with_state(&mut self.state);
         }
-        let logits = self.model.forward(&ids, &mut pass)?;
-        let loss = if batch.scored_from == 0 {
-            ops::cross_entropy(&logits, &batch.targets)?
-        } else {
-            let logits = logits.narrow(1, batch.scored_from, batch.seq_len - batch.scored_from)?;
-            let scored = |row: &[u32]| row[batch.scored_from..].to_vec();
-            let targets: Vec<u32> = batch
-                .targets
-                .chunks_exact(batch.seq_len)
-                .flat_map(scored)
-                .collect();
-            ops::cross_entropy(&logits, &targets)?
-        };
-        let store = loss.backward()?;
-        Ok((
-            f64::from(loss.to_scalar::<f32>()?),
-            Gradients::from_store(&store, self.optimizer.params()),
-        ))
+        let (loss, tape) = Tape::record(|| {
+            let logits = self.model.forward(&ids, &mut pass)?;
+            scored_loss(logits, batch)
+        })?;
+        let value = f64::from(loss.to_scalar::<f32>()?);
+        let params = self.optimizer.params().iter().map(|(_, var)| &**var);
+        Ok((value, Gradients::new(tape.backward(loss, params)?)))
     }
 
     fn figures(&self, lr: f64, grad_norm: f64) -> Record {
@@ -390,6 +380,18 @@ impl Trainer {
         }
         Ok(Some((model, best)))
     }
+}
+
+/// The mean loss of the scored tokens.
+fn scored_loss(logits: Tensor, batch: &Batch) -> Result<Tensor> {
+    let from = batch.scored_from;
+    if from == 0 {
+        return ops::cross_entropy(&logits, &batch.targets);
+    }
+    let logits = ops::narrow_time(&logits, from, batch.seq_len - from)?;
+    let rows = batch.targets.chunks_exact(batch.seq_len);
+    let targets: Vec<u32> = rows.flat_map(|row| &row[from..]).copied().collect();
+    ops::cross_entropy(&logits, &targets)
 }
 
 fn evaluate_watched(

@@ -11,7 +11,7 @@ use candle_tcn::text::BatchMode;
 use candle_tcn::train::optim::{AdamWConfig, OptimizerConfig, RmsPropConfig, SgdConfig};
 use candle_tcn::train::schedule::ScheduleConfig;
 use candle_tcn::train::{
-    Budget, Observer, Record, RunDir, TrainConfig, Trainer, ValidSet, read_metrics,
+    Budget, Observer, Precision, Record, RunDir, TrainConfig, Trainer, ValidSet, read_metrics,
 };
 use rand::RngExt;
 
@@ -64,6 +64,7 @@ pub fn config(optimizer: OptimizerConfig, lr: f64, batches: BatchMode) -> TrainC
         valid_every: Some(4),
         patience: None,
         seed: 5,
+        dtype: Precision::F32,
     }
 }
 

@@ -6,7 +6,7 @@ use candle_tcn::models::{ModelConfig, PRESETS};
 use candle_tcn::text::BatchMode;
 use candle_tcn::train::optim::{AdamWConfig, OptimizerConfig, RmsPropConfig, SgdConfig};
 use candle_tcn::train::schedule::ScheduleConfig;
-use candle_tcn::train::{Budget, TrainConfig};
+use candle_tcn::train::{Budget, Precision, TrainConfig};
 use candle_tcn::{Error, model_dir};
 use clap::ValueEnum;
 
@@ -62,7 +62,7 @@ pub struct Args {
     #[arg(long, conflicts_with_all = [
         "force", "data", "valid", "valid_fraction", "valid_bytes", "tokenizer", "preset", "config", "dropout",
         "batch_size", "seq_len", "context", "history", "accumulate", "optimizer", "momentum", "weight_decay",
-        "schedule", "warmup", "seed",
+        "schedule", "warmup", "seed", "dtype",
     ])]
     pub resume: bool,
     /// Replace the run that --out already holds
@@ -167,6 +167,10 @@ pub struct Args {
         default_value_t = 1
     )]
     seed: u64,
+    /// Type of the numbers between the layers; auto is bf16 where the processor multiplies it in tiles
+    /// (AMX), f32 elsewhere. Weights are f32
+    #[arg(long, value_enum, default_value_t = Dtype::Auto)]
+    dtype: Dtype,
     /// Print the result as one JSON object
     #[arg(long)]
     pub json: bool,
@@ -176,6 +180,13 @@ pub struct Args {
 enum Context {
     Carry,
     Overlap,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Dtype {
+    Auto,
+    F32,
+    Bf16,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -321,6 +332,11 @@ impl Args {
             valid_every: self.valid_every,
             patience: self.patience,
             seed: self.seed,
+            dtype: match self.dtype {
+                Dtype::Auto => Precision::auto(),
+                Dtype::F32 => Precision::F32,
+                Dtype::Bf16 => Precision::Bf16,
+            },
         })
     }
 

@@ -1,0 +1,153 @@
+//! The tape's gradients of whole models against candle's, for every option there is.
+
+use candle_core::{DType, Device, Tensor};
+
+use super::*;
+use crate::geometry::{Dilations, Growth};
+use crate::nn::{Activation, DropoutKind, Gate, NormKind, TcnConfig, WaveNetStackConfig};
+use crate::ops;
+use crate::ops::check::assert_close;
+use crate::ops::tape::Tape;
+
+const VOCAB: usize = 7;
+const BATCH: usize = 2;
+const TIME: usize = 9;
+
+/// How a model is run.
+#[derive(Debug, Clone, Copy)]
+struct Run {
+    dtype: DType,
+    carried: bool,
+    scored_from: usize,
+}
+
+fn ids(seed: u32) -> Vec<u32> {
+    let len = (BATCH * TIME) as u32;
+    (0..len).map(|i| (i * i + seed) % VOCAB as u32).collect()
+}
+
+fn loss(model: &Model, state: &State, run: Run) -> Result<Tensor> {
+    let inputs = Tensor::new(ids(1), &Device::Cpu)?.reshape((BATCH, TIME))?;
+    let mut state = state.fork()?;
+    let mut pass = Pass::train(5, 3);
+    if run.carried {
+        pass = pass.with_state(&mut state);
+    }
+    let logits = model.forward(&inputs, &mut pass)?;
+    let (from, targets) = (run.scored_from, ids(2));
+    let logits = ops::narrow_time(&logits, from, TIME - from)?;
+    let rows = targets.chunks_exact(TIME).flat_map(|row| &row[from..]);
+    ops::cross_entropy(&logits, &rows.copied().collect::<Vec<_>>())
+}
+
+fn agree(config: &ModelConfig, run: Run) -> Result<()> {
+    let params = Params::new(1, run.dtype, &Device::Cpu);
+    let model = Model::new(config, params.builder())?;
+    let mut state = State::new(BATCH);
+    if run.carried {
+        let before = Tensor::new(ids(3), &Device::Cpu)?.reshape((BATCH, TIME))?;
+        model.forward(&before, &mut Pass::train(5, 2).with_state(&mut state))?;
+    }
+    let trained = params.trainable();
+    let (value, tape) = Tape::record(|| loss(&model, &state, run))?;
+    let ours = tape.backward(value, trained.iter().map(|(_, var)| &**var))?;
+    let plain = loss(&model, &state, run)?.backward()?;
+    // candle adds the same numbers in another order
+    let tolerance = if run.dtype == DType::F64 { 1e-13 } else { 1e-5 };
+    for ((name, var), grad) in trained.iter().zip(ours) {
+        let what = format!("{config:?} {run:?}: {name}");
+        let grad = grad.unwrap_or_else(|| panic!("no gradient of {what}"));
+        let plain = plain
+            .get(var)
+            .unwrap_or_else(|| panic!("none of candle: {what}"));
+        assert_close(&grad, plain, tolerance);
+    }
+    Ok(())
+}
+
+fn everywhere(config: &ModelConfig) -> Result<()> {
+    for dtype in [DType::F64, DType::F32] {
+        for (carried, scored_from) in [(false, 0), (true, 0), (false, 4)] {
+            let run = Run {
+                dtype,
+                carried,
+                scored_from,
+            };
+            agree(config, run)?;
+        }
+    }
+    Ok(())
+}
+
+fn tcn(tie_weights: bool, network: TcnConfig) -> ModelConfig {
+    ModelConfig::Tcn(TcnLmConfig {
+        vocab_size: VOCAB,
+        embedding_dim: 4,
+        tie_weights,
+        embedding_dropout: 0.2,
+        network,
+    })
+}
+
+#[test]
+fn of_every_norm_gate_and_order() -> Result<()> {
+    use NormKind::{Batch, Layer, None as Without, Rms, Weight};
+    for norm in [Weight, Layer, Batch, Rms, Without] {
+        for gate in [None, Some(Gate::Glu), Some(Gate::TanhSigmoid)] {
+            for (pre_norm, skip_connections) in
+                [(false, false), (false, true), (true, false), (true, true)]
+            {
+                let network = TcnConfig {
+                    norm,
+                    gate,
+                    pre_norm,
+                    skip_connections,
+                    dropout: 0.3,
+                    ..TcnConfig::new(vec![4, 6, 4], 2)
+                };
+                everywhere(&tcn(false, network))?;
+            }
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn of_every_activation_and_dropout_tied_and_not() -> Result<()> {
+    use Activation::{Elu, Gelu, LeakyRelu, Mish, Relu, Sigmoid, Silu, Tanh};
+    for activation in [Relu, Gelu, Silu, Elu, LeakyRelu, Tanh, Sigmoid, Mish] {
+        for dropout_kind in [DropoutKind::Element, DropoutKind::Channel] {
+            for pre_norm in [false, true] {
+                let network = TcnConfig {
+                    activation,
+                    dropout_kind,
+                    pre_norm,
+                    dropout: 0.3,
+                    ..TcnConfig::new(vec![5, 4], 3)
+                };
+                for tied in [false, true] {
+                    everywhere(&tcn(tied, network.clone()))?;
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn of_wavenet() -> Result<()> {
+    for dropout in [0.0, 0.3] {
+        everywhere(&ModelConfig::WaveNet(WaveNetConfig {
+            vocab_size: VOCAB,
+            network: WaveNetStackConfig {
+                residual_channels: 4,
+                gate_channels: 3,
+                skip_channels: 5,
+                kernel_size: 2,
+                dilations: Dilations::Growth(Growth::new(2, 3)),
+                dropout,
+            },
+        }))?;
+    }
+    Ok(())
+}

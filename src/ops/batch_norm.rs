@@ -1,0 +1,207 @@
+//! Batch norm with the statistics of the batch itself.
+
+use std::sync::Arc;
+
+use candle_core::{CpuStorage, D, Result, Shape, Tensor, bail};
+use half::bf16;
+
+use super::tape::{self, Keep};
+use super::{Arg, StoredElement, cpu_op, output, slice};
+use crate::Error;
+use crate::kernels::batch_norm::Moments;
+
+/// Normalises each channel over all rows, then scales and shifts; gives also the mean and the (biased)
+/// variance of each channel, which are constants: no gradient flows into them.
+///
+/// `ys = (xs − mean)/√(var + eps)·weight + bias`
+///
+/// # Shapes
+/// `xs` (…, channels), `weight` and `bias` (channels); results as `xs`, (channels) and (channels).
+///
+/// # Numerics
+/// Sums are taken in the type of `weight`, those of 256 rows added in double precision.
+///
+/// # Errors
+/// [`Error::Invalid`] where shapes do not fit.
+///
+/// # Example
+///
+/// ```
+/// use candle_core::{Device, Tensor};
+/// use candle_tcn::ops::batch_norm;
+/// let xs = Tensor::new(&[[1f64], [3.]], &Device::Cpu)?;
+/// let (weight, bias) = (Tensor::new(&[2f64], &Device::Cpu)?, Tensor::new(&[0f64], &Device::Cpu)?);
+/// let (ys, mean, var) = batch_norm(&xs, &weight, &bias, 0.0)?;
+/// assert_eq!(ys.to_vec2::<f64>()?, [[-2.], [2.]]);
+/// assert_eq!((mean.to_vec1::<f64>()?, var.to_vec1::<f64>()?), (vec![2.], vec![1.]));
+/// # Ok::<(), candle_tcn::Error>(())
+/// ```
+///
+/// # References
+/// Ioffe & Szegedy 2015, arXiv:1502.03167; `torch.nn.BatchNorm1d` in training.
+pub fn batch_norm(
+    xs: &Tensor,
+    weight: &Tensor,
+    bias: &Tensor,
+    eps: f64,
+) -> crate::Result<(Tensor, Tensor, Tensor)> {
+    let channels = xs.dim(D::Minus1)?;
+    for (field, tensor) in [("norm weight", weight), ("norm bias", bias)] {
+        if tensor.dims() != [channels] || xs.elem_count() == 0 {
+            return Err(Error::invalid(
+                field,
+                format!("({channels}), the channels of at least one row"),
+                format!("{:?}", tensor.dims()),
+            ));
+        }
+    }
+    if !xs.device().is_cpu() {
+        return primitives(xs, weight, bias, eps);
+    }
+    let xs = xs.contiguous()?;
+    let moments = moments(&xs)?;
+    let constant = |values: &[f64]| Tensor::new(values, xs.device())?.to_dtype(weight.dtype());
+    let (mean, var) = (constant(&moments.mean)?, constant(&moments.var)?);
+    let (weight, bias) = (weight.contiguous()?, bias.contiguous()?);
+    let op = BatchNorm {
+        moments: moments.into(),
+        eps,
+    };
+    let ys = tape::apply3(&xs, &weight, &bias, op, Keep::Inputs)?;
+    Ok((ys, mean, var))
+}
+
+fn primitives(
+    xs: &Tensor,
+    weight: &Tensor,
+    bias: &Tensor,
+    eps: f64,
+) -> crate::Result<(Tensor, Tensor, Tensor)> {
+    let rows = xs.flatten_to(D::Minus2)?;
+    let mean = rows.mean(0)?;
+    let centred = xs.broadcast_sub(&mean)?;
+    let var = centred.flatten_to(D::Minus2)?.sqr()?.mean(0)?;
+    let scale = weight.div(&(&var + eps)?.sqrt()?)?;
+    let ys = centred.broadcast_mul(&scale)?.broadcast_add(bias)?;
+    Ok((ys, mean.detach(), var.detach()))
+}
+
+/// The moments of a contiguous tensor's channels.
+fn moments(xs: &Tensor) -> Result<Moments> {
+    let channels = xs.dim(D::Minus1)?;
+    let (storage, layout) = xs.storage_and_layout();
+    let candle_core::Storage::Cpu(storage) = &*storage else {
+        bail!("batch-norm: expected a tensor on the CPU")
+    };
+    let x = (storage, layout);
+    Ok(match storage {
+        CpuStorage::F32(_) => Moments::of(slice::<f32>(x)?, channels),
+        CpuStorage::F64(_) => Moments::of(slice::<f64>(x)?, channels),
+        CpuStorage::BF16(_) => Moments::of(slice::<bf16>(x)?, channels),
+        _ => bail!("batch-norm: expected f32, f64 or bf16"),
+    })
+}
+
+struct BatchNorm {
+    moments: Arc<Moments>,
+    eps: f64,
+}
+
+impl BatchNorm {
+    fn run3<T: StoredElement>(&self, x: Arg, w: Arg, b: Arg) -> Result<(CpuStorage, Shape)> {
+        let shape = x.1.shape();
+        let x = slice::<T>(x)?;
+        let (w, b) = (slice::<T::Real>(w)?, slice::<T::Real>(b)?);
+        Ok(output::<T>(shape, |y| {
+            self.moments.normalize(self.eps, x, w, b, y)
+        }))
+    }
+}
+
+cpu_op!(CustomOp3 + bf16 for BatchNorm, "batch-norm",
+    fn bwd(
+        &self,
+        xs: &Tensor,
+        weight: &Tensor,
+        _: &Tensor,
+        _: &Tensor,
+        dy: &Tensor,
+    ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
+        let (moments, eps) = (self.moments.clone(), self.eps);
+        let dy = dy.contiguous()?;
+        let op = GradAffine { moments: moments.clone(), eps };
+        let sums = xs.apply_op2_no_bwd(&dy, &op)?;
+        let (d_weight, d_bias) = (sums.get(0)?, sums.get(1)?);
+        let affine = [d_weight.to_vec1()?, d_bias.to_vec1()?];
+        let dx = xs.apply_op3_no_bwd(&dy, weight, &GradInput { moments, eps, affine })?;
+        let dtype = weight.dtype();
+        Ok((Some(dx), Some(d_weight.to_dtype(dtype)?), Some(d_bias.to_dtype(dtype)?)))
+    }
+);
+
+/// The gradients of weight and bias, two rows of `f64`.
+struct GradAffine {
+    moments: Arc<Moments>,
+    eps: f64,
+}
+
+impl GradAffine {
+    fn run2<T: StoredElement>(&self, x: Arg, dy: Arg) -> Result<(CpuStorage, Shape)> {
+        let (x, dy) = (slice::<T>(x)?, slice::<T>(dy)?);
+        let affine = self.moments.grad_affine(self.eps, x, dy);
+        let shape = (2, affine[0].len()).into();
+        Ok((CpuStorage::F64(affine.concat()), shape))
+    }
+}
+
+cpu_op!(CustomOp2 + bf16 for GradAffine, "batch-norm-grad-affine");
+
+struct GradInput {
+    moments: Arc<Moments>,
+    eps: f64,
+    affine: [Vec<f64>; 2],
+}
+
+impl GradInput {
+    fn run3<T: StoredElement>(&self, x: Arg, dy: Arg, w: Arg) -> Result<(CpuStorage, Shape)> {
+        let shape = x.1.shape();
+        let (xs, w) = ((slice::<T>(x)?, slice::<T>(dy)?), slice::<T::Real>(w)?);
+        Ok(output::<T>(shape, |dx| {
+            self.moments.grad_input(self.eps, xs, w, &self.affine, dx)
+        }))
+    }
+}
+
+cpu_op!(CustomOp3 + bf16 for GradInput, "batch-norm-grad");
+
+#[cfg(test)]
+mod tests {
+    use super::super::check::{assert_close, gradients, random};
+    use super::*;
+
+    #[test]
+    fn gradients_agree_with_differences() {
+        for batch in [1, 3] {
+            let inputs = [random(1, &[batch, 4, 5]), random(2, &[5]), random(3, &[5])];
+            gradients(&inputs, |t| Ok(batch_norm(&t[0], &t[1], &t[2], 1e-5)?.0));
+        }
+    }
+
+    #[test]
+    fn primitives_agree() -> crate::Result<()> {
+        let (xs, w, b) = (random(1, &[3, 4, 5]), random(2, &[5]), random(3, &[5]));
+        let ours = batch_norm(&xs, &w, &b, 1e-5)?;
+        let plain = primitives(&xs, &w, &b, 1e-5)?;
+        assert_close(&ours.0, &plain.0, 1e-12);
+        assert_close(&ours.1, &plain.1, 1e-12);
+        assert_close(&ours.2, &plain.2, 1e-12);
+        Ok(())
+    }
+
+    #[test]
+    fn no_rows_are_an_error() {
+        let none = Tensor::zeros((0, 2), candle_core::DType::F64, &candle_core::Device::Cpu);
+        let w = random(1, &[2]);
+        assert!(batch_norm(&none.unwrap(), &w, &w, 1e-5).is_err());
+    }
+}
