@@ -5,7 +5,7 @@ use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use rayon::prelude::*;
 
-use super::Real;
+use super::{Real, Stored, vectorized};
 
 /// Which mask: a seed for the run and a stream for the layer and step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -19,72 +19,166 @@ pub struct MaskKey {
 /// Elements of one piece of work; every piece seeks to its own place in the random stream.
 const PIECE: usize = 1 << 14;
 
-/// Cuts `x` and `y` into pieces of `piece` elements; `run(draw, x, y)` fills each piece, `draw` being
-/// the next factor of the mask: 0 where dropped, `1/(1 − p)` where kept. A piece takes `draws` of them.
-fn masked<T: Real>(
-    key: MaskKey,
-    p: f64,
-    (piece, draws): (usize, usize),
-    x: &[T],
-    y: &mut [T],
-    run: impl Fn(&mut dyn FnMut() -> T, &[T], &mut [T]) + Sync,
-) {
-    let threshold = ((p * 65536.0).round() as u32).min(65535);
-    let scale = T::of(1.0 / (1.0 - f64::from(threshold) / 65536.0));
-    y.par_chunks_mut(piece)
-        .zip(x.par_chunks(piece))
-        .enumerate()
-        .for_each(|(i, (y, x))| {
-            let mut rng = ChaCha8Rng::seed_from_u64(key.seed);
-            rng.set_stream(key.stream);
-            // two 16-bit draws come from one 32-bit word
-            rng.set_word_pos((i * draws.div_ceil(2)) as u128);
-            let mut word = 0;
-            let mut half = false;
-            let mut draw = || {
-                word = if half { word >> 16 } else { rng.next_u32() };
-                half = !half;
-                if word & 0xffff < threshold {
-                    T::zero()
-                } else {
-                    scale
+/// Draws made at a time: their bytes stay in the first-level cache.
+const DRAWS: usize = 1 << 10;
+
+/// The mask of one key and probability: a factor for every position of a tensor, 0 where dropped and
+/// [`scale`](Self::scale) where kept.
+///
+/// Position `i` is dropped where the `i`-th 16-bit half of the words of `ChaCha8(seed, stream)`, low
+/// half first, is below `p·65536`.
+#[derive(Debug, Clone)]
+pub struct Mask {
+    words: ChaCha8Rng,
+    threshold: u16,
+}
+
+impl Mask {
+    /// The mask of `key` with dropout probability `p` (at least 0, below 1; resolution 1/65536).
+    pub fn new(key: MaskKey, p: f64) -> Self {
+        let mut words = ChaCha8Rng::seed_from_u64(key.seed);
+        words.set_stream(key.stream);
+        let threshold = ((p * 65536.0).round() as u32).min(65535) as u16;
+        Self { words, threshold }
+    }
+
+    /// What kept numbers are multiplied by: `1/(1 − p)`.
+    pub fn scale(&self) -> f64 {
+        1.0 / (1.0 - f64::from(self.threshold) / 65536.0)
+    }
+
+    /// Multiplies `xs` by the factors of positions `first`, `first + 1`, …, on this thread.
+    pub fn apply<S: Stored>(&mut self, first: usize, xs: &mut [S]) {
+        let (threshold, scale) = (self.threshold, S::Real::of(self.scale()));
+        self.draw(
+            first,
+            xs.len(),
+            #[inline(always)]
+            |at, draws| {
+                for (x, draw) in xs[at..].iter_mut().zip(draws) {
+                    *x = S::store(x.load() * factor(*draw, threshold, scale));
                 }
-            };
-            run(&mut draw, x, y);
-        });
+            },
+        );
+    }
+
+    /// `y = x·factor` at positions `first`, `first + 1`, …; slices of one length.
+    fn multiply<S: Stored>(&mut self, first: usize, x: &[S], y: &mut [S]) {
+        let (threshold, scale) = (self.threshold, S::Real::of(self.scale()));
+        self.draw(
+            first,
+            x.len(),
+            #[inline(always)]
+            |at, draws| {
+                for ((y, x), draw) in y[at..].iter_mut().zip(&x[at..]).zip(draws) {
+                    *y = S::store(x.load() * factor(*draw, threshold, scale));
+                }
+            },
+        );
+    }
+
+    /// The factors of channels: every sequence starts at a whole word.
+    fn row<T: Real>(&mut self, sequence: usize, channels: usize) -> Vec<T> {
+        let mut factors = vec![T::one(); channels];
+        let (threshold, scale) = (self.threshold, T::of(self.scale()));
+        let first = sequence * channels.next_multiple_of(2);
+        self.draw(
+            first,
+            channels,
+            #[inline(always)]
+            |at, draws| {
+                for (f, draw) in factors[at..].iter_mut().zip(draws) {
+                    *f = factor(*draw, threshold, scale);
+                }
+            },
+        );
+        factors
+    }
+
+    /// Runs through the draws of positions `first`, …, `first + count − 1`, some at a time:
+    /// `run(at, draws)` gets those from position `first + at` on. `run` is vectorised.
+    fn draw(&mut self, first: usize, count: usize, mut run: impl FnMut(usize, &[[u8; 2]])) {
+        self.words.set_word_pos((first / 2) as u128);
+        let mut draws = [[0; 2]; DRAWS];
+        let mut at = 0;
+        if first % 2 == 1 && count > 0 {
+            self.words.fill_bytes(draws[..2].as_flattened_mut());
+            run(0, &draws[1..2]);
+            at = 1;
+        }
+        while at < count {
+            let draws = &mut draws[..DRAWS.min(count - at)];
+            self.words.fill_bytes(draws.as_flattened_mut());
+            vectorized(
+                #[inline(always)]
+                || run(at, draws),
+            );
+            at += draws.len();
+        }
+    }
+}
+
+/// Branch-free, so that loops over it vectorise.
+#[inline(always)]
+fn factor<T: Real>(draw: [u8; 2], threshold: u16, scale: T) -> T {
+    let dropped = u16::from_le_bytes(draw) < threshold;
+    if dropped { T::zero() } else { scale }
+}
+
+/// Element dropout of the piece of a tensor that starts at its element `first`, in place and on this
+/// thread: piece by piece the same as [`elements`] of the whole, bit for bit. For many short pieces,
+/// keep a [`Mask`] and use [`Mask::apply`].
+pub fn apply_in_place<S: Stored>(key: MaskKey, p: f64, first: usize, xs: &mut [S]) {
+    Mask::new(key, p).apply(first, xs);
 }
 
 /// Element dropout: each number is zeroed with probability `p` (resolution 1/65536), the others are
 /// scaled by `1/(1 − p)`. `torch.nn.Dropout`.
-pub fn elements<T: Real>(key: MaskKey, p: f64, x: &[T], y: &mut [T]) {
-    let run = |draw: &mut dyn FnMut() -> T, x: &[T], y: &mut [T]| {
-        y.iter_mut().zip(x).for_each(|(y, &x)| *y = x * draw());
-    };
-    masked(key, p, (PIECE, PIECE), x, y, run);
+pub fn elements<S: Stored>(key: MaskKey, p: f64, x: &[S], y: &mut [S]) {
+    let mask = Mask::new(key, p);
+    let pieces = y.par_chunks_mut(PIECE).zip(x.par_chunks(PIECE));
+    pieces
+        .enumerate()
+        .for_each(|(i, (y, x))| mask.clone().multiply(i * PIECE, x, y));
 }
 
 /// Channel dropout: in each sequence (`len` rows of `channels`) whole channels are zeroed.
 /// `torch.nn.Dropout1d`.
-pub fn channels<T: Real>(
+pub fn channels<S: Stored>(
     key: MaskKey,
     p: f64,
     (len, channels): (usize, usize),
-    x: &[T],
-    y: &mut [T],
+    x: &[S],
+    y: &mut [S],
 ) {
     if x.is_empty() {
         return;
     }
-    let run = |draw: &mut dyn FnMut() -> T, x: &[T], y: &mut [T]| {
-        let mask: Vec<T> = (0..channels).map(|_| draw()).collect();
-        for (y, x) in y.chunks_exact_mut(channels).zip(x.chunks_exact(channels)) {
-            y.iter_mut()
-                .zip(x)
-                .zip(&mask)
-                .for_each(|((y, &x), &m)| *y = x * m);
-        }
-    };
-    masked(key, p, (len * channels, channels), x, y, run);
+    let mask = Mask::new(key, p);
+    let sequences = y
+        .par_chunks_mut(len * channels)
+        .zip(x.par_chunks(len * channels));
+    sequences.enumerate().for_each(|(i, (y, x))| {
+        let factors = mask.clone().row(i, channels);
+        let piece = channels * (PIECE / channels).max(1);
+        let pieces = y.par_chunks_mut(piece).zip(x.par_chunks(piece));
+        pieces.for_each(|(y, x)| multiply_rows(&factors, x, y));
+    });
+}
+
+/// Multiplies each row by `factors`.
+fn multiply_rows<S: Stored>(factors: &[S::Real], x: &[S], y: &mut [S]) {
+    let width = factors.len();
+    vectorized(
+        #[inline(always)]
+        || {
+            for (y, x) in y.chunks_exact_mut(width).zip(x.chunks_exact(width)) {
+                for ((y, x), f) in y.iter_mut().zip(x).zip(factors) {
+                    *y = S::store(x.load() * *f);
+                }
+            }
+        },
+    );
 }
 
 #[cfg(test)]
@@ -113,6 +207,53 @@ mod tests {
         let mut y = x.clone();
         elements(KEY, 0.5, &x, &mut y);
         assert_ne!(y[..PIECE], y[PIECE..]);
+    }
+
+    /// One draw after another, as the definition has it.
+    fn by_definition(p: f64, first: usize, count: usize) -> Vec<f64> {
+        let threshold = ((p * 65536.0).round() as u32).min(65535);
+        let mut rng = ChaCha8Rng::seed_from_u64(KEY.seed);
+        rng.set_stream(KEY.stream);
+        rng.set_word_pos((first / 2) as u128);
+        let halves = std::iter::repeat_with(|| rng.next_u32()).flat_map(|w| [w & 0xffff, w >> 16]);
+        let kept = 1.0 / (1.0 - f64::from(threshold) / 65536.0);
+        let factors = halves.map(|half| if half < threshold { 0.0 } else { kept });
+        factors.skip(first % 2).take(count).collect()
+    }
+
+    #[test]
+    fn masks_are_those_of_the_definition() {
+        for count in [1, 7, 64, 3 * PIECE + 5] {
+            let mut y = vec![0f64; count];
+            elements(KEY, 0.3, &vec![1.0; count], &mut y);
+            assert_eq!(y, by_definition(0.3, 0, count));
+            let mut y = vec![0f64; 3 * 4 * count];
+            channels(KEY, 0.3, (4, count), &vec![1.0; y.len()], &mut y);
+            for (i, sequence) in y.chunks(4 * count).enumerate() {
+                let row = by_definition(0.3, i * count.next_multiple_of(2), count);
+                assert!(sequence.chunks(count).all(|r| r == row));
+            }
+        }
+    }
+
+    #[test]
+    fn piece_by_piece_is_the_same_as_the_whole() {
+        let x: Vec<half::bf16> = (0..5000)
+            .map(|i| half::bf16::from_f32((i % 37) as f32 * 0.11 - 2.0))
+            .collect();
+        let mut whole = x.clone();
+        elements(KEY, 0.4, &x, &mut whole);
+        for piece in [1, 3, 450, 1025, 4999] {
+            let (mut y, mut mask) = (x.clone(), Mask::new(KEY, 0.4));
+            for (i, y) in y.chunks_mut(piece).enumerate() {
+                mask.apply(i * piece, y);
+            }
+            assert_eq!(y, whole);
+            let piece = piece.max(8);
+            let mut y = x[7..piece].to_vec();
+            apply_in_place(KEY, 0.4, 7, &mut y);
+            assert_eq!(y, whole[7..piece]);
+        }
     }
 
     #[test]

@@ -1,9 +1,10 @@
 //! Activations and gates: values and gradients, element by element, over all threads.
 
+use num_traits::{One, Zero};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use super::Real;
+use super::{Real, Stored, math::Functions, vectorized};
 
 /// Elements of one piece of work.
 const PIECE: usize = 1 << 14;
@@ -44,127 +45,152 @@ pub enum Activation {
     Mish,
 }
 
-fn sigmoid<T: Real>(x: T) -> T {
-    T::one() / (T::one() + (-x).exp())
-}
-
 /// `tanh(ln(1 + eˣ))` without overflow: with `e = e⁻|ˣ|` the quotient needs no large powers.
+#[inline(always)]
 fn tanh_softplus<T: Real>(x: T) -> T {
     let two = T::of(2.0);
-    let e = (-x.abs()).exp();
-    if x >= T::zero() {
-        (T::one() + two * e) / (T::one() + two * e + two * e * e)
+    let e = (-x.abs()).exponential();
+    let (above, below) = (T::one() + two * e, e * e + two * e);
+    let (value, more) = if x >= T::zero() {
+        (above, two * e * e)
     } else {
-        (e * e + two * e) / (e * e + two * e + two)
-    }
+        (below, two)
+    };
+    value / (value + more)
+}
+
+/// Φ(x), the normal distribution function.
+#[inline(always)]
+fn normal<T: Real>(x: T) -> T {
+    T::of(0.5) * (T::one() + (x * T::of(std::f64::consts::FRAC_1_SQRT_2)).error_function())
+}
+
+/// Runs `$run` with the constant `$f` for the activation `$self`: one loop for each function, since a
+/// choice within a loop would keep it from being vectorised.
+macro_rules! with_constant {
+    ($kind:ident($self:expr) { $($name:ident)* }, $f:ident => $run:expr) => {
+        match $self {
+            $($kind::$name => {
+                const $f: $kind = $kind::$name;
+                $run
+            })*
+        }
+    };
+}
+
+macro_rules! with_activation {
+    ($self:expr, $f:ident => $run:expr) => {
+        with_constant!(
+            Activation($self) { Relu Gelu Silu Elu LeakyRelu Tanh Sigmoid Mish }, $f => $run
+        )
+    };
+}
+
+macro_rules! with_gate {
+    ($self:expr, $f:ident => $run:expr) => {
+        with_constant!(Gate($self) { Glu TanhSigmoid }, $f => $run)
+    };
 }
 
 impl Activation {
     /// The value at `x`.
+    #[inline(always)]
     pub fn apply<T: Real>(self, x: T) -> T {
         let zero = T::zero();
+        let above = x > zero;
         match self {
-            Self::Relu => {
-                if x > zero || x.is_nan() {
-                    x
-                } else {
-                    zero
-                }
-            }
-            Self::Gelu => {
-                x * T::of(0.5) * (T::one() + (x * T::of(std::f64::consts::FRAC_1_SQRT_2)).erf())
-            }
-            Self::Silu => x * sigmoid(x),
+            // NaN stays NaN
+            Self::Relu if x <= zero => zero,
+            Self::Relu => x,
+            Self::Gelu => x * normal(x),
+            Self::Silu => x * x.sigmoid(),
             Self::Elu => {
-                if x > zero {
-                    x
-                } else {
-                    x.exp_m1()
-                }
+                let below = x.exponential_minus_1();
+                if above { x } else { below }
             }
             Self::LeakyRelu => {
-                if x > zero {
-                    x
-                } else {
-                    x * T::of(LEAK)
-                }
+                let below = x * T::of(LEAK);
+                if above { x } else { below }
             }
-            Self::Tanh => x.tanh(),
-            Self::Sigmoid => sigmoid(x),
+            Self::Tanh => x.hyperbolic_tangent(),
+            Self::Sigmoid => x.sigmoid(),
             Self::Mish => x * tanh_softplus(x),
         }
     }
 
     /// The derivative at `x`.
+    #[inline(always)]
     pub fn derivative<T: Real>(self, x: T) -> T {
         let (zero, one) = (T::zero(), T::one());
+        let above = x > zero;
         match self {
             Self::Relu => {
-                if x > zero {
+                if above {
                     one
                 } else {
                     zero
                 }
             }
             Self::Gelu => {
-                let cdf = T::of(0.5) * (one + (x * T::of(std::f64::consts::FRAC_1_SQRT_2)).erf());
-                let norm =
+                let density =
                     T::of(0.5 * std::f64::consts::FRAC_2_SQRT_PI * std::f64::consts::FRAC_1_SQRT_2);
-                cdf + x * norm * (-x * x * T::of(0.5)).exp()
+                normal(x) + x * density * (-x * x * T::of(0.5)).exponential()
             }
             Self::Silu => {
-                let s = sigmoid(x);
+                let s = x.sigmoid();
                 s * (one + x * (one - s))
             }
             Self::Elu => {
-                if x > zero {
-                    one
-                } else {
-                    x.exp()
-                }
+                let below = x.exponential();
+                if above { one } else { below }
             }
             Self::LeakyRelu => {
-                if x > zero {
+                if above {
                     one
                 } else {
                     T::of(LEAK)
                 }
             }
             Self::Tanh => {
-                let t = x.tanh();
+                let t = x.hyperbolic_tangent();
                 one - t * t
             }
             Self::Sigmoid => {
-                let s = sigmoid(x);
+                let s = x.sigmoid();
                 s * (one - s)
             }
             Self::Mish => {
                 let t = tanh_softplus(x);
-                t + x * (one - t * t) * sigmoid(x)
+                t + x * (one - t * t) * x.sigmoid()
             }
         }
     }
 
     /// `y = f(x)`; slices of one length.
-    pub fn forward<T: Real>(self, x: &[T], y: &mut [T]) {
-        y.par_chunks_mut(PIECE)
-            .zip(x.par_chunks(PIECE))
-            .for_each(|(y, x)| {
-                y.iter_mut().zip(x).for_each(|(y, &x)| *y = self.apply(x));
-            });
+    pub fn forward<S: Stored>(self, x: &[S], y: &mut [S]) {
+        with_activation!(self, F => {
+            let pieces = y.par_chunks_mut(PIECE).zip(x.par_chunks(PIECE));
+            pieces.for_each(|(y, x)| vectorized(#[inline(always)] || {
+                for (y, x) in y.iter_mut().zip(x) {
+                    *y = S::store(F.apply(x.load()));
+                }
+            }));
+        });
     }
 
-    /// `dx = dy·f′(x)`; slices of one length.
-    pub fn backward<T: Real>(self, x: &[T], dy: &[T], dx: &mut [T]) {
-        let pieces = dx
-            .par_chunks_mut(PIECE)
-            .zip(x.par_chunks(PIECE))
-            .zip(dy.par_chunks(PIECE));
-        pieces.for_each(|((dx, x), dy)| {
-            dx.iter_mut()
-                .zip(x)
-                .zip(dy)
-                .for_each(|((dx, &x), &dy)| *dx = dy * self.derivative(x));
+    /// `dx = dy·f′(x)`; slices of one length. For the ReLU, its result will do for `x`: both are above
+    /// zero at the same places.
+    pub fn backward<S: Stored>(self, x: &[S], dy: &[S], dx: &mut [S]) {
+        with_activation!(self, F => {
+            let pieces = dx
+                .par_chunks_mut(PIECE)
+                .zip(x.par_chunks(PIECE))
+                .zip(dy.par_chunks(PIECE));
+            pieces.for_each(|((dx, x), dy)| vectorized(#[inline(always)] || {
+                for ((dx, x), dy) in dx.iter_mut().zip(x).zip(dy) {
+                    *dx = S::store(dy.load() * F.derivative(x.load()));
+                }
+            }));
         });
     }
 }
@@ -180,66 +206,84 @@ pub enum Gate {
 }
 
 impl Gate {
+    #[inline(always)]
     fn pair<T: Real>(self, a: T, b: T) -> T {
         match self {
-            Self::Glu => a * sigmoid(b),
-            Self::TanhSigmoid => a.tanh() * sigmoid(b),
+            Self::Glu => a * b.sigmoid(),
+            Self::TanhSigmoid => a.hyperbolic_tangent() * b.sigmoid(),
         }
     }
 
-    fn gradients<T: Real>(self, a: T, b: T) -> (T, T) {
-        let s = sigmoid(b);
-        let (value, slope) = match self {
+    /// `f` and `f′` of `f(a)·σ(b)`.
+    #[inline(always)]
+    fn value_and_slope<T: Real>(self, a: T) -> (T, T) {
+        match self {
             Self::Glu => (a, T::one()),
             Self::TanhSigmoid => {
-                let t = a.tanh();
+                let t = a.hyperbolic_tangent();
                 (t, T::one() - t * t)
             }
-        };
-        (slope * s, value * s * (T::one() - s))
+        }
+    }
+
+    /// One row; `weights` is room for as many numbers. In several loops: the compiler does not vectorise
+    /// a single one.
+    #[inline(always)]
+    fn backward_row<S: Stored>(
+        self,
+        (a, b): (&[S], &[S]),
+        dy: &[S],
+        (da, db): (&mut [S], &mut [S]),
+        weights: &mut [S::Real],
+    ) {
+        for (weight, b) in weights.iter_mut().zip(b) {
+            *weight = b.load().sigmoid();
+        }
+        let given = a.iter().zip(dy).zip(&mut *weights);
+        for (da, ((a, dy), weight)) in da.iter_mut().zip(given) {
+            let (value, slope) = self.value_and_slope(a.load());
+            let (s, dy) = (*weight, dy.load());
+            *da = S::store(dy * slope * s);
+            *weight = dy * value * s * (S::Real::one() - s);
+        }
+        for (db, weight) in db.iter_mut().zip(weights) {
+            *db = S::store(*weight);
+        }
     }
 
     /// `x` rows of `2·channels` numbers, `y` rows of `channels`.
-    pub fn forward<T: Real>(self, channels: usize, x: &[T], y: &mut [T]) {
-        let rows = rows_per_piece(channels);
-        let pieces = y
-            .par_chunks_mut(rows * channels)
-            .zip(x.par_chunks(rows * 2 * channels));
-        pieces.for_each(|(y, x)| {
-            for (y, x) in y
-                .chunks_exact_mut(channels)
-                .zip(x.chunks_exact(2 * channels))
-            {
-                let (a, b) = x.split_at(channels);
-                y.iter_mut()
-                    .zip(a)
-                    .zip(b)
-                    .for_each(|((y, &a), &b)| *y = self.pair(a, b));
-            }
+    pub fn forward<S: Stored>(self, channels: usize, x: &[S], y: &mut [S]) {
+        let piece = rows_per_piece(channels) * channels;
+        with_gate!(self, F => {
+            let pieces = y.par_chunks_mut(piece).zip(x.par_chunks(2 * piece));
+            pieces.for_each(|(y, x)| vectorized(#[inline(always)] || {
+                let rows = y.chunks_exact_mut(channels);
+                for (y, x) in rows.zip(x.chunks_exact(2 * channels)) {
+                    let (a, b) = x.split_at(channels);
+                    for ((y, a), b) in y.iter_mut().zip(a).zip(b) {
+                        *y = S::store(F.pair(a.load(), b.load()));
+                    }
+                }
+            }));
         });
     }
 
     /// `dx` and `x` rows of `2·channels` numbers, `dy` rows of `channels`.
-    pub fn backward<T: Real>(self, channels: usize, x: &[T], dy: &[T], dx: &mut [T]) {
-        let rows = rows_per_piece(channels);
-        let wide = rows * 2 * channels;
-        let pieces = dx
-            .par_chunks_mut(wide)
-            .zip(x.par_chunks(wide))
-            .zip(dy.par_chunks(rows * channels));
-        pieces.for_each(|((dx, x), dy)| {
-            let rows = dx
-                .chunks_exact_mut(2 * channels)
-                .zip(x.chunks_exact(2 * channels));
-            for ((dx, x), dy) in rows.zip(dy.chunks_exact(channels)) {
-                let (da, db) = dx.split_at_mut(channels);
-                let (a, b) = x.split_at(channels);
-                for (i, &dy) in dy.iter().enumerate() {
-                    let (slope_a, slope_b) = self.gradients(a[i], b[i]);
-                    da[i] = dy * slope_a;
-                    db[i] = dy * slope_b;
+    pub fn backward<S: Stored>(self, channels: usize, x: &[S], dy: &[S], dx: &mut [S]) {
+        let piece = rows_per_piece(channels) * channels;
+        with_gate!(self, F => {
+            let pieces = dx
+                .par_chunks_mut(2 * piece)
+                .zip(x.par_chunks(2 * piece))
+                .zip(dy.par_chunks(piece));
+            let weights = || vec![S::Real::zero(); channels];
+            pieces.for_each_init(weights, |weights, ((dx, x), dy)| vectorized(#[inline(always)] || {
+                let rows = x.chunks_exact(2 * channels).zip(dy.chunks_exact(channels));
+                for (dx, (x, dy)) in dx.chunks_exact_mut(2 * channels).zip(rows) {
+                    let halves = dx.split_at_mut(channels);
+                    F.backward_row(x.split_at(channels), dy, halves, weights);
                 }
-            }
+            }));
         });
     }
 }

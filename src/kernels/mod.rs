@@ -21,6 +21,7 @@ pub mod dropout;
 pub mod elementwise;
 pub mod gather;
 mod isa;
+pub mod math;
 mod matmul;
 mod portable;
 pub mod reference;
@@ -38,12 +39,12 @@ pub trait Real:
     + num_traits::FromPrimitive
     + std::iter::Sum
     + std::ops::AddAssign
+    + math::Functions
+    + Stored<Real = Self>
     + Send
     + Sync
     + 'static
 {
-    /// The error function, for the exact GELU.
-    fn erf(self) -> Self;
     /// A constant of the formulas.
     fn of(value: f64) -> Self;
     /// The value in double precision.
@@ -51,9 +52,6 @@ pub trait Real:
 }
 
 impl Real for f32 {
-    fn erf(self) -> Self {
-        libm::erff(self)
-    }
     fn of(value: f64) -> Self {
         value as f32
     }
@@ -63,9 +61,6 @@ impl Real for f32 {
 }
 
 impl Real for f64 {
-    fn erf(self) -> Self {
-        libm::erf(self)
-    }
     fn of(value: f64) -> Self {
         value
     }

@@ -6,7 +6,7 @@ use candle_core::{CpuStorage, D, Result, Shape, Tensor, bail};
 use half::bf16;
 
 use super::tape::{self, Keep};
-use super::{Arg, StoredElement, cpu_op, output, slice};
+use super::{Arg, StoredElement, argument, cpu_op, output, slice};
 use crate::Error;
 use crate::kernels::batch_norm::Moments;
 
@@ -89,12 +89,9 @@ fn primitives(
 /// The moments of a contiguous tensor's channels.
 fn moments(xs: &Tensor) -> Result<Moments> {
     let channels = xs.dim(D::Minus1)?;
-    let (storage, layout) = xs.storage_and_layout();
-    let candle_core::Storage::Cpu(storage) = &*storage else {
-        bail!("batch-norm: expected a tensor on the CPU")
-    };
-    let x = (storage, layout);
-    Ok(match storage {
+    let held = xs.storage_and_layout();
+    let x = argument(&held)?;
+    Ok(match x.0 {
         CpuStorage::F32(_) => Moments::of(slice::<f32>(x)?, channels),
         CpuStorage::F64(_) => Moments::of(slice::<f64>(x)?, channels),
         CpuStorage::BF16(_) => Moments::of(slice::<bf16>(x)?, channels),

@@ -4,7 +4,7 @@ use candle_core::{CpuStorage, Device, Result, Shape, Tensor};
 use serde::{Deserialize, Serialize};
 
 use super::tape::{self, Keep};
-use super::{Arg, Element, cpu_op, output, slice};
+use super::{Arg, StoredElement, cpu_op, output, slice};
 use crate::Error;
 use crate::kernels::dropout::{self as kernel, MaskKey};
 
@@ -73,7 +73,7 @@ struct Dropout {
 }
 
 impl Dropout {
-    fn run1<T: Element>(&self, x: Arg) -> Result<(CpuStorage, Shape)> {
+    fn run1<T: StoredElement>(&self, x: Arg) -> Result<(CpuStorage, Shape)> {
         let shape = x.1.shape();
         let x = slice::<T>(x)?;
         Ok(output::<T>(shape, |y| match self.kind {
@@ -85,7 +85,7 @@ impl Dropout {
     }
 }
 
-cpu_op!(CustomOp1 for Dropout, "dropout",
+cpu_op!(CustomOp1 + bf16 for Dropout, "dropout",
     /// Dropout is linear, and its own gradient under the same mask.
     fn bwd(&self, _: &Tensor, _: &Tensor, dy: &Tensor) -> Result<Option<Tensor>> {
         Ok(Some(dy.contiguous()?.apply_op1_no_bwd(self)?))

@@ -3,14 +3,17 @@
 use candle_core::{CpuStorage, D, Result, Shape, Tensor};
 
 use super::tape::{self, Keep};
-use super::{Arg, Element, cpu_op, output, slice};
+use super::{Arg, StoredElement, cpu_op, output, slice};
 use crate::Error;
-use crate::kernels::rows;
+use crate::kernels::{Real, rows};
 
 /// The mean over rows of `−ln softmax(logits)[target]`, in nats.
 ///
 /// # Shapes
 /// `logits` (…, vocab) with as many rows as `targets` has ids; result a scalar.
+///
+/// # Numerics
+/// The loss of `bf16` logits is `f32`, and their gradient `bf16`.
 ///
 /// # Errors
 /// [`Error::Invalid`] where the counts differ, there are none, or an id is not below `vocab`.
@@ -55,14 +58,16 @@ pub fn cross_entropy(logits: &Tensor, targets: &[u32]) -> crate::Result<Tensor> 
 struct CrossEntropy(std::sync::Arc<[u32]>);
 
 impl CrossEntropy {
-    fn run1<T: Element>(&self, x: Arg) -> Result<(CpuStorage, Shape)> {
+    fn run1<T: StoredElement>(&self, x: Arg) -> Result<(CpuStorage, Shape)> {
         let vocab = x.1.dims().last().copied().unwrap_or(1);
         let loss = rows::cross_entropy(slice::<T>(x)?, vocab, &self.0) / self.0.len() as f64;
-        Ok(output::<T>(&().into(), |out| out.fill(T::of(loss))))
+        Ok(output::<T::Real>(&().into(), |out| {
+            out.fill(T::Real::of(loss))
+        }))
     }
 }
 
-cpu_op!(CustomOp1 for CrossEntropy, "cross-entropy",
+cpu_op!(CustomOp1 + bf16 for CrossEntropy, "cross-entropy",
     fn bwd(&self, logits: &Tensor, _: &Tensor, dy: &Tensor) -> Result<Option<Tensor>> {
         Ok(Some(
             logits.apply_op2_no_bwd(dy, &CrossEntropyGrad(self.0.clone()))?,
@@ -73,10 +78,10 @@ cpu_op!(CustomOp1 for CrossEntropy, "cross-entropy",
 struct CrossEntropyGrad(std::sync::Arc<[u32]>);
 
 impl CrossEntropyGrad {
-    fn run2<T: Element>(&self, x: Arg, dy: Arg) -> Result<(CpuStorage, Shape)> {
+    fn run2<T: StoredElement>(&self, x: Arg, dy: Arg) -> Result<(CpuStorage, Shape)> {
         let shape = x.1.shape();
         let vocab = x.1.dims().last().copied().unwrap_or(1);
-        let scale = slice::<T>(dy)?[0] / T::of(self.0.len() as f64);
+        let scale = slice::<T::Real>(dy)?[0] / T::Real::of(self.0.len() as f64);
         let x = slice::<T>(x)?;
         Ok(output::<T>(shape, |out| {
             rows::cross_entropy_grad(x, vocab, &self.0, scale, out)
@@ -84,7 +89,7 @@ impl CrossEntropyGrad {
     }
 }
 
-cpu_op!(CustomOp2 for CrossEntropyGrad, "cross-entropy-grad");
+cpu_op!(CustomOp2 + bf16 for CrossEntropyGrad, "cross-entropy-grad");
 
 #[cfg(test)]
 mod tests {

@@ -32,7 +32,9 @@ pub use pointwise::{activate, gate};
 pub use primitives::conv1d_primitives;
 pub use sum::{add, add_relu};
 
-use candle_core::{CpuStorage, Layout, Result, Shape, WithDType};
+use std::ops::Deref;
+
+use candle_core::{CpuStorage, Layout, Result, Shape, Storage, WithDType, bail};
 
 use macros::cpu_op;
 
@@ -58,6 +60,16 @@ fn slice<T: WithDType>((storage, layout): Arg<'_>) -> Result<&[T]> {
     match layout.contiguous_offsets() {
         Some((from, to)) => Ok(&data[from..to]),
         None => Err(candle_core::Error::RequiresContiguous { op: "candle-tcn" }.bt()),
+    }
+}
+
+/// What `Tensor::storage_and_layout` gave, as an argument.
+fn argument<'a>(
+    (storage, layout): &'a (impl Deref<Target = Storage>, &'a Layout),
+) -> Result<Arg<'a>> {
+    match &**storage {
+        Storage::Cpu(storage) => Ok((storage, *layout)),
+        _ => bail!("candle-tcn: expected a tensor on the CPU"),
     }
 }
 

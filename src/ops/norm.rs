@@ -1,9 +1,10 @@
 //! Normalisation of rows, and of weights.
 
-use candle_core::{CpuStorage, D, Result, Shape, Tensor};
+use candle_core::{CpuStorage, D, DType, Device, Result, Shape, Tensor};
+use num_traits::Zero;
 
 use super::tape::{self, Keep};
-use super::{Arg, Element, cpu_op, output, slice};
+use super::{Arg, Element, StoredElement, argument, cpu_op, output, slice};
 use crate::kernels::rows::{self, RowNorm};
 
 /// Normalises each row over its channels, then scales and shifts: layer norm (`norm.center`) or
@@ -13,6 +14,10 @@ use crate::kernels::rows::{self, RowNorm};
 ///
 /// # Shapes
 /// `xs` (…, channels), `weight` and `bias` (channels); result as `xs`.
+///
+/// # Numerics
+/// `xs` of `bf16` goes with `weight` and `bias` of `f32`, computed in `f32`; their gradients are of the
+/// same types.
 ///
 /// # Errors
 /// Those of candle (shape or dtype).
@@ -70,31 +75,59 @@ pub fn normalize_rows(
 struct Norm(RowNorm);
 
 impl Norm {
-    fn run2<T: Element>(&self, x: Arg, w: Arg) -> Result<(CpuStorage, Shape)> {
+    fn run2<T: StoredElement>(&self, x: Arg, w: Arg) -> Result<(CpuStorage, Shape)> {
         self.run::<T>(x, w, None)
     }
 
-    fn run3<T: Element>(&self, x: Arg, w: Arg, bias: Arg) -> Result<(CpuStorage, Shape)> {
+    fn run3<T: StoredElement>(&self, x: Arg, w: Arg, bias: Arg) -> Result<(CpuStorage, Shape)> {
         self.run::<T>(x, w, Some(bias))
     }
 
-    fn run<T: Element>(&self, x: Arg, w: Arg, bias: Option<Arg>) -> Result<(CpuStorage, Shape)> {
+    fn run<T: StoredElement>(
+        &self,
+        x: Arg,
+        w: Arg,
+        bias: Option<Arg>,
+    ) -> Result<(CpuStorage, Shape)> {
         let shape = x.1.shape();
-        let bias = bias.map(slice::<T>).transpose()?;
-        let (x, w) = (slice::<T>(x)?, slice::<T>(w)?);
+        let bias = bias.map(slice::<T::Real>).transpose()?;
+        let (x, w) = (slice::<T>(x)?, slice::<T::Real>(w)?);
         Ok(output::<T>(shape, |y| self.0.forward(x, w, bias, y)))
     }
 
     /// The gradients of input, weight and bias.
     fn gradients(&self, xs: &Tensor, weight: &Tensor, dy: &Tensor) -> Result<[Tensor; 3]> {
         let dy = dy.contiguous()?;
-        let dx = xs.apply_op3_no_bwd(weight, &dy, &NormGradInput(self.0))?;
-        let affine = xs.apply_op2_no_bwd(&dy, &NormGradAffine(self.0))?;
-        Ok([dx, affine.get(0)?, affine.get(1)?])
+        match xs.dtype() {
+            DType::BF16 => self.grad::<half::bf16>(xs, weight, &dy),
+            DType::F64 => self.grad::<f64>(xs, weight, &dy),
+            _ => self.grad::<f32>(xs, weight, &dy),
+        }
+    }
+
+    fn grad<T: StoredElement>(&self, xs: &Tensor, w: &Tensor, dy: &Tensor) -> Result<[Tensor; 3]> {
+        let channels = w.elem_count();
+        let mut dx = vec![<T as Zero>::zero(); xs.elem_count()];
+        let mut affine = vec![<T::Real as Zero>::zero(); 2 * channels];
+        let [x, w, dy] = [xs, w, dy].map(Tensor::storage_and_layout);
+        self.0.backward(
+            slice::<T>(argument(&x)?)?,
+            slice::<T::Real>(argument(&w)?)?,
+            slice::<T>(argument(&dy)?)?,
+            &mut dx,
+            &mut affine,
+        );
+        let db = affine.split_off(channels);
+        let device = &Device::Cpu;
+        Ok([
+            Tensor::from_vec(dx, xs.shape(), device)?,
+            Tensor::from_vec(affine, channels, device)?,
+            Tensor::from_vec(db, channels, device)?,
+        ])
     }
 }
 
-cpu_op!(CustomOp2 for Norm, "row-norm",
+cpu_op!(CustomOp2 + bf16 for Norm, "row-norm",
     fn bwd(
         &self,
         xs: &Tensor,
@@ -107,7 +140,7 @@ cpu_op!(CustomOp2 for Norm, "row-norm",
     }
 );
 
-cpu_op!(CustomOp3 for Norm, "row-norm",
+cpu_op!(CustomOp3 + bf16 for Norm, "row-norm",
     fn bwd(
         &self,
         xs: &Tensor,
@@ -120,32 +153,6 @@ cpu_op!(CustomOp3 for Norm, "row-norm",
         Ok((Some(dx), Some(dw), Some(db)))
     }
 );
-
-struct NormGradInput(RowNorm);
-
-impl NormGradInput {
-    fn run3<T: Element>(&self, x: Arg, w: Arg, dy: Arg) -> Result<(CpuStorage, Shape)> {
-        let shape = x.1.shape();
-        let (x, w, dy) = (slice::<T>(x)?, slice::<T>(w)?, slice::<T>(dy)?);
-        Ok(output::<T>(shape, |dx| self.0.grad_input(x, w, dy, dx)))
-    }
-}
-
-cpu_op!(CustomOp3 for NormGradInput, "row-norm-grad");
-
-struct NormGradAffine(RowNorm);
-
-impl NormGradAffine {
-    fn run2<T: Element>(&self, x: Arg, dy: Arg) -> Result<(CpuStorage, Shape)> {
-        let channels = x.1.dims().last().copied().unwrap_or(1);
-        let (x, dy) = (slice::<T>(x)?, slice::<T>(dy)?);
-        Ok(output::<T>(&(2, channels).into(), |out| {
-            self.0.grad_affine(x, dy, out)
-        }))
-    }
-}
-
-cpu_op!(CustomOp2 for NormGradAffine, "row-norm-grad-affine");
 
 /// Weight normalisation `w = g·v/‖v‖`, the norm taken over all axes but the first.
 ///
@@ -207,39 +214,31 @@ cpu_op!(CustomOp2 for WeightNorm, "weight-norm",
         dw: &Tensor,
     ) -> Result<(Option<Tensor>, Option<Tensor>)> {
         let dw = dw.contiguous()?;
-        let dv = v.apply_op3_no_bwd(g, &dw, &WeightNormGradV)?;
-        let dg = v.apply_op2_no_bwd(&dw, &WeightNormGradG)?;
-        Ok((Some(dv), Some(dg.reshape(g.shape())?)))
+        let (dv, dg) = match v.dtype() {
+            DType::F64 => weight_norm_grad::<f64>(v, g, &dw)?,
+            _ => weight_norm_grad::<f32>(v, g, &dw)?,
+        };
+        Ok((Some(dv), Some(dg)))
     }
 );
 
-struct WeightNormGradV;
-
-impl WeightNormGradV {
-    fn run3<T: Element>(&self, v: Arg, g: Arg, dw: Arg) -> Result<(CpuStorage, Shape)> {
-        let shape = v.1.shape();
-        let (v, g, dw) = (slice::<T>(v)?, slice::<T>(g)?, slice::<T>(dw)?);
-        Ok(output::<T>(shape, |dv| {
-            rows::weight_norm_grad_v(v, g, dw, dv)
-        }))
-    }
+fn weight_norm_grad<T: Element>(v: &Tensor, g: &Tensor, dw: &Tensor) -> Result<(Tensor, Tensor)> {
+    let mut dv = vec![<T as Zero>::zero(); v.elem_count()];
+    let mut dg = vec![<T as Zero>::zero(); g.elem_count()];
+    let held = [v, g, dw].map(Tensor::storage_and_layout);
+    rows::weight_norm_grad(
+        slice::<T>(argument(&held[0])?)?,
+        slice::<T>(argument(&held[1])?)?,
+        slice::<T>(argument(&held[2])?)?,
+        &mut dv,
+        &mut dg,
+    );
+    let device = &Device::Cpu;
+    Ok((
+        Tensor::from_vec(dv, v.shape(), device)?,
+        Tensor::from_vec(dg, g.shape(), device)?,
+    ))
 }
-
-cpu_op!(CustomOp3 for WeightNormGradV, "weight-norm-grad-v");
-
-struct WeightNormGradG;
-
-impl WeightNormGradG {
-    fn run2<T: Element>(&self, v: Arg, dw: Arg) -> Result<(CpuStorage, Shape)> {
-        let out_channels = v.1.dims()[0];
-        let (v, dw) = (slice::<T>(v)?, slice::<T>(dw)?);
-        Ok(output::<T>(&out_channels.into(), |dg| {
-            rows::weight_norm_grad_g(v, dw, dg)
-        }))
-    }
-}
-
-cpu_op!(CustomOp2 for WeightNormGradG, "weight-norm-grad-g");
 
 #[cfg(test)]
 mod tests {

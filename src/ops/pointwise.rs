@@ -3,14 +3,14 @@
 use candle_core::{CpuStorage, D, Layout, Result, Shape, Tensor};
 
 use super::tape::{self, Keep};
-use super::{Arg, Element, cpu_op, output, slice};
+use super::{Arg, StoredElement, cpu_op, output, slice};
 use crate::Error;
 use crate::kernels::elementwise::{Activation, Gate};
 
 /// Applies `activation` to each element.
 ///
 /// # Errors
-/// Those of candle (dtype other than `f32` and `f64` on a CPU).
+/// Those of candle (dtype other than `f32`, `f64` and `bf16` on a CPU).
 ///
 /// # Example
 ///
@@ -85,14 +85,14 @@ pub fn gate(xs: &Tensor, gate: Gate) -> crate::Result<Tensor> {
 struct Activate(Activation);
 
 impl Activate {
-    fn run1<T: Element>(&self, x: Arg) -> Result<(CpuStorage, Shape)> {
+    fn run1<T: StoredElement>(&self, x: Arg) -> Result<(CpuStorage, Shape)> {
         let shape = x.1.shape();
         let x = slice::<T>(x)?;
         Ok(output::<T>(shape, |y| self.0.forward(x, y)))
     }
 }
 
-cpu_op!(CustomOp1 for Activate, "activation",
+cpu_op!(CustomOp1 + bf16 for Activate, "activation",
     fn bwd(&self, xs: &Tensor, _: &Tensor, dy: &Tensor) -> Result<Option<Tensor>> {
         Ok(Some(xs.apply_op2_no_bwd(
             &dy.contiguous()?,
@@ -104,14 +104,14 @@ cpu_op!(CustomOp1 for Activate, "activation",
 struct ActivateGrad(Activation);
 
 impl ActivateGrad {
-    fn run2<T: Element>(&self, x: Arg, dy: Arg) -> Result<(CpuStorage, Shape)> {
+    fn run2<T: StoredElement>(&self, x: Arg, dy: Arg) -> Result<(CpuStorage, Shape)> {
         let shape = x.1.shape();
         let (x, dy) = (slice::<T>(x)?, slice::<T>(dy)?);
         Ok(output::<T>(shape, |dx| self.0.backward(x, dy, dx)))
     }
 }
 
-cpu_op!(CustomOp2 for ActivateGrad, "activation-grad");
+cpu_op!(CustomOp2 + bf16 for ActivateGrad, "activation-grad");
 
 fn last(layout: &Layout) -> usize {
     layout.dims().last().copied().unwrap_or(1)
@@ -120,7 +120,7 @@ fn last(layout: &Layout) -> usize {
 struct Gated(Gate);
 
 impl Gated {
-    fn run1<T: Element>(&self, x: Arg) -> Result<(CpuStorage, Shape)> {
+    fn run1<T: StoredElement>(&self, x: Arg) -> Result<(CpuStorage, Shape)> {
         let channels = last(x.1) / 2;
         let mut dims = x.1.dims().to_vec();
         if let Some(last) = dims.last_mut() {
@@ -133,7 +133,7 @@ impl Gated {
     }
 }
 
-cpu_op!(CustomOp1 for Gated, "gate",
+cpu_op!(CustomOp1 + bf16 for Gated, "gate",
     fn bwd(&self, xs: &Tensor, _: &Tensor, dy: &Tensor) -> Result<Option<Tensor>> {
         Ok(Some(
             xs.apply_op2_no_bwd(&dy.contiguous()?, &GatedGrad(self.0))?,
@@ -144,7 +144,7 @@ cpu_op!(CustomOp1 for Gated, "gate",
 struct GatedGrad(Gate);
 
 impl GatedGrad {
-    fn run2<T: Element>(&self, x: Arg, dy: Arg) -> Result<(CpuStorage, Shape)> {
+    fn run2<T: StoredElement>(&self, x: Arg, dy: Arg) -> Result<(CpuStorage, Shape)> {
         let (shape, channels) = (x.1.shape(), last(dy.1));
         let (x, dy) = (slice::<T>(x)?, slice::<T>(dy)?);
         Ok(output::<T>(shape, |dx| {
@@ -153,7 +153,7 @@ impl GatedGrad {
     }
 }
 
-cpu_op!(CustomOp2 for GatedGrad, "gate-grad");
+cpu_op!(CustomOp2 + bf16 for GatedGrad, "gate-grad");
 
 #[cfg(test)]
 mod tests {

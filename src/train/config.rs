@@ -206,7 +206,7 @@ mod tests {
             #[serde(default)]
             dtype: Precision,
         }
-        let read = |json| serde_json::from_str::<Config>(json).unwrap().dtype;
+        let read = |json: &str| serde_json::from_str::<Config>(json).unwrap().dtype;
         assert_eq!(read("{}"), Precision::F32);
         for precision in [Precision::F32, Precision::Bf16] {
             let name = precision.dtype().as_str();

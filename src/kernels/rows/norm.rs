@@ -1,0 +1,175 @@
+//! Normalisation of rows.
+
+use num_traits::{Float, One, Zero};
+use rayon::prelude::*;
+
+use super::super::{Real, Stored, vectorized};
+use super::{reduce, rows_per_piece, sum, sum_pairs};
+
+/// Per-channel affine normalisation of a row: layer norm or root-mean-square norm.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct RowNorm {
+    /// Subtract the mean first (layer norm) or not (RMS norm).
+    pub center: bool,
+    /// Added to the variance, or to the mean square.
+    pub eps: f64,
+}
+
+impl RowNorm {
+    /// Mean and reciprocal deviation of one row.
+    #[inline(always)]
+    fn moments<S: Stored>(&self, row: &[S]) -> (S::Real, S::Real) {
+        let zero = S::Real::zero();
+        let n = S::Real::of(row.len() as f64);
+        let mean = if self.center {
+            sum(
+                row,
+                #[inline(always)]
+                |x| x,
+            ) / n
+        } else {
+            zero
+        };
+        let square = sum(
+            row,
+            #[inline(always)]
+            |x| (x - mean) * (x - mean),
+        ) / n;
+        let r = S::Real::one() / (square + S::Real::of(self.eps)).sqrt();
+        (mean, r)
+    }
+
+    /// `y = (x − mean)·r·weight + bias` for each row, `r = 1/√(var + eps)`.
+    pub fn forward<S: Stored>(
+        &self,
+        x: &[S],
+        weight: &[S::Real],
+        bias: Option<&[S::Real]>,
+        y: &mut [S],
+    ) {
+        let c = weight.len();
+        let piece = rows_per_piece(c) * c.max(1);
+        let pieces = y.par_chunks_mut(piece).zip(x.par_chunks(piece));
+        pieces.for_each(|(y, x)| {
+            vectorized(
+                #[inline(always)]
+                || {
+                    for (y, x) in y.chunks_exact_mut(c).zip(x.chunks_exact(c)) {
+                        let (mean, r) = self.moments(x);
+                        let numbers = y.iter_mut().zip(x).zip(weight);
+                        if let Some(bias) = bias {
+                            for (((y, x), &w), &b) in numbers.zip(bias) {
+                                *y = S::store((x.load() - mean) * r * w + b);
+                            }
+                        } else {
+                            for ((y, x), &w) in numbers {
+                                *y = S::store((x.load() - mean) * r * w);
+                            }
+                        }
+                    }
+                },
+            );
+        });
+    }
+
+    /// The gradients of [`forward`](Self::forward), in one pass over the rows. With `g = dy·weight` and
+    /// `n` the normalised row:
+    ///
+    /// ```text
+    /// dx      = r·(g − mean(g)·[center] − n·mean(g·n))
+    /// dweight = Σ over rows of dy·n
+    /// dbias   = Σ over rows of dy
+    /// ```
+    ///
+    /// `affine` (2·channels) takes the weight's and the bias's, one after the other.
+    pub fn backward<S: Stored>(
+        &self,
+        x: &[S],
+        weight: &[S::Real],
+        dy: &[S],
+        dx: &mut [S],
+        affine: &mut [S::Real],
+    ) {
+        let c = weight.len();
+        let piece = rows_per_piece(c) * c.max(1);
+        let pieces = dx
+            .par_chunks_mut(piece)
+            .zip(x.par_chunks(piece))
+            .zip(dy.par_chunks(piece));
+        reduce(pieces, affine, |((dx, x), dy), sums| {
+            let (dw, db) = sums.split_at_mut(c);
+            let mut g = vec![S::Real::zero(); c];
+            vectorized(
+                #[inline(always)]
+                || {
+                    let rows = x.chunks_exact(c).zip(dy.chunks_exact(c));
+                    for (dx, (x, dy)) in dx.chunks_exact_mut(c).zip(rows) {
+                        let (mean, r) = self.moments(x);
+                        let sums = dw.iter_mut().zip(&mut *db);
+                        let row = x.iter().zip(dy).zip(weight).zip(&mut g);
+                        for ((((x, dy), &w), g), (dw, db)) in row.zip(sums) {
+                            let dy = dy.load();
+                            *dw += dy * ((x.load() - mean) * r);
+                            *db += dy;
+                            *g = dy * w;
+                        }
+                        self.grad_row(x, &g, (mean, r), dx);
+                    }
+                },
+            );
+        });
+    }
+
+    /// `dx` of one row.
+    #[inline(always)]
+    fn grad_row<S: Stored>(
+        &self,
+        x: &[S],
+        g: &[S::Real],
+        (mean, r): (S::Real, S::Real),
+        dx: &mut [S],
+    ) {
+        let zero = S::Real::zero();
+        let count = S::Real::of(g.len() as f64);
+        let g_mean = if self.center {
+            sum(
+                g,
+                #[inline(always)]
+                |g| g,
+            ) / count
+        } else {
+            zero
+        };
+        let along = sum_pairs(
+            x,
+            g,
+            #[inline(always)]
+            |x, g| g * ((x - mean) * r),
+        ) / count;
+        for ((dx, x), &g) in dx.iter_mut().zip(x).zip(g) {
+            *dx = S::store(r * (g - g_mean - (x.load() - mean) * r * along));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn layer_norm_by_hand() {
+        let mut y = [0.0; 2];
+        let norm = RowNorm {
+            center: true,
+            eps: 0.0,
+        };
+        norm.forward(&[1.0, 3.0], &[2.0, 2.0], Some(&[1.0, 1.0]), &mut y);
+        assert_eq!(y, [-1.0, 3.0]);
+        RowNorm {
+            center: false,
+            eps: 0.0,
+        }
+        .forward(&[3.0, -3.0], &[1.0, 1.0], None, &mut y);
+        assert_eq!(y, [1.0, -1.0]);
+    }
+}
