@@ -8,7 +8,7 @@ const TINY: &str = "--config net.json --batch-size 2 --seq-len 8 --runs 2 --warm
 fn every_figure_is_told() {
     let bench = Bench::new();
     for what in ["train", "forward"] {
-        let json = bench.json(&format!("bench {what} {TINY} --threads 2"));
+        let json = bench.json(&format!("bench {what} {TINY} --threads 2 --dtype f32"));
         assert_eq!(json["what"], what);
         assert_eq!(json["dtype"], "f32");
         for (field, expected) in [

@@ -3,12 +3,10 @@
 use std::num::IntErrorKind;
 use std::path::PathBuf;
 
-use candle_core::DType;
 use candle_tcn::model_dir::{self, read_config};
 use candle_tcn::models::ModelConfig;
+use candle_tcn::train::Precision;
 use clap::ValueEnum;
-
-use crate::usage_error;
 
 /// A number of at least 1. What is too large is found where it is used.
 pub fn count(text: &str) -> Result<usize, String> {
@@ -37,7 +35,7 @@ pub fn network(
 /// `--dtype`: how numbers are kept between the layers and multiplied.
 #[derive(Clone, Copy, ValueEnum)]
 pub enum Dtype {
-    /// What is fastest on this processor
+    /// bf16 where the processor multiplies it in tiles (AMX), f32 elsewhere
     Auto,
     /// 32 bits
     F32,
@@ -47,12 +45,11 @@ pub enum Dtype {
 
 impl Dtype {
     /// What is computed with; the one place that decides.
-    pub fn resolve(self) -> anyhow::Result<DType> {
+    pub fn precision(self) -> Precision {
         match self {
-            Self::Auto | Self::F32 => Ok(DType::F32),
-            Self::Bf16 => Err(usage_error(
-                "--dtype: expected auto or f32, found bf16, which networks do not compute with yet",
-            )),
+            Self::Auto => Precision::auto(),
+            Self::F32 => Precision::F32,
+            Self::Bf16 => Precision::Bf16,
         }
     }
 }

@@ -7,10 +7,10 @@ mod work;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use candle_core::DType;
 use candle_tcn::kernels::Kernel;
 use candle_tcn::models::ModelConfig;
 use candle_tcn::profile;
+use candle_tcn::train::Precision;
 use clap::ValueEnum;
 
 use crate::flags::{self, Dtype, count};
@@ -72,24 +72,26 @@ enum What {
 }
 
 /// What a second of multiply-adds alone is on these threads, 10⁹ operations.
-fn ceiling_gflops(_dtype: DType) -> Option<f64> {
-    // to be filled in with kernels::ceiling(dtype == BF16, rayon::current_num_threads()) / 1e9
+fn ceiling_gflops(_precision: Precision) -> Option<f64> {
+    // to be filled in with kernels::ceiling(precision == Precision::Bf16, rayon::current_num_threads()) / 1e9
     None
 }
 
 pub fn run(args: Args) -> anyhow::Result<()> {
-    let dtype = args.dtype.resolve()?;
+    let precision = args.dtype.precision();
     let model = args.network()?;
     let (parameters, vocab_size) = (model.parameters()?, model.vocab_size());
-    let (name, flops, mut work) = args.work(model)?;
+    let (name, flops, mut work) = args.work(model, precision)?;
 
     // before and after: whichever moment the processor was freer in
-    let ceiling = ceiling_gflops(dtype);
+    let ceiling = ceiling_gflops(precision);
     for _ in 0..args.warmup {
         work()?;
     }
     let (times, profile) = args.timed(&mut work)?;
-    let ceiling = ceiling.zip(ceiling_gflops(dtype)).map(|(a, b)| a.max(b));
+    let ceiling = ceiling
+        .zip(ceiling_gflops(precision))
+        .map(|(a, b)| a.max(b));
 
     let tokens = args.batch_size as f64 * args.seq_len as f64;
     let tokens_per_s = tokens / median(times).as_secs_f64().max(1e-9);
@@ -99,7 +101,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         gflops: tokens_per_s * flops / 1e9,
         ceiling_gflops: ceiling,
         kernel: Kernel::current().name(),
-        dtype: dtype.as_str(),
+        dtype: precision.dtype().as_str(),
         parameters,
         threads: rayon::current_num_threads(),
         batch_size: args.batch_size,
@@ -124,7 +126,11 @@ impl Args {
     }
 
     /// What is measured: its name, its operations for each token, and one run of it.
-    fn work(&self, model: ModelConfig) -> anyhow::Result<(&'static str, f64, Work)> {
+    fn work(
+        &self,
+        model: ModelConfig,
+        precision: Precision,
+    ) -> anyhow::Result<(&'static str, f64, Work)> {
         let (batch_size, seq_len) = (self.batch_size, self.seq_len);
         // as far as it fits a tensor at all
         model.training_bytes(batch_size, seq_len)?;
@@ -132,12 +138,16 @@ impl Args {
         Ok(match self.what {
             What::Train => {
                 memory::check_training(&model, batch_size, seq_len)?;
-                let work = work::training(model, batch_size, seq_len)?;
+                let work = work::training(model, batch_size, seq_len, precision)?;
                 ("train", 3.0 * flops, work)
             }
             What::Forward => {
                 memory::check_forward(&model, batch_size, seq_len)?;
-                ("forward", flops, work::forward(model, batch_size, seq_len)?)
+                (
+                    "forward",
+                    flops,
+                    work::forward(model, batch_size, seq_len, precision)?,
+                )
             }
         })
     }

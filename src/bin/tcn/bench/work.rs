@@ -7,7 +7,7 @@ use candle_tcn::nn::{Params, Pass};
 use candle_tcn::text::BatchMode;
 use candle_tcn::train::optim::{OptimizerConfig, SgdConfig};
 use candle_tcn::train::schedule::ScheduleConfig;
-use candle_tcn::train::{Budget, RunDir, TrainConfig, Trainer};
+use candle_tcn::train::{Budget, Precision, RunDir, TrainConfig, Trainer};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
@@ -27,7 +27,12 @@ pub type Work = Box<dyn FnMut() -> candle_tcn::Result<()>>;
 
 /// A step of [`Trainer`]: forward, loss, backward, clipping, SGD. Windows carry no state over and every
 /// token is scored.
-pub fn training(model: ModelConfig, batch_size: usize, seq_len: usize) -> anyhow::Result<Work> {
+pub fn training(
+    model: ModelConfig,
+    batch_size: usize,
+    seq_len: usize,
+    dtype: Precision,
+) -> anyhow::Result<Work> {
     let config = TrainConfig {
         batch_size,
         seq_len,
@@ -41,6 +46,7 @@ pub fn training(model: ModelConfig, batch_size: usize, seq_len: usize) -> anyhow
         valid_every: None,
         patience: None,
         seed: SEED,
+        dtype,
     };
     let text = random_ids(model.vocab_size(), BATCHES * batch_size * seq_len + 1);
     let batches = config.lay_out(text)?;
@@ -52,7 +58,12 @@ pub fn training(model: ModelConfig, batch_size: usize, seq_len: usize) -> anyhow
 }
 
 /// A forward pass of the model as it is used after training, without gradients.
-pub fn forward(config: ModelConfig, batch_size: usize, seq_len: usize) -> anyhow::Result<Work> {
+pub fn forward(
+    config: ModelConfig,
+    batch_size: usize,
+    seq_len: usize,
+    dtype: Precision,
+) -> anyhow::Result<Work> {
     let params = Params::new(SEED, DType::F32, &Device::Cpu);
     Model::new(&config, params.builder())?;
     let weights = VarBuilder::from_tensors(params.snapshot()?, DType::F32, &Device::Cpu);
@@ -60,7 +71,8 @@ pub fn forward(config: ModelConfig, batch_size: usize, seq_len: usize) -> anyhow
     let ids = random_ids(config.vocab_size(), batch_size * seq_len);
     let ids = Tensor::from_vec(ids, (batch_size, seq_len), &Device::Cpu)?;
     Ok(Box::new(move || {
-        model.forward(&ids, &mut Pass::eval()).map(drop)
+        let mut pass = Pass::eval().with_dtype(dtype.dtype());
+        model.forward(&ids, &mut pass).map(drop)
     }))
 }
 

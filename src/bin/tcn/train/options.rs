@@ -6,11 +6,12 @@ use candle_tcn::models::{ModelConfig, PRESETS};
 use candle_tcn::text::BatchMode;
 use candle_tcn::train::optim::{AdamWConfig, OptimizerConfig, RmsPropConfig, SgdConfig};
 use candle_tcn::train::schedule::ScheduleConfig;
-use candle_tcn::train::{Budget, Precision, TrainConfig};
+use candle_tcn::train::{Budget, TrainConfig};
 use candle_tcn::{Error, model_dir};
 use clap::ValueEnum;
 
 use super::data::Source;
+use crate::flags::Dtype;
 use crate::usage_error;
 
 /// Minutes of a run that does not say how long.
@@ -167,8 +168,7 @@ pub struct Args {
         default_value_t = 1
     )]
     seed: u64,
-    /// Type of the numbers between the layers; auto is bf16 where the processor multiplies it in tiles
-    /// (AMX), f32 elsewhere. Weights are f32
+    /// How numbers are kept between the layers and multiplied
     #[arg(long, value_enum, default_value_t = Dtype::Auto)]
     dtype: Dtype,
     /// Print the result as one JSON object
@@ -180,13 +180,6 @@ pub struct Args {
 enum Context {
     Carry,
     Overlap,
-}
-
-#[derive(Clone, Copy, ValueEnum)]
-enum Dtype {
-    Auto,
-    F32,
-    Bf16,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -332,11 +325,7 @@ impl Args {
             valid_every: self.valid_every,
             patience: self.patience,
             seed: self.seed,
-            dtype: match self.dtype {
-                Dtype::Auto => Precision::auto(),
-                Dtype::F32 => Precision::F32,
-                Dtype::Bf16 => Precision::Bf16,
-            },
+            dtype: self.dtype.precision(),
         })
     }
 
