@@ -6,13 +6,15 @@ mod conv1d;
 mod norm;
 mod params;
 mod state;
+mod tcn_config;
 mod wavenet;
 
-pub use block::{TcnConfig, TemporalConvNet};
+pub use block::TemporalConvNet;
 pub use conv1d::{Conv1d, Conv1dConfig, linear};
 pub use norm::{Norm, NormKind};
 pub use params::Params;
 pub use state::{Pass, State};
+pub use tcn_config::TcnConfig;
 pub use wavenet::{WaveNetStack, WaveNetStackConfig};
 
 pub use crate::kernels::elementwise::{Activation, Gate};

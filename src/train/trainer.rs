@@ -1,24 +1,24 @@
 //! The training loop.
 
 mod resume;
+mod step;
 
 use std::time::Instant;
 
-use candle_core::{DType, Device, Tensor};
+use candle_core::{DType, Device};
 
 use super::checkpoint::RunDir;
 use super::config::{Budget, Observer, Outcome, TrainConfig, ValidSet};
 use super::evaluate::{Evaluation, Evaluator};
 use super::metrics::{MetricsLog, Record};
-use super::optim::{Gradients, Optimizer};
+use super::optim::Optimizer;
 use super::progress::{Clock, Meter, Progress};
 use super::schedule::Schedule;
 use crate::model_dir::write_tensors;
 use crate::models::{Model, ModelConfig};
-use crate::nn::{Params, Pass, State};
-use crate::ops::tape::Tape;
-use crate::text::{Batch, BatchMode, Batches};
-use crate::{Error, Result, model_dir, ops};
+use crate::nn::{Params, State};
+use crate::text::Batches;
+use crate::{Error, Result, model_dir};
 
 /// Validations and checkpoints of a run where `valid_every` does not say.
 const MILESTONES: f64 = 5.0;
@@ -260,71 +260,6 @@ impl Trainer {
             }
     }
 
-    /// One optimizer step: the mean loss of its batches and the gradient norm before clipping.
-    ///
-    /// # Errors
-    /// [`Error::NotFinite`], before the parameters change.
-    pub fn step(&mut self, lr: f64) -> Result<(f64, f64)> {
-        let mut total: Option<Gradients> = None;
-        let mut loss = 0.0;
-        let parts = self.config.accumulate;
-        for part in 0..parts {
-            let batch = self.batches.next_batch();
-            let micro = (self.progress.step * parts + part) as u64;
-            let (part_loss, grads) = self.gradients(&batch, micro)?;
-            loss += part_loss / parts as f64;
-            self.progress.tokens += batch.scored() as u64;
-            match &mut total {
-                None => total = Some(grads),
-                Some(total) => total.accumulate(&grads)?,
-            }
-        }
-        let mut grads = total.unwrap_or_else(|| Gradients::new(Vec::new()));
-        if parts > 1 {
-            grads.scale(1.0 / parts as f64)?;
-        }
-        let norm = match self.config.clip {
-            Some(clip) => grads.clip(clip)?,
-            None => grads.norm()?,
-        };
-        let step = self.progress.step + 1;
-        for (what, value) in [("loss", loss), ("gradient norm", norm)] {
-            if !value.is_finite() {
-                return Err(Error::NotFinite {
-                    step,
-                    what,
-                    value,
-                    lr,
-                });
-            }
-        }
-        self.optimizer.step(&grads, lr)?;
-        self.progress.step = step;
-        Ok((loss, norm))
-    }
-
-    fn gradients(&mut self, batch: &Batch, micro: u64) -> Result<(f64, Gradients)> {
-        let ids = Tensor::from_slice(
-            &batch.inputs,
-            (batch.batch_size, batch.seq_len),
-            &Device::Cpu,
-        )?;
-        let mut pass = Pass::train(self.config.seed, micro).with_dtype(self.config.dtype.dtype());
-        if self.config.batches == BatchMode::Carry {
-            if batch.starts_fresh {
-                self.state = State::new(batch.batch_size);
-            }
-            pass = pass.with_state(&mut self.state);
-        }
-        let (loss, tape) = Tape::record(|| {
-            let logits = self.model.forward(&ids, &mut pass)?;
-            scored_loss(logits, batch)
-        })?;
-        let value = f64::from(loss.to_scalar::<f32>()?);
-        let params = self.optimizer.params().iter().map(|(_, var)| &**var);
-        Ok((value, Gradients::new(tape.backward(loss, params)?)))
-    }
-
     fn figures(&self, lr: f64, grad_norm: f64) -> Record {
         let meter = &self.progress.meter;
         let position = self.batches.position();
@@ -380,18 +315,6 @@ impl Trainer {
         }
         Ok(Some((model, best)))
     }
-}
-
-/// The mean loss of the scored tokens.
-fn scored_loss(logits: Tensor, batch: &Batch) -> Result<Tensor> {
-    let from = batch.scored_from;
-    if from == 0 {
-        return ops::cross_entropy(&logits, &batch.targets);
-    }
-    let logits = ops::narrow_time(&logits, from, batch.seq_len - from)?;
-    let rows = batch.targets.chunks_exact(batch.seq_len);
-    let targets: Vec<u32> = rows.flat_map(|row| &row[from..]).copied().collect();
-    ops::cross_entropy(&logits, &targets)
 }
 
 fn evaluate_watched(
