@@ -24,6 +24,7 @@ mod matmul;
 mod portable;
 pub mod reference;
 pub mod rows;
+pub mod update;
 
 use half::bf16;
 use std::sync::atomic::{AtomicU8, Ordering};
