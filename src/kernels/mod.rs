@@ -30,6 +30,7 @@ pub mod reference;
 pub mod rows;
 pub mod sum;
 mod unpacked;
+pub mod update;
 
 use half::bf16;
 use std::sync::atomic::{AtomicU8, Ordering};

@@ -72,9 +72,9 @@ enum What {
 }
 
 /// What a second of multiply-adds alone is on these threads, 10⁹ operations.
-fn ceiling_gflops(_precision: Precision) -> Option<f64> {
-    // to be filled in with kernels::ceiling(precision == Precision::Bf16, rayon::current_num_threads()) / 1e9
-    None
+fn ceiling_gflops(precision: Precision) -> Option<f64> {
+    let threads = rayon::current_num_threads();
+    candle_tcn::kernels::ceiling(precision == Precision::Bf16, threads).map(|flops| flops / 1e9)
 }
 
 pub fn run(args: Args) -> anyhow::Result<()> {
