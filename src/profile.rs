@@ -74,6 +74,18 @@ impl Part {
     }
 }
 
+/// The part that an operation of this name belongs to.
+pub(crate) fn part_of(operation: &str) -> Part {
+    match operation {
+        "dilated-conv1d" => Part::Forward,
+        "dilated-conv1d-grad-input" => Part::GradInput,
+        "dilated-conv1d-grad-weight" => Part::GradWeight,
+        name if name.contains("norm") => Part::Norm,
+        name if name.starts_with("cross-entropy") => Part::Loss,
+        _ => Part::Elementwise,
+    }
+}
+
 static ENABLED: AtomicBool = AtomicBool::new(false);
 static NANOSECONDS: [AtomicU64; Part::ALL.len()] = [const { AtomicU64::new(0) }; Part::ALL.len()];
 

@@ -410,7 +410,7 @@ impl GradInput {
     }
 }
 
-cpu_op!(CustomOp2 + bf16 for GradInput, "dilated-conv1d");
+cpu_op!(CustomOp2 + bf16 for GradInput, "dilated-conv1d-grad-input");
 
 struct GradWeight {
     shape: Conv1dShape,
@@ -435,7 +435,7 @@ impl GradWeight {
     }
 }
 
-cpu_op!(CustomOp2 + bf16 for GradWeight, "dilated-conv1d");
+cpu_op!(CustomOp2 + bf16 for GradWeight, "dilated-conv1d-grad-weight");
 
 struct SumRows;
 

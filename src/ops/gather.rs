@@ -7,6 +7,7 @@ use half::bf16;
 
 use super::tape::{self, Keep};
 use super::{Arg, StoredElement, output, slice};
+use crate::profile::{self, Part};
 use crate::Error;
 use crate::kernels::{Stored, gather as kernel};
 
@@ -141,6 +142,7 @@ impl CustomOp1 for Gather {
     }
 
     fn cpu_fwd(&self, storage: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
+        let _span = profile::span(Part::Elementwise);
         let table = (storage, layout);
         match storage {
             CpuStorage::F32(_) if self.to_bf16 => self.run::<f32, bf16>(table),
@@ -188,6 +190,7 @@ impl CustomOp1 for Scatter {
     }
 
     fn cpu_fwd(&self, storage: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
+        let _span = profile::span(Part::Elementwise);
         let dy = (storage, layout);
         match storage {
             CpuStorage::F32(_) => self.run::<f32, f32>(dy),

@@ -12,6 +12,7 @@ macro_rules! cpu_op {
                 &self,
                 s1: &candle_core::CpuStorage, l1: &candle_core::Layout,
             ) -> candle_core::Result<(candle_core::CpuStorage, candle_core::Shape)> {
+                let _span = $crate::profile::span($crate::profile::part_of($name));
                 $crate::ops::macros::dispatch!($name, s1, self.run1((s1, l1)) $(, $bf16)?)
             }
             $($($rest)*)?
@@ -25,6 +26,7 @@ macro_rules! cpu_op {
                 s1: &candle_core::CpuStorage, l1: &candle_core::Layout,
                 s2: &candle_core::CpuStorage, l2: &candle_core::Layout,
             ) -> candle_core::Result<(candle_core::CpuStorage, candle_core::Shape)> {
+                let _span = $crate::profile::span($crate::profile::part_of($name));
                 $crate::ops::macros::dispatch!($name, s1, self.run2((s1, l1), (s2, l2)) $(, $bf16)?)
             }
             $($($rest)*)?
@@ -39,6 +41,7 @@ macro_rules! cpu_op {
                 s2: &candle_core::CpuStorage, l2: &candle_core::Layout,
                 s3: &candle_core::CpuStorage, l3: &candle_core::Layout,
             ) -> candle_core::Result<(candle_core::CpuStorage, candle_core::Shape)> {
+                let _span = $crate::profile::span($crate::profile::part_of($name));
                 $crate::ops::macros::dispatch!($name, s1, self.run3((s1, l1), (s2, l2), (s3, l3)) $(, $bf16)?)
             }
             $($($rest)*)?

@@ -132,6 +132,10 @@ impl Node {
         Ok(grads)
     }
 
+    pub(super) fn name(&self) -> &'static str {
+        self.op.name()
+    }
+
     /// The tensors that are not the node's alone.
     pub(super) fn tensors(&self) -> impl Iterator<Item = &Tensor> {
         self.inputs.iter().chain([&self.output])

@@ -7,6 +7,7 @@ use candle_core::{Result, Tensor, TensorId};
 
 use super::sum::add_assign;
 use super::tape::Node;
+use crate::profile::{self, Part};
 
 /// A gradient, or the part of it that is known so far.
 struct Grad {
@@ -39,6 +40,7 @@ impl Grad {
             _ => (self, other),
         };
         let sum = sum.into_own()?;
+        let _span = profile::span(Part::Elementwise);
         add_assign(&sum.tensor, &more.tensor.contiguous()?)?;
         Ok(sum)
     }
@@ -76,7 +78,14 @@ impl Walk {
         let Some(dy) = self.grads.remove(&node.from) else {
             return Ok(());
         };
-        let grads = node.gradients(&dy.tensor)?;
+        let grads = {
+            // what is not a product of its own, such as the derivative of a fused activation
+            let _span = profile::span(match profile::part_of(node.name()) {
+                Part::Forward => Part::Elementwise,
+                part => part,
+            });
+            node.gradients(&dy.tensor)?
+        };
         let mut owners: Vec<(usize, Rc<()>)> = vec![(buffer(&dy.tensor), dy.owners.clone())];
         let others = node.tensors().map(|t| (buffer(t), self.others.clone()));
         owners.extend(others);

@@ -6,6 +6,7 @@ use super::super::optim::Gradients;
 use super::Trainer;
 use crate::nn::{Pass, State};
 use crate::ops::tape::Tape;
+use crate::profile::{self, Part};
 use crate::text::{Batch, BatchMode};
 use crate::{Error, Result, ops};
 
@@ -29,6 +30,7 @@ impl Trainer {
                 Some(total) => total.accumulate(&grads)?,
             }
         }
+        let _span = profile::span(Part::Optimizer);
         let mut grads = total.unwrap_or_else(|| Gradients::new(Vec::new()));
         if parts > 1 {
             grads.scale(1.0 / parts as f64)?;
