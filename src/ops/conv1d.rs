@@ -6,7 +6,7 @@ use half::bf16;
 
 use super::tape::{self, Keep};
 use super::{
-    Arg, DropoutKind, StoredElement, conv1d_primitives, cpu_op, output, slice,
+    Arg, DropoutKind, StoredElement, conv1d_primitives, cpu_op, output, slice, zeros,
 };
 use crate::Error;
 use crate::kernels::conv1d::{self as kernel, Conv1dShape};
@@ -299,7 +299,7 @@ impl Forward {
             relu: self.epilogue.relu,
             dropout: self.epilogue.dropout,
         };
-        let mut y = vec![<Y as num_traits::Zero>::zero(); s.batch * s.out_len * s.out_channels];
+        let mut y = zeros::<Y>(s.batch * s.out_len * s.out_channels);
         read_optional(self.history.as_ref(), |history| {
             Ok(kernel::forward(s, x, history, w, &epilogue, &mut y)?)
         })?;
@@ -372,8 +372,8 @@ cpu_op!(CustomOp3 + bf16 for Forward, "dilated-conv1d",
 /// `dz = scale·dy` where the output is not zero (behind a ReLU and dropout, zeros pass nothing on), and
 /// the sum of its rows.
 fn relu_grad<Y: StoredElement>(ys: &Tensor, dy: &Tensor, scale: f64) -> Result<(Tensor, Tensor)> {
-    let mut dz = vec![<Y as num_traits::Zero>::zero(); ys.elem_count()];
-    let mut db = vec![<Y::Real as num_traits::Zero>::zero(); ys.dim(D::Minus1)?];
+    let mut dz = zeros::<Y>(ys.elem_count());
+    let mut db = zeros::<Y::Real>(ys.dim(D::Minus1)?);
     read(ys, |y| {
         read(dy, |dy| {
             rows::relu_grad_with_bias::<Y>(y, dy, Y::Real::of(scale), &mut dz, &mut db);
@@ -398,11 +398,11 @@ impl GradInput {
         let s = &self.shape;
         let len = s.batch * s.in_len * s.in_channels;
         let dx = if self.dtype == Y::DTYPE {
-            let mut dx = vec![<Y as num_traits::Zero>::zero(); len];
+            let mut dx = zeros::<Y>(len);
             kernel::grad_input(s, slice::<Y>(dy)?, slice::<Y::Real>(w)?, &mut dx)?;
             Y::to_cpu_storage_owned(dx)
         } else {
-            let mut dx = vec![bf16::ZERO; len];
+            let mut dx = zeros::<bf16>(len);
             kernel::grad_input(s, slice::<f32>(dy)?, slice::<f32>(w)?, &mut dx)?;
             CpuStorage::BF16(dx)
         };
@@ -421,7 +421,7 @@ impl GradWeight {
     fn run2<X: StoredElement>(&self, x: Arg, dy: Arg) -> Result<(CpuStorage, Shape)> {
         let s = &self.shape;
         let shape = Shape::from((s.out_channels, s.group_in(), s.kernel_size));
-        let mut dw = vec![<X::Real as num_traits::Zero>::zero(); shape.elem_count()];
+        let mut dw = zeros::<X::Real>(shape.elem_count());
         let x = slice::<X>(x)?;
         read_optional(self.history.as_ref(), |history| {
             if dy.0.dtype() == X::DTYPE {

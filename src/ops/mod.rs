@@ -37,6 +37,7 @@ use std::ops::Deref;
 use candle_core::{CpuStorage, Layout, Result, Shape, Storage, WithDType, bail};
 
 use macros::cpu_op;
+use rayon::prelude::*;
 
 use crate::kernels::{Real, Stored};
 
@@ -73,9 +74,21 @@ fn argument<'a>(
     }
 }
 
+/// Zeros, written by all threads where there are many: memory that was used before has to be cleared.
+fn zeros<T: WithDType>(len: usize) -> Vec<T> {
+    const MANY: usize = 1 << 16;
+    let zero = <T as num_traits::Zero>::zero();
+    if len < MANY {
+        return vec![zero; len];
+    }
+    let mut zeros = Vec::with_capacity(len);
+    zeros.par_extend(rayon::iter::repeat_n(zero, len).with_min_len(MANY));
+    zeros
+}
+
 /// A new tensor's storage, filled by `fill`.
 fn output<T: WithDType>(shape: &Shape, fill: impl FnOnce(&mut [T])) -> (CpuStorage, Shape) {
-    let mut data = vec![<T as num_traits::Zero>::zero(); shape.elem_count()];
+    let mut data = zeros::<T>(shape.elem_count());
     fill(&mut data);
     (T::to_cpu_storage_owned(data), shape.clone())
 }
