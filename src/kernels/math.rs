@@ -94,7 +94,7 @@ impl Functions for f32 {
         let p = p * s - 2.685_381e-2;
         let p = p * s + 0.112_835_854;
         let p = p * s - 0.376_126_26;
-        let p = p * s + 0.128_379_107;
+        let p = p * s + 0.128_379_1;
         let near = t + t * p;
         // ln(1 − erf t) as a polynomial of t from 1 to 4, where erf rounds to 1
         let t = if t > 4.0 { 4.0 } else { t };

@@ -27,6 +27,7 @@ mod portable;
 pub mod reference;
 pub mod rows;
 pub mod sum;
+pub mod update;
 
 use half::bf16;
 use std::sync::atomic::{AtomicU8, Ordering};

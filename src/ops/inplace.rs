@@ -1,36 +1,150 @@
-//! Elementwise passes over CPU tensors that write where they read, without temporaries.
+//! Optimizer passes over CPU tensors that write where they read, without temporaries.
 //!
 //! candle's own elementwise operations allocate one tensor each; an optimizer step written with
-//! them is a dozen allocations and passes per parameter. Here each formula is one pass. Elements
+//! them is a dozen allocations and passes per parameter. Here each parameter is one pass. Elements
 //! are widened to f64, the formula is computed there, and the result is rounded once.
 
+use std::cell::Cell;
+
 use candle_core::{
-    CpuStorage, CustomOp1, DType, InplaceOp2, InplaceOp3, Layout, Result, Shape, Tensor, bail,
+    CpuStorage, CustomOp1, DType, InplaceOp1, InplaceOp2, Layout, Result, Shape, Tensor, bail,
 };
 
-use super::slice;
+use super::{Element, slice};
+use crate::kernels::update as kernel;
 
-/// Whether [`zip2`] and [`zip3`] work on this tensor: f32 or f64 on the CPU.
+/// Whether [`update`] works on this tensor: f32 or f64 on the CPU.
 pub(crate) fn is_supported(xs: &Tensor) -> bool {
     xs.device().is_cpu() && matches!(xs.dtype(), DType::F32 | DType::F64)
 }
 
-/// `x[i] = f(x[i], a[i])` in place; equal shapes, both contiguous, f32 or f64 on the CPU.
-pub(crate) fn zip2(xs: &Tensor, a: &Tensor, f: impl Fn(f64, f64) -> f64) -> Result<()> {
-    same_shape(xs, a)?;
-    xs.inplace_op2(a, &Zip2(f))
+/// `(x[i], slots[..][i]) = step(x[i], grad[i], slots[..][i])` in place; tensors of one shape and dtype,
+/// all contiguous, f32 or f64 on the CPU, each with a storage of its own. `step` should be
+/// `#[inline(always)]`.
+pub(crate) fn update<const N: usize>(
+    xs: &Tensor,
+    grad: &Tensor,
+    slots: [&Tensor; N],
+    step: impl Fn(f64, f64, [f64; N]) -> (f64, [f64; N]) + Sync,
+) -> Result<()> {
+    for other in slots.iter().chain([&grad]) {
+        same_shape(xs, other)?;
+    }
+    match xs.dtype() {
+        DType::F32 => update_as::<f32, N>(xs, grad, slots, step),
+        DType::F64 => update_as::<f64, N>(xs, grad, slots, step),
+        other => bail!("update: expected an f32 or f64 tensor, found {other:?}"),
+    }
 }
 
-/// `x[i] = f(x[i], a[i], b[i])` in place; equal shapes, all contiguous, f32 or f64 on the CPU.
-pub(crate) fn zip3(
+fn update_as<T: Number, const N: usize>(
     xs: &Tensor,
-    a: &Tensor,
-    b: &Tensor,
-    f: impl Fn(f64, f64, f64) -> f64,
+    grad: &Tensor,
+    slots: [&Tensor; N],
+    step: impl Fn(f64, f64, [f64; N]) -> (f64, [f64; N]) + Sync,
 ) -> Result<()> {
-    same_shape(xs, a)?;
-    same_shape(xs, b)?;
-    xs.inplace_op3(a, b, &Zip3(f))
+    with_slices::<T>(&slots, Vec::new(), &mut |slots| match slots.try_into() {
+        Ok(slots) => xs.inplace_op2(
+            grad,
+            &Update {
+                slots: Cell::new(Some(slots)),
+                step: &step,
+            },
+        ),
+        Err(_) => bail!("update: expected {N} moments"),
+    })
+}
+
+/// Calls `run` with the elements of `taken` and of `tensors`, all of them held at once.
+fn with_slices<T: Number>(
+    tensors: &[&Tensor],
+    taken: Vec<&mut [T]>,
+    run: &mut dyn FnMut(Vec<&mut [T]>) -> Result<()>,
+) -> Result<()> {
+    let Some((first, rest)) = tensors.split_first() else {
+        return run(taken);
+    };
+    let hold = |storage: &mut CpuStorage, layout: &Layout| {
+        let mut taken = taken;
+        taken.push(slice_mut(storage, layout)?);
+        with_slices(rest, taken, run)
+    };
+    first.inplace_op1(&Hold(Cell::new(Some(hold))))
+}
+
+/// Candle lends a storage for writing only within an operation: this one calls a function with it.
+struct Hold<F>(Cell<Option<F>>);
+
+impl<F: FnOnce(&mut CpuStorage, &Layout) -> Result<()>> InplaceOp1 for Hold<F> {
+    fn name(&self) -> &'static str {
+        "update"
+    }
+
+    fn cpu_fwd(&self, storage: &mut CpuStorage, layout: &Layout) -> Result<()> {
+        match self.0.take() {
+            Some(run) => run(storage, layout),
+            None => Ok(()),
+        }
+    }
+}
+
+struct Update<'a, T, F, const N: usize> {
+    slots: Cell<Option<[&'a mut [T]; N]>>,
+    step: F,
+}
+
+impl<T: Number, F, const N: usize> InplaceOp2 for Update<'_, T, F, N>
+where
+    F: Fn(f64, f64, [f64; N]) -> (f64, [f64; N]) + Sync,
+{
+    fn name(&self) -> &'static str {
+        "update"
+    }
+
+    fn cpu_fwd(
+        &self,
+        xs: &mut CpuStorage,
+        layout: &Layout,
+        grad: &CpuStorage,
+        grad_layout: &Layout,
+    ) -> Result<()> {
+        let (xs, grad) = (slice_mut(xs, layout)?, slice::<T>((grad, grad_layout))?);
+        if let Some(slots) = self.slots.take() {
+            kernel::update(xs, grad, slots, &self.step);
+        }
+        Ok(())
+    }
+}
+
+/// A number whose storage can be written.
+trait Number: Element {
+    fn numbers(storage: &mut CpuStorage) -> Option<&mut [Self]>;
+}
+
+impl Number for f32 {
+    fn numbers(storage: &mut CpuStorage) -> Option<&mut [Self]> {
+        match storage {
+            CpuStorage::F32(data) => Some(data),
+            _ => None,
+        }
+    }
+}
+
+impl Number for f64 {
+    fn numbers(storage: &mut CpuStorage) -> Option<&mut [Self]> {
+        match storage {
+            CpuStorage::F64(data) => Some(data),
+            _ => None,
+        }
+    }
+}
+
+fn slice_mut<'a, T: Number>(storage: &'a mut CpuStorage, layout: &Layout) -> Result<&'a mut [T]> {
+    match (T::numbers(storage), layout.contiguous_offsets()) {
+        (Some(data), Some((from, to))) => Ok(&mut data[from..to]),
+        (None, _) => bail!("update: expected tensors of one dtype"),
+        (_, None) => bail!("update: expected a contiguous tensor, found {layout:?}"),
+    }
 }
 
 /// Σ x² of a tensor of any layout and device. On the CPU the sum is taken in f64 in an order fixed
@@ -58,76 +172,6 @@ fn same_shape(xs: &Tensor, other: &Tensor) -> Result<()> {
     Ok(())
 }
 
-struct Zip2<F>(F);
-
-impl<F: Fn(f64, f64) -> f64> InplaceOp2 for Zip2<F> {
-    fn name(&self) -> &'static str {
-        "zip2"
-    }
-
-    fn cpu_fwd(
-        &self,
-        xs: &mut CpuStorage,
-        layout: &Layout,
-        a: &CpuStorage,
-        a_layout: &Layout,
-    ) -> Result<()> {
-        let f = &self.0;
-        match xs {
-            CpuStorage::F32(xs) => {
-                let a = slice::<f32>((a, a_layout))?;
-                for (x, &a) in slice_mut(xs, layout)?.iter_mut().zip(a) {
-                    *x = f(f64::from(*x), f64::from(a)) as f32;
-                }
-            }
-            CpuStorage::F64(xs) => {
-                let a = slice::<f64>((a, a_layout))?;
-                for (x, &a) in slice_mut(xs, layout)?.iter_mut().zip(a) {
-                    *x = f(*x, a);
-                }
-            }
-            _ => bail!("zip2: expected an f32 or f64 tensor"),
-        }
-        Ok(())
-    }
-}
-
-struct Zip3<F>(F);
-
-impl<F: Fn(f64, f64, f64) -> f64> InplaceOp3 for Zip3<F> {
-    fn name(&self) -> &'static str {
-        "zip3"
-    }
-
-    fn cpu_fwd(
-        &self,
-        xs: &mut CpuStorage,
-        layout: &Layout,
-        a: &CpuStorage,
-        a_layout: &Layout,
-        b: &CpuStorage,
-        b_layout: &Layout,
-    ) -> Result<()> {
-        let f = &self.0;
-        match xs {
-            CpuStorage::F32(xs) => {
-                let (a, b) = (slice::<f32>((a, a_layout))?, slice::<f32>((b, b_layout))?);
-                for ((x, &a), &b) in slice_mut(xs, layout)?.iter_mut().zip(a).zip(b) {
-                    *x = f(f64::from(*x), f64::from(a), f64::from(b)) as f32;
-                }
-            }
-            CpuStorage::F64(xs) => {
-                let (a, b) = (slice::<f64>((a, a_layout))?, slice::<f64>((b, b_layout))?);
-                for ((x, &a), &b) in slice_mut(xs, layout)?.iter_mut().zip(a).zip(b) {
-                    *x = f(*x, a, b);
-                }
-            }
-            _ => bail!("zip3: expected an f32 or f64 tensor"),
-        }
-        Ok(())
-    }
-}
-
 struct SumOfSquares;
 
 impl CustomOp1 for SumOfSquares {
@@ -137,30 +181,11 @@ impl CustomOp1 for SumOfSquares {
 
     fn cpu_fwd(&self, xs: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
         let sum = match xs {
-            CpuStorage::F32(_) => fold_squares(slice::<f32>((xs, layout))?),
-            CpuStorage::F64(_) => fold_squares(slice::<f64>((xs, layout))?),
+            CpuStorage::F32(_) => kernel::sum_of_squares(slice::<f32>((xs, layout))?),
+            CpuStorage::F64(_) => kernel::sum_of_squares(slice::<f64>((xs, layout))?),
             _ => bail!("sum-of-squares: expected an f32 or f64 tensor"),
         };
         Ok((CpuStorage::F64(vec![sum]), Shape::from(())))
-    }
-}
-
-/// Eight running sums, so that additions need not wait for each other.
-fn fold_squares<T: Copy + Into<f64>>(xs: &[T]) -> f64 {
-    let mut lanes = [0f64; 8];
-    for chunk in xs.chunks(lanes.len()) {
-        for (lane, &x) in lanes.iter_mut().zip(chunk) {
-            let x: f64 = x.into();
-            *lane += x * x;
-        }
-    }
-    lanes.iter().sum()
-}
-
-fn slice_mut<'a, T>(data: &'a mut [T], layout: &Layout) -> Result<&'a mut [T]> {
-    match layout.contiguous_offsets() {
-        Some((from, to)) => Ok(&mut data[from..to]),
-        None => bail!("in-place pass: expected a contiguous tensor, found {layout:?}"),
     }
 }
 
@@ -174,10 +199,17 @@ mod tests {
         for dtype in [DType::F32, DType::F64] {
             let xs = Var::from_tensor(&Tensor::arange(0f64, 6., &Device::Cpu)?.to_dtype(dtype)?)?;
             let ones = Tensor::ones(2, dtype, &Device::Cpu)?;
-            zip2(&xs.narrow(0, 1, 2)?, &ones, |x, a| 10. * x + a)?;
-            zip3(&xs.narrow(0, 4, 2)?, &ones, &ones, |x, a, b| -x + a + b)?;
+            update(&xs.narrow(0, 1, 2)?, &ones, [], |x, g, []| {
+                (10. * x + g, [])
+            })?;
+            let slot = Var::from_tensor(&ones)?;
+            update(&xs.narrow(0, 4, 2)?, &ones, [&slot], |x, g, [s]| {
+                (s + g - x, [2. * s])
+            })?;
             let found = xs.to_dtype(DType::F64)?.to_vec1::<f64>()?;
             assert_eq!(found, [0., 11., 21., 3., -2., -3.]);
+            let slot = slot.to_dtype(DType::F64)?.to_vec1::<f64>()?;
+            assert_eq!(slot, [2., 2.]);
         }
         Ok(())
     }
@@ -187,11 +219,17 @@ mod tests {
         let xs = Tensor::zeros((2, 3), DType::F32, &Device::Cpu)?;
         let wide = Tensor::zeros((2, 3), DType::F64, &Device::Cpu)?;
         let strided = Tensor::zeros((3, 2), DType::F32, &Device::Cpu)?.t()?;
-        assert!(zip2(&xs, &wide, |x, _| x).is_err());
-        assert!(zip2(&xs, &strided, |x, _| x).is_err());
-        assert!(zip3(&strided, &xs, &xs, |x, _, _| x).is_err());
-        assert!(zip2(&xs, &xs, |x, _| x).is_err());
-        assert!(zip2(&xs, &xs.narrow(0, 0, 1)?.copy()?, |x, _| x).is_err());
+        let own = xs.copy()?;
+        let refused = |xs: &Tensor, grad: &Tensor, slot: &Tensor| {
+            update(xs, grad, [slot], |x, _, s| (x, s)).is_err()
+        };
+        assert!(!refused(&xs, &own, &own.copy()?));
+        assert!(refused(&xs, &wide, &own));
+        assert!(refused(&xs, &own, &wide));
+        assert!(refused(&xs, &strided, &own));
+        assert!(refused(&strided, &xs, &own));
+        assert!(refused(&xs, &xs, &own));
+        assert!(refused(&xs, &xs.narrow(0, 0, 1)?.copy()?, &own));
         Ok(())
     }
 

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Update, check_non_negative, check_unit};
 use crate::Result;
-use crate::ops::inplace::{zip2, zip3};
+use crate::ops::inplace;
 
 /// AdamW as in `torch.optim.AdamW` (Loshchilov & Hutter 2019, arXiv:1711.05101, algorithm 2).
 ///
@@ -60,22 +60,29 @@ impl AdamWConfig {
         let [m, v] = u.slots else {
             candle_core::bail!("adamw: expected two moments, found {}", u.slots.len())
         };
-        let (param, grad) = (u.param, u.grad);
+        let (param, factor) = (u.param, u.factor);
         let keep = 1. - u.lr * u.decay(self.weight_decay);
-        let rate = u.lr / (1. - beta1.powf(u.step));
         let root = (1. - beta2.powf(u.step)).sqrt();
+        // the fraction of the formula, multiplied by √(1 − β₂ᵗ): one division instead of two
+        let (rate, eps) = (u.lr / (1. - beta1.powf(u.step)) * root, eps * root);
         if u.in_place {
-            zip2(m, grad, |m, g| beta1 * m + (1. - beta1) * g)?;
-            zip2(v, grad, |v, g| beta2 * v + (1. - beta2) * g * g)?;
-            zip3(param, m, v, |p, m, v| {
-                p * keep - rate * m / (v.sqrt() / root + eps)
-            })
-        } else {
-            m.set(&((m.as_tensor() * beta1)? + (grad * (1. - beta1))?)?)?;
-            v.set(&((v.as_tensor() * beta2)? + (grad.sqr()? * (1. - beta2))?)?)?;
-            let denominator = v.sqrt()?.affine(1. / root, eps)?;
-            let update = (m.as_tensor() / denominator)?;
-            param.set(&((param.as_tensor() * keep)? - (update * rate)?)?)
+            return inplace::update(
+                param,
+                u.grad,
+                [m, v],
+                #[inline(always)]
+                |p, g, [m, v]| {
+                    let g = g * factor;
+                    let m = beta1 * m + (1. - beta1) * g;
+                    let v = beta2 * v + (1. - beta2) * g * g;
+                    (p * keep - rate * m / (v.sqrt() + eps), [m, v])
+                },
+            );
         }
+        let grad = u.full_grad(0.)?;
+        m.set(&((m.as_tensor() * beta1)? + (&grad * (1. - beta1))?)?)?;
+        v.set(&((v.as_tensor() * beta2)? + (grad.sqr()? * (1. - beta2))?)?)?;
+        let update = (m.as_tensor() / (v.sqrt()? + eps)?)?;
+        param.set(&((param.as_tensor() * keep)? - (update * rate)?)?)
     }
 }

@@ -29,12 +29,21 @@ use crate::{Error, Result};
 /// # Ok::<(), candle_tcn::Error>(())
 /// ```
 #[derive(Clone, Debug)]
-pub struct Gradients(Vec<Option<Tensor>>);
+pub struct Gradients {
+    tensors: Vec<Option<Tensor>>,
+    /// What the tensors are still to be multiplied by: the optimizer does it in its own pass. Two
+    /// parameters may share one tensor, which is then not scaled twice.
+    factor: f64,
+}
 
 impl Gradients {
     /// One gradient, or `None`, for each parameter in order.
     pub fn new(grads: Vec<Option<Tensor>>) -> Self {
-        Self(grads.into_iter().map(|g| g.map(|g| g.detach())).collect())
+        let tensors = grads.into_iter().map(|g| g.map(|g| g.detach())).collect();
+        Self {
+            tensors,
+            factor: 1.,
+        }
     }
 
     /// Takes the gradients of `params` from what `loss.backward()` returned. A parameter that the
@@ -45,8 +54,25 @@ impl Gradients {
     }
 
     /// The gradients in the order of the parameters.
-    pub fn as_slice(&self) -> &[Option<Tensor>] {
-        &self.0
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Candle`] if a multiplication fails on the device.
+    pub fn tensors(&self) -> Result<Vec<Option<Tensor>>> {
+        let scaled = |grad: &Option<Tensor>| {
+            let grad = grad.as_ref();
+            let scaled = grad.map(|grad| match self.factor {
+                1. => Ok(grad.clone()),
+                factor => grad.affine(factor, 0.),
+            });
+            Ok(scaled.transpose()?)
+        };
+        self.tensors.par_iter().map(scaled).collect()
+    }
+
+    /// The gradients divided by a factor, and that factor.
+    pub(super) fn parts(&self) -> (&[Option<Tensor>], f64) {
+        (&self.tensors, self.factor)
     }
 
     /// Adds the gradients of another micro-batch.
@@ -56,13 +82,22 @@ impl Gradients {
     /// [`Error::Invalid`] if the two are of different length, [`Error::Candle`] if two tensors
     /// differ in shape or dtype.
     pub fn accumulate(&mut self, other: &Self) -> Result<()> {
-        check_len(self.0.len(), other.0.len())?;
-        let pairs = self.0.par_iter_mut().zip(&other.0);
+        check_len(self.tensors.len(), other.tensors.len())?;
+        if self.factor != other.factor {
+            self.tensors = self.tensors()?;
+            self.factor = 1.;
+        }
+        let other = if self.factor == other.factor {
+            other.tensors.clone()
+        } else {
+            other.tensors()?
+        };
+        let pairs = self.tensors.par_iter_mut().zip(other);
         pairs.try_for_each(|(sum, more)| {
             if let Some(more) = more {
                 *sum = Some(match &*sum {
-                    Some(sum) => sum.add(more)?,
-                    None => more.clone(),
+                    Some(sum) => sum.add(&more)?,
+                    None => more,
                 });
             }
             Ok(())
@@ -73,13 +108,13 @@ impl Gradients {
     ///
     /// # Errors
     ///
-    /// [`Error::Candle`] if the multiplication fails on the device.
+    /// [`Error::Invalid`] unless `factor` is finite.
     pub fn scale(&mut self, factor: f64) -> Result<()> {
-        // new tensors: two parameters may share one gradient, which must not be scaled twice
-        self.0.par_iter_mut().flatten().try_for_each(|grad| {
-            *grad = grad.affine(factor, 0.)?;
-            Ok(())
-        })
+        if !factor.is_finite() {
+            return Err(Error::invalid("factor", "a finite number", factor));
+        }
+        self.factor *= factor;
+        Ok(())
     }
 
     /// The global L2 norm, √(Σ over all elements of all gradients of g²).
@@ -89,11 +124,11 @@ impl Gradients {
     /// [`Error::Candle`] if a gradient cannot be read.
     pub fn norm(&self) -> Result<f64> {
         let squares = self
-            .0
+            .tensors
             .par_iter()
             .map(|grad| grad.as_ref().map_or(Ok(0.), sum_of_squares))
             .collect::<candle_core::Result<Vec<f64>>>()?;
-        Ok(squares.iter().sum::<f64>().sqrt())
+        Ok(self.factor.abs() * squares.iter().sum::<f64>().sqrt())
     }
 
     /// Multiplies all gradients by min(1, `max_norm` / (norm + 1e-6)), as

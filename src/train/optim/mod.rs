@@ -104,8 +104,8 @@ impl OptimizerConfig {
 /// # Numerics
 ///
 /// On the CPU an f32 or f64 parameter is updated in place, computed in f64 and rounded once; other
-/// dtypes and devices use tensor arithmetic in the parameter's dtype. Parameters are updated in
-/// parallel, each by one task, so the result does not depend on the number of threads.
+/// dtypes and devices use tensor arithmetic in the parameter's dtype. Each element is updated by
+/// itself, so the result does not depend on the number of threads.
 ///
 /// # Example
 ///
@@ -177,7 +177,7 @@ impl Optimizer {
     /// parameter. Nothing was updated then.
     pub fn step(&mut self, grads: &Gradients, lr: f64) -> Result<()> {
         check_non_negative("lr", lr)?;
-        let grads = grads.as_slice();
+        let (grads, factor) = grads.parts();
         gradients::check_len(self.params.len(), grads.len())?;
         for ((name, param), grad) in self.params.iter().zip(grads) {
             if let Some(grad) = grad {
@@ -192,6 +192,7 @@ impl Optimizer {
             config.update(&Update {
                 param,
                 grad: &grad.contiguous()?,
+                factor,
                 slots,
                 step,
                 lr,
@@ -278,6 +279,8 @@ struct Update<'a> {
     param: &'a Var,
     /// contiguous
     grad: &'a Tensor,
+    /// what `grad` is to be multiplied by
+    factor: f64,
     slots: &'a [Var],
     /// counted from 1
     step: f64,
@@ -292,12 +295,16 @@ impl Update<'_> {
         if self.decays { weight_decay } else { 0. }
     }
 
-    /// g + `weight_decay` · p
-    fn grad_with_l2(&self, weight_decay: f64) -> CandleResult<Tensor> {
-        match self.decay(weight_decay) {
-            0. => Ok(self.grad.clone()),
-            decay => self.grad + (self.param.as_detached_tensor() * decay)?,
+    /// The gradient times its factor plus `decay` · p, as a tensor.
+    fn full_grad(&self, decay: f64) -> CandleResult<Tensor> {
+        let mut grad = self.grad.clone();
+        if self.factor != 1. {
+            grad = grad.affine(self.factor, 0.)?;
         }
+        if decay != 0. {
+            grad = (grad + (self.param.as_detached_tensor() * decay)?)?;
+        }
+        Ok(grad)
     }
 }
 

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Update, check_non_negative, check_unit};
 use crate::Result;
-use crate::ops::inplace::{zip2, zip3};
+use crate::ops::inplace;
 
 /// RMSprop as in `torch.optim.RMSprop`, not centred (Tieleman & Hinton 2012, lecture 6.5 of
 /// "Neural networks for machine learning").
@@ -66,32 +66,43 @@ impl RmsPropConfig {
             momentum,
             ..
         } = *self;
-        let (param, lr) = (u.param, u.lr);
-        let grad = u.grad_with_l2(self.weight_decay)?;
-        let (v, buf) = match u.slots {
-            [v] => (v, None),
-            [v, buf] => (v, Some(buf)),
-            other => candle_core::bail!("rmsprop: expected 1 or 2 moments, found {}", other.len()),
-        };
-        if u.in_place {
-            zip2(v, &grad, |v, g| alpha * v + (1. - alpha) * g * g)?;
-            match buf {
-                None => zip3(param, &grad, v, |p, g, v| p - lr * g / (v.sqrt() + eps)),
-                Some(buf) => {
-                    zip3(buf, &grad, v, |buf, g, v| {
-                        momentum * buf + g / (v.sqrt() + eps)
-                    })?;
-                    zip2(param, buf, |p, buf| p - lr * buf)
+        let (param, lr, factor) = (u.param, u.lr, u.factor);
+        let decay = u.decay(self.weight_decay);
+        match u.slots {
+            [v] if u.in_place => inplace::update(
+                param,
+                u.grad,
+                [v],
+                #[inline(always)]
+                |p, g, [v]| {
+                    let g = g * factor + decay * p;
+                    let v = alpha * v + (1. - alpha) * g * g;
+                    (p - lr * g / (v.sqrt() + eps), [v])
+                },
+            ),
+            [v, buf] if u.in_place => inplace::update(
+                param,
+                u.grad,
+                [v, buf],
+                #[inline(always)]
+                |p, g, [v, buf]| {
+                    let g = g * factor + decay * p;
+                    let v = alpha * v + (1. - alpha) * g * g;
+                    let buf = momentum * buf + g / (v.sqrt() + eps);
+                    (p - lr * buf, [v, buf])
+                },
+            ),
+            [v, buf @ ..] => {
+                let grad = u.full_grad(decay)?;
+                v.set(&((v.as_tensor() * alpha)? + (grad.sqr()? * (1. - alpha))?)?)?;
+                let mut step = (grad / (v.sqrt()? + eps)?)?;
+                if let Some(buf) = buf.first() {
+                    step = ((buf.as_tensor() * momentum)? + step)?;
+                    buf.set(&step)?;
                 }
+                param.set(&(param.as_tensor() - (step * lr)?)?)
             }
-        } else {
-            v.set(&((v.as_tensor() * alpha)? + (grad.sqr()? * (1. - alpha))?)?)?;
-            let mut step = (grad / (v.sqrt()? + eps)?)?;
-            if let Some(buf) = buf {
-                step = ((buf.as_tensor() * momentum)? + step)?;
-                buf.set(&step)?;
-            }
-            param.set(&(param.as_tensor() - (step * lr)?)?)
+            [] => candle_core::bail!("rmsprop: expected 1 or 2 moments, found none"),
         }
     }
 }

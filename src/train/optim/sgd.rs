@@ -4,7 +4,7 @@ use candle_core::Result as CandleResult;
 use serde::{Deserialize, Serialize};
 
 use super::{Update, check_non_negative, check_unit};
-use crate::ops::inplace::{zip2, zip3};
+use crate::ops::inplace;
 use crate::{Error, Result};
 
 /// SGD with momentum as in `torch.optim.SGD` with dampening 0 (Sutskever et al. 2013, "On the
@@ -47,27 +47,39 @@ impl SgdConfig {
     }
 
     pub(super) fn update(&self, u: &Update) -> CandleResult<()> {
-        let (param, lr, momentum) = (u.param, u.lr, self.momentum);
-        let grad = u.grad_with_l2(self.weight_decay)?;
+        let (param, lr, momentum, nesterov) = (u.param, u.lr, self.momentum, self.nesterov);
+        let (factor, decay) = (u.factor, u.decay(self.weight_decay));
         match u.slots {
-            [buf] if u.in_place => {
-                zip2(buf, &grad, |buf, g| momentum * buf + g)?;
-                let nesterov = self.nesterov;
-                zip3(param, &grad, buf, |p, g, buf| {
-                    p - lr * if nesterov { g + momentum * buf } else { buf }
-                })
-            }
+            [buf] if u.in_place => inplace::update(
+                param,
+                u.grad,
+                [buf],
+                #[inline(always)]
+                |p, g, [buf]| {
+                    let g = g * factor + decay * p;
+                    let buf = momentum * buf + g;
+                    let step = if nesterov { g + momentum * buf } else { buf };
+                    (p - lr * step, [buf])
+                },
+            ),
             [buf] => {
+                let grad = u.full_grad(decay)?;
                 buf.set(&((buf.as_tensor() * momentum)? + &grad)?)?;
-                let step = if self.nesterov {
+                let step = if nesterov {
                     (grad + (buf.as_tensor() * momentum)?)?
                 } else {
                     buf.as_detached_tensor()
                 };
                 param.set(&(param.as_tensor() - (step * lr)?)?)
             }
-            _ if u.in_place => zip2(param, &grad, |p, g| p - lr * g),
-            _ => param.set(&(param.as_tensor() - (grad * lr)?)?),
+            _ if u.in_place => inplace::update(
+                param,
+                u.grad,
+                [],
+                #[inline(always)]
+                |p, g, []| (p - lr * (g * factor + decay * p), []),
+            ),
+            _ => param.set(&(param.as_tensor() - (u.full_grad(decay)? * lr)?)?),
         }
     }
 }
