@@ -196,6 +196,32 @@ mod tests {
     }
 
     #[test]
+    fn bf16_gradients_are_those_of_the_rounded_input() -> crate::Result<()> {
+        use candle_core::{DType, Var};
+        let rounded = random(1, &[3, 4, 5]).to_dtype(DType::BF16)?;
+        let coefficients = random(4, &[3, 4, 5]).to_dtype(DType::BF16)?;
+        let grads = |activations: DType, parameters: DType| -> crate::Result<Vec<Tensor>> {
+            let vars = [
+                Var::from_tensor(&rounded.to_dtype(activations)?)?,
+                Var::from_tensor(&random(2, &[5]).to_dtype(parameters)?)?,
+                Var::from_tensor(&random(3, &[5]).to_dtype(parameters)?)?,
+            ];
+            let (ys, ..) = batch_norm(&vars[0], &vars[1], &vars[2], 1e-5)?;
+            assert_eq!(ys.dtype(), activations);
+            let loss = (ys * coefficients.to_dtype(activations)?)?.to_dtype(DType::F64)?;
+            let grads = loss.sum_all()?.backward()?;
+            let grad = |var| grads.get(var).cloned().unwrap();
+            Ok(vars.iter().map(|var| grad(var.as_tensor())).collect())
+        };
+        let ours = grads(DType::BF16, DType::F32)?;
+        assert_eq!(ours[1].dtype(), DType::F32);
+        for (ours, exact) in ours.iter().zip(grads(DType::F64, DType::F64)?) {
+            assert_close(ours, &exact, 4e-3);
+        }
+        Ok(())
+    }
+
+    #[test]
     fn no_rows_are_an_error() {
         let none = Tensor::zeros((0, 2), candle_core::DType::F64, &candle_core::Device::Cpu);
         let w = random(1, &[2]);
