@@ -93,8 +93,9 @@ cpu_op!(CustomOp2 + bf16 for CrossEntropyGrad, "cross-entropy-grad");
 
 #[cfg(test)]
 mod tests {
-    use super::super::check::{gradients, random};
+    use super::super::check::{assert_close, gradients, random};
     use super::*;
+    use candle_core::{DType, Var};
 
     #[test]
     fn gradients_agree_with_differences() {
@@ -107,5 +108,20 @@ mod tests {
     fn a_foreign_id_is_an_error() {
         let error = cross_entropy(&random(1, &[1, 5]), &[5]).unwrap_err();
         assert_eq!(error.to_string(), "target: expected an id below 5, found 5");
+    }
+
+    #[test]
+    fn bf16_logits_have_an_f32_loss_and_a_bf16_gradient() {
+        let logits = random(1, &[2, 3, 5]).to_dtype(DType::BF16).unwrap();
+        let run = |dtype: DType| {
+            let var = Var::from_tensor(&logits.to_dtype(dtype).unwrap()).unwrap();
+            let loss = cross_entropy(&var, &[4, 0, 2, 2, 1, 3]).unwrap();
+            let grad = loss.backward().unwrap().get(&var).unwrap().clone();
+            (loss, grad)
+        };
+        let ((loss, grad), (want, want_grad)) = (run(DType::BF16), run(DType::F64));
+        assert_eq!((loss.dtype(), grad.dtype()), (DType::F32, DType::BF16));
+        assert_close(&loss, &want, 1e-6);
+        assert_close(&grad, &want_grad, 1e-3);
     }
 }

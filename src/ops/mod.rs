@@ -1,5 +1,5 @@
 //! Differentiable operations on candle tensors: the [`kernels`](crate::kernels) wrapped as custom
-//! operations with their own backward pass, for `f32` and `f64` on the CPU.
+//! operations with their own backward pass, for `f32`, `f64` and (activations) `bf16` on the CPU.
 //!
 //! On other devices the same maths runs in candle's primitives, which are right everywhere. Tensors
 //! are channels-last, `(batch, time, channels)`.

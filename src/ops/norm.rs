@@ -242,8 +242,9 @@ fn weight_norm_grad<T: Element>(v: &Tensor, g: &Tensor, dw: &Tensor) -> Result<(
 
 #[cfg(test)]
 mod tests {
-    use super::super::check::{gradients, random};
+    use super::super::check::{assert_close, gradients, random};
     use super::*;
+    use candle_core::Var;
 
     #[test]
     fn gradients_agree_with_differences() {
@@ -267,5 +268,33 @@ mod tests {
         gradients(&[random(1, &[4, 3, 2]), random(2, &[4, 1, 1])], |t| {
             Ok(weight_norm(&t[0], &t[1])?)
         });
+    }
+
+    #[test]
+    fn bf16_rows_go_with_f32_weights() {
+        let layer = RowNorm {
+            center: true,
+            eps: 1e-5,
+        };
+        let rounded = random(1, &[2, 3, 7]).to_dtype(DType::BF16).unwrap();
+        let run = |dtype: DType, weights: DType| {
+            let var = |t: &Tensor, dtype| Var::from_tensor(&t.to_dtype(dtype).unwrap()).unwrap();
+            let xs = var(&rounded, dtype);
+            let weight = var(&random(2, &[7]).to_dtype(DType::F32).unwrap(), weights);
+            let bias = var(&random(3, &[7]).to_dtype(DType::F32).unwrap(), weights);
+            let ys = normalize_rows(&xs, &weight, Some(&bias), layer).unwrap();
+            let grads = ys.sum_all().unwrap().backward().unwrap();
+            let grads = [&xs, &weight, &bias].map(|var| grads.get(var).unwrap().clone());
+            (ys, grads)
+        };
+        let (ys, grads) = run(DType::BF16, DType::F32);
+        let (want, want_grads) = run(DType::F64, DType::F64);
+        assert_eq!(ys.dtype(), DType::BF16);
+        assert_close(&ys, &want, 1. / 256.);
+        let dtypes = grads.each_ref().map(Tensor::dtype);
+        assert_eq!(dtypes, [DType::BF16, DType::F32, DType::F32]);
+        for (grad, want) in grads.iter().zip(&want_grads) {
+            assert_close(grad, want, 1. / 256.);
+        }
     }
 }

@@ -157,8 +157,9 @@ cpu_op!(CustomOp2 + bf16 for GatedGrad, "gate-grad");
 
 #[cfg(test)]
 mod tests {
-    use super::super::check::{gradients, random};
+    use super::super::check::{assert_close, gradients, random};
     use super::*;
+    use candle_core::{DType, Var};
 
     #[test]
     fn gradients_agree_with_differences() {
@@ -185,5 +186,20 @@ mod tests {
             error.to_string(),
             "gate: expected an even number of channels, found 3"
         );
+    }
+
+    #[test]
+    fn bf16_stays_bf16() {
+        let xs = random(1, &[2, 3, 6]).to_dtype(DType::BF16).unwrap();
+        let run = |dtype: DType| {
+            let var = Var::from_tensor(&xs.to_dtype(dtype).unwrap()).unwrap();
+            let ys = gate(&activate(&var, Activation::Silu).unwrap(), Gate::Glu).unwrap();
+            let grads = ys.sum_all().unwrap().backward().unwrap();
+            (ys, grads.get(&var).unwrap().clone())
+        };
+        let ((ys, dx), (want, want_dx)) = (run(DType::BF16), run(DType::F64));
+        assert_eq!((ys.dtype(), dx.dtype()), (DType::BF16, DType::BF16));
+        assert_close(&ys, &want, 1. / 128.);
+        assert_close(&dx, &want_dx, 1. / 128.);
     }
 }

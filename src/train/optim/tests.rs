@@ -180,3 +180,23 @@ fn settings_out_of_range_name_their_field() {
         assert_eq!(config(&written), config(json));
     }
 }
+
+#[test]
+fn gradients_of_different_scale_add_up() -> Result<()> {
+    let of = |value: f64| Tensor::new(&[value], &Device::Cpu);
+    let mut sum = Gradients::new(vec![Some(of(2.)?), None]);
+    let mut more = Gradients::new(vec![Some(of(8.)?), Some(of(1.)?)]);
+    sum.scale(0.5)?;
+    more.scale(0.25)?;
+    assert_eq!(sum.norm()?, 1.);
+    sum.accumulate(&more)?;
+    let values = sum.tensors()?.into_iter().flatten();
+    let values = values.map(|grad| grad.to_vec1::<f64>());
+    assert_eq!(values.collect::<CandleResult<Vec<_>>>()?, [[3.], [0.25]]);
+    let error = sum.scale(f64::NAN).expect_err("no number");
+    assert_eq!(
+        error.to_string(),
+        "factor: expected a finite number, found NaN"
+    );
+    Ok(())
+}
