@@ -9,7 +9,7 @@ use candle_tcn::models::{ModelConfig, WaveNetConfig};
 use candle_tcn::nn::{DropoutKind, Gate, NormKind, TcnConfig, WaveNetStackConfig};
 use candle_tcn::text::BatchMode;
 use candle_tcn::train::schedule::{PlateauRule, ScheduleConfig};
-use candle_tcn::train::{Budget, TrainConfig};
+use candle_tcn::train::{Budget, Precision, TrainConfig};
 use common::runs::{
     Left, StopAfter, VOCAB, adamw, config, folder, momentum, resume, rmsprop, start, tcn,
     uninterrupted, valid,
@@ -82,16 +82,18 @@ fn threads_do_not_show() -> Result<()> {
             }),
         ),
     ];
-    for (optimizer, batches, model) in cases {
+    let each = |case| [Precision::F32, Precision::Bf16].map(|dtype| (case, dtype));
+    for ((optimizer, batches, model), dtype) in cases.iter().flat_map(each) {
         let config = TrainConfig {
             batch_size: 4,
             seq_len: 600,
             budget: Budget::Steps(3),
             valid_every: Some(2),
-            ..config(optimizer, 1e-3, batches)
+            dtype,
+            ..config(optimizer.clone(), 1e-3, *batches)
         };
-        let one = with_threads(1, || uninterrupted(&config, &model))?;
-        let two = with_threads(2, || uninterrupted(&config, &model))?;
+        let one = with_threads(1, || uninterrupted(&config, model))?;
+        let two = with_threads(2, || uninterrupted(&config, model))?;
         one.assert_equal(&two, &format!("{config:?} {model:?}"));
     }
     Ok(())
@@ -139,6 +141,13 @@ fn resumable() -> Vec<(TrainConfig, ModelConfig)> {
                 valid_every: None,
                 budget: Budget::Epochs(3.0),
                 ..config(rmsprop(), 1e-3, BatchMode::Carry)
+            },
+            tcn(8, weight.clone()),
+        ),
+        (
+            TrainConfig {
+                dtype: Precision::Bf16,
+                ..config(adamw(), 1e-3, BatchMode::Carry)
             },
             tcn(8, weight),
         ),
