@@ -183,7 +183,9 @@ impl<R: Real> Epilogue<'_, R> {
         if self.relu {
             // not `max`, which would turn NaN into 0
             let relu = |x: R| if x < R::zero() { R::zero() } else { x };
-            y.iter_mut().zip(sums).for_each(|(y, x)| *y = Y::store(relu(x)));
+            y.iter_mut()
+                .zip(sums)
+                .for_each(|(y, x)| *y = Y::store(relu(x)));
         } else {
             y.iter_mut().zip(sums).for_each(|(y, x)| *y = Y::store(x));
         }

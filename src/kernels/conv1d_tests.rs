@@ -86,9 +86,7 @@ impl Operands {
     }
 
     fn reference(&self, shape: &Conv1dShape) -> Results<f64> {
-        let Self {
-            x, history, dy, ..
-        } = self;
+        let Self { x, history, dy, .. } = self;
         let (mut y, mut dx) = (vec![7.0; dy.len()], vec![7.0; x.len()]);
         let mut dw = vec![7.0; self.weight.len()];
         reference::forward(shape, x, history, &self.weight, Some(&self.bias), &mut y);

@@ -62,7 +62,9 @@ pub fn grad_input<R: Real, X: Stored<Real = R>, Y: Stored<Real = R>>(
         _ => portable::grad_input,
     };
     run(shape, &dy, &weight, &mut sums);
-    dx.iter_mut().zip(sums).for_each(|(dx, x)| *dx = X::store(x));
+    dx.iter_mut()
+        .zip(sums)
+        .for_each(|(dx, x)| *dx = X::store(x));
 }
 
 /// See [`super::conv1d::grad_weight`].

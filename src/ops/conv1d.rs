@@ -5,9 +5,7 @@ use candle_core::{CpuStorage, D, DType, Result, Shape, Tensor, WithDType};
 use half::bf16;
 
 use super::tape::{self, Keep};
-use super::{
-    Arg, DropoutKind, StoredElement, conv1d_primitives, cpu_op, output, slice, zeros,
-};
+use super::{Arg, DropoutKind, StoredElement, conv1d_primitives, cpu_op, output, slice, zeros};
 use crate::Error;
 use crate::kernels::conv1d::{self as kernel, Conv1dShape};
 use crate::kernels::dropout::{Mask, MaskKey};
@@ -215,7 +213,11 @@ pub fn conv1d_then(
             .transpose()?,
         epilogue,
     };
-    let keep = if epilogue.relu { Keep::Both } else { Keep::Inputs };
+    let keep = if epilogue.relu {
+        Keep::Both
+    } else {
+        Keep::Inputs
+    };
     let (xs, weight) = (xs.contiguous()?, weight.contiguous()?);
     Ok(match bias {
         None => tape::apply2(&xs, &weight, op, keep)?,
@@ -443,7 +445,9 @@ impl SumRows {
     fn run1<T: StoredElement>(&self, x: Arg) -> Result<(CpuStorage, Shape)> {
         let channels = x.1.dims()[x.1.dims().len() - 1];
         let x = slice::<T>(x)?;
-        Ok(output::<T::Real>(&channels.into(), |out| rows::sum_rows(x, out)))
+        Ok(output::<T::Real>(&channels.into(), |out| {
+            rows::sum_rows(x, out)
+        }))
     }
 }
 

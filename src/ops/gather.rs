@@ -7,9 +7,9 @@ use half::bf16;
 
 use super::tape::{self, Keep};
 use super::{Arg, StoredElement, output, slice};
-use crate::profile::{self, Part};
 use crate::Error;
 use crate::kernels::{Stored, gather as kernel};
+use crate::profile::{self, Part};
 
 /// The rows of `table` at `ids`: a token embedding.
 ///

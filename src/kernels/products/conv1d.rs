@@ -248,7 +248,10 @@ pub fn forward<M: Micro, X: Stored<Real = f32>, Y: Stored<Real = f32>>(
         };
         let (go, width) = (shape.group_out(), panels.panels * M::COLS);
         shifted.run(micro, y, |first, c, stride, y| {
-            for (c, y) in c.chunks_exact(stride).zip(y.chunks_exact_mut(shape.out_channels)) {
+            for (c, y) in c
+                .chunks_exact(stride)
+                .zip(y.chunks_exact_mut(shape.out_channels))
+            {
                 for (g, y) in y.chunks_exact_mut(go).enumerate() {
                     epilogue.store_row(&c[g * width..][..go], g * go, y);
                 }
@@ -289,7 +292,10 @@ pub fn grad_input<M: Micro, X: Stored<Real = f32>, Y: Stored<Real = f32>>(
         };
         let (gi, width) = (shape.group_in(), panels.panels * M::COLS);
         shifted.run(micro, dx, |_, c, stride, dx| {
-            for (c, dx) in c.chunks_exact(stride).zip(dx.chunks_exact_mut(shape.in_channels)) {
+            for (c, dx) in c
+                .chunks_exact(stride)
+                .zip(dx.chunks_exact_mut(shape.in_channels))
+            {
                 for (g, dx) in dx.chunks_exact_mut(gi).enumerate() {
                     for (dx, &c) in dx.iter_mut().zip(&c[g * width..]) {
                         *dx = X::store(c);

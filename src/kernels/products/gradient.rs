@@ -164,10 +164,7 @@ impl<X: Stored<Real = f32>, Y: Stored<Real = f32>> Gradient<'_, X, Y> {
         let per_word = self.format.per_word() as isize;
         let margin = self.step as isize * per_word;
         let shifts = (0..self.shape.kernel_size).map(|tap| self.shift(tap));
-        let (lowest, highest) = (
-            shifts.clone().min().unwrap_or(0),
-            shifts.max().unwrap_or(0),
-        );
+        let (lowest, highest) = (shifts.clone().min().unwrap_or(0), shifts.max().unwrap_or(0));
         let first = (from as isize + lowest).max(-margin);
         let dy_from = first - first.rem_euclid(per_word);
         let end = (to as isize + highest + margin).min(self.shape.out_len as isize + margin);
@@ -220,7 +217,8 @@ impl<X: Stored<Real = f32>, Y: Stored<Real = f32>> Gradient<'_, X, Y> {
                 let from = i / self.panels * s.group_out() + first;
                 let to = from + self.cols.min(s.group_out() - first);
                 let rows = rows.map(|row| row.map(|row| &row[from..to]));
-                self.format.across(rows, &mut panel[j * self.cols..][..self.cols]);
+                self.format
+                    .across(rows, &mut panel[j * self.cols..][..self.cols]);
             }
         }
     }
@@ -248,7 +246,10 @@ impl<X: Stored<Real = f32>, Y: Stored<Real = f32>> Gradient<'_, X, Y> {
         with_buffer(rows * a_stride, |a| {
             let a = a.words_mut();
             vectorized(|| self.transpose_x(micro, i, spans, rows, a, a_stride));
-            for (tap, c) in sums.chunks_exact_mut(self.block * self.c_stride()).enumerate() {
+            for (tap, c) in sums
+                .chunks_exact_mut(self.block * self.c_stride())
+                .enumerate()
+            {
                 let mut product = Product {
                     c,
                     c_stride: self.c_stride(),
@@ -291,7 +292,11 @@ impl<X: Stored<Real = f32>, Y: Stored<Real = f32>> Gradient<'_, X, Y> {
                             let row = self.x_row(span, area, j * self.format.per_word() + k)?;
                             Some(&row[channel..][..channels])
                         };
-                        let second = if self.format == Format::Pairs { row(1) } else { None };
+                        let second = if self.format == Format::Pairs {
+                            row(1)
+                        } else {
+                            None
+                        };
                         self.format.across([row(0), second], across);
                     }
                     micro.transpose(across, rows, (words, rows), &mut a[at..], a_stride);
@@ -362,21 +367,24 @@ impl<X: Stored<Real = f32>, Y: Stored<Real = f32>> Gradient<'_, X, Y> {
         let s = self.shape;
         let (gi, go, taps) = (s.group_in(), s.group_out(), s.kernel_size);
         let (row, c_stride) = (gi * taps, self.c_stride());
-        dw.par_chunks_mut(go * row).enumerate().for_each(|(group, dw)| {
-            // a cache line of sums goes to as many rows
-            let lines = dw.par_chunks_mut(LINE * row).enumerate();
-            lines.for_each(|(line, dw)| {
-                for i in 0..row {
-                    let (ci, tap) = (i / taps, i % taps);
-                    let block = group * self.blocks + ci / self.block;
-                    let at = block * self.block_len()
-                        + (tap * self.block + ci % self.block) * c_stride
-                        + line * LINE;
-                    let rows = dw[i..].iter_mut().step_by(row);
-                    rows.zip(&sums[at..][..LINE]).for_each(|(dw, &sum)| *dw = sum);
-                }
+        dw.par_chunks_mut(go * row)
+            .enumerate()
+            .for_each(|(group, dw)| {
+                // a cache line of sums goes to as many rows
+                let lines = dw.par_chunks_mut(LINE * row).enumerate();
+                lines.for_each(|(line, dw)| {
+                    for i in 0..row {
+                        let (ci, tap) = (i / taps, i % taps);
+                        let block = group * self.blocks + ci / self.block;
+                        let at = block * self.block_len()
+                            + (tap * self.block + ci % self.block) * c_stride
+                            + line * LINE;
+                        let rows = dw[i..].iter_mut().step_by(row);
+                        rows.zip(&sums[at..][..LINE])
+                            .for_each(|(dw, &sum)| *dw = sum);
+                    }
+                });
             });
-        });
     }
 }
 

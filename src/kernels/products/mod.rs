@@ -21,7 +21,7 @@ pub use conv1d::{forward, grad_input};
 pub use gradient::grad_weight;
 pub use words::Format;
 #[cfg(target_arch = "x86_64")]
-pub use {ceiling::ceiling, amx::Amx, amx::has_amx, x86::Avx2, x86::Avx512, x86::Avx512Pairs};
+pub use {amx::Amx, amx::has_amx, ceiling::ceiling, x86::Avx2, x86::Avx512, x86::Avx512Pairs};
 
 /// One term of a sum of products: where its operands begin, in words from the first of A and from the
 /// first of B's panel, and how many words deep it is.
@@ -32,7 +32,6 @@ pub struct Term {
     pub b: usize,
     pub depth: usize,
 }
-
 
 /// A product of one block of C, `ROWS × COLS`, in registers: the only part that knows the processor.
 pub trait Micro: Copy + Send + Sync {
