@@ -145,6 +145,7 @@ mod packed {
             a_stride: usize,
             b: &[u32],
             terms: &[Term],
+            half: bool,
             add: bool,
         ) {
             let halves = |word: u32| {
@@ -152,7 +153,7 @@ mod packed {
                 [half(word & 0xffff), half(word >> 16)]
             };
             for i in 0..Self::ROWS {
-                for j in 0..Self::COLS {
+                for j in 0..if half { Self::COLS / 2 } else { Self::COLS } {
                     let c = &mut c[i * c_stride + j];
                     let mut sum = if add { *c } else { 0.0 };
                     for term in terms {

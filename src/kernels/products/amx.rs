@@ -128,6 +128,7 @@ impl Micro for Amx {
         a_stride: usize,
         b: &[u32],
         terms: &[Term],
+        half: bool,
         add: bool,
     ) {
         check_block::<Self>((c.len(), c_stride), (a.len(), a_stride), b.len(), terms);
@@ -139,6 +140,7 @@ impl Micro for Amx {
         // 32 rows of 32 numbers of C, and for each term 32 rows of `depth` words of A and `depth`
         // times 32 words of B, `depth` being a multiple of 16, a step of the loop.
         unsafe {
+            let block = if half { half_block } else { whole_block };
             block(
                 c.as_mut_ptr(),
                 4 * c_stride,
@@ -192,12 +194,15 @@ pub fn multiply_tiles(times: usize) {
     }
 }
 
-/// tmm0–3 are the block of C, tmm4–5 two tiles of A above each other, tmm6–7 two of B side by side.
-///
+/// A function that computes a block: tmm0–3 are the block of C, tmm4–5 two tiles of A above each other,
+/// tmm6–7 two of B side by side. What concerns the right half of the block begins with `$right`: nothing,
+/// or the sign of a comment.
+macro_rules! tile_block {
+    ($name:ident, $right:literal) => {
 /// # Safety
 /// AMX is there and configured; see the call for what the pointers must hold. Strides are in bytes,
 /// there is at least one term.
-unsafe fn block(
+unsafe fn $name(
     c: *mut f32,
     c_stride: usize,
     a: *const u32,
@@ -217,15 +222,15 @@ unsafe fn block(
             "test {depth}, {depth}",
             "jz 2f",
             "tileloadd tmm0, [{c} + {c_stride}]",
-            "tileloadd tmm1, [{c} + {c_stride} + 64]",
+            concat!($right, "tileloadd tmm1, [{c} + {c_stride} + 64]"),
             "tileloadd tmm2, [{low} + {c_stride}]",
-            "tileloadd tmm3, [{low} + {c_stride} + 64]",
+            concat!($right, "tileloadd tmm3, [{low} + {c_stride} + 64]"),
             "jmp 3f",
             "2:",
             "tilezero tmm0",
-            "tilezero tmm1",
+            concat!($right, "tilezero tmm1"),
             "tilezero tmm2",
-            "tilezero tmm3",
+            concat!($right, "tilezero tmm3"),
             "3:",
             // a term: {term} points to its words a, b, depth
             "mov {a_now}, [{term}]",
@@ -243,11 +248,11 @@ unsafe fn block(
             "tileloadd tmm4, [{a_now} + {a_stride}]",
             "tileloadd tmm6, [{b_now} + {b_stride}]",
             "tdpbf16ps tmm0, tmm4, tmm6",
-            "tileloadd tmm7, [{b_now} + {b_stride} + 64]",
-            "tdpbf16ps tmm1, tmm4, tmm7",
+            concat!($right, "tileloadd tmm7, [{b_now} + {b_stride} + 64]"),
+            concat!($right, "tdpbf16ps tmm1, tmm4, tmm7"),
             "tileloadd tmm5, [{low} + {a_stride}]",
             "tdpbf16ps tmm2, tmm5, tmm6",
-            "tdpbf16ps tmm3, tmm5, tmm7",
+            concat!($right, "tdpbf16ps tmm3, tmm5, tmm7"),
             "add {a_now}, 64",
             "add {low}, 64",
             "add {b_now}, 2048",
@@ -261,9 +266,9 @@ unsafe fn block(
             "shl {low}, 4",
             "add {low}, {c}",
             "tilestored [{c} + {c_stride}], tmm0",
-            "tilestored [{c} + {c_stride} + 64], tmm1",
+            concat!($right, "tilestored [{c} + {c_stride} + 64], tmm1"),
             "tilestored [{low} + {c_stride}], tmm2",
-            "tilestored [{low} + {c_stride} + 64], tmm3",
+            concat!($right, "tilestored [{low} + {c_stride} + 64], tmm3"),
             c = in(reg) c,
             c_stride = in(reg) c_stride,
             a = in(reg) a,
@@ -282,3 +287,8 @@ unsafe fn block(
         );
     }
 }
+    };
+}
+
+tile_block!(whole_block, "");
+tile_block!(half_block, "# ");

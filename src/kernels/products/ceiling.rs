@@ -75,7 +75,7 @@ vector_loop!(
     24,
     2 * 16,
     _mm512_setzero_ps,
-    |acc, x| { _mm512_fmadd_ps(x, x, *acc) }
+    |acc, x| _mm512_fmadd_ps(x, x, *acc)
 );
 vector_loop!(
     avx512_pairs,

@@ -98,7 +98,10 @@ impl<S: Stored<Real = f32>> Shifted<'_, S> {
                 let first = u * unit + p * size;
                 let rows = out.len() / channels;
                 self.piece(micro, first, rows, |c, stride| {
-                    vectorized(|| finish(first, c, stride, out));
+                    vectorized(
+                        #[inline(always)]
+                        || finish(first, c, stride, out),
+                    );
                 });
             });
         });
@@ -125,10 +128,13 @@ impl<S: Stored<Real = f32>> Shifted<'_, S> {
         };
         with_buffer(a_rows * a_stride, |a| {
             let a = a.words_mut();
-            vectorized(|| match window {
-                true => self.pack_window::<M>(first, rows, span, &mut a[..a_rows * a_stride]),
-                false => self.gather::<M>(first, rows, &mut a[..a_rows * a_stride]),
-            });
+            vectorized(
+                #[inline(always)]
+                || match window {
+                    true => self.pack_window::<M>(first, rows, span, &mut a[..a_rows * a_stride]),
+                    false => self.gather::<M>(first, rows, &mut a[..a_rows * a_stride]),
+                },
+            );
             let row_of = |tap: usize| match (window, self.source.step >= 0) {
                 (false, _) => tap * padded,
                 (true, true) => tap * self.source.step.unsigned_abs(),
@@ -173,7 +179,7 @@ impl<S: Stored<Real = f32>> Shifted<'_, S> {
             a_stride: self.a_stride(),
             b: &self.weight[group * panels * stride..][..panels * stride],
             panel_stride: stride,
-            panels,
+            columns: self.panels.columns,
         };
         product.run(micro, &terms, false);
     }
@@ -247,17 +253,22 @@ pub fn forward<M: Micro, X: Stored<Real = f32>, Y: Stored<Real = f32>>(
             weight: packed.words(),
         };
         let (go, width) = (shape.group_out(), panels.panels * M::COLS);
-        shifted.run(micro, y, |first, c, stride, y| {
-            for (c, y) in c
-                .chunks_exact(stride)
-                .zip(y.chunks_exact_mut(shape.out_channels))
-            {
-                for (g, y) in y.chunks_exact_mut(go).enumerate() {
-                    epilogue.store_row(&c[g * width..][..go], g * go, y);
+        shifted.run(
+            micro,
+            y,
+            #[inline(always)]
+            |first, c, stride, y| {
+                for (c, y) in c
+                    .chunks_exact(stride)
+                    .zip(y.chunks_exact_mut(shape.out_channels))
+                {
+                    for (g, y) in y.chunks_exact_mut(go).enumerate() {
+                        epilogue.store_row(&c[g * width..][..go], g * go, y);
+                    }
                 }
-            }
-            epilogue.drop_elements(first * shape.out_channels, y);
-        });
+                epilogue.drop_elements(first * shape.out_channels, y);
+            },
+        );
     });
 }
 
@@ -291,17 +302,22 @@ pub fn grad_input<M: Micro, X: Stored<Real = f32>, Y: Stored<Real = f32>>(
             weight: packed.words(),
         };
         let (gi, width) = (shape.group_in(), panels.panels * M::COLS);
-        shifted.run(micro, dx, |_, c, stride, dx| {
-            for (c, dx) in c
-                .chunks_exact(stride)
-                .zip(dx.chunks_exact_mut(shape.in_channels))
-            {
-                for (g, dx) in dx.chunks_exact_mut(gi).enumerate() {
-                    for (dx, &c) in dx.iter_mut().zip(&c[g * width..]) {
-                        *dx = X::store(c);
+        shifted.run(
+            micro,
+            dx,
+            #[inline(always)]
+            |_, c, stride, dx| {
+                for (c, dx) in c
+                    .chunks_exact(stride)
+                    .zip(dx.chunks_exact_mut(shape.in_channels))
+                {
+                    for (g, dx) in dx.chunks_exact_mut(gi).enumerate() {
+                        for (dx, &c) in dx.iter_mut().zip(&c[g * width..]) {
+                            *dx = X::store(c);
+                        }
                     }
                 }
-            }
-        });
+            },
+        );
     });
 }

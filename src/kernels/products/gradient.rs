@@ -188,7 +188,12 @@ impl<X: Stored<Real = f32>, Y: Stored<Real = f32>> Gradient<'_, X, Y> {
         with_buffer(part.len() * span_len, |dy| {
             let dy = &mut dy.words_mut()[..part.len() * span_len];
             let spans = dy.par_chunks_exact_mut(span_len).zip(part);
-            spans.for_each(|(dy, span)| vectorized(|| self.pack_dy(span, panel_len, dy)));
+            spans.for_each(|(dy, span)| {
+                vectorized(
+                    #[inline(always)]
+                    || self.pack_dy(span, panel_len, dy),
+                )
+            });
             let blocks = sums.par_chunks_exact_mut(self.block_len()).enumerate();
             blocks.for_each(|(i, sums)| {
                 let dy = Panels {
@@ -245,7 +250,10 @@ impl<X: Stored<Real = f32>, Y: Stored<Real = f32>> Gradient<'_, X, Y> {
         let rows = self.block.next_multiple_of(8);
         with_buffer(rows * a_stride, |a| {
             let a = a.words_mut();
-            vectorized(|| self.transpose_x(micro, i, spans, rows, a, a_stride));
+            vectorized(
+                #[inline(always)]
+                || self.transpose_x(micro, i, spans, rows, a, a_stride),
+            );
             for (tap, c) in sums
                 .chunks_exact_mut(self.block * self.c_stride())
                 .enumerate()
@@ -258,7 +266,7 @@ impl<X: Stored<Real = f32>, Y: Stored<Real = f32>> Gradient<'_, X, Y> {
                     a_stride,
                     b: dy.words,
                     panel_stride: dy.panel_len,
-                    panels: self.panels,
+                    columns: self.shape.group_out(),
                 };
                 product.run(micro, &self.terms::<M>(spans, tap, dy.span_len), true);
             }

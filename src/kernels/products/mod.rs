@@ -53,7 +53,8 @@ pub trait Micro: Copy + Send + Sync {
     const FORMAT: Format;
 
     /// `C (+)= Σ A_term · B_term` for one block; `c` begins at it, `a` at its first row, `b` at its
-    /// panel. `add` says whether C counts or is overwritten.
+    /// panel. `half`: the right half of the block is not wanted. `add`: C counts, otherwise it is
+    /// overwritten.
     ///
     /// # Panics
     /// Where a slice is too short for what the terms read or the block takes: a fault of the caller.
@@ -65,6 +66,7 @@ pub trait Micro: Copy + Send + Sync {
         a_stride: usize,
         b: &[u32],
         terms: &[Term],
+        half: bool,
         add: bool,
     );
 
@@ -108,17 +110,17 @@ fn check_block<M: Micro>(
 
 /// The operands and the result of one product.
 pub struct Product<'a> {
-    /// `rows × panels·COLS`, rows `c_stride` apart.
+    /// `rows × columns`, rounded up to whole panels, rows `c_stride` apart.
     pub c: &'a mut [f32],
     pub c_stride: usize,
     /// A multiple of [`Micro::ROWS`].
     pub rows: usize,
     pub a: &'a [u32],
     pub a_stride: usize,
-    /// Panels, `panel_stride` words apart.
+    /// Panels of `columns` columns together, `panel_stride` words apart.
     pub b: &'a [u32],
     pub panel_stride: usize,
-    pub panels: usize,
+    pub columns: usize,
 }
 
 impl Product<'_> {
@@ -137,13 +139,13 @@ impl Product<'_> {
 
     /// All blocks of C, for terms that fit the cache.
     fn pass<M: Micro>(&mut self, micro: M, terms: &[Term], add: bool) {
-        let blocks = self.rows / M::ROWS;
+        let (blocks, panels) = (self.rows / M::ROWS, self.columns.div_ceil(M::COLS));
         if M::ROWS_FIRST {
             for row in 0..blocks {
-                (0..self.panels).for_each(|panel| self.block(micro, row, panel, terms, add));
+                (0..panels).for_each(|panel| self.block(micro, row, panel, terms, add));
             }
         } else {
-            for panel in 0..self.panels {
+            for panel in 0..panels {
                 (0..blocks).for_each(|row| self.block(micro, row, panel, terms, add));
             }
         }
@@ -151,6 +153,7 @@ impl Product<'_> {
 
     fn block<M: Micro>(&mut self, micro: M, row: usize, panel: usize, terms: &[Term], add: bool) {
         let first = row * M::ROWS;
+        let columns = self.columns - panel * M::COLS;
         micro.block(
             &mut self.c[first * self.c_stride + panel * M::COLS..],
             self.c_stride,
@@ -158,6 +161,7 @@ impl Product<'_> {
             self.a_stride,
             &self.b[panel * self.panel_stride..],
             terms,
+            columns <= M::COLS / 2,
             add,
         );
     }

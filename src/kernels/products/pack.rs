@@ -54,7 +54,10 @@ impl WeightPanels {
             .for_each(|(i, panel)| {
                 let (group, first) = (i / self.panels, i % self.panels * M::COLS);
                 let weight = &weight[group * group_len..][..group_len];
-                vectorized(|| self.pack_panel::<M>(shape, weight, first, panel));
+                vectorized(
+                    #[inline(always)]
+                    || self.pack_panel::<M>(shape, weight, first, panel),
+                );
             });
     }
 

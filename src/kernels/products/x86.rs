@@ -78,14 +78,18 @@ macro_rules! vector_micro {
                 a_stride: usize,
                 b: &[u32],
                 terms: &[Term],
+                half: bool,
                 add: bool,
             ) {
                 check_block::<Self>((c.len(), c_stride), (a.len(), a_stride), b.len(), terms);
                 // SAFETY: `self` proves the features; `check_block` keeps all accesses in the slices.
                 unsafe {
-                    $block(
-                        c.as_mut_ptr(), c_stride, a.as_ptr(), a_stride, b.as_ptr(), terms, add,
-                    )
+                    let (c, a, b) = (c.as_mut_ptr(), a.as_ptr(), b.as_ptr());
+                    if half {
+                        $block::<1>(c, c_stride, a, a_stride, b, terms, add)
+                    } else {
+                        $block::<2>(c, c_stride, a, a_stride, b, terms, add)
+                    }
                 }
             }
 
@@ -103,10 +107,11 @@ macro_rules! vector_micro {
         }
 
         /// # Safety
-        /// The processor has the features; `c` holds `$rows` rows of two vectors, `c_stride` apart;
+        /// The processor has the features; `c` holds `$rows` rows of two vectors, `c_stride` apart, of which
+        /// the first `VECTORS` (1 or 2) are computed;
         /// each term lies within what `a` (`$rows` rows, `a_stride` apart) and `b` point to.
         #[target_feature(enable = $feature)]
-        unsafe fn $block(
+        unsafe fn $block<const VECTORS: usize>(
             c: *mut f32,
             c_stride: usize,
             a: *const u32,
@@ -115,11 +120,11 @@ macro_rules! vector_micro {
             terms: &[Term],
             add: bool,
         ) {
-            let mut block = [[$zero(); 2]; $rows];
+            let mut block = [[$zero(); VECTORS]; $rows];
             if add {
                 // the block of C is wanted at the end
                 for i in 0..$rows {
-                    for j in 0..2 {
+                    for j in 0..VECTORS {
                         let c = c.wrapping_add(i * c_stride + j * $lanes);
                         _mm_prefetch::<_MM_HINT_T0>(c.cast());
                     }
@@ -132,7 +137,8 @@ macro_rules! vector_micro {
                         std::array::from_fn(|i| a.add(term.a + 3 * i * a_stride));
                     let mut b = b.add(term.b);
                     for _ in 0..term.depth {
-                        let columns: [$vector; 2] = [$load(b.cast()), $load(b.add($lanes).cast())];
+                        let columns: [$vector; VECTORS] =
+                            std::array::from_fn(|j| $load(b.add(j * $lanes).cast()));
                         for (i, rows) in block.iter_mut().enumerate() {
                             let $word = a[i / 3].add(i % 3 * a_stride);
                             for ($acc, $b) in rows.iter_mut().zip(columns) {
