@@ -18,6 +18,10 @@ const GROUP: usize = 1024;
 /// Rows whose output gradients are packed at once.
 const PART: usize = 4096;
 
+/// Words of depth that are transposed at once, a cache line of the result: a multiple of
+/// [`Micro::STEP`].
+const STRIP: usize = LINE;
+
 /// Consecutive rows of one sequence, with the packed rows of dy that they meet.
 #[derive(Clone, Copy)]
 struct Span {
@@ -228,11 +232,17 @@ impl<X: Stored<Real = f32>, Y: Stored<Real = f32>> Gradient<'_, X, Y> {
         }
     }
 
+    /// Input channels of block `i` (of all groups); the last of a group may have fewer than others.
+    fn channels(&self, i: usize) -> usize {
+        let first = i % self.blocks * self.block;
+        self.block.min(self.shape.group_in() - first)
+    }
+
     /// Words of depth of one copy of a span's rows of x.
     fn x_words(&self, span: &Span) -> usize {
         let rows = span.to - span.from + self.format.per_word() - 1;
         let words = self.format.words(rows);
-        words.next_multiple_of(self.step.max(8))
+        words.next_multiple_of(STRIP)
     }
 
     /// Adds the products of some spans with block `i` (of all groups) of the input channels.
@@ -261,7 +271,7 @@ impl<X: Stored<Real = f32>, Y: Stored<Real = f32>> Gradient<'_, X, Y> {
                 let mut product = Product {
                     c,
                     c_stride: self.c_stride(),
-                    rows: self.block,
+                    rows: self.channels(i).next_multiple_of(M::ROWS),
                     a,
                     a_stride,
                     b: dy.words,
@@ -285,30 +295,26 @@ impl<X: Stored<Real = f32>, Y: Stored<Real = f32>> Gradient<'_, X, Y> {
         a_stride: usize,
     ) {
         let s = self.shape;
-        let first = i % self.blocks * self.block;
-        let channels = self.block.min(s.group_in().saturating_sub(first));
-        let channel = i / self.blocks * s.group_in() + first;
-        let longest = spans.iter().map(|span| self.x_words(span)).max();
-        with_buffer(longest.unwrap_or(0) * rows, |across| {
+        let channels = self.channels(i);
+        let channel = i / self.blocks * s.group_in() + i % self.blocks * self.block;
+        with_buffer(STRIP * rows, |across| {
             let across = across.words_mut();
             let mut at = 0;
             for span in spans {
-                let words = self.x_words(span);
                 for area in 0..self.areas() {
-                    for (j, across) in across.chunks_exact_mut(rows).take(words).enumerate() {
-                        let row = |k: usize| {
-                            let row = self.x_row(span, area, j * self.format.per_word() + k)?;
-                            Some(&row[channel..][..channels])
-                        };
-                        let second = if self.format == Format::Pairs {
-                            row(1)
-                        } else {
-                            None
-                        };
-                        self.format.across([row(0), second], across);
+                    for strip in (0..self.x_words(span)).step_by(STRIP) {
+                        for (j, across) in across.chunks_exact_mut(rows).take(STRIP).enumerate() {
+                            let row = |k: usize| {
+                                let i = (strip + j) * self.format.per_word() + k;
+                                Some(&self.x_row(span, area, i)?[channel..][..channels])
+                            };
+                            let pairs = self.format == Format::Pairs;
+                            let second = if pairs { row(1) } else { None };
+                            self.format.across([row(0), second], across);
+                        }
+                        micro.transpose(across, rows, (STRIP, rows), &mut a[at..], a_stride);
+                        at += STRIP;
                     }
-                    micro.transpose(across, rows, (words, rows), &mut a[at..], a_stride);
-                    at += words;
                 }
             }
         });
