@@ -1,6 +1,6 @@
 //! The three products of one dilated convolution: every kernel that this processor has, beside the same
 //! arithmetic as one plain matrix product, and candle's own convolution. Items are floating-point
-//! operations.
+//! operations; what the processor's multiply-add instructions alone reach is printed first.
 //!
 //! ```text
 //! cargo bench                        # two threads; another number: RAYON_NUM_THREADS
@@ -10,10 +10,11 @@
 use std::fmt;
 
 use candle_core::{DType, Device, Tensor, Var};
-use candle_tcn::kernels::Kernel;
-use candle_tcn::kernels::conv1d::{self, Conv1dShape};
+use candle_tcn::kernels::conv1d::{self, Conv1dShape, Epilogue};
+use candle_tcn::kernels::{self, Kernel, Stored};
 use divan::counter::ItemsCount;
 use divan::{Bencher, black_box};
+use half::bf16;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
@@ -25,7 +26,23 @@ fn main() {
         pool.build_global()
             .expect("nobody has used the threads yet");
     }
+    for kernel in available() {
+        kernel.select().expect("it is available");
+        for (bf16, name) in [(false, "f32"), (true, "bf16")] {
+            if let Some(ceiling) = kernels::ceiling(bf16, rayon::current_num_threads()) {
+                println!(
+                    "ceiling of {} {name}: {:.1} GFLOP/s",
+                    kernel.name(),
+                    ceiling / 1e9
+                );
+            }
+        }
+    }
     divan::main();
+}
+
+fn available() -> impl Iterator<Item = Kernel> {
+    Kernel::ALL.into_iter().filter(|k| k.is_available())
 }
 
 /// A causal layer of as many outputs as inputs, kernel 3.
@@ -42,7 +59,7 @@ const TAPS: usize = 3;
 impl Layer {
     const fn new(channels: usize, dilation: usize) -> Self {
         Self {
-            batch: 8,
+            batch: 32,
             len: 400,
             channels,
             dilation,
@@ -134,10 +151,7 @@ impl Case {
 }
 
 fn cases() -> Vec<Case> {
-    let available = Kernel::ALL
-        .into_iter()
-        .filter(|kernel| kernel.is_available());
-    available
+    available()
         .flat_map(|kernel| match kernel {
             Kernel::Reference => vec![Case(kernel, TINY)],
             _ => LAYERS.map(|layer| Case(kernel, layer)).to_vec(),
@@ -145,28 +159,38 @@ fn cases() -> Vec<Case> {
         .collect()
 }
 
-#[divan::bench(args = cases(), max_time = 0.5, min_time = 0.2)]
-fn forward(bencher: Bencher, case: &Case) {
-    let (x, weight) = (case.1.activations(1), case.1.weight());
-    let mut y = vec![0.0; x.len()];
+fn stored<S: Stored<Real = f32>>(values: Vec<f32>) -> Vec<S> {
+    values.into_iter().map(S::store).collect()
+}
+
+#[divan::bench(types = [f32, bf16], args = cases(), max_time = 0.5, min_time = 0.2)]
+fn forward<S: Stored<Real = f32>>(bencher: Bencher, case: &Case) {
+    let (x, weight) = (stored::<S>(case.1.activations(1)), case.1.weight());
+    let mut y = x.clone();
+    let nothing = Epilogue {
+        bias: None,
+        relu: false,
+        dropout: None,
+    };
     case.run(bencher, |shape| {
-        conv1d::forward(shape, &x, &[], &weight, None, black_box(&mut y)).unwrap();
+        conv1d::forward(shape, &x, &[], &weight, &nothing, black_box(&mut y)).unwrap();
     });
 }
 
-#[divan::bench(args = cases(), max_time = 0.5, min_time = 0.2)]
-fn grad_input(bencher: Bencher, case: &Case) {
-    let (dy, weight) = (case.1.activations(2), case.1.weight());
-    let mut dx = vec![0.0; dy.len()];
+#[divan::bench(types = [f32, bf16], args = cases(), max_time = 0.5, min_time = 0.2)]
+fn grad_input<S: Stored<Real = f32>>(bencher: Bencher, case: &Case) {
+    let (dy, weight) = (stored::<S>(case.1.activations(2)), case.1.weight());
+    let mut dx = dy.clone();
     case.run(bencher, |shape| {
         conv1d::grad_input(shape, &dy, &weight, black_box(&mut dx)).unwrap();
     });
 }
 
-#[divan::bench(args = cases(), max_time = 0.5, min_time = 0.2)]
-fn grad_weight(bencher: Bencher, case: &Case) {
-    let (x, dy) = (case.1.activations(1), case.1.activations(2));
-    let mut dw = vec![0.0; case.1.weight().len()];
+#[divan::bench(types = [f32, bf16], args = cases(), max_time = 0.5, min_time = 0.2)]
+fn grad_weight<S: Stored<Real = f32>>(bencher: Bencher, case: &Case) {
+    let x = stored::<S>(case.1.activations(1));
+    let dy = stored::<S>(case.1.activations(2));
+    let mut dw = case.1.weight();
     case.run(bencher, |shape| {
         conv1d::grad_weight(shape, &x, &[], &dy, black_box(&mut dw)).unwrap();
     });
