@@ -102,17 +102,21 @@ impl Conv1dShape {
         product([self.out_channels, self.group_in(), self.kernel_size])
     }
 
-    /// Whether every row number of the convolution fits a signed integer.
+    /// Whether every row number of the convolution fits a signed integer, with room to add some.
     fn is_addressable(&self) -> bool {
         let taps = self.kernel_size.checked_mul(self.dilation);
         let rows = self.out_len.checked_mul(self.stride);
-        taps.zip(rows)
-            .and_then(|(taps, rows)| {
-                taps.checked_add(rows)?
-                    .checked_add(self.pad_left)?
-                    .checked_add(self.history)
-            })
-            .is_some_and(|n| n <= isize::MAX as usize)
+        let sizes = [
+            taps,
+            rows,
+            Some(self.in_len),
+            Some(self.pad_left),
+            Some(self.history),
+        ];
+        sizes
+            .into_iter()
+            .try_fold(0usize, |sum, size| sum.checked_add(size?))
+            .is_some_and(|sum| sum <= isize::MAX as usize / 4)
     }
 
     fn check(&self, buffers: &[(&'static str, usize, usize)]) -> Result<()> {
@@ -365,6 +369,15 @@ pub fn forward<R: Real, X: Stored<Real = R>, Y: Stored<Real = R>>(
         ("bias", shape.out_channels, bias_len),
         ("output", y_len, y.len()),
     ])?;
+    if shape.in_channels == 0 || y.is_empty() {
+        // nothing to sum
+        let sums = vec![R::zero(); shape.out_channels];
+        for y in y.chunks_exact_mut(shape.out_channels.max(1)) {
+            epilogue.store_row(&sums, 0, y);
+        }
+        epilogue.drop_elements(0, y);
+        return Ok(());
+    }
     R::Products::forward(&shape.merged(), (x, history), weight, epilogue, y);
     Ok(())
 }
@@ -386,6 +399,10 @@ pub fn grad_input<R: Real, X: Stored<Real = R>, Y: Stored<Real = R>>(
         ("weight", shape.weight_len(), weight.len()),
         ("input gradient", x_len, dx.len()),
     ])?;
+    if dx.is_empty() || dy.is_empty() {
+        dx.fill(X::store(R::zero()));
+        return Ok(());
+    }
     R::Products::grad_input(&shape.merged(), dy, weight, dx);
     Ok(())
 }
@@ -409,6 +426,10 @@ pub fn grad_weight<R: Real, X: Stored<Real = R>, Y: Stored<Real = R>>(
         ("output gradient", y_len, dy.len()),
         ("weight gradient", shape.weight_len(), dw.len()),
     ])?;
+    if dw.is_empty() || dy.is_empty() {
+        dw.fill(R::zero());
+        return Ok(());
+    }
     R::Products::grad_weight(&shape.merged(), (x, history), dy, dw);
     Ok(())
 }

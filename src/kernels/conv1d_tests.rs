@@ -89,7 +89,10 @@ impl Operands {
         let Self { x, history, dy, .. } = self;
         let (mut y, mut dx) = (vec![7.0; dy.len()], vec![7.0; x.len()]);
         let mut dw = vec![7.0; self.weight.len()];
-        reference::forward(shape, x, history, &self.weight, Some(&self.bias), &mut y);
+        reference::forward(shape, x, history, &self.weight, &mut y);
+        for (i, y) in y.iter_mut().enumerate() {
+            *y += self.bias[i % shape.out_channels];
+        }
         reference::grad_input(shape, dy, &self.weight, &mut dx);
         reference::grad_weight(shape, x, history, dy, &mut dw);
         Results { y, dx, dw }
@@ -109,7 +112,10 @@ proptest! {
     fn portable_agrees_with_the_reference(shape in shapes(), seed in 0u64..1000) {
         let o = Operands::new::<f64>(&shape, seed);
         let mut found = Results { y: vec![8.0; o.dy.len()], dx: vec![8.0; o.x.len()], dw: vec![8.0; o.weight.len()] };
-        portable::forward(&shape, &o.x, &o.history, &o.weight, Some(&o.bias), &mut found.y);
+        portable::forward(&shape, &o.x, &o.history, &o.weight, &mut found.y);
+        for (i, y) in found.y.iter_mut().enumerate() {
+            *y += o.bias[i % shape.out_channels];
+        }
         portable::grad_input(&shape, &o.dy, &o.weight, &mut found.dx);
         portable::grad_weight(&shape, &o.x, &o.history, &o.dy, &mut found.dw);
         prop_assert!(o.agree(&shape, &found, 1e-12), "{shape:?}");
@@ -277,6 +283,62 @@ mod packed {
         {
             check(shape, i as u64).unwrap();
         }
+    }
+}
+
+/// Sizes of zero through the face: the output is the bias, gradients are zero.
+#[test]
+fn nothing_to_sum_gives_the_bias() {
+    let one = Conv1dShape {
+        batch: 1,
+        in_len: 3,
+        out_len: 3,
+        in_channels: 2,
+        out_channels: 2,
+        kernel_size: 1,
+        dilation: 1,
+        stride: 1,
+        groups: 1,
+        pad_left: 0,
+        history: 0,
+    };
+    for shape in [
+        Conv1dShape { batch: 0, ..one },
+        Conv1dShape { out_len: 0, ..one },
+        Conv1dShape {
+            in_channels: 0,
+            ..one
+        },
+        Conv1dShape {
+            out_channels: 0,
+            ..one
+        },
+        Conv1dShape {
+            in_len: 0,
+            pad_left: 1,
+            ..one
+        },
+    ] {
+        let (x_len, _, y_len) = shape.sizes();
+        let (x, weight) = (vec![1f32; x_len], vec![1f32; shape.weight_len()]);
+        let bias = vec![5f32; shape.out_channels];
+        let epilogue = Epilogue {
+            bias: Some(&bias),
+            relu: true,
+            dropout: None,
+        };
+        let mut y = vec![7f32; y_len];
+        forward(&shape, &x, &[], &weight, &epilogue, &mut y).unwrap();
+        assert!(y.iter().all(|&y| y == 5.0), "{shape:?}");
+        let (mut dx, mut dw) = (vec![7f32; x_len], vec![7f32; weight.len()]);
+        grad_input(&shape, &y, &weight, &mut dx).unwrap();
+        grad_weight(&shape, &x, &[], &y, &mut dw).unwrap();
+        let no_outputs = shape.out_channels == 0 || y.is_empty();
+        assert!(
+            dx.iter()
+                .all(|&dx| dx == if no_outputs { 0.0 } else { 10.0 })
+        );
+        assert!(dw.iter().all(|&dw| dw == 0.0), "{shape:?}");
     }
 }
 

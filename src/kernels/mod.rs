@@ -33,6 +33,7 @@ mod unpacked;
 pub mod update;
 
 use half::bf16;
+use std::borrow::Cow;
 use std::sync::atomic::{AtomicU8, Ordering};
 
 use crate::{Error, Result};
@@ -89,6 +90,8 @@ pub trait Stored: Copy + Send + Sync + 'static {
     fn load(self) -> Self::Real;
     /// The nearest number that fits (ties to even).
     fn store(value: Self::Real) -> Self;
+    /// The numbers of a buffer as they are computed with; a copy only where they are stored otherwise.
+    fn reals(stored: &[Self]) -> Cow<'_, [Self::Real]>;
 }
 
 impl Stored for f32 {
@@ -105,6 +108,9 @@ impl Stored for f32 {
     fn store(value: f32) -> Self {
         value
     }
+    fn reals(stored: &[Self]) -> Cow<'_, [f32]> {
+        Cow::Borrowed(stored)
+    }
 }
 
 impl Stored for f64 {
@@ -120,6 +126,9 @@ impl Stored for f64 {
     #[inline(always)]
     fn store(value: f64) -> Self {
         value
+    }
+    fn reals(stored: &[Self]) -> Cow<'_, [f64]> {
+        Cow::Borrowed(stored)
     }
 }
 
@@ -140,6 +149,9 @@ impl Stored for bf16 {
         let rounded = bits.wrapping_add(0x7fff + ((bits >> 16) & 1)) >> 16;
         let nan = (bits >> 16) | 0x40;
         Self::from_bits(if value.is_nan() { nan } else { rounded } as u16)
+    }
+    fn reals(stored: &[Self]) -> Cow<'_, [f32]> {
+        Cow::Owned(stored.iter().map(|&x| x.load()).collect())
     }
 }
 

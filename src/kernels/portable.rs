@@ -67,23 +67,11 @@ fn each_piece<T: Real>(
 }
 
 /// See [`super::conv1d::forward`].
-pub fn forward<T: Real>(
-    shape: &Conv1dShape,
-    x: &[T],
-    history: &[T],
-    weight: &[T],
-    bias: Option<&[T]>,
-    y: &mut [T],
-) {
+pub fn forward<T: Real>(shape: &Conv1dShape, x: &[T], history: &[T], weight: &[T], y: &mut [T]) {
     let packed = pack(shape, weight);
     let (ci, co) = (shape.in_channels, shape.out_channels);
     each_piece(y, shape.out_len, co, |b, rows, piece| {
-        match bias {
-            Some(bias) => piece
-                .chunks_exact_mut(co)
-                .for_each(|row| row.copy_from_slice(bias)),
-            None => piece.fill(T::zero()),
-        }
+        piece.fill(T::zero());
         let x = &x[b * shape.in_len * ci..][..shape.in_len * ci];
         let past = &history[b * shape.history * ci..][..shape.history * ci];
         for tap in 0..shape.kernel_size {

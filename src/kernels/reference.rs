@@ -60,17 +60,8 @@ fn each_product(
 }
 
 /// See [`super::conv1d::forward`].
-pub fn forward<T: Real>(
-    shape: &Conv1dShape,
-    x: &[T],
-    history: &[T],
-    weight: &[T],
-    bias: Option<&[T]>,
-    y: &mut [T],
-) {
-    for (i, y) in y.iter_mut().enumerate() {
-        *y = bias.map_or(T::zero(), |b| b[i % shape.out_channels]);
-    }
+pub fn forward<T: Real>(shape: &Conv1dShape, x: &[T], history: &[T], weight: &[T], y: &mut [T]) {
+    y.fill(T::zero());
     each_product(shape, |xi, hi, wi, yi| {
         let value = xi.map_or_else(|| hi.map_or(T::zero(), |i| history[i]), |i| x[i]);
         y[yi] += value * weight[wi];

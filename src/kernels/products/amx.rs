@@ -4,7 +4,6 @@
 //! The tile intrinsics of Rust are unstable; the instructions themselves assemble.
 
 use std::arch::asm;
-use std::cell::Cell;
 use std::sync::OnceLock;
 
 use super::super::isa;
@@ -97,15 +96,13 @@ static CONFIG: TileConfig = TileConfig {
     rows: [16, 16, 16, 16, 16, 16, 16, 16, 0, 0, 0, 0, 0, 0, 0, 0],
 };
 
-/// Gives this thread its tile configuration, once.
-fn configure() {
-    thread_local!(static CONFIGURED: Cell<bool> = const { Cell::new(false) });
-    if !CONFIGURED.replace(true) {
-        // SAFETY: only called with a proof of AMX; the operand is 64 readable bytes in the layout of
-        // palette 1, whose tiles have at most 16 rows of 64 bytes. Tiles belong to this thread alone.
-        unsafe {
-            asm!("ldtilecfg [{}]", in(reg) &raw const CONFIG, options(nostack, readonly));
-        }
+/// Gives this thread its tile configuration.
+fn configure(_: Amx) {
+    // SAFETY: the argument proves AMX; the operand is 64 readable bytes in the layout of palette 1, whose
+    // tiles have at most 16 rows of 64 bytes. Tiles are this thread's own, and nobody expects to find in
+    // them what was there before.
+    unsafe {
+        asm!("ldtilecfg [{}]", in(reg) &raw const CONFIG, options(nostack, readonly));
     }
 }
 
@@ -132,11 +129,8 @@ impl Micro for Amx {
         add: bool,
     ) {
         check_block::<Self>((c.len(), c_stride), (a.len(), a_stride), b.len(), terms);
-        if terms.is_empty() {
-            return;
-        }
-        configure();
-        // SAFETY: `self` proves AMX and this thread is configured; `check_block` keeps in the slices
+        assert!(!terms.is_empty(), "product: no terms");
+        // SAFETY: `self` proves AMX and `begin` configured this thread; `check_block` keeps in the slices
         // 32 rows of 32 numbers of C, and for each term 32 rows of `depth` words of A and `depth`
         // times 32 words of B, `depth` being a multiple of 16, a step of the loop.
         unsafe {
@@ -153,6 +147,11 @@ impl Micro for Amx {
         }
     }
 
+    fn begin(self) {
+        // each time: other code on this thread may have given up or changed the configuration since
+        configure(self);
+    }
+
     fn transpose(
         self,
         from: &[u32],
@@ -167,12 +166,8 @@ impl Micro for Amx {
 }
 
 /// `times` products of a step of a block, of zeros, without loads: the pace of the tile unit.
-///
-/// # Panics
-/// Without AMX.
-pub fn multiply_tiles(times: usize) {
-    assert!(has_amx());
-    configure();
+pub fn multiply_tiles(amx: Amx, times: usize) {
+    configure(amx);
     // SAFETY: AMX is there and this thread is configured; no memory is touched and the tiles are
     // declared as clobbered.
     unsafe {

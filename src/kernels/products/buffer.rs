@@ -50,6 +50,9 @@ thread_local! {
     static KEPT: RefCell<Vec<Buffer>> = const { RefCell::new(Vec::new()) };
 }
 
+/// Longer buffers are freed after use: 64 MiB.
+const KEPT_LINES: usize = 1 << 20;
+
 /// A buffer of at least `len` words for `work`; its memory is kept for the next call on this thread.
 pub fn with_buffer<R>(len: usize, work: impl FnOnce(&mut Buffer) -> R) -> R {
     let kept = KEPT.with_borrow_mut(|kept| {
@@ -64,6 +67,8 @@ pub fn with_buffer<R>(len: usize, work: impl FnOnce(&mut Buffer) -> R) -> R {
     let mut buffer = kept.unwrap_or_default();
     buffer.reserve(len);
     let result = work(&mut buffer);
-    KEPT.with_borrow_mut(|kept| kept.push(buffer));
+    if buffer.0.len() <= KEPT_LINES {
+        KEPT.with_borrow_mut(|kept| kept.push(buffer));
+    }
     result
 }

@@ -16,7 +16,7 @@ type Loop = fn(usize) -> f64;
 /// once; nothing where the kernel has no instruction of its own. Takes about 50 ms.
 pub fn ceiling(kernel: Kernel, bf16: bool, threads: usize) -> Option<f64> {
     let run: Loop = match (kernel, bf16) {
-        (Kernel::Amx, true) => |n| Amx::new().map_or(0.0, |_| tiles(n)),
+        (Kernel::Amx, true) => |n| Amx::new().map_or(0.0, |amx| tiles(amx, n)),
         (Kernel::Avx512, true) if has_bf16_pairs() => avx512_pairs,
         (Kernel::Amx | Kernel::Avx512, _) => avx512,
         (Kernel::Avx2, _) => avx2,
@@ -87,8 +87,8 @@ vector_loop!(
 );
 
 /// Tile multiplies on the four tiles of C.
-fn tiles(times: usize) -> f64 {
-    amx::multiply_tiles(times);
+fn tiles(amx: Amx, times: usize) -> f64 {
+    amx::multiply_tiles(amx, times);
     let flop = 2 * 2 * Amx::STEP * Amx::ROWS * Amx::COLS;
     debug_assert_eq!(Amx::FORMAT, Format::Pairs);
     (times * flop) as f64

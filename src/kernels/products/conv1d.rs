@@ -120,7 +120,7 @@ impl<S: Stored<Real = f32>> Shifted<'_, S> {
         let span = (self.taps - 1) * self.source.step.unsigned_abs();
         let one_sequence = first / self.out_len == (first + rows - 1) / self.out_len;
         let dense = (self.source.stride, self.source.divide) == (1, 1);
-        let window = dense && one_sequence && span <= rows;
+        let window = dense && one_sequence && padded + span <= self.taps * padded;
         let a_rows = if window {
             padded + span
         } else {

@@ -15,6 +15,8 @@ use super::{Format, Micro, Product, Term};
 const SUB: usize = 512;
 /// Rows of x whose products are summed before the result goes back to memory.
 const GROUP: usize = 1024;
+/// Panels of output gradients that are packed together, reading whole cache lines.
+const PANELS: usize = 4;
 /// Rows whose output gradients are packed at once.
 const PART: usize = 4096;
 
@@ -22,9 +24,9 @@ const PART: usize = 4096;
 /// [`Micro::STEP`].
 const STRIP: usize = LINE;
 
-/// Consecutive rows of one sequence, with the packed rows of dy that they meet.
+/// Consecutive rows of one sequence whose output gradients are packed together.
 #[derive(Clone, Copy)]
-struct Span {
+struct Run {
     sequence: usize,
     from: usize,
     to: usize,
@@ -32,8 +34,16 @@ struct Span {
     dy_from: isize,
     /// Words of depth of the packed rows.
     words: usize,
-    /// Which span of its part it is.
+}
+
+/// Rows of a run that are transposed together.
+#[derive(Clone, Copy)]
+struct Span {
+    run: Run,
+    /// Which run of its part.
     index: usize,
+    from: usize,
+    to: usize,
 }
 
 /// The packed output gradients of a part, from one group's on: how far panels and spans are apart.
@@ -41,7 +51,7 @@ struct Span {
 struct Panels<'a> {
     words: &'a [u32],
     panel_len: usize,
-    span_len: usize,
+    run_len: usize,
 }
 
 struct Gradient<'a, X, Y> {
@@ -142,16 +152,16 @@ impl<X: Stored<Real = f32>, Y: Stored<Real = f32>> Gradient<'_, X, Y> {
         }
     }
 
-    /// The work in parts of about [`PART`] rows, each in spans of at most [`SUB`] rows.
-    fn parts(&self) -> Vec<Vec<Span>> {
+    /// The work in parts of about [`PART`] rows to pack.
+    fn parts(&self) -> Vec<Vec<Run>> {
         let mut parts = Vec::new();
-        let mut part: Vec<Span> = Vec::new();
+        let mut part: Vec<Run> = Vec::new();
         let mut rows = 0;
         for sequence in 0..self.shape.batch {
-            for from in (0..self.len()).step_by(SUB) {
-                let to = (from + SUB).min(self.len());
-                part.push(self.span(sequence, from, to, part.len()));
-                rows += to - from;
+            for from in (0..self.len()).step_by(PART) {
+                let run = self.run(sequence, from, (from + PART).min(self.len()));
+                part.push(run);
+                rows += run.words * self.format.per_word();
                 if rows >= PART {
                     parts.push(std::mem::take(&mut part));
                     rows = 0;
@@ -164,7 +174,7 @@ impl<X: Stored<Real = f32>, Y: Stored<Real = f32>> Gradient<'_, X, Y> {
         parts
     }
 
-    fn span(&self, sequence: usize, from: usize, to: usize, index: usize) -> Span {
+    fn run(&self, sequence: usize, from: usize, to: usize) -> Run {
         let per_word = self.format.per_word() as isize;
         let margin = self.step as isize * per_word;
         let shifts = (0..self.shape.kernel_size).map(|tap| self.shift(tap));
@@ -172,62 +182,68 @@ impl<X: Stored<Real = f32>, Y: Stored<Real = f32>> Gradient<'_, X, Y> {
         let first = (from as isize + lowest).max(-margin);
         let dy_from = first - first.rem_euclid(per_word);
         let end = (to as isize + highest + margin).min(self.shape.out_len as isize + margin);
-        Span {
+        Run {
             sequence,
             from,
             to,
             dy_from,
-            index,
             words: self.format.words((end - dy_from).max(0).unsigned_abs()),
         }
     }
 
     /// Adds the products of one part to the sums.
-    fn add_part<M: Micro>(&self, micro: M, part: &[Span], sums: &mut [f32]) {
-        let words = part.iter().map(|span| span.words).max().unwrap_or(0);
+    fn add_part<M: Micro>(&self, micro: M, part: &[Run], sums: &mut [f32]) {
+        let words = part.iter().map(|run| run.words).max().unwrap_or(0);
         // a line more, so that panels do not compete for the same places of a cache
         let panel_len = words * M::COLS + LINE;
         let group_len = self.panels * panel_len;
-        let span_len = self.shape.groups * group_len;
-        with_buffer(part.len() * span_len, |dy| {
-            let dy = &mut dy.words_mut()[..part.len() * span_len];
-            let spans = dy.par_chunks_exact_mut(span_len).zip(part);
-            spans.for_each(|(dy, span)| {
-                vectorized(
-                    #[inline(always)]
-                    || self.pack_dy(span, panel_len, dy),
-                )
+        let run_len = self.shape.groups * group_len;
+        let spans: Vec<Span> = part.iter().enumerate().flat_map(spans).collect();
+        with_buffer(part.len() * run_len, |dy| {
+            let dy = &mut dy.words_mut()[..part.len() * run_len];
+            let runs = dy.par_chunks_exact_mut(run_len).zip(part);
+            runs.for_each(|(dy, run)| {
+                for (group, dy) in dy.chunks_exact_mut(group_len).enumerate() {
+                    let panels = dy.par_chunks_mut(PANELS * panel_len).enumerate();
+                    panels.for_each(|(i, panels)| {
+                        let first = i * PANELS * M::COLS;
+                        vectorized(
+                            #[inline(always)]
+                            || self.pack_dy(run, group, first, panels, panel_len),
+                        );
+                    });
+                }
             });
             let blocks = sums.par_chunks_exact_mut(self.block_len()).enumerate();
             blocks.for_each(|(i, sums)| {
                 let dy = Panels {
                     words: &dy[i / self.blocks * group_len..],
                     panel_len,
-                    span_len,
+                    run_len,
                 };
-                groups(part).for_each(|spans| self.add_spans(micro, i, spans, dy, sums));
+                groups(&spans).for_each(|spans| self.add_spans(micro, i, spans, dy, sums));
             });
         });
     }
 
-    /// The output gradients of a span as (group, panel, depth, column).
+    /// The output gradients of a run as (panel, depth, column), from column `first` of a group on.
     #[inline(always)]
-    fn pack_dy(&self, span: &Span, panel_len: usize, packed: &mut [u32]) {
+    fn pack_dy(&self, run: &Run, group: usize, first: usize, panels: &mut [u32], panel_len: usize) {
         let s = self.shape;
         let row = |r: isize| {
             let r = usize::try_from(r).ok().filter(|&r| r < s.out_len)?;
-            Some(&self.dy[(span.sequence * s.out_len + r) * s.out_channels..][..s.out_channels])
+            let row = &self.dy[(run.sequence * s.out_len + r) * s.out_channels..];
+            Some(&row[group * s.group_out()..][..s.group_out()])
         };
-        for j in 0..span.words {
-            let r = span.dy_from + (j * self.format.per_word()) as isize;
+        for j in 0..run.words {
+            let r = run.dy_from + (j * self.format.per_word()) as isize;
             let rows = [row(r), row(r + 1)];
-            for (i, panel) in packed.chunks_exact_mut(panel_len).enumerate() {
-                let first = i % self.panels * self.cols;
-                let from = i / self.panels * s.group_out() + first;
-                let to = from + self.cols.min(s.group_out() - first);
+            for (i, panel) in panels.chunks_exact_mut(panel_len).enumerate() {
+                let from = first + i * self.cols;
+                let to = s.group_out().min(from + self.cols);
                 let rows = rows.map(|row| row.map(|row| &row[from..to]));
-                self.format
-                    .across(rows, &mut panel[j * self.cols..][..self.cols]);
+                let words = &mut panel[j * self.cols..][..self.cols];
+                self.format.across(rows, words);
             }
         }
     }
@@ -278,7 +294,7 @@ impl<X: Stored<Real = f32>, Y: Stored<Real = f32>> Gradient<'_, X, Y> {
                     panel_stride: dy.panel_len,
                     columns: self.shape.group_out(),
                 };
-                product.run(micro, &self.terms::<M>(spans, tap, dy.span_len), true);
+                product.run(micro, &self.terms::<M>(spans, tap, dy.run_len), true);
             }
         });
     }
@@ -343,12 +359,12 @@ impl<X: Stored<Real = f32>, Y: Stored<Real = f32>> Gradient<'_, X, Y> {
                 }
             }
         };
-        let at = (span.sequence * len + row) * s.in_channels;
+        let at = (span.run.sequence * len + row) * s.in_channels;
         (row < len).then(|| &rows[at..][..s.in_channels])
     }
 
     /// What tap `tap` sums over `spans`, without the steps in which all of dy is zero.
-    fn terms<M: Micro>(&self, spans: &[Span], tap: usize, span_len: usize) -> Vec<Term> {
+    fn terms<M: Micro>(&self, spans: &[Span], tap: usize, run_len: usize) -> Vec<Term> {
         let (shift, phase) = (self.shift(tap), self.phase(tap));
         let per_word = self.format.per_word() as isize;
         let mut terms = Vec::with_capacity(spans.len());
@@ -365,10 +381,10 @@ impl<X: Stored<Real = f32>, Y: Stored<Real = f32>> Gradient<'_, X, Y> {
             let own = self.format.words(span.to - span.from + phase);
             let end = end.min(own).next_multiple_of(M::STEP);
             if skip < end {
-                let b = (r + skip as isize * per_word - span.dy_from) / per_word;
+                let b = (r + skip as isize * per_word - span.run.dy_from) / per_word;
                 terms.push(Term {
                     a: a + skip,
-                    b: span.index * span_len + b.unsigned_abs() * M::COLS,
+                    b: span.index * run_len + b.unsigned_abs() * M::COLS,
                     depth: end - skip,
                 });
             }
@@ -402,7 +418,18 @@ impl<X: Stored<Real = f32>, Y: Stored<Real = f32>> Gradient<'_, X, Y> {
     }
 }
 
-/// Cuts spans into runs of at most [`GROUP`] rows, at least one span each.
+/// The spans of run `index` of a part, at most [`SUB`] rows each.
+fn spans((index, &run): (usize, &Run)) -> impl Iterator<Item = Span> {
+    let span = move |from| Span {
+        run,
+        index,
+        from,
+        to: run.to.min(from + SUB),
+    };
+    (run.from..run.to).step_by(SUB).map(span)
+}
+
+/// Cuts spans into groups of at most [`GROUP`] rows, at least one span each.
 fn groups(spans: &[Span]) -> impl Iterator<Item = &[Span]> {
     let mut rest = spans;
     std::iter::from_fn(move || {

@@ -54,7 +54,7 @@ pub trait Micro: Copy + Send + Sync {
 
     /// `C (+)= Σ A_term · B_term` for one block; `c` begins at it, `a` at its first row, `b` at its
     /// panel. `half`: the right half of the block is not wanted. `add`: C counts, otherwise it is
-    /// overwritten.
+    /// overwritten. There is at least one term.
     ///
     /// # Panics
     /// Where a slice is too short for what the terms read or the block takes: a fault of the caller.
@@ -69,6 +69,9 @@ pub trait Micro: Copy + Send + Sync {
         half: bool,
         add: bool,
     );
+
+    /// Prepares this thread for blocks; called before every product.
+    fn begin(self) {}
 
     /// Transposes `columns` words of each of `rows` rows, `stride` apart, into rows `to_stride` apart.
     /// Both sizes are multiples of 8.
@@ -95,15 +98,25 @@ fn check_block<M: Micro>(
     b_len: usize,
     terms: &[Term],
 ) {
+    // whether `rows` rows, `stride` apart, of which each reaches to `end`, lie within `len`
+    let holds = |len: usize, rows: usize, stride: usize, end: Option<usize>| {
+        let last = (rows - 1).checked_mul(stride);
+        let end = last.zip(end).and_then(|(last, end)| last.checked_add(end));
+        end.is_some_and(|end| end <= len)
+    };
     assert!(
-        (M::ROWS - 1) * c_stride + M::COLS <= c_len,
+        holds(c_len, M::ROWS, c_stride, Some(M::COLS)),
         "product: C too short"
     );
     for term in terms {
-        let a_end = (M::ROWS - 1) * a_stride + term.a + term.depth;
-        let b_end = term.b + term.depth * M::COLS;
-        assert!(a_end <= a_len, "product: A too short");
-        assert!(b_end <= b_len, "product: B too short");
+        let a_end = term.a.checked_add(term.depth);
+        let b_words = term.depth.checked_mul(M::COLS);
+        let b_end = b_words.and_then(|words| words.checked_add(term.b));
+        assert!(
+            holds(a_len, M::ROWS, a_stride, a_end),
+            "product: A too short"
+        );
+        assert!(holds(b_len, 1, 0, b_end), "product: B too short");
         assert!(term.depth.is_multiple_of(M::STEP), "product: odd depth");
     }
 }
@@ -126,6 +139,7 @@ pub struct Product<'a> {
 impl Product<'_> {
     /// `C (+)= Σ A_term · B_term`, one thread.
     pub fn run<M: Micro>(&mut self, micro: M, terms: &[Term], add: bool) {
+        micro.begin();
         let mut add = add;
         let terms = cut::<M>(terms);
         let mut rest = &terms[..];
