@@ -9,12 +9,9 @@ use rayon::prelude::*;
 use super::super::conv1d::Conv1dShape;
 use super::super::{Stored, vectorized};
 use super::buffer::{LINE, with_buffer};
+use super::spans::{Run, Span, groups, spans};
 use super::{Format, Micro, Product, Term};
 
-/// Rows of x that are transposed at once.
-const SUB: usize = 512;
-/// Rows of x whose products are summed before the result goes back to memory.
-const GROUP: usize = 1024;
 /// Panels of output gradients that are packed together, reading whole cache lines.
 const PANELS: usize = 4;
 /// Rows whose output gradients are packed at once.
@@ -23,28 +20,6 @@ const PART: usize = 4096;
 /// Words of depth that are transposed at once, a cache line of the result: a multiple of
 /// [`Micro::STEP`].
 const STRIP: usize = LINE;
-
-/// Consecutive rows of one sequence whose output gradients are packed together.
-#[derive(Clone, Copy)]
-struct Run {
-    sequence: usize,
-    from: usize,
-    to: usize,
-    /// The row of dy that is packed first; before the sequence where negative.
-    dy_from: isize,
-    /// Words of depth of the packed rows.
-    words: usize,
-}
-
-/// Rows of a run that are transposed together.
-#[derive(Clone, Copy)]
-struct Span {
-    run: Run,
-    /// Which run of its part.
-    index: usize,
-    from: usize,
-    to: usize,
-}
 
 /// The packed output gradients of a part, from one group's on: how far panels and spans are apart.
 #[derive(Clone, Copy)]
@@ -416,31 +391,4 @@ impl<X: Stored<Real = f32>, Y: Stored<Real = f32>> Gradient<'_, X, Y> {
                 });
             });
     }
-}
-
-/// The spans of run `index` of a part, at most [`SUB`] rows each.
-fn spans((index, &run): (usize, &Run)) -> impl Iterator<Item = Span> {
-    let span = move |from| Span {
-        run,
-        index,
-        from,
-        to: run.to.min(from + SUB),
-    };
-    (run.from..run.to).step_by(SUB).map(span)
-}
-
-/// Cuts spans into groups of at most [`GROUP`] rows, at least one span each.
-fn groups(spans: &[Span]) -> impl Iterator<Item = &[Span]> {
-    let mut rest = spans;
-    std::iter::from_fn(move || {
-        let mut rows = 0;
-        let fits = |span: &&Span| {
-            rows += span.to - span.from;
-            rows <= GROUP
-        };
-        let count = rest.iter().take_while(fits).count().max(1).min(rest.len());
-        let (now, later) = rest.split_at(count);
-        rest = later;
-        (!now.is_empty()).then_some(now)
-    })
 }

@@ -13,6 +13,7 @@ mod ceiling;
 mod conv1d;
 mod gradient;
 mod pack;
+mod spans;
 mod words;
 #[cfg(target_arch = "x86_64")]
 mod x86;
