@@ -21,7 +21,7 @@ mod sum;
 pub(crate) mod tape;
 mod walk;
 
-pub use batch_norm::batch_norm;
+pub use batch_norm::{batch_norm, batch_norm_with};
 pub use conv1d::{Conv1dParams, Epilogue, conv1d, conv1d_then};
 pub use dropout::{DropoutKind, dropout};
 pub use gather::{embed, narrow_time};
