@@ -175,7 +175,8 @@ impl<'a> Pass<'a> {
     }
 
     /// Activations of this type, instead of that of the parameters: `BF16` beside parameters of `F32`.
-    /// Logits are `F32` all the same.
+    /// Logits are `F32` all the same. The embedding of a [`Model`](crate::models::Model) reads it, and
+    /// what follows takes the type of what it is given: a layer called by itself does not ask.
     pub fn with_dtype(self, dtype: DType) -> Self {
         Self {
             dtype: Some(dtype),
