@@ -255,16 +255,9 @@ impl<'a> Pass<'a> {
             return Ok(None);
         };
         let history = ring.in_order()?;
-        let len = xs.dim(1)?;
-        let new = xs.detach();
-        let rows = if len >= span {
-            new.narrow(1, len - span, span)?
-        } else {
-            Tensor::cat(&[&history.narrow(1, len, span - len)?, &new], 1)?
-        };
-        // a copy: a later step writes into it
+        // in a buffer of its own: a later step writes into it
         *ring = Ring {
-            rows: rows.force_contiguous()?,
+            rows: ops::last_steps(&history, xs)?,
             head: 0,
         };
         Ok(Some(history))
