@@ -1,10 +1,9 @@
 //! Normalisation of rows, and of weights.
 
 use candle_core::{CpuStorage, D, DType, Device, Result, Shape, Tensor};
-use num_traits::Zero;
 
 use super::tape::{self, Keep};
-use super::{Arg, Element, StoredElement, argument, cpu_op, output, slice};
+use super::{Arg, Element, StoredElement, argument, cpu_op, output, slice, zeros};
 use crate::kernels::rows::{self, RowNorm};
 
 /// Normalises each row over its channels, then scales and shifts: layer norm (`norm.center`) or
@@ -117,8 +116,8 @@ impl Norm {
 
     fn grad<T: StoredElement>(&self, xs: &Tensor, w: &Tensor, dy: &Tensor) -> Result<[Tensor; 3]> {
         let channels = w.elem_count();
-        let mut dx = vec![<T as Zero>::zero(); xs.elem_count()];
-        let mut affine = vec![<T::Real as Zero>::zero(); 2 * channels];
+        let mut dx = zeros::<T>(xs.elem_count());
+        let mut affine = zeros::<T::Real>(2 * channels);
         let [x, w, dy] = [xs, w, dy].map(Tensor::storage_and_layout);
         self.0.backward(
             slice::<T>(argument(&x)?)?,
@@ -233,8 +232,8 @@ cpu_op!(CustomOp2 for WeightNorm, "weight-norm",
 );
 
 fn weight_norm_grad<T: Element>(v: &Tensor, g: &Tensor, dw: &Tensor) -> Result<(Tensor, Tensor)> {
-    let mut dv = vec![<T as Zero>::zero(); v.elem_count()];
-    let mut dg = vec![<T as Zero>::zero(); g.elem_count()];
+    let mut dv = zeros::<T>(v.elem_count());
+    let mut dg = zeros::<T>(g.elem_count());
     let held = [v, g, dw].map(Tensor::storage_and_layout);
     rows::weight_norm_grad(
         slice::<T>(argument(&held[0])?)?,
