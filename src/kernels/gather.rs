@@ -1,4 +1,4 @@
-//! Rows picked by number: embeddings, padding, and windows of time.
+//! Rows picked by number: embeddings, padding, and windows of time; the ends of sequences.
 
 use num_traits::Zero;
 use rayon::prelude::*;
@@ -88,6 +88,26 @@ fn sum_picked<O: Stored<Real = T::Real>, T: Stored>(
     );
 }
 
+/// For each of the sequences in `out`, its last numbers: those at the end of its part of `past`,
+/// followed by its part of `new`. Each sequence of `past` is as long as one of `out`, of `len` numbers.
+pub fn last<T: Stored>(past: &[T], new: &[T], len: usize, out: &mut [T]) {
+    if len == 0 || out.is_empty() {
+        return;
+    }
+    let more = new.len() / (out.len() / len);
+    let kept = len.saturating_sub(more);
+    out.par_chunks_mut(len).enumerate().for_each(|(i, out)| {
+        let (old, fresh) = out.split_at_mut(kept);
+        copy(&past[(i + 1) * len - kept..][..kept], old);
+        copy(&new[(i + 1) * more - fresh.len()..][..fresh.len()], fresh);
+    });
+}
+
+fn copy<T: Stored>(from: &[T], to: &mut [T]) {
+    let pieces = to.par_chunks_mut(PIECE).zip(from.par_chunks(PIECE));
+    pieces.for_each(|(to, from)| to.copy_from_slice(from));
+}
+
 /// Which places hold each id, in order.
 struct Picks {
     starts: Vec<u32>,
@@ -133,6 +153,21 @@ mod tests {
         let mut sums = [9f32; 6];
         scatter_sum(&out, 2, &ids, &mut sums);
         assert_eq!(sums, [0., 1., 0., 0., 40., 42.]);
+    }
+
+    #[test]
+    fn the_last_numbers_of_two_sequences() {
+        let past = [1f32, 2., 3., 11., 12., 13.];
+        let last = |new: &[f32]| {
+            let mut out = [0f32; 6];
+            last(&past, new, 3, &mut out);
+            out
+        };
+        assert_eq!(last(&[]), past);
+        assert_eq!(last(&[4., 14.]), [2., 3., 4., 12., 13., 14.]);
+        let [new, ended] = [[4f32, 5., 6., 14., 15., 16.], [5., 6., 7., 15., 16., 17.]];
+        assert_eq!(last(&new), new);
+        assert_eq!(last(&[4., 5., 6., 7., 14., 15., 16., 17.]), ended);
     }
 
     #[test]

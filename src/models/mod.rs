@@ -360,4 +360,6 @@ fn embedding(vocab_size: usize, width: usize, vb: VarBuilder) -> Result<Tensor> 
 }
 
 #[cfg(test)]
+mod bf16_tests;
+#[cfg(test)]
 mod tape_tests;

@@ -117,22 +117,15 @@ impl Norm {
                 ops::normalize_rows(xs, weight, bias.as_ref(), *norm)
             }
             Self::Batch(norm) if pass.is_training() => norm.train(xs),
-            Self::Batch(norm) => norm.apply(
-                xs,
-                norm.running_mean.as_detached_tensor(),
-                norm.running_var.as_detached_tensor(),
-            ),
+            Self::Batch(norm) => {
+                let moments = [&*norm.running_mean, &*norm.running_var];
+                ops::batch_norm_with(xs, &norm.weight, &norm.bias, moments, BATCH_EPS)
+            }
         }
     }
 }
 
 impl BatchNorm {
-    fn apply(&self, xs: &Tensor, mean: Tensor, var: Tensor) -> Result<Tensor> {
-        let scale = self.weight.div(&(var + BATCH_EPS)?.sqrt()?)?;
-        let shift = self.bias.sub(&(&mean * &scale)?)?;
-        Ok(xs.broadcast_mul(&scale)?.broadcast_add(&shift)?)
-    }
-
     fn train(&self, xs: &Tensor) -> Result<Tensor> {
         let (ys, mean, var) = ops::batch_norm(xs, &self.weight, &self.bias, BATCH_EPS)?;
         let n = (xs.elem_count() / self.weight.elem_count()) as f64;

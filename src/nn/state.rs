@@ -175,7 +175,8 @@ impl<'a> Pass<'a> {
     }
 
     /// Activations of this type, instead of that of the parameters: `BF16` beside parameters of `F32`.
-    /// Logits are `F32` all the same.
+    /// Logits are `F32` all the same. The embedding of a [`Model`](crate::models::Model) reads it, and
+    /// what follows takes the type of what it is given: a layer called by itself does not ask.
     pub fn with_dtype(self, dtype: DType) -> Self {
         Self {
             dtype: Some(dtype),
@@ -254,16 +255,9 @@ impl<'a> Pass<'a> {
             return Ok(None);
         };
         let history = ring.in_order()?;
-        let len = xs.dim(1)?;
-        let new = xs.detach();
-        let rows = if len >= span {
-            new.narrow(1, len - span, span)?
-        } else {
-            Tensor::cat(&[&history.narrow(1, len, span - len)?, &new], 1)?
-        };
-        // a copy: a later step writes into it
+        // in a buffer of its own: a later step writes into it
         *ring = Ring {
-            rows: rows.force_contiguous()?,
+            rows: ops::last_steps(&history, xs)?,
             head: 0,
         };
         Ok(Some(history))

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use candle_core::{CpuStorage, D, Result, Shape, Tensor, bail};
+use candle_core::{CpuStorage, D, DType, Result, Shape, Tensor, bail};
 use half::bf16;
 
 use super::tape::{self, Keep};
@@ -45,30 +45,99 @@ pub fn batch_norm(
     bias: &Tensor,
     eps: f64,
 ) -> crate::Result<(Tensor, Tensor, Tensor)> {
-    let channels = xs.dim(D::Minus1)?;
-    for (field, tensor) in [("norm weight", weight), ("norm bias", bias)] {
-        if tensor.dims() != [channels] || xs.elem_count() == 0 {
-            return Err(Error::invalid(
-                field,
-                format!("({channels}), the channels of at least one row"),
-                format!("{:?}", tensor.dims()),
-            ));
-        }
+    check(xs, [("norm weight", weight), ("norm bias", bias)])?;
+    if xs.elem_count() == 0 {
+        return Err(Error::invalid("batch norm", "at least one row", "none"));
     }
     if !xs.device().is_cpu() {
         return primitives(xs, weight, bias, eps);
     }
     let xs = xs.contiguous()?;
-    let moments = moments(&xs)?;
+    let moments = tape::unrecorded(|| moments(&xs))?;
     let constant = |values: &[f64]| Tensor::new(values, xs.device())?.to_dtype(weight.dtype());
     let (mean, var) = (constant(&moments.mean)?, constant(&moments.var)?);
-    let (weight, bias) = (weight.contiguous()?, bias.contiguous()?);
     let op = BatchNorm {
         moments: moments.into(),
         eps,
+        fixed: false,
     };
-    let ys = tape::apply3(&xs, &weight, &bias, op, Keep::Inputs)?;
-    Ok((ys, mean, var))
+    Ok((op.apply(&xs, weight, bias)?, mean, var))
+}
+
+/// [`batch_norm`] with a mean and a variance that are given, such as those kept in training; they are
+/// constants.
+///
+/// # Shapes
+/// `xs` (…, channels), the others (channels); result as `xs`.
+///
+/// # Numerics
+/// Computed in the type of `weight`.
+///
+/// # Errors
+/// [`Error::Invalid`] where shapes do not fit.
+///
+/// # Example
+///
+/// ```
+/// use candle_core::{Device, Tensor};
+/// use candle_tcn::ops::batch_norm_with;
+/// let number = |value: f64| Tensor::new(&[value], &Device::Cpu);
+/// let xs = Tensor::new(&[[1f64], [3.]], &Device::Cpu)?;
+/// let ys = batch_norm_with(&xs, &number(2.)?, &number(0.5)?, [&number(1.)?, &number(4.)?], 0.0)?;
+/// assert_eq!(ys.to_vec2::<f64>()?, [[0.5], [2.5]]);
+/// # Ok::<(), candle_tcn::Error>(())
+/// ```
+///
+/// # References
+/// `torch.nn.BatchNorm1d` in evaluation.
+pub fn batch_norm_with(
+    xs: &Tensor,
+    weight: &Tensor,
+    bias: &Tensor,
+    [mean, var]: [&Tensor; 2],
+    eps: f64,
+) -> crate::Result<Tensor> {
+    check(
+        xs,
+        [
+            ("norm weight", weight),
+            ("norm bias", bias),
+            ("norm mean", mean),
+            ("norm variance", var),
+        ],
+    )?;
+    if xs.elem_count() == 0 {
+        return Ok(xs.clone());
+    }
+    if !xs.device().is_cpu() {
+        let centred = xs.to_dtype(weight.dtype())?.broadcast_sub(&mean.detach())?;
+        let ys = scaled(&centred, &var.detach(), weight, bias, eps)?;
+        return Ok(ys.to_dtype(xs.dtype())?);
+    }
+    let values = |t: &Tensor| t.to_dtype(DType::F64)?.to_vec1::<f64>();
+    let moments = Moments {
+        rows: xs.elem_count() / weight.elem_count(),
+        mean: values(mean)?,
+        var: values(var)?,
+    };
+    let op = BatchNorm {
+        moments: moments.into(),
+        eps,
+        fixed: true,
+    };
+    op.apply(&xs.contiguous()?, weight, bias)
+}
+
+fn check<const N: usize>(xs: &Tensor, tensors: [(&str, &Tensor); N]) -> crate::Result<()> {
+    let channels = xs.dim(D::Minus1)?;
+    match tensors.iter().find(|(_, t)| t.dims() != [channels]) {
+        None => Ok(()),
+        Some((field, tensor)) => Err(Error::invalid(
+            *field,
+            format!("({channels})"),
+            format!("{:?}", tensor.dims()),
+        )),
+    }
 }
 
 fn primitives(
@@ -77,13 +146,25 @@ fn primitives(
     bias: &Tensor,
     eps: f64,
 ) -> crate::Result<(Tensor, Tensor, Tensor)> {
-    let rows = xs.flatten_to(D::Minus2)?;
-    let mean = rows.mean(0)?;
+    let dtype = xs.dtype();
+    let xs = xs.to_dtype(weight.dtype())?;
+    let mean = xs.flatten_to(D::Minus2)?.mean(0)?;
     let centred = xs.broadcast_sub(&mean)?;
     let var = centred.flatten_to(D::Minus2)?.sqr()?.mean(0)?;
-    let scale = weight.div(&(&var + eps)?.sqrt()?)?;
-    let ys = centred.broadcast_mul(&scale)?.broadcast_add(bias)?;
+    let ys = scaled(&centred, &var, weight, bias, eps)?.to_dtype(dtype)?;
     Ok((ys, mean.detach(), var.detach()))
+}
+
+/// `centred/√(var + eps)·weight + bias` in candle's operations, all of one dtype.
+fn scaled(
+    centred: &Tensor,
+    var: &Tensor,
+    weight: &Tensor,
+    bias: &Tensor,
+    eps: f64,
+) -> Result<Tensor> {
+    let scale = weight.div(&(var + eps)?.sqrt()?)?;
+    centred.broadcast_mul(&scale)?.broadcast_add(bias)
 }
 
 /// The moments of a contiguous tensor's channels.
@@ -102,9 +183,16 @@ fn moments(xs: &Tensor) -> Result<Moments> {
 struct BatchNorm {
     moments: Arc<Moments>,
     eps: f64,
+    /// The moments are not those of the input: no gradient flows through them.
+    fixed: bool,
 }
 
 impl BatchNorm {
+    fn apply(self, xs: &Tensor, weight: &Tensor, bias: &Tensor) -> crate::Result<Tensor> {
+        let (weight, bias) = (weight.contiguous()?, bias.contiguous()?);
+        Ok(tape::apply3(xs, &weight, &bias, self, Keep::Inputs)?)
+    }
+
     fn run3<T: StoredElement>(&self, x: Arg, w: Arg, b: Arg) -> Result<(CpuStorage, Shape)> {
         let shape = x.1.shape();
         let x = slice::<T>(x)?;
@@ -129,7 +217,10 @@ cpu_op!(CustomOp3 + bf16 for BatchNorm, "batch-norm",
         let op = GradAffine { moments: moments.clone(), eps };
         let sums = xs.apply_op2_no_bwd(&dy, &op)?;
         let (d_weight, d_bias) = (sums.get(0)?, sums.get(1)?);
-        let affine = [d_weight.to_vec1()?, d_bias.to_vec1()?];
+        let affine = match self.fixed {
+            true => [vec![0.0; weight.elem_count()], vec![0.0; weight.elem_count()]],
+            false => [d_weight.to_vec1()?, d_bias.to_vec1()?],
+        };
         let dx = xs.apply_op3_no_bwd(&dy, weight, &GradInput { moments, eps, affine })?;
         let dtype = weight.dtype();
         Ok((Some(dx), Some(d_weight.to_dtype(dtype)?), Some(d_bias.to_dtype(dtype)?)))
@@ -181,6 +272,10 @@ mod tests {
         for batch in [1, 3] {
             let inputs = [random(1, &[batch, 4, 5]), random(2, &[5]), random(3, &[5])];
             gradients(&inputs, |t| Ok(batch_norm(&t[0], &t[1], &t[2], 1e-5)?.0));
+            let (mean, var) = (random(4, &[5]), random(5, &[5]).sqr().unwrap());
+            gradients(&inputs, |t| {
+                Ok(batch_norm_with(&t[0], &t[1], &t[2], [&mean, &var], 0.1)?)
+            });
         }
     }
 
@@ -192,12 +287,30 @@ mod tests {
         assert_close(&ours.0, &plain.0, 1e-12);
         assert_close(&ours.1, &plain.1, 1e-12);
         assert_close(&ours.2, &plain.2, 1e-12);
+        let given = batch_norm_with(&xs, &w, &b, [&ours.1, &ours.2], 1e-5)?;
+        assert_close(&given, &ours.0, 1e-12);
+
+        let (xs, w, b) = (
+            xs.to_dtype(DType::BF16)?,
+            w.to_dtype(DType::F32)?,
+            b.to_dtype(DType::F32)?,
+        );
+        let (ours, plain) = (
+            batch_norm(&xs, &w, &b, 1e-5)?,
+            primitives(&xs, &w, &b, 1e-5)?,
+        );
+        assert_eq!(
+            (plain.0.dtype(), plain.1.dtype()),
+            (DType::BF16, DType::F32)
+        );
+        assert_close(&ours.0, &plain.0, 1. / 128.);
+        assert_close(&ours.1, &plain.1, 1e-5);
         Ok(())
     }
 
     #[test]
     fn bf16_gradients_are_those_of_the_rounded_input() -> crate::Result<()> {
-        use candle_core::{DType, Var};
+        use candle_core::Var;
         let rounded = random(1, &[3, 4, 5]).to_dtype(DType::BF16)?;
         let coefficients = random(4, &[3, 4, 5]).to_dtype(DType::BF16)?;
         let grads = |activations: DType, parameters: DType| -> crate::Result<Vec<Tensor>> {

@@ -4,6 +4,7 @@ use candle_core::backend::BackendStorage;
 use candle_core::{CpuStorage, D, DType, Result, Shape, Tensor, WithDType};
 use half::bf16;
 
+use super::dropout::check_probability;
 use super::tape::{self, Keep};
 use super::{Arg, DropoutKind, StoredElement, conv1d_primitives, cpu_op, output, slice, zeros};
 use crate::Error;
@@ -165,7 +166,7 @@ pub struct Epilogue {
 /// [`conv1d`] followed by `epilogue`, in one operation on the CPU.
 ///
 /// # Errors
-/// As [`conv1d`].
+/// As [`conv1d`]; [`Error::Invalid`] also for a dropout probability `p` unless `0 ≤ p < 1`.
 ///
 /// # Example
 ///
@@ -188,6 +189,9 @@ pub fn conv1d_then(
     params: Conv1dParams,
     epilogue: Epilogue,
 ) -> crate::Result<Tensor> {
+    if let Some((p, _)) = epilogue.dropout {
+        check_probability(p)?;
+    }
     if !xs.device().is_cpu() {
         let ys = conv1d_primitives(xs, weight, bias, history, params)?;
         return finish_primitives(ys, epilogue);

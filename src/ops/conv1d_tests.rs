@@ -97,3 +97,37 @@ fn an_input_shorter_than_the_kernel_is_an_error() {
     .unwrap_err();
     assert!(error.to_string().contains('5'), "{error}");
 }
+
+#[test]
+fn a_dropout_probability_of_one_is_an_error() {
+    let (xs, w) = (random(1, &[1, 4, 1]), random(2, &[1, 1, 1]));
+    for p in [1.0, -0.1, f64::NAN] {
+        let epilogue = Epilogue {
+            dropout: Some((p, MaskKey { seed: 0, stream: 0 })),
+            ..Epilogue::default()
+        };
+        let error =
+            conv1d_then(&xs, &w, None, None, Conv1dParams::default(), epilogue).unwrap_err();
+        assert!(error.to_string().starts_with("dropout"), "{error}");
+    }
+}
+
+#[test]
+fn primitives_take_parameters_and_history_of_another_type() {
+    let params = Conv1dParams {
+        pad_left: 2,
+        ..Default::default()
+    };
+    let exact = [
+        random(1, &[2, 5, 3]),
+        random(2, &[4, 3, 3]),
+        random(3, &[4]),
+        random(4, &[2, 2, 3]),
+    ];
+    let [xs, w, b, history] = exact.map(|t| t.to_dtype(DType::F16).unwrap());
+    let [w32, b32, h32] = [&w, &b, &history].map(|t| t.to_dtype(DType::F32).unwrap());
+    let mixed = conv1d_primitives(&xs, &w32, Some(&b32), Some(&h32), params).unwrap();
+    let same = conv1d_primitives(&xs, &w, Some(&b), Some(&history), params).unwrap();
+    assert_eq!(mixed.dtype(), DType::F16);
+    assert_close(&mixed, &same, 0.0);
+}

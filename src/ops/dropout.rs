@@ -39,13 +39,7 @@ pub enum DropoutKind {
 /// # Ok::<(), candle_tcn::Error>(())
 /// ```
 pub fn dropout(xs: &Tensor, p: f64, kind: DropoutKind, key: MaskKey) -> crate::Result<Tensor> {
-    if !(0.0..1.0).contains(&p) {
-        return Err(Error::invalid(
-            "dropout",
-            "a probability of at least 0 and below 1",
-            p,
-        ));
-    }
+    check_probability(p)?;
     if p == 0.0 {
         return Ok(xs.clone());
     }
@@ -62,6 +56,14 @@ pub fn dropout(xs: &Tensor, p: f64, kind: DropoutKind, key: MaskKey) -> crate::R
     }
     let mask = Tensor::ones(xs.shape(), xs.dtype(), &Device::Cpu)?.apply_op1_no_bwd(&op)?;
     Ok((xs * mask.to_device(xs.device())?)?)
+}
+
+pub(super) fn check_probability(p: f64) -> crate::Result<()> {
+    if !(0.0..1.0).contains(&p) {
+        let expected = "a probability of at least 0 and below 1";
+        return Err(Error::invalid("dropout", expected, p));
+    }
+    Ok(())
 }
 
 struct Dropout {

@@ -1,10 +1,9 @@
 //! Normalisation of rows, and of weights.
 
 use candle_core::{CpuStorage, D, DType, Device, Result, Shape, Tensor};
-use num_traits::Zero;
 
 use super::tape::{self, Keep};
-use super::{Arg, Element, StoredElement, argument, cpu_op, output, slice};
+use super::{Arg, Element, StoredElement, argument, cpu_op, output, slice, zeros};
 use crate::kernels::rows::{self, RowNorm};
 
 /// Normalises each row over its channels, then scales and shifts: layer norm (`norm.center`) or
@@ -59,17 +58,27 @@ pub fn normalize_rows(
             }
         });
     }
-    let xs = if norm.center {
-        xs.broadcast_sub(&xs.mean_keepdim(D::Minus1)?)?
-    } else {
-        xs.clone()
-    };
-    let scale = (xs.sqr()?.mean_keepdim(D::Minus1)? + norm.eps)?.sqrt()?;
-    let ys = xs.broadcast_div(&scale)?.broadcast_mul(weight)?;
-    Ok(match bias {
-        None => ys,
-        Some(bias) => ys.broadcast_add(bias)?,
-    })
+    Ok(primitives(xs, weight, bias, norm)?)
+}
+
+/// The same in candle's operations, for every device.
+fn primitives(
+    xs: &Tensor,
+    weight: &Tensor,
+    bias: Option<&Tensor>,
+    norm: RowNorm,
+) -> Result<Tensor> {
+    let dtype = xs.dtype();
+    let mut ys = xs.to_dtype(weight.dtype())?;
+    if norm.center {
+        ys = ys.broadcast_sub(&ys.mean_keepdim(D::Minus1)?)?;
+    }
+    let scale = (ys.sqr()?.mean_keepdim(D::Minus1)? + norm.eps)?.sqrt()?;
+    ys = ys.broadcast_div(&scale)?.broadcast_mul(weight)?;
+    if let Some(bias) = bias {
+        ys = ys.broadcast_add(bias)?;
+    }
+    ys.to_dtype(dtype)
 }
 
 struct Norm(RowNorm);
@@ -107,8 +116,8 @@ impl Norm {
 
     fn grad<T: StoredElement>(&self, xs: &Tensor, w: &Tensor, dy: &Tensor) -> Result<[Tensor; 3]> {
         let channels = w.elem_count();
-        let mut dx = vec![<T as Zero>::zero(); xs.elem_count()];
-        let mut affine = vec![<T::Real as Zero>::zero(); 2 * channels];
+        let mut dx = zeros::<T>(xs.elem_count());
+        let mut affine = zeros::<T::Real>(2 * channels);
         let [x, w, dy] = [xs, w, dy].map(Tensor::storage_and_layout);
         self.0.backward(
             slice::<T>(argument(&x)?)?,
@@ -223,8 +232,8 @@ cpu_op!(CustomOp2 for WeightNorm, "weight-norm",
 );
 
 fn weight_norm_grad<T: Element>(v: &Tensor, g: &Tensor, dw: &Tensor) -> Result<(Tensor, Tensor)> {
-    let mut dv = vec![<T as Zero>::zero(); v.elem_count()];
-    let mut dg = vec![<T as Zero>::zero(); g.elem_count()];
+    let mut dv = zeros::<T>(v.elem_count());
+    let mut dg = zeros::<T>(g.elem_count());
     let held = [v, g, dw].map(Tensor::storage_and_layout);
     rows::weight_norm_grad(
         slice::<T>(argument(&held[0])?)?,
@@ -295,6 +304,23 @@ mod tests {
         assert_eq!(dtypes, [DType::BF16, DType::F32, DType::F32]);
         for (grad, want) in grads.iter().zip(&want_grads) {
             assert_close(grad, want, 1. / 256.);
+        }
+    }
+
+    #[test]
+    fn primitives_agree() {
+        for (dtype, tolerance) in [(DType::F32, 1e-5), (DType::BF16, 1. / 128.)] {
+            for center in [false, true] {
+                let norm = RowNorm { center, eps: 1e-5 };
+                let xs = random(1, &[2, 3, 7]).to_dtype(dtype).unwrap();
+                let [w, b] = [2, 3].map(|seed| random(seed, &[7]).to_dtype(DType::F32).unwrap());
+                for bias in [None, Some(&b)] {
+                    let ours = normalize_rows(&xs, &w, bias, norm).unwrap();
+                    let plain = primitives(&xs, &w, bias, norm).unwrap();
+                    assert_eq!(plain.dtype(), dtype);
+                    assert_close(&ours, &plain, tolerance);
+                }
+            }
         }
     }
 }

@@ -8,6 +8,9 @@ use crate::Error;
 /// [`conv1d`](super::conv1d) in candle's primitives: a sum over taps of `narrow` and `matmul`. Right on every device
 /// and differentiable by candle itself; slower than the kernels on a CPU.
 ///
+/// # Numerics
+/// All in the type of `xs`, to which the other tensors are rounded.
+///
 /// # Errors
 /// As [`conv1d`](super::conv1d).
 pub fn conv1d_primitives(
@@ -18,9 +21,13 @@ pub fn conv1d_primitives(
     params: Conv1dParams,
 ) -> crate::Result<Tensor> {
     let s = params.shape(xs, weight, history)?;
+    let weight = weight.to_dtype(xs.dtype())?;
     let known = s.history.min(s.pad_left);
     let past = history
-        .map(|h| h.detach().narrow(1, s.history - known, known))
+        .map(|h| {
+            let past = h.detach().narrow(1, s.history - known, known)?;
+            past.to_dtype(xs.dtype())
+        })
         .transpose()?;
     let xs = match past {
         Some(past) => Tensor::cat(&[&past, xs], 1)?,
@@ -60,6 +67,6 @@ pub fn conv1d_primitives(
         .reshape((s.batch, s.out_len, s.out_channels))?;
     Ok(match bias {
         None => ys,
-        Some(bias) => ys.broadcast_add(bias)?,
+        Some(bias) => ys.broadcast_add(&bias.to_dtype(ys.dtype())?)?,
     })
 }

@@ -17,9 +17,10 @@ use std::collections::HashSet;
 
 use candle_core::op::BackpropOp;
 use candle_core::{
-    CpuStorage, CustomOp1, CustomOp2, CustomOp3, Layout, Result, Shape, Storage, Tensor, TensorId,
-    bail,
+    CpuStorage, CustomOp1, CustomOp2, CustomOp3, DType, Layout, Result, Shape, Storage, Tensor,
+    TensorId, bail,
 };
+use half::bf16;
 
 use super::walk::Walk;
 
@@ -220,11 +221,15 @@ impl Tape {
 }
 
 /// The shape of a tensor without its numbers: an operation that reads them all the same fails, as it
-/// is not contiguous, or finds that they are none.
+/// is not contiguous, or (where one element is all there is, which always is contiguous) reads NaN.
 fn hollow(x: &Tensor) -> Result<Tensor> {
-    Tensor::full(f32::NAN, (), x.device())?
-        .to_dtype(x.dtype())?
-        .broadcast_as(x.shape())
+    let nan = match x.dtype() {
+        DType::F32 => Tensor::new(f32::NAN, x.device())?,
+        DType::F64 => Tensor::new(f64::NAN, x.device())?,
+        DType::BF16 => Tensor::new(bf16::NAN, x.device())?,
+        other => bail!("a tape records f32, f64 and bf16, not {other:?}"),
+    };
+    nan.broadcast_as(x.shape())
 }
 
 fn is_recording() -> bool {
@@ -235,6 +240,13 @@ fn with_tape<R>(run: impl FnOnce(&mut Tape) -> Result<R>) -> Result<R> {
     RECORDING.with_borrow_mut(|tape| run(tape.get_or_insert_default()))
 }
 
+/// Runs `work` while nothing records on this thread. Waiting for its pieces, a thread of the pool may
+/// take on work of somebody else, whose operations are not to be noted on our tape.
+pub(crate) fn unrecorded<T>(work: impl FnOnce() -> T) -> T {
+    let _restore = Restore(RECORDING.take());
+    work()
+}
+
 /// Runs and notes an operation.
 fn run(op: Op, inputs: &[&Tensor], keep: Keep) -> Result<Tensor> {
     if with_tape(|tape| Ok(inputs.iter().any(|x| tape.is_stranger(x))))? {
@@ -243,7 +255,7 @@ fn run(op: Op, inputs: &[&Tensor], keep: Keep) -> Result<Tensor> {
             op.name()
         )
     }
-    let (storage, shape) = op.forward(inputs)?;
+    let (storage, shape) = unrecorded(|| op.forward(inputs))?;
     let tracked = inputs.iter().any(|x| x.track_op());
     let output = Tensor::from_storage(Storage::Cpu(storage), shape, BackpropOp::none(), tracked);
     if tracked {

@@ -1,6 +1,6 @@
 use std::sync::{Arc, Mutex};
 
-use candle_core::{DType, Device, Var};
+use candle_core::{Device, Var};
 
 use super::super::check::{assert_close, random};
 use super::super::{DropoutKind, activate, add, add_relu, dropout};
@@ -119,6 +119,45 @@ fn a_failure_ends_the_recording() {
         let _inner = Tape::record(|| loss(&vars[1]))?;
         loss(&vars[0])
     });
+}
+
+/// Does what a thread of the pool may do while it waits: operations of somebody else, which may fail.
+struct Distracted {
+    ends: fn() -> Result<()>,
+}
+
+impl CustomOp1 for Distracted {
+    fn name(&self) -> &'static str {
+        "distracted"
+    }
+
+    fn cpu_fwd(&self, storage: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
+        assert!(!is_recording());
+        let vars = vars(&[&[3]]);
+        add(&vars[0], &vars[0]).unwrap();
+        (self.ends)()?;
+        let x = super::super::slice::<f64>((storage, layout))?;
+        Ok((CpuStorage::F64(x.to_vec()), layout.shape().clone()))
+    }
+}
+
+#[test]
+fn nothing_records_while_an_operation_runs() {
+    let vars = vars(&[&[4]]);
+    let noted = |ends: fn() -> Result<()>| {
+        let run = || {
+            let run = || apply1(&vars[0], Distracted { ends }, Keep::Nothing);
+            let _ended = std::panic::catch_unwind(std::panic::AssertUnwindSafe(run));
+            assert!(is_recording());
+            Ok(activate(&vars[0], Activation::Tanh)?)
+        };
+        let (_, tape) = Tape::record(run).unwrap();
+        assert!(!is_recording());
+        tape.nodes.iter().map(Node::name).collect::<Vec<_>>()
+    };
+    assert_eq!(noted(|| Ok(())), ["distracted", "activation"]);
+    assert_eq!(noted(|| bail!("no")), ["activation"]);
+    assert_eq!(noted(|| panic!("as intended")), ["activation"]);
 }
 
 /// Passes its input on, and writes down when it runs and when it and what it kept are dropped.

@@ -3,6 +3,7 @@
 use candle_core::{Tensor, Var, backprop::GradStore};
 use rayon::prelude::*;
 
+use crate::ops;
 use crate::ops::inplace::sum_of_squares;
 use crate::{Error, Result};
 
@@ -79,8 +80,8 @@ impl Gradients {
     ///
     /// # Errors
     ///
-    /// [`Error::Invalid`] if the two are of different length, [`Error::Candle`] if two tensors
-    /// differ in shape or dtype.
+    /// [`Error::Invalid`] if the two are of different length, or two tensors of different shape or
+    /// dtype.
     pub fn accumulate(&mut self, other: &Self) -> Result<()> {
         check_len(self.tensors.len(), other.tensors.len())?;
         if self.factor != other.factor {
@@ -96,7 +97,8 @@ impl Gradients {
         pairs.try_for_each(|(sum, more)| {
             if let Some(more) = more {
                 *sum = Some(match &*sum {
-                    Some(sum) => sum.add(&more)?,
+                    // not in place: whoever has a clone of these gradients shares their tensors
+                    Some(sum) => ops::add(sum, &more)?,
                     None => more,
                 });
             }

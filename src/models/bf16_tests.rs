@@ -1,0 +1,42 @@
+//! Models over activations of bf16 beside the same over f32.
+
+use candle_core::{DType, Device, Tensor};
+
+use super::*;
+use crate::nn::{NormKind, TcnConfig};
+
+#[test]
+fn evaluation_in_bf16_is_near_that_in_f32_under_every_norm() -> Result<()> {
+    use NormKind::{Batch, Layer, None as Without, Rms, Weight};
+    for norm in [Weight, Layer, Batch, Rms, Without] {
+        for pre_norm in [false, true] {
+            let config = ModelConfig::Tcn(TcnLmConfig {
+                vocab_size: 7,
+                embedding_dim: 8,
+                tie_weights: false,
+                embedding_dropout: 0.0,
+                network: TcnConfig {
+                    norm,
+                    pre_norm,
+                    ..TcnConfig::new(vec![8, 8], 3)
+                },
+            });
+            let params = Params::new(1, DType::F32, &Device::Cpu);
+            let model = Model::new(&config, params.builder())?;
+            let ids: Vec<u32> = (0..32).map(|i| (i * i + 1) % 7).collect();
+            let ids = Tensor::from_vec(ids, (2, 16), &Device::Cpu)?;
+            // moments other than those of the start
+            model.forward(&ids, &mut Pass::train(1, 1))?;
+            let exact = model.forward(&ids, &mut Pass::eval())?;
+            let rounded = model.forward(&ids, &mut Pass::eval().with_dtype(DType::BF16))?;
+            assert_eq!(rounded.dtype(), DType::F32);
+            let furthest = (rounded - &exact)?.abs()?.max_all()?.to_scalar::<f32>()?;
+            let largest = exact.abs()?.max_all()?.to_scalar::<f32>()?;
+            assert!(
+                furthest < 0.03 * largest,
+                "{norm:?}: {furthest} of {largest}"
+            );
+        }
+    }
+    Ok(())
+}
