@@ -2,11 +2,10 @@
 
 use std::sync::Arc;
 
-use candle_core::{CpuStorage, D, DType, Result, Shape, Tensor, bail};
-use half::bf16;
+use candle_core::{CpuStorage, D, DType, Result, Shape, Tensor};
 
 use super::tape::{self, Keep};
-use super::{Arg, StoredElement, argument, cpu_op, output, slice};
+use super::{Arg, StoredElement, argument, cpu_op, dispatch, output, slice};
 use crate::Error;
 use crate::kernels::batch_norm::Moments;
 
@@ -172,12 +171,7 @@ fn moments(xs: &Tensor) -> Result<Moments> {
     let channels = xs.dim(D::Minus1)?;
     let held = xs.storage_and_layout();
     let x = argument(&held)?;
-    Ok(match x.0 {
-        CpuStorage::F32(_) => Moments::of(slice::<f32>(x)?, channels),
-        CpuStorage::F64(_) => Moments::of(slice::<f64>(x)?, channels),
-        CpuStorage::BF16(_) => Moments::of(slice::<bf16>(x)?, channels),
-        _ => bail!("batch-norm: expected f32, f64 or bf16"),
-    })
+    dispatch!("batch-norm", xs.dtype(), T => Ok(Moments::of(slice::<T>(x)?, channels)), bf16)
 }
 
 struct BatchNorm {

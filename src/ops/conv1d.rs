@@ -6,7 +6,10 @@ use half::bf16;
 
 use super::dropout::check_probability;
 use super::tape::{self, Keep};
-use super::{Arg, DropoutKind, StoredElement, conv1d_primitives, cpu_op, output, slice, zeros};
+use super::{
+    Arg, DropoutKind, StoredElement, argument, conv1d_primitives, cpu_op, dispatch, output, slice,
+    zeros,
+};
 use crate::Error;
 use crate::kernels::conv1d::{self as kernel, Conv1dShape};
 use crate::kernels::dropout::{Mask, MaskKey};
@@ -120,7 +123,10 @@ impl Conv1dParams {
 /// `out_time = ⌊(time + pad_left + pad_right − dilation·(kernel_size − 1) − 1) / stride⌋ + 1`.
 ///
 /// # Numerics
-/// `f32` or `f64`, accumulated in the same type. The history is a constant: no gradient flows into it.
+/// `f32` or `f64`, accumulated in the same type; or `xs` of `bf16` with `weight` and `bias` of `f32`: the
+/// weight is rounded to `bf16`, products are accumulated in `f32` and the result is rounded to `bf16` (see
+/// [`Epilogue::f32_output`]). Gradients are of the types of what they belong to. The history is of the
+/// type of `xs` and a constant: no gradient flows into it.
 ///
 /// # Errors
 /// [`Error::Invalid`] where shapes do not fit or the padded input is shorter than the effective kernel.
@@ -242,28 +248,6 @@ fn finish_primitives(mut ys: Tensor, epilogue: Epilogue) -> crate::Result<Tensor
     Ok(ys)
 }
 
-/// Calls `run` with the elements of a contiguous tensor on the CPU.
-fn read<T: WithDType, R>(tensor: &Tensor, run: impl FnOnce(&[T]) -> Result<R>) -> Result<R> {
-    let (storage, layout) = tensor.storage_and_layout();
-    match &*storage {
-        candle_core::Storage::Cpu(storage) => run(slice::<T>((storage, layout))?),
-        _ => Err(candle_core::Error::Msg(
-            "convolution: expected a tensor on the CPU".into(),
-        )),
-    }
-}
-
-/// The same for a tensor that may be missing; it is empty then.
-fn read_optional<T: WithDType, R>(
-    tensor: Option<&Tensor>,
-    run: impl FnOnce(&[T]) -> Result<R>,
-) -> Result<R> {
-    match tensor {
-        None => run(&[]),
-        Some(tensor) => read(tensor, run),
-    }
-}
-
 struct Forward {
     shape: Conv1dShape,
     history: Option<Tensor>,
@@ -305,30 +289,34 @@ impl Forward {
             relu: self.epilogue.relu,
             dropout: self.epilogue.dropout,
         };
+        let held = self.history.as_ref().map(Tensor::storage_and_layout);
+        let history = held
+            .as_ref()
+            .map_or(Ok(&[][..]), |h| slice::<X>(argument(h)?))?;
         let mut y = zeros::<Y>(s.batch * s.out_len * s.out_channels);
-        read_optional(self.history.as_ref(), |history| {
-            Ok(kernel::forward(s, x, history, w, &epilogue, &mut y)?)
-        })?;
+        kernel::forward(s, x, history, w, &epilogue, &mut y)?;
         let shape = (s.batch, s.out_len, s.out_channels).into();
         Ok((Y::to_cpu_storage_owned(y), shape))
     }
 
-    /// The gradient of the sum and that of the bias, from the output and its gradient.
-    fn undo_epilogue(&self, ys: &Tensor, dy: &Tensor) -> Result<(Tensor, Tensor)> {
+    /// The gradient of the sum and, where there is one, that of the bias, from the output and its
+    /// gradient.
+    fn undo_epilogue(
+        &self,
+        ys: &Tensor,
+        dy: &Tensor,
+        bias: bool,
+    ) -> Result<(Tensor, Option<Tensor>)> {
         let dy = dy.contiguous()?;
         let dz = match (self.epilogue.relu, self.epilogue.dropout) {
             (false, None) => dy,
             (false, Some((p, key))) => super::dropout(&dy, p, DropoutKind::Element, key)?,
             (true, dropout) => {
                 let scale = dropout.map_or(1.0, |(p, key)| Mask::new(key, p).scale());
-                return match ys.dtype() {
-                    DType::F64 => relu_grad::<f64>(ys, &dy, scale),
-                    DType::BF16 => relu_grad::<bf16>(ys, &dy, scale),
-                    _ => relu_grad::<f32>(ys, &dy, scale),
-                };
+                return dispatch!("dilated-conv1d", ys.dtype(), T => relu_grad::<T>(ys, &dy, scale, bias), bf16);
             }
         };
-        let db = dz.apply_op1_no_bwd(&SumRows)?;
+        let db = bias.then(|| dz.apply_op1_no_bwd(&SumRows)).transpose()?;
         Ok((dz, db))
     }
 
@@ -354,7 +342,7 @@ cpu_op!(CustomOp2 + bf16 for Forward, "dilated-conv1d",
         ys: &Tensor,
         dy: &Tensor,
     ) -> Result<(Option<Tensor>, Option<Tensor>)> {
-        let (dz, _) = self.undo_epilogue(ys, dy)?;
+        let (dz, _) = self.undo_epilogue(ys, dy, false)?;
         let (dx, dw) = self.gradients(xs, weight, &dz)?;
         Ok((Some(dx), Some(dw)))
     }
@@ -369,28 +357,34 @@ cpu_op!(CustomOp3 + bf16 for Forward, "dilated-conv1d",
         ys: &Tensor,
         dy: &Tensor,
     ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
-        let (dz, db) = self.undo_epilogue(ys, dy)?;
+        let (dz, db) = self.undo_epilogue(ys, dy, true)?;
         let (dx, dw) = self.gradients(xs, weight, &dz)?;
-        Ok((Some(dx), Some(dw), Some(db)))
+        Ok((Some(dx), Some(dw), db))
     }
 );
 
 /// `dz = scale·dy` where the output is not zero (behind a ReLU and dropout, zeros pass nothing on), and
-/// the sum of its rows.
-fn relu_grad<Y: StoredElement>(ys: &Tensor, dy: &Tensor, scale: f64) -> Result<(Tensor, Tensor)> {
+/// the sum of its rows for a bias.
+fn relu_grad<Y: StoredElement>(
+    ys: &Tensor,
+    dy: &Tensor,
+    scale: f64,
+    bias: bool,
+) -> Result<(Tensor, Option<Tensor>)> {
+    let (channels, device, scale) = (ys.dim(D::Minus1)?, ys.device(), Y::Real::of(scale));
     let mut dz = zeros::<Y>(ys.elem_count());
-    let mut db = zeros::<Y::Real>(ys.dim(D::Minus1)?);
-    read(ys, |y| {
-        read(dy, |dy| {
-            rows::relu_grad_with_bias::<Y>(y, dy, Y::Real::of(scale), &mut dz, &mut db);
-            Ok(())
-        })
-    })?;
-    let channels = db.len();
-    Ok((
-        Tensor::from_vec(dz, ys.shape(), ys.device())?,
-        Tensor::from_vec(db, channels, ys.device())?,
-    ))
+    let held = [ys, dy].map(Tensor::storage_and_layout);
+    let y = slice::<Y>(argument(&held[0])?)?;
+    let dy = slice::<Y>(argument(&held[1])?)?;
+    let db = if bias {
+        let mut db = zeros::<Y::Real>(channels);
+        rows::relu_grad_with_bias(y, dy, scale, &mut dz, &mut db);
+        Some(Tensor::from_vec(db, channels, device)?)
+    } else {
+        rows::relu_grad(y, dy, scale, &mut dz);
+        None
+    };
+    Ok((Tensor::from_vec(dz, ys.shape(), device)?, db))
 }
 
 struct GradInput {
@@ -429,14 +423,15 @@ impl GradWeight {
         let shape = Shape::from((s.out_channels, s.group_in(), s.kernel_size));
         let mut dw = zeros::<X::Real>(shape.elem_count());
         let x = slice::<X>(x)?;
-        read_optional(self.history.as_ref(), |history| {
-            if dy.0.dtype() == X::DTYPE {
-                kernel::grad_weight(s, x, history, slice::<X>(dy)?, &mut dw)?;
-            } else {
-                kernel::grad_weight(s, x, history, slice::<X::Real>(dy)?, &mut dw)?;
-            }
-            Ok(())
-        })?;
+        let held = self.history.as_ref().map(Tensor::storage_and_layout);
+        let history = held
+            .as_ref()
+            .map_or(Ok(&[][..]), |h| slice::<X>(argument(h)?))?;
+        if dy.0.dtype() == X::DTYPE {
+            kernel::grad_weight(s, x, history, slice::<X>(dy)?, &mut dw)?;
+        } else {
+            kernel::grad_weight(s, x, history, slice::<X::Real>(dy)?, &mut dw)?;
+        }
         Ok((X::Real::to_cpu_storage_owned(dw), shape))
     }
 }

@@ -131,3 +131,31 @@ fn primitives_take_parameters_and_history_of_another_type() {
     assert_eq!(mixed.dtype(), DType::F16);
     assert_close(&mixed, &same, 0.0);
 }
+
+#[test]
+fn an_epilogue_has_the_same_gradients_with_and_without_a_bias() {
+    let inputs = [random(1, &[2, 5, 3]), random(2, &[4, 3, 2])];
+    let zero = random(3, &[4]).zeros_like().unwrap();
+    let key = MaskKey { seed: 1, stream: 2 };
+    for relu in [false, true] {
+        for dropout in [None, Some((0.3, key))] {
+            let epilogue = Epilogue {
+                relu,
+                dropout,
+                f32_output: false,
+            };
+            let run = |t: &[Tensor], bias| {
+                Ok(conv1d_then(
+                    &t[0],
+                    &t[1],
+                    bias,
+                    None,
+                    Conv1dParams::default(),
+                    epilogue,
+                )?)
+            };
+            gradients(&inputs, |t| run(t, None));
+            gradients(&inputs, |t| run(t, Some(&zero)));
+        }
+    }
+}

@@ -13,7 +13,8 @@ macro_rules! cpu_op {
                 s1: &candle_core::CpuStorage, l1: &candle_core::Layout,
             ) -> candle_core::Result<(candle_core::CpuStorage, candle_core::Shape)> {
                 let _span = $crate::profile::span($crate::profile::part_of($name));
-                $crate::ops::macros::dispatch!($name, s1, self.run1((s1, l1)) $(, $bf16)?)
+                let dtype = candle_core::backend::BackendStorage::dtype(s1);
+                $crate::ops::macros::dispatch!($name, dtype, T => self.run1::<T>((s1, l1)) $(, $bf16)?)
             }
             $($($rest)*)?
         }
@@ -27,7 +28,8 @@ macro_rules! cpu_op {
                 s2: &candle_core::CpuStorage, l2: &candle_core::Layout,
             ) -> candle_core::Result<(candle_core::CpuStorage, candle_core::Shape)> {
                 let _span = $crate::profile::span($crate::profile::part_of($name));
-                $crate::ops::macros::dispatch!($name, s1, self.run2((s1, l1), (s2, l2)) $(, $bf16)?)
+                let dtype = candle_core::backend::BackendStorage::dtype(s1);
+                $crate::ops::macros::dispatch!($name, dtype, T => self.run2::<T>((s1, l1), (s2, l2)) $(, $bf16)?)
             }
             $($($rest)*)?
         }
@@ -42,29 +44,37 @@ macro_rules! cpu_op {
                 s3: &candle_core::CpuStorage, l3: &candle_core::Layout,
             ) -> candle_core::Result<(candle_core::CpuStorage, candle_core::Shape)> {
                 let _span = $crate::profile::span($crate::profile::part_of($name));
-                $crate::ops::macros::dispatch!($name, s1, self.run3((s1, l1), (s2, l2), (s3, l3)) $(, $bf16)?)
+                let dtype = candle_core::backend::BackendStorage::dtype(s1);
+                $crate::ops::macros::dispatch!($name, dtype, T => self.run3::<T>((s1, l1), (s2, l2), (s3, l3)) $(, $bf16)?)
             }
             $($($rest)*)?
         }
     };
 }
 
-/// Runs a generic method for the element type of a storage.
+/// What an expression gives where `T` is the element type of a tensor of `dtype`: `f32`, `f64` or, where
+/// `bf16` follows, also `bf16`. An error that names `op` for other types.
 macro_rules! dispatch {
-    ($op:literal, $storage:expr, $self:ident.$method:ident($($arg:expr),*), bf16) => {
-        match $storage {
-            candle_core::CpuStorage::BF16(_) => $self.$method::<half::bf16>($($arg),*),
-            other => $crate::ops::macros::dispatch!($op, other, $self.$method($($arg),*)),
+    ($op:expr, $dtype:expr, $T:ident => $body:expr, bf16) => {
+        match $dtype {
+            candle_core::DType::BF16 => {
+                type $T = half::bf16;
+                $body
+            }
+            other => $crate::ops::macros::dispatch!($op, other, $T => $body),
         }
     };
-    ($op:literal, $storage:expr, $self:ident.$method:ident($($arg:expr),*)) => {
-        match $storage {
-            candle_core::CpuStorage::F32(_) => $self.$method::<f32>($($arg),*),
-            candle_core::CpuStorage::F64(_) => $self.$method::<f64>($($arg),*),
-            other => {
-                let dtype = candle_core::backend::BackendStorage::dtype(other);
-                Err(candle_core::Error::UnsupportedDTypeForOp(dtype, $op).bt())
+    ($op:expr, $dtype:expr, $T:ident => $body:expr) => {
+        match $dtype {
+            candle_core::DType::F32 => {
+                type $T = f32;
+                $body
             }
+            candle_core::DType::F64 => {
+                type $T = f64;
+                $body
+            }
+            other => Err(candle_core::Error::UnsupportedDTypeForOp(other, $op).bt()),
         }
     };
 }

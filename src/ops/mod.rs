@@ -37,7 +37,7 @@ use std::ops::Deref;
 
 use candle_core::{CpuStorage, Layout, Result, Shape, Storage, WithDType, bail};
 
-use macros::cpu_op;
+use macros::{cpu_op, dispatch};
 use rayon::prelude::*;
 
 use crate::kernels::{Real, Stored};

@@ -1,9 +1,9 @@
 //! Normalisation of rows, and of weights.
 
-use candle_core::{CpuStorage, D, DType, Device, Result, Shape, Tensor};
+use candle_core::{CpuStorage, D, Device, Result, Shape, Tensor};
 
 use super::tape::{self, Keep};
-use super::{Arg, Element, StoredElement, argument, cpu_op, output, slice, zeros};
+use super::{Arg, Element, StoredElement, argument, cpu_op, dispatch, output, slice, zeros};
 use crate::kernels::rows::{self, RowNorm};
 
 /// Normalises each row over its channels, then scales and shifts: layer norm (`norm.center`) or
@@ -107,11 +107,7 @@ impl Norm {
     /// The gradients of input, weight and bias.
     fn gradients(&self, xs: &Tensor, weight: &Tensor, dy: &Tensor) -> Result<[Tensor; 3]> {
         let dy = dy.contiguous()?;
-        match xs.dtype() {
-            DType::BF16 => self.grad::<half::bf16>(xs, weight, &dy),
-            DType::F64 => self.grad::<f64>(xs, weight, &dy),
-            _ => self.grad::<f32>(xs, weight, &dy),
-        }
+        dispatch!("row-norm", xs.dtype(), T => self.grad::<T>(xs, weight, &dy), bf16)
     }
 
     fn grad<T: StoredElement>(&self, xs: &Tensor, w: &Tensor, dy: &Tensor) -> Result<[Tensor; 3]> {
@@ -223,11 +219,8 @@ cpu_op!(CustomOp2 for WeightNorm, "weight-norm",
         dw: &Tensor,
     ) -> Result<(Option<Tensor>, Option<Tensor>)> {
         let dw = dw.contiguous()?;
-        let (dv, dg) = match v.dtype() {
-            DType::F64 => weight_norm_grad::<f64>(v, g, &dw)?,
-            _ => weight_norm_grad::<f32>(v, g, &dw)?,
-        };
-        Ok((Some(dv), Some(dg)))
+        let grads = dispatch!("weight-norm", v.dtype(), T => weight_norm_grad::<T>(v, g, &dw));
+        grads.map(|(dv, dg)| (Some(dv), Some(dg)))
     }
 );
 
@@ -253,7 +246,7 @@ fn weight_norm_grad<T: Element>(v: &Tensor, g: &Tensor, dw: &Tensor) -> Result<(
 mod tests {
     use super::super::check::{assert_close, gradients, random};
     use super::*;
-    use candle_core::Var;
+    use candle_core::{DType, Var};
 
     #[test]
     fn gradients_agree_with_differences() {

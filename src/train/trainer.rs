@@ -31,9 +31,10 @@ const RECORD_EVERY: usize = 10;
 
 /// A model in training.
 ///
-/// The same seed, data and configuration give bit-identical weights, whatever the number of threads,
-/// and whether or not the run was interrupted and resumed (a budget in minutes follows the clock and is
-/// the exception).
+/// The same seed, data and configuration give bit-identical weights under one
+/// [`Kernel`](crate::kernels::Kernel), whatever the number of threads, and whether or not the run was
+/// interrupted and resumed (a budget in minutes follows the clock and is the exception). Another kernel,
+/// and so another kind of processor unless `TCN_KERNEL` names one that both have, adds in another order.
 pub struct Trainer {
     config: TrainConfig,
     model: Model,

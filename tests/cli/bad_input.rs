@@ -1,5 +1,7 @@
 //! Mistakes: each a clear message and the right exit code, and nothing is lost.
 
+use candle_tcn::kernels::Kernel;
+
 use super::{Bench, NETWORK, SMALL};
 
 #[test]
@@ -85,6 +87,24 @@ fn numbers_out_of_range_are_usage_errors() {
         assert!(message.contains(named), "{flag}: {message}");
         assert_eq!(message.lines().count(), 1, "{flag}: {message}");
         assert!(!bench.path("run").exists(), "{flag}");
+    }
+}
+
+#[test]
+fn kernels_that_are_not_there() {
+    let bench = Bench::new();
+    let all = Kernel::ALL.into_iter();
+    let (there, missing): (Vec<_>, Vec<_>) = all.partition(|kernel| kernel.is_available());
+    // where the processor has every kernel, only the names that none has are left
+    for name in missing.iter().map(|k| k.name()).chain(["nonsense", ""]) {
+        let mut command =
+            bench.command("bench forward --config net.json --batch-size 1 --seq-len 4");
+        let output = command.env("TCN_KERNEL", name).output().unwrap();
+        let message = super::stderr(&output);
+        assert_eq!(output.status.code(), Some(2), "{name}: {message}");
+        assert_eq!(message.lines().count(), 1, "{name}: {message}");
+        let told = there.iter().all(|kernel| message.contains(kernel.name()));
+        assert!(message.contains("TCN_KERNEL") && told, "{name}: {message}");
     }
 }
 

@@ -175,6 +175,29 @@ fn wait_for_a_record(bench: &Bench) {
 }
 
 #[test]
+fn bf16_trains_and_a_resumed_run_keeps_it() {
+    let bench = Bench::new();
+    let flags = "--config net.json --batch-size 4 --seq-len 32 --schedule constant --dropout 0.1";
+    let train = |out: &str, more: &str| {
+        bench.json(&format!("train --data text.txt --out {out} {flags} {more}"))
+    };
+    let result = train("whole", "--steps 60 --dtype bf16");
+    let loss = result["valid_loss"].as_f64().unwrap();
+    assert!(loss < 3.0, "{loss}");
+    train("cut", "--steps 30 --dtype bf16");
+    bench.ok("train --resume --out cut --steps 60");
+    train("f32", "--steps 60 --dtype f32");
+    let weights = |run: &str| bench.bytes(format!("{run}/checkpoints/step-60/model.safetensors"));
+    assert_eq!(weights("whole"), weights("cut"));
+    assert_ne!(weights("whole"), weights("f32"));
+    assert!(
+        bench
+            .ok("generate --model cut --prompt The --seed 1")
+            .starts_with("The")
+    );
+}
+
+#[test]
 fn a_finished_run_can_be_prolonged() {
     let bench = Bench::new();
     bench.trained("run", "");
