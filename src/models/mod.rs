@@ -185,12 +185,14 @@ impl ModelConfig {
     pub fn training_bytes(&self, batch_size: usize, seq_len: usize, dtype: DType) -> Result<usize> {
         /// The program, its text, and what its threads work with.
         const PROGRAM: usize = 1 << 25;
+        /// Logits, their gradient, and what the products with it lay out anew, in `f32`; as measured.
+        const LOGITS: usize = 5;
         // the embedding's output is the first layer's input; gains of weight norm are no layers
         let layers = self.tensors()?.into_iter().filter(|(name, dims)| {
             dims.len() >= 2 && !name.starts_with("encoder") && !name.ends_with("weight_g")
         });
         let widths = layers.map(|(_, dims)| dims[0]).sum::<usize>();
-        let logits = self.vocab_size().checked_mul(2 * size_of::<f32>());
+        let logits = self.vocab_size().checked_mul(LOGITS * size_of::<f32>());
         let step = || {
             let numbers = widths.checked_mul(self.kept_quarters())?;
             let row = (numbers.checked_mul(dtype.size_in_bytes())? / 4).checked_add(logits?)?;
