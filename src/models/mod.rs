@@ -16,7 +16,7 @@ use candle_nn::{Init, VarBuilder};
 use serde::{Deserialize, Serialize};
 
 use crate::geometry::Stack;
-use crate::nn::{MAX_CHANNELS, Params, Pass, State, in_range};
+use crate::nn::{MAX_CHANNELS, NormKind, Params, Pass, State, in_range};
 use crate::{Error, Result};
 
 /// A model's `config.json`: everything but its weights.
@@ -176,32 +176,36 @@ impl ModelConfig {
             })
     }
 
-    /// An estimate of the bytes that training holds at once: weights, gradients and two moments of each
-    /// parameter, what each layer keeps for its backward pass, and the carried state.
+    /// An estimate of the bytes that training holds at once, rather too many than too few: weights,
+    /// gradients and two moments of each parameter, what each layer keeps for its backward pass in
+    /// `dtype`, logits and their gradient, the carried state, and the program itself.
     ///
     /// # Errors
     /// [`Error::TooLarge`] on overflow, and as [`ModelConfig::validate`].
-    pub fn training_bytes(&self, batch_size: usize, seq_len: usize) -> Result<usize> {
-        const COPIES: usize = 6;
-        let layers = self
-            .tensors()?
-            .into_iter()
-            .filter(|(_, dims)| dims.len() >= 2);
+    pub fn training_bytes(&self, batch_size: usize, seq_len: usize, dtype: DType) -> Result<usize> {
+        /// The program, its text, and what its threads work with.
+        const PROGRAM: usize = 1 << 25;
+        /// Logits, their gradient, and what the products with it lay out anew, in `f32`; as measured.
+        const LOGITS: usize = 5;
+        // the embedding's output is the first layer's input; gains of weight norm are no layers
+        let layers = self.tensors()?.into_iter().filter(|(name, dims)| {
+            dims.len() >= 2 && !name.starts_with("encoder") && !name.ends_with("weight_g")
+        });
         let widths = layers.map(|(_, dims)| dims[0]).sum::<usize>();
-        let parameters = self.parameters()?.checked_mul(4);
-        let activations = widths
-            .checked_mul(COPIES)
-            .and_then(|n| n.checked_mul(batch_size))
-            .and_then(|n| n.checked_mul(seq_len));
+        let logits = self.vocab_size().checked_mul(LOGITS * size_of::<f32>());
+        let step = || {
+            let numbers = widths.checked_mul(self.kept_quarters())?;
+            let row = (numbers.checked_mul(dtype.size_in_bytes())? / 4).checked_add(logits?)?;
+            row.checked_mul(batch_size)?.checked_mul(seq_len)
+        };
+        let parameters = self.parameters()?.checked_mul(4 * size_of::<f32>());
         let state = self
             .state_bytes(1)?
             .checked_mul(2)
             .and_then(|n| n.checked_mul(batch_size));
-        parameters
-            .zip(activations)
-            .and_then(|(p, a)| p.checked_add(a)?.checked_mul(size_of::<f32>()))
-            .zip(state)
-            .and_then(|(step, state)| step.checked_add(state))
+        [step(), parameters, state]
+            .into_iter()
+            .try_fold(PROGRAM, |sum, bytes| sum.checked_add(bytes?))
             .ok_or_else(|| {
                 Error::too_large(
                     "a training step",
@@ -210,6 +214,23 @@ impl ModelConfig {
                     ),
                 )
             })
+    }
+
+    /// Numbers that training holds at once for each output of a convolution, in quarters, as measured
+    /// with `tcn bench train`.
+    fn kept_quarters(&self) -> usize {
+        use NormKind::{Batch, Layer, Rms};
+        match self {
+            // of its three outputs, those to the residual and to the skip sum are not kept
+            Self::WaveNet(_) => 5,
+            // beside its output, what a norm or an activation of its own makes of it
+            Self::Tcn(TcnLmConfig { network, .. })
+                if network.gate.is_none() && matches!(network.norm, Batch | Layer | Rms) =>
+            {
+                12
+            }
+            Self::Tcn(_) => 8,
+        }
     }
 }
 

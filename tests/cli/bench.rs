@@ -45,6 +45,35 @@ fn the_defaults_are_the_reference_model() {
 }
 
 #[test]
+#[cfg(target_os = "linux")]
+fn the_memory_that_training_takes_is_foreseen() {
+    use candle_core::DType;
+    use candle_tcn::models::ModelConfig;
+
+    let bench = Bench::new();
+    for (preset, vocab_size) in [("char-ptb", 50), ("char", 50), ("char", 8000)] {
+        let model = ModelConfig::preset(preset)
+            .unwrap()
+            .with_vocab_size(vocab_size);
+        for (name, dtype) in [("f32", DType::F32), ("bf16", DType::BF16)] {
+            let flags = format!(
+                "--batch-size 8 --seq-len 200 --runs 1 --warmup 1 --threads 2 --vocab-size {vocab_size}"
+            );
+            let json = bench.json(&format!(
+                "bench train --preset {preset} --dtype {name} {flags}"
+            ));
+            let used = json["peak_memory_bytes"].as_f64().unwrap();
+            let foreseen = model.training_bytes(8, 200, dtype).unwrap() as f64;
+            let factor = foreseen / used;
+            assert!(
+                (1.0..2.0).contains(&factor),
+                "{preset} {vocab_size} {name}: {factor}"
+            );
+        }
+    }
+}
+
+#[test]
 fn a_profile_adds_up() {
     let bench = Bench::new();
     let json = bench.json(&format!("bench train {TINY} --profile"));

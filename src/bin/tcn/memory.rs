@@ -1,6 +1,7 @@
 //! How much memory there is, and how much was used.
 
 use candle_tcn::models::ModelConfig;
+use candle_tcn::train::Precision;
 
 use crate::usage_error;
 
@@ -9,8 +10,9 @@ pub fn check_training(
     model: &ModelConfig,
     batch_size: usize,
     seq_len: usize,
+    precision: Precision,
 ) -> anyhow::Result<()> {
-    let needed = model.training_bytes(batch_size, seq_len)? as f64;
+    let needed = model.training_bytes(batch_size, seq_len, precision.dtype())? as f64;
     check("training", needed, model, batch_size, seq_len)
 }
 

@@ -133,11 +133,11 @@ impl Args {
     ) -> anyhow::Result<(&'static str, f64, Work)> {
         let (batch_size, seq_len) = (self.batch_size, self.seq_len);
         // as far as it fits a tensor at all
-        model.training_bytes(batch_size, seq_len)?;
+        model.training_bytes(batch_size, seq_len, precision.dtype())?;
         let flops = flops::forward_flops(&model)?;
         Ok(match self.what {
             What::Train => {
-                memory::check_training(&model, batch_size, seq_len)?;
+                memory::check_training(&model, batch_size, seq_len, precision)?;
                 let work = work::training(model, batch_size, seq_len, precision)?;
                 ("train", 3.0 * flops, work)
             }

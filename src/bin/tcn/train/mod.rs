@@ -76,7 +76,7 @@ fn begin(args: &Args, interrupted: &AtomicBool) -> anyhow::Result<Started> {
     let model = model.with_vocab_size(data.tokenizer.vocab_size());
     model.validate()?;
     model.geometry()?.receptive_field()?;
-    memory::check_training(&model, config.batch_size, config.seq_len)?;
+    memory::check_training(&model, config.batch_size, config.seq_len, config.dtype)?;
     let batches = config
         .lay_out(tokens)
         .with_context(|| data.source.describe())?;
