@@ -119,10 +119,8 @@ impl Micro for Amx {
 
     fn block(
         self,
-        c: &mut [f32],
-        c_stride: usize,
-        a: &[u32],
-        a_stride: usize,
+        (c, c_stride): (&mut [f32], usize),
+        (a, a_stride): (&[u32], usize),
         b: &[u32],
         terms: &[Term],
         half: bool,

@@ -53,18 +53,16 @@ pub trait Micro: Copy + Send + Sync {
     /// What words hold.
     const FORMAT: Format;
 
-    /// `C (+)= Σ A_term · B_term` for one block; `c` begins at it, `a` at its first row, `b` at its
-    /// panel. `half`: the right half of the block is not wanted. `add`: C counts, otherwise it is
+    /// `C (+)= Σ A_term · B_term` for one block; `c` begins at it, `a` at its first row (each with the
+    /// distance of its rows), `b` at its panel. `half`: the right half of the block is not wanted. `add`: C counts, otherwise it is
     /// overwritten. There is at least one term.
     ///
     /// # Panics
     /// Where a slice is too short for what the terms read or the block takes: a fault of the caller.
     fn block(
         self,
-        c: &mut [f32],
-        c_stride: usize,
-        a: &[u32],
-        a_stride: usize,
+        c: (&mut [f32], usize),
+        a: (&[u32], usize),
         b: &[u32],
         terms: &[Term],
         half: bool,
@@ -170,10 +168,11 @@ impl Product<'_> {
         let first = row * M::ROWS;
         let columns = self.columns - panel * M::COLS;
         micro.block(
-            &mut self.c[first * self.c_stride + panel * M::COLS..],
-            self.c_stride,
-            &self.a[first * self.a_stride..],
-            self.a_stride,
+            (
+                &mut self.c[first * self.c_stride + panel * M::COLS..],
+                self.c_stride,
+            ),
+            (&self.a[first * self.a_stride..], self.a_stride),
             &self.b[panel * self.panel_stride..],
             terms,
             columns <= M::COLS / 2,

@@ -72,10 +72,8 @@ macro_rules! vector_micro {
 
             fn block(
                 self,
-                c: &mut [f32],
-                c_stride: usize,
-                a: &[u32],
-                a_stride: usize,
+                (c, c_stride): (&mut [f32], usize),
+                (a, a_stride): (&[u32], usize),
                 b: &[u32],
                 terms: &[Term],
                 half: bool,
@@ -192,7 +190,12 @@ vector_micro!(
 pub fn dot_pairs(acc: __m512, a: u32, b: __m512) -> __m512 {
     let a = _mm512_set1_epi32(a.cast_signed());
     // SAFETY: `__m512bh` is the same 512 bits, and all bits are pairs of bf16.
-    let (a, b) = unsafe { (std::mem::transmute(a), std::mem::transmute(b)) };
+    let (a, b) = unsafe {
+        (
+            std::mem::transmute::<__m512i, __m512bh>(a),
+            std::mem::transmute::<__m512, __m512bh>(b),
+        )
+    };
     _mm512_dpbf16_ps(acc, a, b)
 }
 
