@@ -12,8 +12,8 @@ use super::buffer::{LINE, with_buffer};
 use super::spans::{Run, Span, groups, spans};
 use super::{Format, Micro, Product, Term};
 
-/// Panels of output gradients that are packed together, reading whole cache lines.
-const PANELS: usize = 4;
+/// Rows of a sequence whose output gradients are packed together.
+const RUN: usize = 1024;
 /// Rows whose output gradients are packed at once.
 const PART: usize = 4096;
 
@@ -133,8 +133,8 @@ impl<X: Stored<Real = f32>, Y: Stored<Real = f32>> Gradient<'_, X, Y> {
         let mut part: Vec<Run> = Vec::new();
         let mut rows = 0;
         for sequence in 0..self.shape.batch {
-            for from in (0..self.len()).step_by(PART) {
-                let run = self.run(sequence, from, (from + PART).min(self.len()));
+            for from in (0..self.len()).step_by(RUN) {
+                let run = self.run(sequence, from, (from + RUN).min(self.len()));
                 part.push(run);
                 rows += run.words * self.format.per_word();
                 if rows >= PART {
@@ -178,16 +178,10 @@ impl<X: Stored<Real = f32>, Y: Stored<Real = f32>> Gradient<'_, X, Y> {
             let dy = &mut dy.words_mut()[..part.len() * run_len];
             let runs = dy.par_chunks_exact_mut(run_len).zip(part);
             runs.for_each(|(dy, run)| {
-                for (group, dy) in dy.chunks_exact_mut(group_len).enumerate() {
-                    let panels = dy.par_chunks_mut(PANELS * panel_len).enumerate();
-                    panels.for_each(|(i, panels)| {
-                        let first = i * PANELS * M::COLS;
-                        vectorized(
-                            #[inline(always)]
-                            || self.pack_dy(run, group, first, panels, panel_len),
-                        );
-                    });
-                }
+                vectorized(
+                    #[inline(always)]
+                    || self.pack_dy(run, dy, panel_len),
+                );
             });
             let blocks = sums.par_chunks_exact_mut(self.block_len()).enumerate();
             blocks.for_each(|(i, sums)| {
@@ -201,21 +195,21 @@ impl<X: Stored<Real = f32>, Y: Stored<Real = f32>> Gradient<'_, X, Y> {
         });
     }
 
-    /// The output gradients of a run as (panel, depth, column), from column `first` of a group on.
+    /// The output gradients of a run as (group, panel, depth, column).
     #[inline(always)]
-    fn pack_dy(&self, run: &Run, group: usize, first: usize, panels: &mut [u32], panel_len: usize) {
+    fn pack_dy(&self, run: &Run, packed: &mut [u32], panel_len: usize) {
         let s = self.shape;
         let row = |r: isize| {
             let r = usize::try_from(r).ok().filter(|&r| r < s.out_len)?;
-            let row = &self.dy[(run.sequence * s.out_len + r) * s.out_channels..];
-            Some(&row[group * s.group_out()..][..s.group_out()])
+            Some(&self.dy[(run.sequence * s.out_len + r) * s.out_channels..][..s.out_channels])
         };
         for j in 0..run.words {
             let r = run.dy_from + (j * self.format.per_word()) as isize;
             let rows = [row(r), row(r + 1)];
-            for (i, panel) in panels.chunks_exact_mut(panel_len).enumerate() {
-                let from = first + i * self.cols;
-                let to = s.group_out().min(from + self.cols);
+            for (i, panel) in packed.chunks_exact_mut(panel_len).enumerate() {
+                let first = i % self.panels * self.cols;
+                let from = i / self.panels * s.group_out() + first;
+                let to = from + self.cols.min(s.group_out() - first);
                 let rows = rows.map(|row| row.map(|row| &row[from..to]));
                 let words = &mut panel[j * self.cols..][..self.cols];
                 self.format.across(rows, words);
