@@ -159,3 +159,50 @@ fn an_epilogue_has_the_same_gradients_with_and_without_a_bias() {
         }
     }
 }
+
+/// Bias, ReLU and dropout within the convolution are what the operations are one after another, and
+/// their gradients are differences, in `f64`; in `f32` and `bf16` both agree to their precision.
+#[test]
+fn an_epilogue_is_the_operations_one_after_another() {
+    let params = Conv1dParams {
+        dilation: 2,
+        pad_left: 4,
+        ..Default::default()
+    };
+    let key = MaskKey { seed: 3, stream: 9 };
+    for (batch, relu, dropout) in [
+        (1, true, None),
+        (3, true, Some((0.3, key))),
+        (2, false, Some((0.3, key))),
+    ] {
+        let epilogue = Epilogue {
+            relu,
+            dropout,
+            f32_output: false,
+        };
+        let inputs = [
+            random(1, &[batch, 7, 5]),
+            random(2, &[9, 5, 3]),
+            random(3, &[9]),
+        ];
+        let fused = |t: &[Tensor]| conv1d_then(&t[0], &t[1], Some(&t[2]), None, params, epilogue);
+        gradients(&inputs, |t| Ok(fused(t)?));
+        let apart = finish_primitives(
+            conv1d(&inputs[0], &inputs[1], Some(&inputs[2]), None, params).unwrap(),
+            epilogue,
+        )
+        .unwrap();
+        assert_close(&fused(&inputs).unwrap(), &apart, 1e-14);
+        for (dtype, tolerance) in [(DType::F32, 1e-5), (DType::BF16, 3e-2)] {
+            let cast = |t: &Tensor, dtype| t.to_dtype(dtype).unwrap();
+            let inputs = [
+                cast(&inputs[0], dtype),
+                cast(&inputs[1], DType::F32),
+                cast(&inputs[2], DType::F32),
+            ];
+            let ys = fused(&inputs).unwrap();
+            assert_eq!(ys.dtype(), dtype);
+            assert_close(&ys, &apart, tolerance);
+        }
+    }
+}
