@@ -7,6 +7,7 @@ pub use shape::Conv1dShape;
 pub(super) use shape::Segment;
 
 use super::dropout::{self, MaskKey};
+use super::elementwise::Activation;
 use super::{Kernel, Real, Stored, products, unpacked};
 use crate::Result;
 
@@ -38,11 +39,9 @@ impl<R: Real> Epilogue<'_, R> {
     #[inline(always)]
     fn store<Y: Stored<Real = R>>(&self, sums: impl Iterator<Item = R>, y: &mut [Y]) {
         if self.relu {
-            // not `max`, which would turn NaN into 0
-            let relu = |x: R| if x < R::zero() { R::zero() } else { x };
             y.iter_mut()
                 .zip(sums)
-                .for_each(|(y, x)| *y = Y::store(relu(x)));
+                .for_each(|(y, x)| *y = Y::store(Activation::Relu.apply(x)));
         } else {
             y.iter_mut().zip(sums).for_each(|(y, x)| *y = Y::store(x));
         }

@@ -3,6 +3,7 @@
 use num_traits::Zero;
 use rayon::prelude::*;
 
+use super::elementwise::Activation;
 use super::{Stored, vectorized};
 
 /// Elements of one piece of work.
@@ -33,14 +34,7 @@ pub fn add<T: Stored>(a: &[T], b: &[T], out: &mut [T]) {
 
 /// `out = max(0, a + b)`, not a number where the sum is none; slices of one length.
 pub fn add_relu<T: Stored>(a: &[T], b: &[T], out: &mut [T]) {
-    zip(a, b, out, |a, b| {
-        let sum = a + b;
-        if sum < T::Real::zero() {
-            T::Real::zero()
-        } else {
-            sum
-        }
-    });
+    zip(a, b, out, |a, b| Activation::Relu.apply(a + b));
 }
 
 /// The gradient of [`add_relu`] by either argument, from its result `y`: `dy` where `y > 0`.

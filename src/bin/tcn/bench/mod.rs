@@ -21,7 +21,7 @@ use work::Work;
 #[derive(clap::Args)]
 pub struct Args {
     /// What to measure
-    #[arg(value_enum)]
+    #[arg(value_enum, value_name = "train|forward")]
     what: What,
     /// The network, by name; the default is what PyTorch is compared with
     #[arg(long, value_name = "NAME", default_value = "char-ptb", conflicts_with_all = ["config", "model"])]
