@@ -113,7 +113,7 @@ fn a_model_directory_brings_its_vocabulary() {
 fn misuse_is_told() {
     let bench = Bench::new();
     for (flags, named) in [
-        ("", "WHAT"),
+        ("", "train|forward"),
         ("sleep", "train, forward"),
         ("train --runs 0", "--runs"),
         ("train --warmup -1", "--warmup"),
