@@ -178,6 +178,13 @@ impl Activation {
         });
     }
 
+    /// `x = f(x)`, on the calling thread.
+    pub fn apply_in_place(self, x: &mut [f32]) {
+        with_activation!(self, F => vectorized(#[inline(always)] || {
+            x.iter_mut().for_each(|x| *x = F.apply(*x));
+        }));
+    }
+
     /// `dx = dy·f′(x)`; slices of one length. For the ReLU, its result will do for `x`: both are above
     /// zero at the same places.
     pub fn backward<S: Stored>(self, x: &[S], dy: &[S], dx: &mut [S]) {
@@ -256,16 +263,24 @@ impl Gate {
         let piece = rows_per_piece(channels) * channels;
         with_gate!(self, F => {
             let pieces = y.par_chunks_mut(piece).zip(x.par_chunks(2 * piece));
-            pieces.for_each(|(y, x)| vectorized(#[inline(always)] || {
-                let rows = y.chunks_exact_mut(channels);
-                for (y, x) in rows.zip(x.chunks_exact(2 * channels)) {
-                    let (a, b) = x.split_at(channels);
-                    for ((y, a), b) in y.iter_mut().zip(a).zip(b) {
-                        *y = S::store(F.pair(a.load(), b.load()));
-                    }
-                }
-            }));
+            pieces.for_each(|(y, x)| vectorized(#[inline(always)] || F.rows(channels, x, y)));
         });
+    }
+
+    /// As [`forward`](Self::forward), on the calling thread.
+    pub fn apply_rows(self, channels: usize, x: &[f32], y: &mut [f32]) {
+        with_gate!(self, F => vectorized(#[inline(always)] || F.rows(channels, x, y)));
+    }
+
+    #[inline(always)]
+    fn rows<S: Stored>(self, channels: usize, x: &[S], y: &mut [S]) {
+        let rows = y.chunks_exact_mut(channels);
+        for (y, x) in rows.zip(x.chunks_exact(2 * channels)) {
+            let (a, b) = x.split_at(channels);
+            for ((y, a), b) in y.iter_mut().zip(a).zip(b) {
+                *y = S::store(self.pair(a.load(), b.load()));
+            }
+        }
     }
 
     /// `dx` and `x` rows of `2·channels` numbers, `dy` rows of `channels`.

@@ -28,6 +28,7 @@ mod portable;
 mod products;
 pub mod reference;
 pub mod rows;
+pub mod step;
 pub mod sum;
 mod unpacked;
 pub mod update;

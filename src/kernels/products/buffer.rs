@@ -9,11 +9,22 @@ pub const LINE: usize = 16;
 #[repr(C, align(64))]
 struct Line([u32; LINE]);
 
+impl std::fmt::Debug for Buffer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Buffer({} lines)", self.0.len())
+    }
+}
+
 /// Words in whole, aligned cache lines. New ones are zero, kept ones hold what was left in them.
 #[derive(Default)]
 pub struct Buffer(Vec<Line>);
 
 impl Buffer {
+    /// At least `len` zeros.
+    pub fn zeros(len: usize) -> Self {
+        Self(vec![Line([0; LINE]); len.div_ceil(LINE)])
+    }
+
     /// The first `len` words, at least; grows where it is shorter.
     fn reserve(&mut self, len: usize) {
         let lines = len.div_ceil(LINE);

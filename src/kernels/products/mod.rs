@@ -18,6 +18,7 @@ mod words;
 #[cfg(target_arch = "x86_64")]
 mod x86;
 
+pub use buffer::{Buffer, with_buffer};
 pub use conv1d::{forward, grad_input};
 pub use gradient::grad_weight;
 pub use words::Format;
@@ -147,6 +148,21 @@ impl Product<'_> {
             self.pass(micro, now, add);
             rest = later;
             add = true;
+        }
+    }
+
+    /// `C = A · B` of whole rows, `depth` words deep, one thread.
+    pub fn run_depth<M: Micro>(&mut self, micro: M, depth: usize) {
+        micro.begin();
+        let parts = depth.div_ceil(M::DEPTH).max(1);
+        let part = depth.div_ceil(parts).next_multiple_of(M::STEP);
+        for done in (0..depth).step_by(part) {
+            let term = Term {
+                a: done,
+                b: done * M::COLS,
+                depth: part.min(depth - done),
+            };
+            self.pass(micro, &[term], done > 0);
         }
     }
 

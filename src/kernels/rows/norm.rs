@@ -72,6 +72,25 @@ impl RowNorm {
         });
     }
 
+    /// As [`forward`](Self::forward), in place and on the calling thread.
+    pub fn apply_in_place(&self, x: &mut [f32], weight: &[f32], bias: Option<&[f32]>) {
+        vectorized(
+            #[inline(always)]
+            || {
+                for row in x.chunks_exact_mut(weight.len()) {
+                    let (mean, r) = self.moments(row);
+                    let numbers = row.iter_mut().zip(weight);
+                    match bias {
+                        Some(bias) => numbers
+                            .zip(bias)
+                            .for_each(|((x, w), b)| *x = (*x - mean) * r * w + b),
+                        None => numbers.for_each(|(x, w)| *x = (*x - mean) * r * w),
+                    }
+                }
+            },
+        );
+    }
+
     /// The gradients of [`forward`](Self::forward), in one pass over the rows. With `g = dy·weight` and
     /// `n` the normalised row:
     ///
