@@ -123,7 +123,9 @@ fn run<const COLS: usize, L: lanes::Lanes<COLS>>(
         w.kernel,
         #[inline(always)]
         || match w.dtype {
-            StepDtype::F32 => rows_of_panels::<COLS, _, Singles, 1>(lanes, w, a, first, epilogue, y),
+            StepDtype::F32 => {
+                rows_of_panels::<COLS, _, Singles, 1>(lanes, w, a, first, epilogue, y)
+            }
             StepDtype::Bf16 => rows_of_panels::<COLS, _, Pairs, 2>(lanes, w, a, first, epilogue, y),
             StepDtype::Int8 => rows_of_panels::<COLS, _, Bytes, 2>(lanes, w, a, first, epilogue, y),
         },
@@ -138,7 +140,11 @@ pub fn read_bandwidth(len: usize) -> f64 {
     let read = || {
         super::vectorized(
             #[inline(always)]
-            || std::hint::black_box(&words).iter().fold(0u64, |sum, &word| sum ^ word),
+            || {
+                std::hint::black_box(&words)
+                    .iter()
+                    .fold(0u64, |sum, &word| sum ^ word)
+            },
         )
     };
     std::hint::black_box(read());

@@ -14,6 +14,8 @@ mod conv1d;
 mod gradient;
 mod pack;
 mod spans;
+#[cfg(test)]
+pub mod tiles_in_loops;
 mod words;
 #[cfg(target_arch = "x86_64")]
 mod x86;

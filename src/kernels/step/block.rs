@@ -94,7 +94,10 @@ where
     M: Multiply<COLS, L>,
 {
     let depth = panels[0].len();
-    let (rows, panels) = (rows.map(|row| &row[..depth]), panels.map(|panel| &panel[..depth]));
+    let (rows, panels) = (
+        rows.map(|row| &row[..depth]),
+        panels.map(|panel| &panel[..depth]),
+    );
     let mut sums = [[M::zero(lanes); P]; R];
     for k in 0..depth {
         for part in 0..PARTS {
@@ -136,7 +139,11 @@ pub fn rows_of_panels<const COLS: usize, L, M, const PARTS: usize>(
     while panel < panels {
         // groups of one size, as far as they go, so that none is left with too few sums at once
         let left = panels - panel;
-        let group = if rows == 1 { left.div_ceil(left.div_ceil(6)) } else { 1 };
+        let group = if rows == 1 {
+            left.div_ceil(left.div_ceil(6))
+        } else {
+            1
+        };
         if rows == 1 {
             match group {
                 1 => product.block::<COLS, L, M, PARTS, 1, 1>(lanes, 0, panel, y),

@@ -51,6 +51,16 @@ impl StepWeights {
     /// Where a slice has another length: a fault of the caller.
     pub fn new(
         dtype: StepDtype,
+        shape: (usize, usize, usize),
+        weight: &[f32],
+        bias: Option<&[f32]>,
+    ) -> Result<Self> {
+        Self::for_kernel(Kernel::current(), dtype, shape, weight, bias)
+    }
+
+    pub(super) fn for_kernel(
+        kernel: Kernel,
+        dtype: StepDtype,
         (out_channels, in_channels, kernel_size): (usize, usize, usize),
         weight: &[f32],
         bias: Option<&[f32]>,
@@ -68,12 +78,13 @@ impl StepWeights {
                 ),
             ));
         }
-        let kernel = Kernel::current();
         let cols = match kernel {
             Kernel::Amx | Kernel::Avx512 => 32,
             Kernel::Avx2 | Kernel::Portable | Kernel::Reference => 16,
         };
-        let words = depth.div_ceil(per_word(dtype)).next_multiple_of(step(kernel, dtype));
+        let words = depth
+            .div_ceil(per_word(dtype))
+            .next_multiple_of(step(kernel, dtype));
         let padded = out_channels.next_multiple_of(cols);
         let mut packed = Self {
             dtype,
@@ -92,7 +103,9 @@ impl StepWeights {
         }
         if dtype == StepDtype::Int8 {
             let products = (packed.words * per_word(dtype)) as f64 * f64::from(WEIGHT_MAX);
-            packed.row_max = (f64::from(i32::MAX) / products).min(f64::from(i16::MAX)).floor() as f32;
+            packed.row_max = (f64::from(i32::MAX) / products)
+                .min(f64::from(i16::MAX))
+                .floor() as f32;
             packed.scales = vec![0.0; padded];
         }
         for (column, row) in weight.chunks_exact(depth).enumerate() {
@@ -144,7 +157,9 @@ impl StepWeights {
 
     /// Bytes that a step reads.
     pub fn bytes(&self) -> usize {
-        size_of_val(self.panels.words()) + size_of_val(&self.bias[..]) + size_of_val(&self.scales[..])
+        size_of_val(self.panels.words())
+            + size_of_val(&self.bias[..])
+            + size_of_val(&self.scales[..])
     }
 
     pub(super) fn panel(&self, panel: usize) -> &[u32] {
@@ -191,9 +206,16 @@ impl StepWeights {
     fn pack_int8_row<'a>(&self, taps: impl Iterator<Item = &'a [f32]> + Clone, row: &mut [u32]) {
         let (row, last) = row.split_at_mut(row.len() - 1);
         // a maximum that does not skip what is no number
-        let largest = |tap: &[f32]| tap.iter().fold(0u32, |max, x| max.max(x.to_bits() & 0x7fff_ffff));
+        let largest = |tap: &[f32]| {
+            tap.iter()
+                .fold(0u32, |max, x| max.max(x.to_bits() & 0x7fff_ffff))
+        };
         let largest = f32::from_bits(taps.clone().map(largest).max().unwrap_or(0));
-        let up = if largest > 0.0 { self.row_max / largest } else { 0.0 };
+        let up = if largest > 0.0 {
+            self.row_max / largest
+        } else {
+            0.0
+        };
         // so small that its reciprocal is none, or not finite: what is not finite shows in the scale
         let up = if up.is_finite() { up } else { 0.0 };
         let whole = |x: f32| (x * up).round_ties_even() as i32;

@@ -1,0 +1,48 @@
+//! The blocks of AMX in plain loops, so that what surrounds them is checked on every processor.
+
+use super::{Format, Micro, Term};
+
+/// The blocks of [`Amx`](super::Amx) in plain loops.
+#[derive(Clone, Copy)]
+pub struct Tiles;
+
+impl Micro for Tiles {
+    const ROWS: usize = 32;
+    const COLS: usize = 32;
+    const STEP: usize = 16;
+    const DEPTH: usize = usize::MAX / 2;
+    const PIECE: usize = 128;
+    const CHANNELS: usize = 64;
+    const ROWS_FIRST: bool = true;
+    const FORMAT: Format = Format::Pairs;
+
+    fn block(
+        self,
+        (c, c_stride): (&mut [f32], usize),
+        (a, a_stride): (&[u32], usize),
+        b: &[u32],
+        terms: &[Term],
+        half: bool,
+        add: bool,
+    ) {
+        let halves = |word: u32| {
+            let half = |bits: u32| f32::from_bits(bits << 16);
+            [half(word & 0xffff), half(word >> 16)]
+        };
+        for i in 0..Self::ROWS {
+            for j in 0..if half { Self::COLS / 2 } else { Self::COLS } {
+                let c = &mut c[i * c_stride + j];
+                let mut sum = if add { *c } else { 0.0 };
+                for term in terms {
+                    assert!(term.depth.is_multiple_of(Self::STEP));
+                    for k in 0..term.depth {
+                        let a = halves(a[i * a_stride + term.a + k]);
+                        let b = halves(b[term.b + k * Self::COLS + j]);
+                        sum += a[0] * b[0] + a[1] * b[1];
+                    }
+                }
+                *c = sum;
+            }
+        }
+    }
+}
