@@ -6,9 +6,10 @@ mod common;
 use candle_core::{D, DType, Device, IndexOp, Tensor};
 use candle_tcn::Result;
 use candle_tcn::geometry::Dilations;
-use candle_tcn::models::{Model, ModelConfig, TcnLmConfig, WaveNetConfig};
+use candle_tcn::models::{Model, ModelConfig, Stepper, TcnLmConfig, WaveNetConfig};
 use candle_tcn::nn::{
-    Activation, Gate, NormKind, Params, Pass, State, TcnConfig, TemporalConvNet, WaveNetStackConfig,
+    Activation, Gate, NormKind, Params, Pass, State, StepDtype, TcnConfig, TemporalConvNet,
+    WaveNetStackConfig,
 };
 use common::{assert_close, bits, random, random_ids, rng, scatter};
 use rand::RngExt;
@@ -117,9 +118,9 @@ fn no_output_depends_on_a_later_input() -> Result<()> {
     Ok(())
 }
 
-/// The logits of `ids` in random pieces, single tokens by `step` or `prefill`.
+/// The logits of `ids` in random pieces, single tokens by `step` or by a forward pass.
 fn in_pieces(
-    model: &Model,
+    (model, stepper): (&Model, &Stepper),
     ids: &Tensor,
     state: &mut State,
     rng: &mut ChaCha8Rng,
@@ -134,7 +135,8 @@ fn in_pieces(
         let piece = ids.narrow(1, done, len)?;
         pieces.push(if len == 1 && rng.random() {
             let tokens: Vec<u32> = piece.flatten_all()?.to_vec1()?;
-            model.step(&tokens, state)?.unsqueeze(1)?
+            let logits = stepper.step(&tokens, state)?;
+            Tensor::from_slice(logits, (tokens.len(), 1, VOCAB), &Device::Cpu)?
         } else {
             model.prefill(&piece, state)?
         });
@@ -153,9 +155,10 @@ fn any_chunking_equals_forward() -> Result<()> {
             let ids = random_ids(&mut rng, (batch, time), VOCAB as u32)?;
             let whole = model.forward(&ids, &mut Pass::eval())?;
             for model in [model.clone(), model.freeze()?] {
+                let stepper = model.stepper(StepDtype::F32)?;
                 for _ in 0..3 {
-                    let mut state = model.init_state(batch);
-                    let pieces = in_pieces(&model, &ids, &mut state, &mut rng)?;
+                    let mut state = model.init_state(batch)?;
+                    let pieces = in_pieces((&model, &stepper), &ids, &mut state, &mut rng)?;
                     let what = format!("{config:?} batch {batch} time {time}");
                     assert_close(&what, &pieces, &whole, 1e-5)?;
                 }
@@ -171,9 +174,11 @@ fn a_long_sequence_of_steps_does_not_drift() -> Result<()> {
     let model = build(&wavenet(3, vec![1, 2, 4, 1, 2, 4]), &mut rng)?.freeze()?;
     let ids = random_ids(&mut rng, (1, 1000), VOCAB as u32)?;
     let whole = model.forward(&ids, &mut Pass::eval())?;
-    let mut state = model.init_state(1);
+    let stepper = model.stepper(StepDtype::F32)?;
+    let mut state = stepper.init_state(1)?;
     for (t, id) in ids.flatten_all()?.to_vec1::<u32>()?.into_iter().enumerate() {
-        let logits = model.step(&[id], &mut state)?;
+        let logits =
+            Tensor::from_slice(stepper.step(&[id], &mut state)?, (1, VOCAB), &Device::Cpu)?;
         assert_close(&format!("step {t}"), &logits, &whole.i((.., t))?, 1e-5)?;
     }
     Ok(())
@@ -190,10 +195,11 @@ fn a_fork_goes_on_by_itself() -> Result<()> {
         let shared = first.narrow(1, 0, 9)?;
         let ends = [first.narrow(1, 9, 6)?, second.narrow(1, 9, 6)?];
 
-        let mut state = model.init_state(2);
-        in_pieces(&model, &shared, &mut state, &mut rng)?;
+        let stepper = model.stepper(StepDtype::F32)?;
+        let mut state = model.init_state(2)?;
+        in_pieces((&model, &stepper), &shared, &mut state, &mut rng)?;
         let mut forks = [
-            state.fork()?,
+            state.clone(),
             State::from_tensors(2, state.tensors()?)?,
             state,
         ];
@@ -223,7 +229,11 @@ fn a_centred_network_refuses_a_state() -> Result<()> {
     for time in [1, 7] {
         let xs = random(&mut rng, &[1, time, 2], DType::F32)?;
         assert_eq!(net.forward(&xs, &mut Pass::eval())?.dim(D::Minus1)?, 4);
-        let mut state = State::new(1);
+        let error = net.init_state(1).expect_err("not causal");
+        assert!(error.to_string().contains("causal"), "{error}");
+        let error = net.stepper(StepDtype::F32).expect_err("not causal");
+        assert!(error.to_string().contains("causal"), "{error}");
+        let mut state = State::new(1, Vec::new())?;
         let error = net
             .forward(&xs, &mut Pass::eval().with_state(&mut state))
             .expect_err("not causal");
@@ -236,15 +246,42 @@ fn a_centred_network_refuses_a_state() -> Result<()> {
 fn a_foreign_state_is_an_error_that_says_so() -> Result<()> {
     let mut rng = rng(6);
     let model = build(&tcn(TcnConfig::new(vec![6, 6], 3)), &mut rng)?;
-    let mut state = model.init_state(2);
+    let stepper = model.stepper(StepDtype::F32)?;
+    let mut state = stepper.init_state(2)?;
     for _ in 0..2 {
-        let error = model.step(&[1, 2, 3], &mut state).expect_err("batch");
+        let error = stepper.step(&[1, 2, 3], &mut state).expect_err("batch");
         let text = error.to_string();
         assert!(text.contains('2') && text.contains('3'), "{text}");
-        model.step(&[1, 2], &mut state)?;
+        let ids = Tensor::new(&[[1u32], [2], [3]], &Device::Cpu)?;
+        let error = model.prefill(&ids, &mut state).expect_err("batch");
+        let text = error.to_string();
+        assert!(text.contains('2') && text.contains('3'), "{text}");
+        let error = stepper.step(&[1, VOCAB as u32], &mut state);
+        let text = error.expect_err("no such id").to_string();
+        assert!(text.contains("vocabulary"), "{text}");
+        stepper.step(&[1, 2], &mut state)?;
     }
+    assert_eq!(state.position(1), 2);
     let wider = build(&tcn(TcnConfig::new(vec![7, 6], 3)), &mut rng)?;
-    let error = wider.step(&[1, 2], &mut state).expect_err("channels");
+    let error = wider
+        .stepper(StepDtype::F32)?
+        .step(&[1, 2], &mut state)
+        .map(|_| ());
+    assert!(error.expect_err("channels").to_string().contains("state"));
+    let ids = Tensor::new(&[[1u32], [2]], &Device::Cpu)?;
+    let error = wider.prefill(&ids, &mut state).expect_err("channels");
     assert!(error.to_string().contains("state"), "{error}");
+    Ok(())
+}
+
+#[test]
+fn a_state_that_does_not_fit_the_memory_is_an_error() -> Result<()> {
+    let network = TcnConfig {
+        dilations: Some(Dilations::List(vec![1 << 40])),
+        ..TcnConfig::new(vec![6], 3)
+    };
+    let model = build(&tcn(network), &mut rng(7))?;
+    let error = model.init_state(1 << 20).expect_err("too large");
+    assert!(error.to_string().contains("dilations"), "{error}");
     Ok(())
 }

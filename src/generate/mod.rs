@@ -6,16 +6,12 @@ mod stop;
 pub use sampler::{Sampler, SamplerConfig};
 pub use stop::{StopOutcome, StopStrings};
 
-use candle_core::{D, Tensor};
 use serde::Serialize;
 
-use crate::models::Model;
+use crate::models::Stepper;
 use crate::nn::State;
 use crate::text::{Decoder, Tokenizer};
 use crate::{Error, Result};
-
-/// Prompt tokens that go through the model at once.
-const PREFILL: usize = 512;
 
 /// The last tokens that the repetition penalty looks at, so that a token's cost stays the same.
 const PENALTY_WINDOW: usize = 256;
@@ -48,10 +44,12 @@ pub enum FinishReason {
 /// ```
 /// use candle_tcn::LoadedModel;
 /// use candle_tcn::generate::{GenerateConfig, Generator};
+/// use candle_tcn::nn::StepDtype;
 ///
 /// let loaded = LoadedModel::load("models/kjv-tiny")?;
 /// let config = GenerateConfig { max_tokens: 20, ..Default::default() };
-/// let generator = Generator::new(&loaded.model, &loaded.tokenizer, "And God said", config)?;
+/// let stepper = loaded.model.stepper(StepDtype::F32)?;
+/// let generator = Generator::new(&stepper, &loaded.tokenizer, "And God said", config)?;
 /// let text = |sample| generator.sample(sample)?.collect::<candle_tcn::Result<String>>();
 /// assert_eq!(text(0)?.chars().count(), 20);
 /// assert_eq!(text(0)?, text(0)?); // the seed and the sample's number decide
@@ -59,7 +57,7 @@ pub enum FinishReason {
 /// ```
 #[derive(Debug)]
 pub struct Generator<'a> {
-    model: &'a Model,
+    stepper: &'a Stepper,
     tokenizer: &'a Tokenizer,
     config: GenerateConfig,
     prompt: Vec<u32>,
@@ -77,7 +75,7 @@ impl<'a> Generator<'a> {
     /// [`Error::Text`] naming the characters of the prompt that the model never saw; [`Error::Invalid`]
     /// for options out of range.
     pub fn new(
-        model: &'a Model,
+        stepper: &'a Stepper,
         tokenizer: &'a Tokenizer,
         prompt: &str,
         config: GenerateConfig,
@@ -97,18 +95,10 @@ impl<'a> Generator<'a> {
             ids if ids.is_empty() => vec![first_token(tokenizer)?],
             ids => ids,
         };
-        let mut state = model.init_state(1);
-        let mut logits = Vec::new();
-        for ids in prompt.chunks(PREFILL) {
-            let ids = Tensor::new(ids, model.device())?.unsqueeze(0)?;
-            let all = model.prefill(&ids, &mut state)?;
-            logits = all
-                .narrow(1, all.dim(1)? - 1, 1)?
-                .flatten_all()?
-                .to_vec1()?;
-        }
+        let mut state = stepper.init_state(1)?;
+        let logits = stepper.prefill(&prompt, &mut state)?;
         Ok(Self {
-            model,
+            stepper,
             tokenizer,
             config,
             prompt,
@@ -133,14 +123,14 @@ impl<'a> Generator<'a> {
         let mut banned = self.tokenizer.banned_ids();
         banned.extend(self.tokenizer.vocab_size() as u32..vocab as u32);
         Ok(Generation {
-            model: self.model,
+            stepper: self.stepper,
             sampler: Sampler::for_sample(self.config.sampler.clone(), &banned, vocab, index)?,
             decoder: Some(match self.shown {
                 true => self.tokenizer.decoder().after(&self.prompt),
                 false => self.tokenizer.decoder(),
             }),
             stops: StopStrings::new(self.config.stop.clone())?,
-            state: self.state.fork()?,
+            state: self.state.clone(),
             logits: self.logits.clone(),
             history: self.prompt.clone(),
             tokens: 0,
@@ -165,7 +155,7 @@ fn first_token(tokenizer: &Tokenizer) -> Result<u32> {
 /// A text in the making: pieces of it, each as soon as it is certain.
 #[derive(Debug)]
 pub struct Generation<'a> {
-    model: &'a Model,
+    stepper: &'a Stepper,
     sampler: Sampler,
     /// Taken when the text ends.
     decoder: Option<Decoder>,
@@ -192,11 +182,8 @@ impl Generation<'_> {
     fn token(&mut self) -> Result<u32> {
         if self.tokens > 0 {
             let last = self.history[self.history.len() - 1];
-            self.logits = self
-                .model
-                .step(&[last], &mut self.state)?
-                .squeeze(D::Minus2)?
-                .to_vec1()?;
+            let logits = self.stepper.step(&[last], &mut self.state)?;
+            self.logits.copy_from_slice(logits);
         }
         let recent = self.history.len().saturating_sub(PENALTY_WINDOW);
         let id = self.sampler.sample(&self.logits, &self.history[recent..])?;

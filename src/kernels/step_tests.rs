@@ -1,6 +1,5 @@
 use super::super::elementwise::Activation;
 use super::super::{Kernel, Stored};
-use super::pack::rounded;
 use super::*;
 use half::bf16;
 use proptest::prelude::*;
@@ -74,7 +73,7 @@ impl Case {
     fn reference(&self) -> Vec<f32> {
         let (out_channels, in_channels, kernel_size) = self.shape;
         let mut weight = self.weight.clone();
-        rounded(self.dtype, &mut weight, out_channels);
+        round_weight(self.dtype, &mut weight, out_channels);
         let depth = in_channels * kernel_size;
         let mut y = Vec::new();
         for x in self.inputs.chunks_exact(depth) {
@@ -206,12 +205,12 @@ fn what_is_not_finite_shows() {
 
 #[test]
 fn int8_weights_are_whole_numbers_of_their_channel() {
-    let (q, scale) = pack::quantize(&[0.5, -1.27, 0.004, 0.0]);
+    let (q, scale) = quantize(&[0.5, -1.27, 0.004, 0.0]);
     assert_eq!(q, [50, -127, 0, 0]);
     assert!((scale - 0.01).abs() < 1e-8);
     let again: Vec<f32> = q.iter().map(|&q| f32::from(q) * scale).collect();
-    assert_eq!(pack::quantize(&again).0, q);
-    assert_eq!(pack::quantize(&[0.0, 0.0]), (vec![0, 0], 0.0));
+    assert_eq!(quantize(&again).0, q);
+    assert_eq!(quantize(&[0.0, 0.0]), (vec![0, 0], 0.0));
 }
 
 #[test]

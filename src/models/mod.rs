@@ -1,10 +1,12 @@
 //! Whole language models: a serde configuration tagged by `model_type`, and what it builds.
 
 mod presets;
+mod stepper;
 mod tcn;
 mod wavenet;
 
 pub use presets::PRESETS;
+pub use stepper::Stepper;
 pub use tcn::{Tcn, TcnLmConfig};
 pub use wavenet::{WaveNet, WaveNetConfig};
 
@@ -16,7 +18,7 @@ use candle_nn::{Init, VarBuilder};
 use serde::{Deserialize, Serialize};
 
 use crate::geometry::Stack;
-use crate::nn::{MAX_CHANNELS, NormKind, Params, Pass, State, in_range};
+use crate::nn::{MAX_CHANNELS, NormKind, Params, Pass, State, StepDtype, in_range};
 use crate::{Error, Result};
 
 /// A model's `config.json`: everything but its weights.
@@ -286,10 +288,10 @@ impl SimpleBackend for Lister {
 /// let ids = Tensor::new(&[[3u32, 1, 4, 1, 5]], &Device::Cpu)?;
 /// let whole = model.forward(&ids, &mut Pass::eval())?; // (1, 5, 20)
 ///
-/// let mut state = model.init_state(1);
+/// let mut state = model.init_state(1)?;
 /// model.prefill(&ids.narrow(1, 0, 4)?, &mut state)?;
-/// let last = model.step(&[5], &mut state)?; // (1, 20)
-/// let difference = (whole.narrow(1, 4, 1)?.squeeze(1)? - last)?.abs()?.max_all()?;
+/// let last = model.prefill(&ids.narrow(1, 4, 1)?, &mut state)?; // (1, 1, 20)
+/// let difference = (whole.narrow(1, 4, 1)? - last)?.abs()?.max_all()?;
 /// assert!(difference.to_scalar::<f32>()? < 1e-5);
 /// # Ok::<(), candle_tcn::Error>(())
 /// ```
@@ -314,15 +316,36 @@ impl Model {
         })
     }
 
-    /// The same model for inference: weight norm folded, single steps fast.
+    /// The same model for inference: weight norm folded.
     ///
     /// # Errors
     /// Those of candle.
     pub fn freeze(&self) -> Result<Self> {
+        self.freeze_as(StepDtype::F32)
+    }
+
+    /// As [`freeze`](Self::freeze), with the weights that steps of this type compute with.
+    pub(crate) fn freeze_as(&self, dtype: StepDtype) -> Result<Self> {
         Ok(match self {
-            Self::Tcn(model) => Self::Tcn(model.freeze()?),
-            Self::WaveNet(model) => Self::WaveNet(model.freeze()?),
+            Self::Tcn(model) => Self::Tcn(model.freeze(dtype)?),
+            Self::WaveNet(model) => Self::WaveNet(model.freeze(dtype)?),
         })
+    }
+
+    /// The model for generation, one token at a time.
+    ///
+    /// # Errors
+    /// [`Error::TooLarge`] for a sum too deep for int8; those of candle.
+    pub fn stepper(&self, dtype: StepDtype) -> Result<Stepper> {
+        Stepper::new(self, dtype)
+    }
+
+    /// (vocab, width)
+    fn embedding(&self) -> &Tensor {
+        match self {
+            Self::Tcn(model) => model.embedding(),
+            Self::WaveNet(model) => model.embedding(),
+        }
     }
 
     /// Logits of the token after each one.
@@ -340,8 +363,15 @@ impl Model {
     }
 
     /// The state before the first token of `batch` sequences.
-    pub fn init_state(&self, batch: usize) -> State {
-        State::new(batch)
+    ///
+    /// # Errors
+    /// [`Error::TooLarge`] where there is not so much memory.
+    pub fn init_state(&self, batch: usize) -> Result<State> {
+        let rings = match self {
+            Self::Tcn(model) => model.rings()?,
+            Self::WaveNet(model) => model.rings()?,
+        };
+        State::new(batch, rings)
     }
 
     /// Logits (batch, time, vocab) of `ids` (batch, time), which follow what `state` has seen.
@@ -350,16 +380,6 @@ impl Model {
     /// As [`Model::forward`]; [`Error::Invalid`] for a state of another batch or model.
     pub fn prefill(&self, ids: &Tensor, state: &mut State) -> Result<Tensor> {
         self.forward(ids, &mut Pass::eval().with_state(state))
-    }
-
-    /// Logits (batch, vocab) after one more token for each sequence. The cost depends neither on how
-    /// much came before nor on the receptive field.
-    ///
-    /// # Errors
-    /// As [`Model::prefill`].
-    pub fn step(&self, ids: &[u32], state: &mut State) -> Result<Tensor> {
-        let ids = Tensor::new(ids, self.device())?.unsqueeze(1)?;
-        Ok(self.prefill(&ids, state)?.squeeze(1)?)
     }
 
     /// Where the model computes.

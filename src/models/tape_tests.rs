@@ -30,7 +30,7 @@ fn ids(seed: u32) -> Vec<u32> {
 
 fn loss(model: &Model, state: &State, run: Run) -> Result<Tensor> {
     let inputs = Tensor::new(ids(1), &Device::Cpu)?.reshape((BATCH, TIME))?;
-    let mut state = state.fork()?;
+    let mut state = state.clone();
     let mut pass = Pass::train(5, 3);
     if let Some(dtype) = run.activations {
         pass = pass.with_dtype(dtype);
@@ -48,7 +48,7 @@ fn loss(model: &Model, state: &State, run: Run) -> Result<Tensor> {
 fn agree(config: &ModelConfig, run: Run) -> Result<()> {
     let params = Params::new(1, run.dtype, &Device::Cpu);
     let model = Model::new(config, params.builder())?;
-    let mut state = State::new(BATCH);
+    let mut state = model.init_state(BATCH)?;
     if run.carried {
         let before = Tensor::new(ids(3), &Device::Cpu)?.reshape((BATCH, TIME))?;
         model.forward(&before, &mut Pass::train(5, 2).with_state(&mut state))?;
@@ -89,7 +89,7 @@ fn everywhere(config: &ModelConfig) -> Result<()> {
 fn taped(config: &ModelConfig, run: Run) -> Result<Vec<f64>> {
     let params = Params::new(1, run.dtype, &Device::Cpu);
     let model = Model::new(config, params.builder())?;
-    let mut state = State::new(BATCH);
+    let mut state = model.init_state(BATCH)?;
     let before = Tensor::new(ids(3), &Device::Cpu)?.reshape((BATCH, TIME))?;
     model.prefill(&before, &mut state)?;
     let trained = params.trainable();

@@ -7,8 +7,8 @@ use serde::{Deserialize, Serialize};
 
 use super::embedding;
 use crate::nn::{
-    Conv1d, DropoutKind, MAX_CHANNELS, Norm, Pass, TcnConfig, TemporalConvNet, dropout_probability,
-    in_range, linear,
+    Conv1d, DropoutKind, MAX_CHANNELS, Norm, Pass, RingShape, Slot, StepBuilder, StepDtype,
+    TcnConfig, TemporalConvNet, dropout_probability, in_range, linear,
 };
 use crate::ops::{self, Epilogue};
 use crate::{Error, Result};
@@ -103,10 +103,25 @@ impl Tcn {
         })
     }
 
-    pub(super) fn freeze(&self) -> Result<Self> {
+    pub(super) fn embedding(&self) -> &Tensor {
+        &self.encoder
+    }
+
+    pub(super) fn rings(&self) -> Result<Vec<RingShape>> {
+        self.tcn.rings()
+    }
+
+    /// Adds the steps from embedding to logits.
+    pub(super) fn build_step(&self, net: &mut StepBuilder, xs: Slot) -> Result<Slot> {
+        let hs = self.tcn.build_step(net, xs)?;
+        let hs = net.norm(hs, &self.norm)?;
+        net.conv_to_f32(&self.decoder, hs)
+    }
+
+    pub(super) fn freeze(&self, dtype: StepDtype) -> Result<Self> {
         Ok(Self {
-            tcn: self.tcn.freeze()?,
-            decoder: self.decoder.freeze()?,
+            tcn: self.tcn.freeze_as(dtype)?,
+            decoder: self.decoder.freeze_as(dtype)?,
             ..self.clone()
         })
     }

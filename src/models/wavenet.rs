@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::embedding;
 use crate::Result;
-use crate::nn::{Pass, WaveNetStack, WaveNetStackConfig};
+use crate::nn::{Pass, RingShape, Slot, StepBuilder, StepDtype, WaveNetStack, WaveNetStackConfig};
 use crate::ops;
 
 /// The options of a [`WaveNet`].
@@ -45,10 +45,23 @@ impl WaveNet {
         })
     }
 
-    pub(super) fn freeze(&self) -> Result<Self> {
+    pub(super) fn embedding(&self) -> &Tensor {
+        &self.encoder
+    }
+
+    pub(super) fn rings(&self) -> Result<Vec<RingShape>> {
+        self.stack.rings()
+    }
+
+    /// Adds the steps from embedding to logits.
+    pub(super) fn build_step(&self, net: &mut StepBuilder, xs: Slot) -> Result<Slot> {
+        self.stack.build_step(net, xs)
+    }
+
+    pub(super) fn freeze(&self, dtype: StepDtype) -> Result<Self> {
         Ok(Self {
             encoder: self.encoder.clone(),
-            stack: self.stack.freeze()?,
+            stack: self.stack.freeze_as(dtype)?,
         })
     }
 

@@ -3,7 +3,11 @@
 use candle_core::Tensor;
 use candle_nn::VarBuilder;
 
-use super::{Activation, Conv1d, Conv1dConfig, DropoutKind, Gate, Norm, NormKind, Pass, TcnConfig};
+use super::step::{Slot, StepBuilder};
+use super::{
+    Activation, Conv1d, Conv1dConfig, DropoutKind, Gate, Norm, NormKind, Pass, RingShape, State,
+    StepDtype, StepNet, TcnConfig,
+};
 use crate::Result;
 use crate::ops::{self, Epilogue};
 
@@ -21,6 +25,23 @@ fn add_activate(xs: &Tensor, ys: &Tensor, activation: Activation) -> Result<Tens
         Activation::Relu => ops::add_relu(xs, ys),
         other => ops::activate(&ops::add(xs, ys)?, other),
     }
+}
+
+/// `then(norm(conv xs))`, in steps; `xs` stays as it is.
+fn build_conv(
+    net: &mut StepBuilder,
+    (conv, norm): (&Conv1d, &Norm),
+    then: Then,
+    xs: Slot,
+) -> Result<Slot> {
+    let relu = then == Then::Activation(Activation::Relu) && matches!(norm, Norm::Identity);
+    let hs = net.conv(conv, xs, relu)?;
+    let hs = net.norm(hs, norm)?;
+    Ok(match then {
+        Then::Activation(activation) if !relu => net.activate(hs, activation),
+        Then::Activation(_) | Then::Nothing => hs,
+        Then::Gate(gate) => net.gate(hs, gate),
+    })
 }
 
 #[derive(Debug, Clone)]
@@ -90,11 +111,12 @@ impl ResidualBlock {
         })
     }
 
-    fn freeze(&self) -> Result<Self> {
+    fn freeze(&self, dtype: StepDtype) -> Result<Self> {
+        let downsample = self.downsample.as_ref();
         Ok(Self {
-            conv1: self.conv1.freeze()?,
-            conv2: self.conv2.freeze()?,
-            downsample: self.downsample.as_ref().map(Conv1d::freeze).transpose()?,
+            conv1: self.conv1.freeze_as(dtype)?,
+            conv2: self.conv2.freeze_as(dtype)?,
+            downsample: downsample.map(|conv| conv.freeze_as(dtype)).transpose()?,
             ..self.clone()
         })
     }
@@ -144,6 +166,42 @@ impl ResidualBlock {
             let hs = self.convolve((&self.conv1, &self.norm1), inner, xs, pass)?;
             self.convolve((&self.conv2, &self.norm2), activation, &hs, pass)
         }
+    }
+
+    /// As [`branch`](Self::branch), in steps; `xs` stays as it is.
+    fn build_branch(&self, net: &mut StepBuilder, xs: Slot) -> Result<Slot> {
+        let activation = Then::Activation(self.activation);
+        let inner = self.gate.map_or(activation, Then::Gate);
+        if self.pre_norm {
+            let none = &Norm::Identity;
+            let copy = net.copy(xs);
+            let hs = net.norm(copy, &self.norm1)?;
+            let inner = build_conv(net, (&self.conv1, none), inner, hs)?;
+            net.release(hs);
+            let inner = net.norm(inner, &self.norm2)?;
+            let hs = build_conv(net, (&self.conv2, none), Then::Nothing, inner)?;
+            net.release(inner);
+            Ok(hs)
+        } else {
+            let inner = build_conv(net, (&self.conv1, &self.norm1), inner, xs)?;
+            let hs = build_conv(net, (&self.conv2, &self.norm2), activation, inner)?;
+            net.release(inner);
+            Ok(hs)
+        }
+    }
+
+    /// As [`finish`](Self::finish), in steps; takes both slots.
+    fn build_finish(&self, net: &mut StepBuilder, hs: Slot, xs: Slot) -> Result<Slot> {
+        let residual = match &self.downsample {
+            None => xs,
+            Some(conv) => {
+                let residual = net.conv(conv, xs, false)?;
+                net.release(xs);
+                residual
+            }
+        };
+        let activation = (!self.pre_norm).then_some(self.activation);
+        Ok(net.add(hs, residual, activation))
     }
 
     /// The block's output for its inner branch `hs`.
@@ -242,17 +300,83 @@ impl TemporalConvNet {
     /// # Errors
     /// Those of candle.
     pub fn freeze(&self) -> Result<Self> {
-        let freeze_skip = |skip: &Option<Conv1d>| skip.as_ref().map(Conv1d::freeze).transpose();
+        self.freeze_as(StepDtype::F32)
+    }
+
+    /// See [`Conv1d::freeze_as`].
+    pub(crate) fn freeze_as(&self, dtype: StepDtype) -> Result<Self> {
+        let freeze = |conv: &Conv1d| conv.freeze_as(dtype);
+        let freeze_skip = |skip: &Option<Conv1d>| skip.as_ref().map(freeze).transpose();
         let freeze_all =
             |skips: &Vec<Option<Conv1d>>| skips.iter().map(freeze_skip).collect::<Result<_>>();
         Ok(Self {
             blocks: self
                 .blocks
                 .iter()
-                .map(ResidualBlock::freeze)
+                .map(|block| block.freeze(dtype))
                 .collect::<Result<_>>()?,
             skips: self.skips.as_ref().map(freeze_all).transpose()?,
             activation: self.activation,
+        })
+    }
+
+    /// The state before the first step of `batch` sequences.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`](crate::Error::Invalid) where the network is not causal;
+    /// [`Error::TooLarge`](crate::Error::TooLarge) where there is not so much memory.
+    pub fn init_state(&self, batch: usize) -> Result<State> {
+        State::new(batch, self.rings()?)
+    }
+
+    /// What its convolutions remember, in the order in which they run.
+    pub(crate) fn rings(&self) -> Result<Vec<RingShape>> {
+        let convs = self
+            .blocks
+            .iter()
+            .flat_map(|block| [&block.conv1, &block.conv2]);
+        convs.filter_map(|conv| conv.ring().transpose()).collect()
+    }
+
+    /// The network one step at a time, on slices; weight norm folded, no dropout.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`](crate::Error::Invalid) where the network is not causal.
+    pub fn stepper(&self, dtype: StepDtype) -> Result<StepNet> {
+        let (mut net, xs) = StepBuilder::new(dtype, self.in_channels()?);
+        let ys = self.build_step(&mut net, xs)?;
+        Ok(net.finish(ys))
+    }
+
+    fn in_channels(&self) -> Result<usize> {
+        self.blocks
+            .first()
+            .map_or(Ok(0), |block| block.conv1.in_channels())
+    }
+
+    /// Adds the network's steps to `net`, from `xs` to the slot that is returned.
+    pub(crate) fn build_step(&self, net: &mut StepBuilder, xs: Slot) -> Result<Slot> {
+        let mut xs = xs;
+        let mut sum: Option<Slot> = None;
+        for (i, block) in self.blocks.iter().enumerate() {
+            let hs = block.build_branch(net, xs)?;
+            let skip = self.skips.as_ref().and_then(|skips| skips.get(i));
+            // the residual is added in place, so that the skip path reads the branch first
+            let skip = match skip {
+                None => None,
+                Some(None) => Some(net.copy(hs)),
+                Some(Some(conv)) => Some(net.conv(conv, hs, false)?),
+            };
+            sum = match (sum, skip) {
+                (Some(sum), Some(skip)) => Some(net.add(sum, skip, None)),
+                (sum, skip) => sum.or(skip),
+            };
+            xs = block.build_finish(net, hs, xs)?;
+        }
+        Ok(match (&self.skips, sum) {
+            (None, _) => xs,
+            (Some(_), None) => net.activate(xs, self.activation),
+            (Some(_), Some(sum)) => net.add(sum, xs, Some(self.activation)),
         })
     }
 

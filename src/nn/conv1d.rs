@@ -1,10 +1,11 @@
 //! The 1-D dilated convolution layer.
 
-use candle_core::Tensor;
+use candle_core::{DType, Tensor};
 use candle_nn::{Init, VarBuilder};
 
-use super::{Activation, MAX_CHANNELS, MAX_KERNEL, Pass, in_range};
+use super::{MAX_CHANNELS, MAX_KERNEL, Pass, RingShape, State, in_range};
 use crate::geometry::{Padding, effective_kernel};
+use crate::kernels::step::{StepDtype, StepWeights, round_weight};
 use crate::ops::{self, Conv1dParams, Epilogue, PaddingMode, tape};
 use crate::{Error, Result};
 
@@ -94,8 +95,6 @@ enum Weight {
 pub struct Conv1d {
     weight: Weight,
     bias: Option<Tensor>,
-    /// Of a frozen layer: (kernel_size·in_channels, out_channels), for single steps.
-    packed: Option<Tensor>,
     kernel_size: usize,
     params: Conv1dParams,
     padding_mode: PaddingMode,
@@ -149,7 +148,6 @@ impl Conv1d {
         Ok(Self {
             weight,
             bias,
-            packed: None,
             kernel_size,
             params: Conv1dParams {
                 dilation: cfg.dilation,
@@ -167,7 +165,6 @@ impl Conv1d {
         Self {
             weight: Weight::Matrix(matrix),
             bias,
-            packed: None,
             kernel_size: 1,
             params: Conv1dParams::default(),
             padding_mode: PaddingMode::Zeros,
@@ -189,21 +186,28 @@ impl Conv1d {
         }
     }
 
-    /// The same layer for inference: weight norm folded, tensors copied, single steps fast.
+    /// The same layer for inference: weight norm folded, tensors copied.
     ///
     /// # Errors
     /// Those of candle.
     pub fn freeze(&self) -> Result<Self> {
-        let weight = self.weight()?.detach().copy()?;
-        let packed = match self.params.groups {
-            1 => Some(weight.permute((2, 1, 0))?.flatten(0, 1)?.contiguous()?),
-            _ => None,
-        };
+        self.freeze_as(StepDtype::F32)
+    }
+
+    /// As [`freeze`](Self::freeze), the weights rounded to int8 where steps of this type do it; where they
+    /// round to bf16, a pass in bf16 does so itself.
+    pub(crate) fn freeze_as(&self, dtype: StepDtype) -> Result<Self> {
+        let mut weight = self.weight()?.detach().copy()?;
+        if dtype == StepDtype::Int8 {
+            let (kind, dims, device) = (weight.dtype(), weight.dims3()?, weight.device().clone());
+            let mut numbers = weight.to_dtype(DType::F32)?.flatten_all()?.to_vec1()?;
+            round_weight(dtype, &mut numbers, dims.0);
+            weight = Tensor::from_vec(numbers, dims, &device)?.to_dtype(kind)?;
+        }
         let bias = self.bias.as_ref().map(|b| b.detach().copy()).transpose()?;
         Ok(Self {
             weight: Weight::Plain(weight),
             bias,
-            packed,
             ..self.clone()
         })
     }
@@ -232,9 +236,6 @@ impl Conv1d {
         if pass.is_streaming() && !pointwise {
             return self.forward_streaming(xs, pass, epilogue);
         }
-        if pointwise && xs.dim(1)? == 1 && self.packed.is_some() && !pass.is_training() {
-            return self.project(xs, epilogue);
-        }
         let mut params = self.params;
         let padded;
         let xs = if self.padding_mode == PaddingMode::Zeros {
@@ -254,51 +255,90 @@ impl Conv1d {
         pass: &mut Pass,
         epilogue: Epilogue,
     ) -> Result<Tensor> {
+        let span = self.span()?;
+        let history = match span {
+            0 => None,
+            _ => pass.history(xs, span)?,
+        };
+        let (bias, history) = (self.bias.as_ref(), history.as_ref());
+        ops::conv1d_then(xs, &self.weight()?, bias, history, self.params, epilogue)
+    }
+
+    /// Earlier inputs that an output sees: `(kernel_size − 1)·dilation`.
+    fn span(&self) -> Result<usize> {
         let p = self.params;
         let span = effective_kernel(self.kernel_size, p.dilation)? - 1;
         let zeros = self.padding_mode == PaddingMode::Zeros;
-        if (p.pad_left, p.pad_right, p.stride) != (span, 0, 1) || !zeros {
-            return Err(Error::invalid(
-                "convolution with a state",
-                "causal zero padding and stride 1",
-                format!(
-                    "padding {} and {}, {:?}, stride {}",
-                    p.pad_left, p.pad_right, self.padding_mode, p.stride
-                ),
-            ));
+        if (p.pad_left, p.pad_right, p.stride) == (span, 0, 1) && (zeros || span == 0) {
+            return Ok(span);
         }
-        if xs.dim(1)? == 1 && !pass.is_training() {
-            let taps = pass.taps(xs, self.kernel_size, p.dilation)?;
-            let taps = taps.as_ref().unwrap_or(xs);
-            return self.project(taps, epilogue);
-        }
-        let history = pass.history(xs, span)?;
-        let (bias, history) = (self.bias.as_ref(), history.as_ref());
-        ops::conv1d_then(xs, &self.weight()?, bias, history, p, epilogue)
+        Err(Error::invalid(
+            "convolution with a state",
+            "causal zero padding and stride 1",
+            format!(
+                "padding {} and {}, {:?}, stride {}",
+                p.pad_left, p.pad_right, self.padding_mode, p.stride
+            ),
+        ))
     }
 
-    /// One output step from the rows that its taps read, `(batch, kernel_size, in_channels)`.
-    fn project(&self, taps: &Tensor, epilogue: Epilogue) -> Result<Tensor> {
-        let packed = self.packed.as_ref();
-        let Some(packed) = packed.filter(|packed| packed.dtype() == taps.dtype()) else {
-            let params = Conv1dParams {
-                groups: self.params.groups,
-                ..Default::default()
-            };
-            let (weight, bias) = (self.weight()?, self.bias.as_ref());
-            return ops::conv1d_then(taps, &weight, bias, None, params, epilogue);
+    /// What the layer remembers of a sequence; nothing where it sees one input only.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] where the layer is not causal with zero padding and stride 1.
+    pub(crate) fn ring(&self) -> Result<Option<RingShape>> {
+        let (span, channels) = (self.span()?, self.in_channels()?);
+        Ok((span > 0).then_some(RingShape { span, channels }))
+    }
+
+    /// The state before the first step of `batch` sequences.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] where the layer is not causal with zero padding and stride 1;
+    /// [`Error::TooLarge`] where there is not so much memory.
+    pub fn init_state(&self, batch: usize) -> Result<State> {
+        State::new(batch, self.ring()?.into_iter().collect::<Vec<_>>())
+    }
+
+    /// Numbers of an input row.
+    pub(crate) fn in_channels(&self) -> Result<usize> {
+        let [_, in_channels, _] = self.weight_dims()?;
+        Ok(in_channels * self.params.groups)
+    }
+
+    /// (out_channels, in_channels / groups, kernel_size)
+    fn weight_dims(&self) -> Result<[usize; 3]> {
+        let (out_channels, in_channels) = match &self.weight {
+            Weight::Matrix(matrix) => matrix.dims2()?,
+            Weight::Plain(v) | Weight::Norm { v, .. } => (v.dim(0)?, v.dim(1)?),
         };
-        let ys = taps.flatten_from(1)?.matmul(packed)?;
-        let ys = match &self.bias {
-            None => ys,
-            Some(bias) => ys.broadcast_add(bias)?,
-        };
-        let ys = ys.unsqueeze(1)?;
-        // single steps are taken outside of training, where nothing is dropped
-        match epilogue.relu {
-            true => ops::activate(&ys, Activation::Relu),
-            false => Ok(ys),
+        Ok([out_channels, in_channels, self.kernel_size])
+    }
+
+    /// The layer as a step computes it, its dilation, and what it remembers.
+    ///
+    /// # Errors
+    /// As [`Conv1d::ring`]; [`Error::Invalid`] for groups.
+    pub(crate) fn pack(&self, dtype: StepDtype) -> Result<(StepWeights, usize, Option<RingShape>)> {
+        if self.params.groups != 1 {
+            return Err(Error::invalid(
+                "groups",
+                "1 in single steps",
+                self.params.groups,
+            ));
         }
+        let numbers = |tensor: &Tensor| -> Result<Vec<f32>> {
+            Ok(tensor.to_dtype(DType::F32)?.flatten_all()?.to_vec1()?)
+        };
+        let [out_channels, in_channels, kernel_size] = self.weight_dims()?;
+        let bias = self.bias.as_ref().map(numbers).transpose()?;
+        let weights = StepWeights::new(
+            dtype,
+            (out_channels, in_channels, kernel_size),
+            &numbers(&self.weight()?.detach())?,
+            bias.as_deref(),
+        )?;
+        Ok((weights, self.params.dilation, self.ring()?))
     }
 }
 

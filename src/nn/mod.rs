@@ -6,14 +6,18 @@ mod conv1d;
 mod norm;
 mod params;
 mod state;
+mod step;
 mod tcn_config;
 mod wavenet;
 
+pub use crate::kernels::step::StepDtype;
 pub use block::TemporalConvNet;
 pub use conv1d::{Conv1d, Conv1dConfig, linear};
 pub use norm::{Norm, NormKind};
 pub use params::Params;
-pub use state::{Pass, State};
+pub use state::{Pass, RingShape, State};
+pub use step::StepNet;
+pub(crate) use step::{Slot, StepBuilder};
 pub use tcn_config::TcnConfig;
 pub use wavenet::{WaveNetStack, WaveNetStackConfig};
 

@@ -126,6 +126,14 @@ impl Norm {
 }
 
 impl BatchNorm {
+    /// Mean, scale and bias of each channel by the running statistics: `y = (x − mean)·scale + bias`.
+    pub(crate) fn affine(&self) -> Result<[Tensor; 3]> {
+        let mean = self.running_mean.as_detached_tensor();
+        let var = self.running_var.as_detached_tensor();
+        let scale = (&self.weight / (var + BATCH_EPS)?.sqrt()?)?;
+        Ok([mean, scale, self.bias.clone()])
+    }
+
     fn train(&self, xs: &Tensor) -> Result<Tensor> {
         let (ys, mean, var) = ops::batch_norm(xs, &self.weight, &self.bias, BATCH_EPS)?;
         let n = (xs.elem_count() / self.weight.elem_count()) as f64;

@@ -1,132 +1,279 @@
 //! What a pass through a network carries: training or not, and the state of a sequence that comes
 //! in pieces.
 
+use std::sync::Arc;
+
 use candle_core::{DType, Device, Tensor};
 
 use crate::kernels::dropout::MaskKey;
 use crate::ops::{self, DropoutKind};
 use crate::{Error, Result};
 
-/// The last inputs of one convolution: a ring of `span = (kernel_size − 1)·dilation` rows.
-#[derive(Debug)]
-struct Ring {
-    /// (batch, span, channels)
-    rows: Tensor,
-    /// The oldest row, which the next one replaces.
-    head: usize,
+/// What one convolution remembers of a sequence: its last `span = (kernel_size − 1)·dilation` inputs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RingShape {
+    /// Rows.
+    pub span: usize,
+    /// Numbers in a row.
+    pub channels: usize,
 }
 
-impl Ring {
-    fn span(&self) -> Result<usize> {
-        Ok(self.rows.dim(1)?)
-    }
-
-    /// All rows, oldest first.
-    fn in_order(&self) -> Result<Tensor> {
-        if self.head == 0 {
-            return Ok(self.rows.clone());
-        }
-        let newer = self.rows.narrow(1, self.head, self.span()? - self.head)?;
-        Ok(Tensor::cat(
-            &[&newer, &self.rows.narrow(1, 0, self.head)?],
-            1,
-        )?)
-    }
-}
-
-/// The streaming state of a network for a batch of sequences: for each convolution its last inputs.
+/// The streaming state of a network for a batch of sequences: for each convolution its last inputs, in
+/// one ring buffer of `(batch, span, channels)` numbers.
 ///
-/// A state is a value: a network is immutable and shared, `&mut State` is all that a step changes. It
-/// starts empty (zeros before the first step) and takes its shape from the first pass.
+/// A state is a value: a network is immutable and shared, `&mut State` is all that a step changes. Every
+/// sequence has its own position in the rings: sequences begin, go on, are copied, replaced and dropped
+/// independently of each other. Rows are `f32`, whatever a network computes in.
 ///
 /// # Example
 ///
 /// ```
 /// use candle_core::{DType, Device, Tensor};
-/// use candle_nn::VarBuilder;
-/// use candle_tcn::geometry::Padding;
-/// use candle_tcn::nn::{Conv1d, Conv1dConfig, Params, Pass, State};
+/// use candle_tcn::nn::{Conv1d, Conv1dConfig, Params, Pass};
 ///
 /// let params = Params::new(1, DType::F32, &Device::Cpu);
 /// let conv = Conv1d::new(1, 1, 3, Conv1dConfig { dilation: 2, ..Conv1dConfig::causal() }, params.builder())?;
 /// let xs = Tensor::arange(0f32, 8., &Device::Cpu)?.reshape((1, 8, 1))?;
 /// let whole = conv.forward(&xs, &mut Pass::eval())?;
 ///
-/// let mut state = State::new(1);
+/// let mut state = conv.init_state(1)?;
 /// for t in 0..8 {
 ///     let y = conv.forward(&xs.narrow(1, t, 1)?, &mut Pass::eval().with_state(&mut state))?;
 ///     let expected = whole.narrow(1, t, 1)?;
 ///     assert!((y - expected)?.abs()?.sum_all()?.to_scalar::<f32>()? < 1e-5);
 /// }
+/// assert_eq!(state.position(0), 8);
 /// # Ok::<(), candle_tcn::Error>(())
 /// ```
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct State {
-    batch: usize,
-    rings: Vec<Ring>,
+    shapes: Arc<[RingShape]>,
+    /// One for each shape: (batch, span, channels); the row of time `t` is `t % span`.
+    pub(crate) rings: Vec<Vec<f32>>,
+    /// Steps that each sequence has seen.
+    pub(crate) positions: Vec<u64>,
+    /// Where a step computes.
+    pub(crate) scratch: Scratch,
+}
+
+/// Memory that steps work in and that means nothing between them; a copy of a state has none yet.
+#[derive(Debug, Default)]
+pub(crate) struct Scratch {
+    pub buffers: Vec<Vec<f32>>,
+    pub words: Vec<u32>,
+}
+
+impl Clone for Scratch {
+    fn clone(&self) -> Self {
+        Self::default()
+    }
 }
 
 impl State {
-    /// The state before the first step of `batch` sequences.
-    pub fn new(batch: usize) -> Self {
-        Self {
-            batch,
-            rings: Vec::new(),
-        }
+    /// The state before the first step of `batch` sequences, for convolutions of these shapes in the order
+    /// in which they run. Networks have an `init_state` that knows them.
+    ///
+    /// # Errors
+    /// [`Error::TooLarge`] where there is not so much memory.
+    pub fn new(batch: usize, shapes: impl Into<Arc<[RingShape]>>) -> Result<Self> {
+        let shapes = shapes.into();
+        let rings = shapes.iter().map(|shape| zeros(batch, *shape));
+        Ok(Self {
+            rings: rings.collect::<Result<_>>()?,
+            positions: vec![0; batch],
+            scratch: Scratch::default(),
+            shapes,
+        })
     }
 
     /// Sequences.
     pub fn batch(&self) -> usize {
-        self.batch
+        self.positions.len()
     }
 
-    /// A copy that goes on by itself.
+    /// The convolutions that remember, in the order in which they run.
+    pub fn shapes(&self) -> &[RingShape] {
+        &self.shapes
+    }
+
+    /// Steps that sequence `sequence` has seen.
+    ///
+    /// # Panics
+    /// Where there is no such sequence.
+    pub fn position(&self, sequence: usize) -> u64 {
+        self.positions[sequence]
+    }
+
+    /// Starts `sequence` anew; the others go on.
     ///
     /// # Errors
-    /// Those of candle.
-    pub fn fork(&self) -> Result<Self> {
-        let rings = self.rings.iter().map(|ring| {
-            Ok(Ring {
-                rows: ring.rows.force_contiguous()?,
-                head: ring.head,
-            })
-        });
-        Ok(Self {
-            batch: self.batch,
-            rings: rings.collect::<Result<_>>()?,
-        })
+    /// [`Error::Invalid`] where there is no such sequence.
+    pub fn reset(&mut self, sequence: usize) -> Result<()> {
+        self.check(sequence)?;
+        for (ring, shape) in self.rings.iter_mut().zip(&*self.shapes) {
+            let len = shape.span * shape.channels;
+            ring[sequence * len..][..len].fill(0.0);
+        }
+        self.positions[sequence] = 0;
+        Ok(())
     }
 
-    /// The state as tensors, oldest step first, in the order of the network's convolutions.
+    /// Replaces `sequence` by a copy of sequence `from` of `other`, which goes on by itself.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] where there is no such sequence, or `other` is of another network.
+    pub fn set(&mut self, sequence: usize, other: &Self, from: usize) -> Result<()> {
+        self.check(sequence)?;
+        other.check(from)?;
+        self.check_shapes(&other.shapes)?;
+        let rings = self.rings.iter_mut().zip(&other.rings);
+        for ((ring, other), shape) in rings.zip(&*self.shapes) {
+            let len = shape.span * shape.channels;
+            ring[sequence * len..][..len].copy_from_slice(&other[from * len..][..len]);
+        }
+        self.positions[sequence] = other.positions[from];
+        Ok(())
+    }
+
+    /// A state of the sequences of these numbers, in this order; one may come several times. What is not
+    /// named is dropped: `select(&[0, 2])` ends sequence 1 of three.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] where there is no such sequence; [`Error::TooLarge`] where there is not so much
+    /// memory.
+    pub fn select(&self, sequences: &[usize]) -> Result<Self> {
+        let mut selected = Self::new(sequences.len(), self.shapes.clone())?;
+        for (to, &from) in sequences.iter().enumerate() {
+            selected.set(to, self, from)?;
+        }
+        Ok(selected)
+    }
+
+    /// `copies` of one sequence, each of which goes on by itself: several continuations of one prompt.
+    ///
+    /// # Errors
+    /// As [`State::select`].
+    pub fn fork(&self, sequence: usize, copies: usize) -> Result<Self> {
+        self.select(&vec![sequence; copies])
+    }
+
+    /// The sequences of this state, then those of `other`.
+    ///
+    /// # Errors
+    /// As [`State::set`] and [`State::select`].
+    pub fn join(&self, other: &Self) -> Result<Self> {
+        let mut joined = Self::new(self.batch() + other.batch(), self.shapes.clone())?;
+        for to in 0..joined.batch() {
+            match to.checked_sub(self.batch()) {
+                None => joined.set(to, self, to)?,
+                Some(from) => joined.set(to, other, from)?,
+            }
+        }
+        Ok(joined)
+    }
+
+    fn check(&self, sequence: usize) -> Result<()> {
+        if sequence < self.batch() {
+            return Ok(());
+        }
+        let expected = format!("one of the {} that the state has", self.batch());
+        Err(Error::invalid("sequence", expected, sequence))
+    }
+
+    /// Whether the state belongs to a network whose convolutions remember so much.
+    pub(crate) fn check_shapes(&self, shapes: &[RingShape]) -> Result<()> {
+        if *self.shapes == *shapes {
+            return Ok(());
+        }
+        let tell = |shapes: &[RingShape]| {
+            let spans: Vec<_> = shapes
+                .iter()
+                .map(|shape| format!("{} x {}", shape.span, shape.channels))
+                .collect();
+            format!("rings of {}", spans.join(", "))
+        };
+        Err(Error::invalid("state", tell(shapes), tell(&self.shapes)))
+    }
+
+    /// The row of ring `index` that `sequence` wrote `back` steps ago (1: its last step).
+    fn row_start(&self, index: usize, sequence: usize, back: usize) -> usize {
+        let RingShape { span, channels } = self.shapes[index];
+        let time = self.positions[sequence] % span as u64 + (span - back) as u64;
+        (sequence * span + (time % span as u64) as usize) * channels
+    }
+
+    /// All rows of ring `index`, (batch, span, channels), oldest first.
+    fn in_order(&self, index: usize) -> Vec<f32> {
+        let RingShape { span, channels } = self.shapes[index];
+        let mut rows = Vec::with_capacity(self.rings[index].len());
+        for sequence in 0..self.batch() {
+            for back in (1..=span).rev() {
+                let start = self.row_start(index, sequence, back);
+                rows.extend_from_slice(&self.rings[index][start..][..channels]);
+            }
+        }
+        rows
+    }
+
+    /// The state as tensors `(batch, span, channels)`, oldest step first, in the order of the network's
+    /// convolutions.
     ///
     /// # Errors
     /// Those of candle.
     pub fn tensors(&self) -> Result<Vec<Tensor>> {
-        // copies: a later step writes into the rings
-        let copy = |ring: &Ring| Ok(ring.in_order()?.force_contiguous()?);
-        self.rings.iter().map(copy).collect()
+        let tensor = |(i, shape): (usize, &RingShape)| {
+            let dims = (self.batch(), shape.span, shape.channels);
+            Ok(Tensor::from_vec(self.in_order(i), dims, &Device::Cpu)?)
+        };
+        self.shapes.iter().enumerate().map(tensor).collect()
     }
 
-    /// The inverse of [`State::tensors`].
+    /// The inverse of [`State::tensors`], but for the positions, which begin again.
     ///
     /// # Errors
     /// [`Error::Invalid`] for a tensor that is not `(batch, span, channels)`.
     pub fn from_tensors(batch: usize, tensors: Vec<Tensor>) -> Result<Self> {
-        let ring = |rows: Tensor| match rows.dims() {
-            [b, _, _] if *b == batch => Ok(Ring {
-                rows: rows.force_contiguous()?,
-                head: 0,
-            }),
-            dims => Err(Error::invalid(
+        let shape = |tensor: &Tensor| match *tensor.dims() {
+            [b, span, channels] if b == batch => Ok(RingShape { span, channels }),
+            ref dims => Err(Error::invalid(
                 "state",
                 format!("({batch}, span, channels)"),
                 format!("{dims:?}"),
             )),
         };
+        let shapes: Vec<_> = tensors.iter().map(shape).collect::<Result<_>>()?;
+        let ring = |tensor: &Tensor| {
+            let tensor = tensor.flatten_all()?.to_dtype(DType::F32)?;
+            Ok(tensor.to_vec1::<f32>()?)
+        };
         Ok(Self {
-            batch,
-            rings: tensors.into_iter().map(ring).collect::<Result<_>>()?,
+            shapes: shapes.into(),
+            rings: tensors.iter().map(ring).collect::<Result<_>>()?,
+            positions: vec![0; batch],
+            scratch: Scratch::default(),
         })
+    }
+}
+
+fn zeros(batch: usize, shape: RingShape) -> Result<Vec<f32>> {
+    let len = shape
+        .span
+        .checked_mul(shape.channels)
+        .and_then(|len| len.checked_mul(batch));
+    let mut ring = Vec::new();
+    let reserved = len.is_some_and(|len| ring.try_reserve_exact(len).is_ok());
+    match len {
+        Some(len) if reserved => {
+            ring.resize(len, 0.0);
+            Ok(ring)
+        }
+        _ => Err(Error::too_large(
+            "the streaming state",
+            format!(
+                "{batch} sequences x {} rows x {} channels do not fit the memory; lower the dilations or the batch",
+                shape.span, shape.channels
+            ),
+        )),
     }
 }
 
@@ -214,83 +361,48 @@ impl<'a> Pass<'a> {
         self.state.is_some()
     }
 
-    /// The next convolution's ring, made of zeros where the sequence begins.
-    fn next_ring(&mut self, xs: &Tensor, span: usize) -> Result<Option<&mut Ring>> {
+    /// The inputs before `xs` of the next convolution, `span` rows; afterwards its ring holds the last
+    /// `span` rows up to the end of `xs`. `None` without a state.
+    pub(crate) fn history(&mut self, xs: &Tensor, span: usize) -> Result<Option<Tensor>> {
         let Some(state) = self.state.as_deref_mut() else {
             return Ok(None);
         };
-        let (batch, _, channels) = xs.dims3()?;
+        let (batch, time, channels) = xs.dims3()?;
         let index = self.ring;
         self.ring += 1;
-        if index == state.rings.len() {
-            if batch != state.batch {
-                return Err(Error::invalid(
-                    "batch",
-                    format!("{} sequences, as the state has", state.batch),
-                    batch,
-                ));
-            }
-            state.rings.push(Ring {
-                rows: zeros((batch, span, channels), xs.dtype(), xs.device())?,
-                head: 0,
-            });
+        if batch != state.batch() {
+            let expected = format!("{} sequences, as the state has", state.batch());
+            return Err(Error::invalid("batch", expected, batch));
         }
-        let ring = &mut state.rings[index];
-        if ring.rows.dims() != [batch, span, channels] {
+        let shape = RingShape { span, channels };
+        if state.shapes.get(index) != Some(&shape) {
             return Err(Error::invalid(
                 format!("state of convolution {index}"),
-                format!("{:?}", [batch, span, channels]),
-                format!("{:?}", ring.rows.dims()),
+                format!("{span} rows of {channels} channels"),
+                format!("{:?}", state.shapes.get(index)),
             ));
         }
-        // a state that began in another precision goes on in this one
-        ring.rows = ring.rows.to_dtype(xs.dtype())?;
-        Ok(Some(ring))
-    }
-
-    /// The inputs before `xs` of the next convolution, `span` rows; afterwards the ring holds the last
-    /// `span` rows up to the end of `xs`. `None` without a state.
-    pub(crate) fn history(&mut self, xs: &Tensor, span: usize) -> Result<Option<Tensor>> {
-        let Some(ring) = self.next_ring(xs, span)? else {
-            return Ok(None);
-        };
-        let history = ring.in_order()?;
-        // in a buffer of its own: a later step writes into it
-        *ring = Ring {
-            rows: ops::last_steps(&history, xs)?,
-            head: 0,
-        };
+        let history =
+            Tensor::from_vec(state.in_order(index), (batch, span, channels), xs.device())?
+                .to_dtype(xs.dtype())?;
+        let last = time.min(span);
+        let rows = xs.detach().narrow(1, time - last, last)?;
+        let rows: Vec<f32> = rows.to_dtype(DType::F32)?.flatten_all()?.to_vec1()?;
+        for (sequence, rows) in rows.chunks_exact((last * channels).max(1)).enumerate() {
+            // where the row of time `position + time − last` lies: this many steps before the end
+            let start = state.positions[sequence] + (time - last) as u64;
+            for (i, row) in rows.chunks_exact(channels).enumerate() {
+                let at = ((start + i as u64) % span as u64) as usize;
+                let at = (sequence * span + at) * channels;
+                state.rings[index][at..][..channels].copy_from_slice(row);
+            }
+        }
+        // all convolutions of a pass start from the same positions
+        if self.ring == state.shapes.len() {
+            for position in &mut state.positions {
+                *position += time as u64;
+            }
+        }
         Ok(Some(history))
     }
-
-    /// One step: the inputs that the taps of the next convolution read, `(batch, kernel_size, channels)`
-    /// with the newest last. The step's own row replaces the oldest, in place.
-    pub(crate) fn taps(
-        &mut self,
-        xs: &Tensor,
-        kernel_size: usize,
-        dilation: usize,
-    ) -> Result<Option<Tensor>> {
-        let span = (kernel_size - 1) * dilation;
-        let Some(ring) = self.next_ring(xs, span)? else {
-            return Ok(None);
-        };
-        let mut rows = (0..kernel_size - 1)
-            .map(|tap| {
-                Ok(ring
-                    .rows
-                    .narrow(1, (ring.head + tap * dilation) % span, 1)?)
-            })
-            .collect::<Result<Vec<_>>>()?;
-        rows.push(xs.clone());
-        let taps = Tensor::cat(&rows, 1)?;
-        ring.rows
-            .slice_set(&xs.detach().contiguous()?, 1, ring.head)?;
-        ring.head = (ring.head + 1) % span;
-        Ok(Some(taps))
-    }
-}
-
-fn zeros(shape: (usize, usize, usize), dtype: DType, device: &Device) -> Result<Tensor> {
-    Ok(Tensor::zeros(shape, dtype, device)?)
 }

@@ -4,9 +4,10 @@ use candle_core::Tensor;
 use candle_nn::VarBuilder;
 use serde::{Deserialize, Serialize};
 
+use super::step::{Slot, StepBuilder};
 use super::{
-    Activation, Conv1d, Conv1dConfig, DropoutKind, Gate, MAX_CHANNELS, MAX_KERNEL, Pass,
-    dropout_probability, in_range, total_channels,
+    Activation, Conv1d, Conv1dConfig, DropoutKind, Gate, MAX_CHANNELS, MAX_KERNEL, Pass, RingShape,
+    State, StepDtype, StepNet, dropout_probability, in_range, total_channels,
 };
 use crate::geometry::{Block, Dilations, Layer, Padding, Stack};
 use crate::ops::{self, Epilogue};
@@ -171,18 +172,79 @@ impl WaveNetStack {
     /// # Errors
     /// Those of candle.
     pub fn freeze(&self) -> Result<Self> {
+        self.freeze_as(StepDtype::F32)
+    }
+
+    /// See [`Conv1d::freeze_as`].
+    pub(crate) fn freeze_as(&self, dtype: StepDtype) -> Result<Self> {
         let freeze = |layer: &GatedLayer| {
             Ok(GatedLayer {
-                conv: layer.conv.freeze()?,
-                skip: layer.skip.freeze()?,
-                residual: layer.residual.as_ref().map(Conv1d::freeze).transpose()?,
+                conv: layer.conv.freeze_as(dtype)?,
+                skip: layer.skip.freeze_as(dtype)?,
+                residual: {
+                    let residual = layer.residual.as_ref();
+                    residual.map(|conv| conv.freeze_as(dtype)).transpose()?
+                },
             })
         };
         Ok(Self {
             layers: self.layers.iter().map(freeze).collect::<Result<_>>()?,
-            output: [self.output[0].freeze()?, self.output[1].freeze()?],
+            output: [
+                self.output[0].freeze_as(dtype)?,
+                self.output[1].freeze_as(dtype)?,
+            ],
             dropout: self.dropout,
         })
+    }
+
+    /// The state before the first step of `batch` sequences.
+    ///
+    /// # Errors
+    /// [`Error::TooLarge`] where there is not so much memory.
+    pub fn init_state(&self, batch: usize) -> Result<State> {
+        State::new(batch, self.rings()?)
+    }
+
+    /// What its convolutions remember, in the order in which they run.
+    pub(crate) fn rings(&self) -> Result<Vec<RingShape>> {
+        let rings = self.layers.iter().map(|layer| layer.conv.ring());
+        rings.filter_map(Result::transpose).collect()
+    }
+
+    /// The stack one step at a time, on slices; no dropout.
+    ///
+    /// # Errors
+    /// Those of candle.
+    pub fn stepper(&self, dtype: StepDtype) -> Result<StepNet> {
+        let first = self.layers.first().map(|layer| layer.conv.in_channels());
+        let (mut net, xs) = StepBuilder::new(dtype, first.unwrap_or(Ok(0))?);
+        let ys = self.build_step(&mut net, xs)?;
+        Ok(net.finish(ys))
+    }
+
+    /// Adds the stack's steps to `net`, from `xs` to the slot that is returned.
+    pub(crate) fn build_step(&self, net: &mut StepBuilder, mut xs: Slot) -> Result<Slot> {
+        let mut skips: Option<Slot> = None;
+        for layer in &self.layers {
+            let hs = net.conv(&layer.conv, xs, false)?;
+            let hs = net.gate(hs, Gate::TanhSigmoid);
+            let skip = net.conv(&layer.skip, hs, false)?;
+            skips = Some(match skips {
+                None => skip,
+                Some(sum) => net.add(sum, skip, None),
+            });
+            if let Some(residual) = &layer.residual {
+                let residual = net.conv(residual, hs, false)?;
+                xs = net.add(xs, residual, None);
+            }
+            net.release(hs);
+        }
+        net.release(xs);
+        let skips = skips.ok_or_else(|| Error::invalid("dilations", "at least one", 0))?;
+        let skips = net.activate(skips, Activation::Relu);
+        let ys = net.conv(&self.output[0], skips, true)?;
+        net.release(skips);
+        net.conv_to_f32(&self.output[1], ys)
     }
 
     /// Applies the stack.

@@ -6,7 +6,7 @@ use candle_core::{CpuStorage, CustomOp1, D, DType, Layout, Result, Shape, Tensor
 use half::bf16;
 
 use super::tape::{self, Keep};
-use super::{Arg, StoredElement, cpu_op, output, slice};
+use super::{Arg, StoredElement, output, slice};
 use crate::Error;
 use crate::kernels::{Stored, gather as kernel};
 use crate::profile::{self, Part};
@@ -105,46 +105,6 @@ pub(super) fn pick_time(xs: &Tensor, steps: &[usize]) -> crate::Result<Tensor> {
     let shape = (batch, steps.len(), channels).into();
     pick(&xs.contiguous()?, rows, shape, xs.dtype())
 }
-
-/// The last steps of `past` followed by `new`, as many as `past` has, in a buffer of their own. They
-/// are constants: no gradient flows into them.
-///
-/// # Shapes
-/// `past` (batch, span, channels), `new` (batch, time, channels); result as `past`.
-pub(crate) fn last_steps(past: &Tensor, new: &Tensor) -> crate::Result<Tensor> {
-    let ((batch, span, channels), len) = (past.dims3()?, new.dim(1)?);
-    if new.dims() != [batch, len, channels] {
-        return Err(Error::invalid(
-            "steps",
-            format!("({batch}, any, {channels})"),
-            format!("{:?}", new.dims()),
-        ));
-    }
-    let (past, new) = (past.detach(), new.detach());
-    if !new.device().is_cpu() {
-        let all = Tensor::cat(&[&past, &new], 1)?;
-        return Ok(all.narrow(1, len, span)?.force_contiguous()?);
-    }
-    let (past, new) = (past.contiguous()?, new.contiguous()?);
-    Ok(tape::unrecorded(|| {
-        past.apply_op2_no_bwd(&new, &LastSteps)
-    })?)
-}
-
-struct LastSteps;
-
-impl LastSteps {
-    fn run2<T: StoredElement>(&self, past: Arg, new: Arg) -> Result<(CpuStorage, Shape)> {
-        let (_, span, channels) = past.1.shape().dims3()?;
-        let shape = past.1.shape();
-        let (past, new) = (slice::<T>(past)?, slice::<T>(new)?);
-        Ok(output::<T>(shape, |out| {
-            kernel::last(past, new, span * channels, out)
-        }))
-    }
-}
-
-cpu_op!(CustomOp2 + bf16 for LastSteps, "last-steps");
 
 fn pick(table: &Tensor, rows: Vec<u32>, shape: Shape, dtype: DType) -> crate::Result<Tensor> {
     let op = Gather {
@@ -274,26 +234,6 @@ mod tests {
         let grads = bf16.sum_all()?.backward()?;
         let grad = grads.get(&table).unwrap();
         assert_eq!(grad.to_vec2::<f32>()?[3], [3.0; 4]);
-        Ok(())
-    }
-
-    #[test]
-    fn last_steps_lie_in_a_buffer_of_their_own() -> crate::Result<()> {
-        for dtype in [DType::F32, DType::F64, DType::BF16] {
-            let past = random(1, &[2, 3, 4]).to_dtype(dtype)?;
-            for len in [0, 1, 3, 5] {
-                let new = random(2, &[2, len, 4]).to_dtype(dtype)?;
-                let all = Tensor::cat(&[&past, &new], 1)?.narrow(1, len, 3)?;
-                let last = last_steps(&past, &new)?;
-                assert_close(&last, &all, 0.0);
-                last.slice_set(&past.narrow(1, 0, 1)?.contiguous()?, 1, 0)?;
-                assert_close(
-                    &Tensor::cat(&[&past, &new], 1)?.narrow(1, len, 3)?,
-                    &all,
-                    0.0,
-                );
-            }
-        }
         Ok(())
     }
 

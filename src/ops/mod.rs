@@ -24,7 +24,6 @@ mod walk;
 pub use batch_norm::{batch_norm, batch_norm_with};
 pub use conv1d::{Conv1dParams, Epilogue, conv1d, conv1d_then};
 pub use dropout::{DropoutKind, dropout};
-pub(crate) use gather::last_steps;
 pub use gather::{embed, narrow_time};
 pub use loss::cross_entropy;
 pub use norm::{normalize_rows, weight_norm};

@@ -71,14 +71,17 @@ impl<'a> Evaluator<'a> {
     pub const CHUNK: usize = 4096;
 
     /// Starts a text.
-    pub fn new(model: &'a Model, chunk: usize) -> Self {
-        Self {
+    ///
+    /// # Errors
+    /// [`Error::TooLarge`](crate::Error::TooLarge) where there is no memory for the model's state.
+    pub fn new(model: &'a Model, chunk: usize) -> Result<Self> {
+        Ok(Self {
             model,
-            state: model.init_state(1),
+            state: model.init_state(1)?,
             chunk: chunk.max(1),
             pending: Vec::new(),
             sum: Evaluation::default(),
-        }
+        })
     }
 
     /// The figures so far.
@@ -125,7 +128,7 @@ impl<'a> Evaluator<'a> {
 /// # Errors
 /// As [`Evaluator::push`].
 pub fn evaluate(model: &Model, tokens: &[u32], chunk: usize) -> Result<Evaluation> {
-    let mut evaluator = Evaluator::new(model, chunk);
+    let mut evaluator = Evaluator::new(model, chunk)?;
     for piece in tokens.chunks(1 << 16) {
         evaluator.push(piece)?;
     }

@@ -82,7 +82,7 @@ impl Trainer {
             meter: Meter::default(),
             pending: None,
         };
-        let state = State::new(config.batch_size);
+        let state = State::new(config.batch_size, Vec::new())?;
         Ok(Self {
             config,
             model,
@@ -323,7 +323,7 @@ fn evaluate_watched(
     valid: &ValidSet,
     observer: &mut dyn Observer,
 ) -> Result<Option<Evaluation>> {
-    let mut evaluator = Evaluator::new(model, Evaluator::CHUNK);
+    let mut evaluator = Evaluator::new(model, Evaluator::CHUNK)?;
     for piece in valid.tokens.chunks(Evaluator::CHUNK) {
         evaluator.push(piece)?;
         observer.validating(evaluator.so_far().tokens, valid.tokens.len() as u64 - 1);

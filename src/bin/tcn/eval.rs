@@ -32,7 +32,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     )?);
 
     let mut unknown = 0;
-    let mut evaluator = Evaluator::new(&loaded.model, Evaluator::CHUNK);
+    let mut evaluator = Evaluator::new(&loaded.model, Evaluator::CHUNK)?;
     while let Some(tokens) = stream.next().transpose()? {
         unknown += unknown_tokens(&loaded.tokenizer, &tokens);
         // in steps short enough for the bar to move

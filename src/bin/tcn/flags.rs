@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use candle_tcn::model_dir::{self, read_config};
 use candle_tcn::models::ModelConfig;
+use candle_tcn::nn::StepDtype;
 use candle_tcn::train::Precision;
 use clap::ValueEnum;
 
@@ -50,6 +51,30 @@ impl Dtype {
             Self::Auto => Precision::auto(),
             Self::F32 => Precision::F32,
             Self::Bf16 => Precision::Bf16,
+        }
+    }
+}
+
+/// `--dtype` of generation: how the weights are kept that every token reads.
+#[derive(Clone, Copy, ValueEnum)]
+pub enum StepDtypeFlag {
+    /// bf16 where the processor multiplies it in tiles (AMX), f32 elsewhere
+    Auto,
+    /// 32 bits
+    F32,
+    /// 16 bits; sums have 32
+    Bf16,
+    /// 8 bits, with a scale for each output channel
+    Int8,
+}
+
+impl StepDtypeFlag {
+    /// What is computed with.
+    pub fn step(self) -> StepDtype {
+        match (self, Precision::auto()) {
+            (Self::Auto, Precision::F32) | (Self::F32, _) => StepDtype::F32,
+            (Self::Auto, Precision::Bf16) | (Self::Bf16, _) => StepDtype::Bf16,
+            (Self::Int8, _) => StepDtype::Int8,
         }
     }
 }

@@ -7,6 +7,7 @@ use std::time::Instant;
 use candle_tcn::generate::{GenerateConfig, Generator, SamplerConfig};
 use serde_json::json;
 
+use crate::flags::StepDtypeFlag;
 use crate::{model, print_line};
 
 #[derive(clap::Args)]
@@ -64,6 +65,9 @@ pub struct Args {
         default_value_t = 1
     )]
     num_samples: u64,
+    /// How weights are kept
+    #[arg(long, value_enum, default_value_t = StepDtypeFlag::Auto)]
+    dtype: StepDtypeFlag,
     /// Print one JSON object a sample
     #[arg(long)]
     json: bool,
@@ -89,7 +93,8 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         },
         stop: args.stop.clone(),
     };
-    let generator = Generator::new(&loaded.model, &loaded.tokenizer, &args.prompt, config)?;
+    let stepper = loaded.model.stepper(args.dtype.step())?;
+    let generator = Generator::new(&stepper, &loaded.tokenizer, &args.prompt, config)?;
     if args.seed.is_none() && args.temperature > 0.0 {
         say!("seed {seed}");
     }

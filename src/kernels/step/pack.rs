@@ -273,7 +273,7 @@ pub fn quantize(row: &[f32]) -> (Vec<i8>, f32) {
 }
 
 /// `weight` as a step of this type computes with it, (out_channels, any).
-pub fn rounded(dtype: StepDtype, weight: &mut [f32], out_channels: usize) {
+pub fn round_weight(dtype: StepDtype, weight: &mut [f32], out_channels: usize) {
     match dtype {
         StepDtype::F32 => {}
         StepDtype::Bf16 => weight.iter_mut().for_each(|x| *x = bf16::store(*x).load()),

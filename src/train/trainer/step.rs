@@ -4,7 +4,7 @@ use candle_core::{Device, Tensor};
 
 use super::super::optim::Gradients;
 use super::Trainer;
-use crate::nn::{Pass, State};
+use crate::nn::Pass;
 use crate::ops::tape::Tape;
 use crate::profile::{self, Part};
 use crate::text::{Batch, BatchMode};
@@ -64,7 +64,7 @@ impl Trainer {
         let mut pass = Pass::train(self.config.seed, micro).with_dtype(self.config.dtype.dtype());
         if self.config.batches == BatchMode::Carry {
             if batch.starts_fresh {
-                self.state = State::new(batch.batch_size);
+                self.state = self.model.init_state(batch.batch_size)?;
             }
             pass = pass.with_state(&mut self.state);
         }

@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use anyhow::Context;
 use candle_tcn::generate::{GenerateConfig, Generator, SamplerConfig};
 use candle_tcn::models::{Model, ModelConfig};
+use candle_tcn::nn::StepDtype;
 use candle_tcn::text::Tokenizer;
 use candle_tcn::train::{CardInfo, Outcome, RunDir, Trainer, model_card};
 use candle_tcn::{Error, LoadedModel};
@@ -186,7 +187,8 @@ fn sample(model: &Model, tokenizer: &Tokenizer, max_tokens: usize) -> candle_tcn
         },
         stop: Vec::new(),
     };
-    Generator::new(model, tokenizer, "", config)?
+    let stepper = model.stepper(StepDtype::F32)?;
+    Generator::new(&stepper, tokenizer, "", config)?
         .sample(0)?
         .collect()
 }

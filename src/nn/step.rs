@@ -1,0 +1,478 @@
+//! Networks one step at a time, on slices: weights packed once, nothing allocated, no tensor.
+
+use candle_core::{DType, Tensor};
+
+use super::{Activation, Conv1d, Gate, Norm, RingShape, State};
+use crate::kernels::rows::RowNorm;
+use crate::kernels::step::{self, StepDtype, StepEpilogue, StepWeights};
+use crate::{Error, Result};
+
+/// A buffer of a network's steps: some rows of so many numbers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Slot {
+    index: usize,
+    width: usize,
+}
+
+/// One operation on all rows; slots are numbers of buffers.
+#[derive(Debug)]
+enum Op {
+    Conv {
+        weights: Box<StepWeights>,
+        /// Channels of a tap, taps, and steps between them.
+        taps: (usize, usize, usize),
+        /// Number of the ring; none where there is one tap.
+        ring: Option<usize>,
+        relu: bool,
+        from: usize,
+        to: usize,
+    },
+    Copy {
+        from: usize,
+        to: usize,
+    },
+    Gate {
+        gate: Gate,
+        from: Slot,
+        to: Slot,
+    },
+    Activate(usize, Activation),
+    /// The first slot takes the sum.
+    Add(usize, usize, Option<Activation>),
+    Rows {
+        slot: usize,
+        norm: RowNorm,
+        weight: Vec<f32>,
+        bias: Option<Vec<f32>>,
+    },
+    /// `(x − mean)·scale + bias`
+    Affine {
+        slot: usize,
+        mean: Vec<f32>,
+        scale: Vec<f32>,
+        bias: Vec<f32>,
+    },
+    /// To bf16.
+    Round(usize),
+}
+
+/// Puts a network's operations in order.
+#[derive(Debug)]
+pub(crate) struct StepBuilder {
+    dtype: StepDtype,
+    ops: Vec<Op>,
+    widths: Vec<usize>,
+    /// Slots that nobody reads any more.
+    free: Vec<usize>,
+    rings: Vec<RingShape>,
+}
+
+impl StepBuilder {
+    /// A network whose inputs have `width` numbers; they lie in the slot.
+    pub fn new(dtype: StepDtype, width: usize) -> (Self, Slot) {
+        let mut builder = Self {
+            dtype,
+            ops: Vec::new(),
+            widths: Vec::new(),
+            free: Vec::new(),
+            rings: Vec::new(),
+        };
+        let input = builder.slot(width);
+        builder.round(input);
+        (builder, input)
+    }
+
+    fn slot(&mut self, width: usize) -> Slot {
+        let fits = |&&index: &&usize| self.widths[index] == width;
+        if let Some(&index) = self.free.iter().find(fits) {
+            self.free.retain(|&free| free != index);
+            return Slot { index, width };
+        }
+        self.widths.push(width);
+        let index = self.widths.len() - 1;
+        Slot { index, width }
+    }
+
+    /// The slot is read no more.
+    pub fn release(&mut self, slot: Slot) {
+        self.free.push(slot.index);
+    }
+
+    fn round(&mut self, slot: Slot) {
+        if self.dtype == StepDtype::Bf16 {
+            self.ops.push(Op::Round(slot.index));
+        }
+    }
+
+    /// A convolution, and ReLU, into a new slot.
+    pub fn conv(&mut self, conv: &Conv1d, from: Slot, relu: bool) -> Result<Slot> {
+        let to = self.convolve(conv, from, relu)?;
+        self.round(to);
+        Ok(to)
+    }
+
+    /// As [`conv`](Self::conv), never rounded: logits.
+    pub fn conv_to_f32(&mut self, conv: &Conv1d, from: Slot) -> Result<Slot> {
+        self.convolve(conv, from, false)
+    }
+
+    fn convolve(&mut self, conv: &Conv1d, from: Slot, relu: bool) -> Result<Slot> {
+        let (weights, dilation, ring) = conv.pack(self.dtype)?;
+        let to = self.slot(weights.columns());
+        let kernel_size = ring.map_or(1, |ring| ring.span / dilation + 1);
+        let ring = ring.map(|ring| {
+            self.rings.push(ring);
+            self.rings.len() - 1
+        });
+        self.ops.push(Op::Conv {
+            weights: Box::new(weights),
+            taps: (from.width, kernel_size, dilation),
+            ring,
+            relu,
+            from: from.index,
+            to: to.index,
+        });
+        Ok(to)
+    }
+
+    /// The same numbers in a new slot.
+    pub fn copy(&mut self, from: Slot) -> Slot {
+        let to = self.slot(from.width);
+        self.ops.push(Op::Copy {
+            from: from.index,
+            to: to.index,
+        });
+        to
+    }
+
+    /// In place.
+    pub fn activate(&mut self, slot: Slot, activation: Activation) -> Slot {
+        self.ops.push(Op::Activate(slot.index, activation));
+        self.round(slot);
+        slot
+    }
+
+    /// Half as wide; `from` is released.
+    pub fn gate(&mut self, from: Slot, gate: Gate) -> Slot {
+        let to = self.slot(from.width / 2);
+        self.ops.push(Op::Gate { gate, from, to });
+        self.release(from);
+        self.round(to);
+        to
+    }
+
+    /// `activation(sum + more)` in the place of `sum`; `more` is released.
+    pub fn add(&mut self, sum: Slot, more: Slot, activation: Option<Activation>) -> Slot {
+        self.ops.push(Op::Add(sum.index, more.index, activation));
+        self.release(more);
+        self.round(sum);
+        sum
+    }
+
+    /// In place.
+    pub fn norm(&mut self, slot: Slot, norm: &Norm) -> Result<Slot> {
+        let numbers = |tensor: &Tensor| -> Result<Vec<f32>> {
+            Ok(tensor.to_dtype(DType::F32)?.flatten_all()?.to_vec1()?)
+        };
+        self.ops.push(match norm {
+            Norm::Identity => return Ok(slot),
+            Norm::Rows { weight, bias, norm } => Op::Rows {
+                slot: slot.index,
+                norm: *norm,
+                weight: numbers(weight)?,
+                bias: bias.as_ref().map(numbers).transpose()?,
+            },
+            Norm::Batch(norm) => {
+                let [mean, scale, bias] = norm.affine()?;
+                Op::Affine {
+                    slot: slot.index,
+                    mean: numbers(&mean)?,
+                    scale: numbers(&scale)?,
+                    bias: numbers(&bias)?,
+                }
+            }
+        });
+        self.round(slot);
+        Ok(slot)
+    }
+
+    /// The network, whose results lie in `output`.
+    pub fn finish(self, output: Slot) -> StepNet {
+        let weights = |op: &Op| match op {
+            Op::Conv { weights, .. } => Some(weights.bytes()),
+            _ => None,
+        };
+        StepNet {
+            dtype: self.dtype,
+            weight_bytes: self.ops.iter().filter_map(weights).sum(),
+            ops: self.ops,
+            widths: self.widths,
+            rings: self.rings.into(),
+            output,
+        }
+    }
+}
+
+/// A causal network one step, or a few, at a time: `&[f32] -> &mut [f32]`.
+///
+/// Made by [`TemporalConvNet::stepper`](super::TemporalConvNet::stepper) and
+/// [`WaveNetStack::stepper`](super::WaveNetStack::stepper). It is immutable and shared; what a sequence
+/// needs is in its [`State`]. The cost of a step depends neither on how much came before nor on the
+/// receptive field. A step of one sequence allocates nothing and takes no lock after the first of its size
+/// (products of more than four million multiplications are shared out to threads, which does).
+///
+/// # Numerics
+/// `f32`: as `forward` to about 1e-6 of the largest output; `bf16`: weights and activations rounded as
+/// `forward` rounds them, sums `f32`; `int8`: see [`StepDtype::Int8`]. A sequence gets the same numbers
+/// alone, in a batch and in blocks, bit for bit (on AMX up to the order of sums).
+///
+/// # Example
+///
+/// ```
+/// use candle_core::{DType, Device};
+/// use candle_tcn::nn::{Params, StepDtype, TcnConfig, TemporalConvNet};
+/// let params = Params::new(1, DType::F32, &Device::Cpu);
+/// let net = TemporalConvNet::new(2, &TcnConfig::new(vec![8, 4], 3), params.builder())?;
+/// let step = net.stepper(StepDtype::F32)?;
+/// let mut state = step.init_state(1)?;
+/// let ys = step.step(&[0.5, -1.0], &mut state)?;
+/// assert_eq!(ys.len(), 4);
+/// # Ok::<(), candle_tcn::Error>(())
+/// ```
+#[derive(Debug)]
+pub struct StepNet {
+    dtype: StepDtype,
+    ops: Vec<Op>,
+    widths: Vec<usize>,
+    rings: std::sync::Arc<[RingShape]>,
+    output: Slot,
+    weight_bytes: usize,
+}
+
+impl StepNet {
+    /// How its weights are kept.
+    pub fn dtype(&self) -> StepDtype {
+        self.dtype
+    }
+
+    /// Bytes of weights that a step reads.
+    pub fn weight_bytes(&self) -> usize {
+        self.weight_bytes
+    }
+
+    /// Numbers of a frame that goes in.
+    pub fn in_channels(&self) -> usize {
+        self.widths[0]
+    }
+
+    /// Numbers of a frame that comes out.
+    pub fn out_channels(&self) -> usize {
+        self.output.width
+    }
+
+    /// The state before the first step of `batch` sequences.
+    ///
+    /// # Errors
+    /// [`Error::TooLarge`] where there is not so much memory.
+    pub fn init_state(&self, batch: usize) -> Result<State> {
+        State::new(batch, self.rings.clone())
+    }
+
+    /// The next frames of each sequence of `state`: `xs` (batch, frames, in_channels), the result (batch,
+    /// frames, out_channels). One frame is a step, more of them a block.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] for frames that are not whole, or a state of another network.
+    pub fn step<'a>(&self, xs: &[f32], state: &'a mut State) -> Result<&'a mut [f32]> {
+        let frames = self.frames(xs.len(), state)?;
+        self.prepare(state, frames);
+        state.scratch.buffers[0][..xs.len()].copy_from_slice(xs);
+        Ok(self.run(state, frames))
+    }
+
+    /// As [`step`](Self::step), the frames written by `fill` into (batch · frames, in_channels).
+    pub(crate) fn step_with<'a>(
+        &self,
+        frames: usize,
+        state: &'a mut State,
+        fill: impl FnOnce(&mut [f32]),
+    ) -> Result<&'a mut [f32]> {
+        let len = state.batch() * frames * self.in_channels();
+        self.frames(len, state)?;
+        self.prepare(state, frames);
+        fill(&mut state.scratch.buffers[0][..len]);
+        Ok(self.run(state, frames))
+    }
+
+    fn frames(&self, len: usize, state: &State) -> Result<usize> {
+        state.check_shapes(&self.rings)?;
+        let frame = state.batch() * self.in_channels();
+        if frame == 0 || len == 0 || !len.is_multiple_of(frame) {
+            let expected = format!(
+                "a multiple of {} sequences x {} channels",
+                state.batch(),
+                self.in_channels()
+            );
+            return Err(Error::invalid("frames", expected, format!("{len} numbers")));
+        }
+        Ok(len / frame)
+    }
+
+    /// Grows the scratch memory where it is too short for this network and so many frames.
+    fn prepare(&self, state: &mut State, frames: usize) {
+        let rows = state.batch() * frames;
+        let scratch = &mut state.scratch;
+        scratch.buffers.resize_with(self.widths.len(), Vec::new);
+        for (buffer, width) in scratch.buffers.iter_mut().zip(&self.widths) {
+            if buffer.len() < rows * width {
+                buffer.resize(rows * width, 0.0);
+            }
+        }
+        let words = |op: &Op| match op {
+            Op::Conv { weights, .. } => weights.row_words(),
+            _ => 0,
+        };
+        let words = rows * self.ops.iter().map(words).max().unwrap_or(0);
+        if scratch.words.len() < words {
+            scratch.words.resize(words, 0);
+        }
+    }
+
+    fn run<'a>(&self, state: &'a mut State, frames: usize) -> &'a mut [f32] {
+        let rows = state.batch() * frames;
+        for op in &self.ops {
+            self.run_op(op, state, frames);
+        }
+        for position in &mut state.positions {
+            *position += frames as u64;
+        }
+        &mut state.scratch.buffers[self.output.index][..rows * self.output.width]
+    }
+
+    fn run_op(&self, op: &Op, state: &mut State, frames: usize) {
+        let rows = state.batch() * frames;
+        let len = |slot: usize| rows * self.widths[slot];
+        let buffers = &mut state.scratch.buffers;
+        match op {
+            Op::Conv { from, to, .. } => {
+                let xs = std::mem::take(&mut buffers[*from]);
+                let mut ys = std::mem::take(&mut buffers[*to]);
+                convolve(op, &xs[..len(*from)], state, frames, &mut ys[..len(*to)]);
+                state.scratch.buffers[*from] = xs;
+                state.scratch.buffers[*to] = ys;
+            }
+            Op::Copy { from, to } => {
+                let n = len(*from);
+                let [from, to] = pair(buffers, *from, *to);
+                to[..n].copy_from_slice(&from[..n]);
+            }
+            Op::Gate { gate, from, to } => {
+                let [xs, ys] = pair(buffers, from.index, to.index);
+                gate.apply_rows(
+                    to.width,
+                    &xs[..rows * from.width],
+                    &mut ys[..rows * to.width],
+                );
+            }
+            Op::Activate(slot, activation) => {
+                activation.apply_in_place(&mut buffers[*slot][..len(*slot)]);
+            }
+            Op::Add(sum, more, activation) => {
+                let n = len(*sum);
+                let [sum, more] = pair(buffers, *sum, *more);
+                let (sum, more) = (&mut sum[..n], &more[..n]);
+                match activation {
+                    Some(Activation::Relu) => step::add_relu(sum, more),
+                    Some(activation) => {
+                        step::add(sum, more);
+                        activation.apply_in_place(sum);
+                    }
+                    None => step::add(sum, more),
+                }
+            }
+            Op::Rows {
+                slot,
+                norm,
+                weight,
+                bias,
+            } => norm.apply_in_place(&mut buffers[*slot][..len(*slot)], weight, bias.as_deref()),
+            Op::Affine {
+                slot,
+                mean,
+                scale,
+                bias,
+            } => step::affine(&mut buffers[*slot][..len(*slot)], mean, scale, bias),
+            Op::Round(slot) => step::round(&mut buffers[*slot][..len(*slot)]),
+        }
+    }
+}
+
+/// Two different buffers.
+fn pair(buffers: &mut [Vec<f32>], a: usize, b: usize) -> [&mut Vec<f32>; 2] {
+    let (low, high) = (a.min(b), a.max(b));
+    let (before, after) = buffers.split_at_mut(high);
+    let (low, high) = (&mut before[low], &mut after[0]);
+    if a < b { [low, high] } else { [high, low] }
+}
+
+/// A convolution of `frames` new frames of each sequence, which its ring then remembers.
+fn convolve(op: &Op, xs: &[f32], state: &mut State, frames: usize, ys: &mut [f32]) {
+    let Op::Conv {
+        weights,
+        taps: (channels, kernel_size, dilation),
+        ring,
+        relu,
+        ..
+    } = op
+    else {
+        return;
+    };
+    let (channels, span) = (*channels, (kernel_size - 1) * dilation);
+    let State {
+        rings,
+        positions,
+        scratch,
+        ..
+    } = state;
+    let words = weights.row_words();
+    let rows = positions.len() * frames;
+    let a = &mut scratch.words[..rows * words];
+    let past = ring.map_or(&[][..], |ring| &rings[ring][..]);
+    crate::kernels::vectorized(
+        #[inline(always)]
+        || {
+            for (row, packed) in a.chunks_exact_mut(words).enumerate() {
+                let (sequence, frame) = (row / frames, row % frames);
+                let now = &xs[sequence * frames * channels..][..frames * channels];
+                let past = &past[sequence * span * channels..][..span * channels];
+                let head = match span {
+                    0 => 0,
+                    _ => (positions[sequence] % span as u64) as usize,
+                };
+                let tap = |tap: usize| {
+                    let back = (kernel_size - 1 - tap) * dilation;
+                    match frame.checked_sub(back) {
+                        Some(frame) => &now[frame * channels..][..channels],
+                        // `back − frame` steps before the first of these frames
+                        None => {
+                            let at = head + span - (back - frame);
+                            let at = if at < span { at } else { at - span };
+                            &past[at * channels..][..channels]
+                        }
+                    }
+                };
+                weights.pack_row((0..*kernel_size).map(tap), packed);
+            }
+        },
+    );
+    step::product(weights, a, StepEpilogue { relu: *relu }, ys);
+    let Some(ring) = ring else { return };
+    let sequences = rings[*ring].chunks_exact_mut(span * channels);
+    let new = xs.chunks_exact(frames * channels);
+    for ((past, new), &position) in sequences.zip(new).zip(&*positions) {
+        for frame in frames.saturating_sub(span)..frames {
+            let at = ((position + frame as u64) % span as u64) as usize;
+            past[at * channels..][..channels].copy_from_slice(&new[frame * channels..][..channels]);
+        }
+    }
+}

@@ -1,0 +1,313 @@
+//! Single steps on slices: sequences that come and go, blocks of frames, types of weights, and that a
+//! step allocates nothing.
+
+mod common;
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::cell::Cell;
+
+use candle_core::{DType, Device, Tensor};
+use candle_tcn::Result;
+use candle_tcn::geometry::Dilations;
+use candle_tcn::models::{Model, ModelConfig, TcnLmConfig, WaveNetConfig};
+use candle_tcn::nn::{
+    Activation, Gate, NormKind, Params, Pass, State, StepDtype, StepNet, TcnConfig,
+    TemporalConvNet, WaveNetStackConfig,
+};
+use common::{rng, scatter};
+use rand::RngExt;
+use rand_chacha::ChaCha8Rng;
+
+/// Counts the allocations of this thread.
+struct Counting;
+
+thread_local! {
+    static ALLOCATIONS: Cell<usize> = const { Cell::new(0) };
+}
+
+// SAFETY: everything is passed on to the system's allocator; counting touches a constant-initialised
+// thread-local number only.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        ALLOCATIONS.set(ALLOCATIONS.get() + 1);
+        // SAFETY: the caller's contract is the system's.
+        unsafe { System.alloc(layout) }
+    }
+    unsafe fn dealloc(&self, ptr: *mut u8, layout: Layout) {
+        // SAFETY: as above.
+        unsafe { System.dealloc(ptr, layout) }
+    }
+    unsafe fn realloc(&self, ptr: *mut u8, layout: Layout, size: usize) -> *mut u8 {
+        ALLOCATIONS.set(ALLOCATIONS.get() + 1);
+        // SAFETY: as above.
+        unsafe { System.realloc(ptr, layout, size) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+const DTYPES: [StepDtype; 3] = [StepDtype::F32, StepDtype::Bf16, StepDtype::Int8];
+
+fn networks() -> Vec<TcnConfig> {
+    let base = TcnConfig {
+        dilations: Some(Dilations::List(vec![1, 3, 2])),
+        ..TcnConfig::new(vec![7, 9, 5], 3)
+    };
+    let mut all = vec![base.clone()];
+    for norm in [NormKind::Layer, NormKind::Batch, NormKind::Rms] {
+        for pre_norm in [false, true] {
+            all.push(TcnConfig {
+                norm,
+                pre_norm,
+                gate: pre_norm.then_some(Gate::Glu),
+                activation: Activation::Gelu,
+                skip_connections: !pre_norm,
+                ..base.clone()
+            });
+        }
+    }
+    all
+}
+
+fn build(cfg: &TcnConfig, rng: &mut ChaCha8Rng) -> Result<TemporalConvNet> {
+    let params = Params::new(rng.random(), DType::F32, &Device::Cpu);
+    let net = TemporalConvNet::new(4, cfg, params.builder())?;
+    scatter(&params, rng)?;
+    Ok(net)
+}
+
+/// Frames of 4 numbers.
+fn frames(rng: &mut ChaCha8Rng, count: usize) -> Vec<f32> {
+    (0..4 * count)
+        .map(|_| rng.random_range(-1.0..1.0))
+        .collect()
+}
+
+/// The outputs of one sequence by itself, frame by frame.
+fn alone(net: &StepNet, xs: &[f32]) -> Result<Vec<f32>> {
+    let mut state = net.init_state(1)?;
+    let mut ys = Vec::new();
+    for x in xs.chunks_exact(4) {
+        ys.extend_from_slice(net.step(x, &mut state)?);
+    }
+    Ok(ys)
+}
+
+fn close(what: &str, a: &[f32], b: &[f32], tolerance: f32) {
+    assert_eq!(a.len(), b.len(), "{what}");
+    let largest = b.iter().fold(1.0f32, |max, x| max.max(x.abs()));
+    for (i, (a, b)) in a.iter().zip(b).enumerate() {
+        assert!(
+            (a - b).abs() <= tolerance * largest,
+            "{what} [{i}]: {a} {b}"
+        );
+    }
+}
+
+#[test]
+fn steps_are_the_forward_pass() -> Result<()> {
+    let mut rng = rng(1);
+    for cfg in networks() {
+        let net = build(&cfg, &mut rng)?;
+        let xs = frames(&mut rng, 40);
+        let tensor = Tensor::from_slice(&xs, (1, 40, 4), &Device::Cpu)?;
+        let whole = net.forward(&tensor, &mut Pass::eval())?;
+        let whole: Vec<f32> = whole.flatten_all()?.to_vec1()?;
+        for (dtype, tolerance) in DTYPES.into_iter().zip([1e-5, 0.1, 0.1]) {
+            let step = net.stepper(dtype)?;
+            let what = format!("{dtype:?} {cfg:?}");
+            close(&what, &alone(&step, &xs)?, &whole, tolerance);
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn blocks_are_steps() -> Result<()> {
+    let mut rng = rng(2);
+    for cfg in networks() {
+        let net = build(&cfg, &mut rng)?;
+        for dtype in DTYPES {
+            let step = net.stepper(dtype)?;
+            let xs = frames(&mut rng, 50);
+            let wanted = alone(&step, &xs)?;
+            let mut state = step.init_state(1)?;
+            let (mut ys, mut rest) = (Vec::new(), &xs[..]);
+            while !rest.is_empty() {
+                let len = 4 * rng.random_range(1..=12).min(rest.len() / 4);
+                let (now, later) = rest.split_at(len);
+                ys.extend_from_slice(step.step(now, &mut state)?);
+                rest = later;
+            }
+            assert_eq!(state.position(0), 50);
+            close("blocks", &ys, &wanted, 1e-5);
+        }
+    }
+    Ok(())
+}
+
+/// A sequence of a batch: what it will be given, what it gives alone, and how far it is.
+#[derive(Clone)]
+struct Sequence {
+    xs: Vec<f32>,
+    wanted: Vec<f32>,
+    at: usize,
+}
+
+#[test]
+fn sequences_come_and_go_independently() -> Result<()> {
+    const LEN: usize = 60;
+    let mut rng = rng(3);
+    for (cfg, dtype) in networks().into_iter().zip(DTYPES.into_iter().cycle()) {
+        let step = build(&cfg, &mut rng)?.stepper(dtype)?;
+        let width = step.out_channels();
+        let new = |rng: &mut ChaCha8Rng| -> Result<Sequence> {
+            let xs = frames(rng, LEN);
+            let wanted = alone(&step, &xs)?;
+            Ok(Sequence { xs, wanted, at: 0 })
+        };
+        let mut state = step.init_state(1)?;
+        let mut sequences = vec![new(&mut rng)?];
+        for _ in 0..200 {
+            let n = sequences.len();
+            let pick = rng.random_range(0..n);
+            match rng.random_range(0..12) {
+                0 if n < 9 => {
+                    state = state.join(&step.init_state(1)?)?;
+                    sequences.push(new(&mut rng)?);
+                }
+                1 if n < 9 => {
+                    state = state.join(&state.fork(pick, 2)?)?;
+                    sequences.extend([sequences[pick].clone(), sequences[pick].clone()]);
+                }
+                2 if n > 1 => {
+                    let kept: Vec<usize> = (0..n).filter(|&i| i != pick).collect();
+                    state = state.select(&kept)?;
+                    sequences.remove(pick);
+                }
+                3 => {
+                    state.reset(pick)?;
+                    sequences[pick] = new(&mut rng)?;
+                }
+                4 => {
+                    let from = rng.random_range(0..n);
+                    let other = state.clone();
+                    state.set(pick, &other, from)?;
+                    sequences[pick] = sequences[from].clone();
+                }
+                5 => state = State::from_tensors(n, state.tensors()?)?,
+                _ => {
+                    for i in 0..n {
+                        if sequences[i].at == LEN {
+                            state.reset(i)?;
+                            sequences[i].at = 0;
+                        }
+                    }
+                    let now = sequences.iter().flat_map(|s| &s.xs[4 * s.at..][..4]);
+                    let now: Vec<f32> = now.copied().collect();
+                    let ys = step.step(&now, &mut state)?;
+                    for (sequence, ys) in sequences.iter_mut().zip(ys.chunks_exact(width)) {
+                        let wanted = &sequence.wanted[sequence.at * width..][..width];
+                        close("in a batch", ys, wanted, 1e-5);
+                        sequence.at += 1;
+                    }
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn a_step_allocates_nothing() -> Result<()> {
+    let mut rng = rng(4);
+    for (cfg, dtype) in networks().into_iter().zip(DTYPES.into_iter().cycle()) {
+        let step = build(&cfg, &mut rng)?.stepper(dtype)?;
+        for (batch, block) in [(1, 1), (8, 1), (1, 16)] {
+            let mut state = step.init_state(batch)?;
+            let xs = frames(&mut rng, batch * block);
+            step.step(&xs, &mut state)?;
+            let before = ALLOCATIONS.get();
+            for _ in 0..100 {
+                step.step(&xs, &mut state)?;
+            }
+            assert_eq!(
+                ALLOCATIONS.get() - before,
+                0,
+                "{dtype:?} {batch} x {block} {cfg:?}"
+            );
+        }
+    }
+    Ok(())
+}
+
+fn language_models() -> Vec<ModelConfig> {
+    vec![
+        ModelConfig::Tcn(TcnLmConfig {
+            vocab_size: 11,
+            embedding_dim: 6,
+            tie_weights: true,
+            embedding_dropout: 0.0,
+            network: TcnConfig::new(vec![8, 6], 3),
+        }),
+        ModelConfig::WaveNet(WaveNetConfig {
+            vocab_size: 11,
+            network: WaveNetStackConfig {
+                residual_channels: 5,
+                gate_channels: 4,
+                skip_channels: 8,
+                kernel_size: 2,
+                dilations: Dilations::List(vec![1, 2, 4]),
+                dropout: 0.0,
+            },
+        }),
+    ]
+}
+
+/// Through the prompt at once or token by token: the same state, and what follows is the same.
+#[test]
+fn a_prefill_leaves_what_steps_leave() -> Result<()> {
+    let mut rng = rng(5);
+    for config in language_models() {
+        let params = Params::new(1, DType::F32, &Device::Cpu);
+        let model = Model::new(&config, params.builder())?;
+        scatter(&params, &mut rng)?;
+        for (dtype, tolerance) in DTYPES.into_iter().zip([1e-5, 0.05, 2e-3]) {
+            let stepper = model.stepper(dtype)?;
+            let prompt: Vec<u32> = (0..30).map(|_| rng.random_range(0..11)).collect();
+            let (mut a, mut b) = (stepper.init_state(1)?, stepper.init_state(1)?);
+            let prefilled = stepper.prefill(&prompt, &mut a)?;
+            let mut stepped = Vec::new();
+            for &id in &prompt {
+                stepped = stepper.step(&[id], &mut b)?.to_vec();
+            }
+            close("logits", &prefilled, &stepped, tolerance);
+            for (a, b) in a.tensors()?.iter().zip(b.tensors()?) {
+                let (a, b): (Vec<f32>, Vec<f32>) =
+                    (a.flatten_all()?.to_vec1()?, b.flatten_all()?.to_vec1()?);
+                close(&format!("{dtype:?} state"), &a, &b, tolerance);
+            }
+            assert_eq!(a.position(0), b.position(0));
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn frames_that_do_not_fit_are_errors() -> Result<()> {
+    let mut rng = rng(6);
+    let step = build(&networks()[0], &mut rng)?.stepper(StepDtype::F32)?;
+    let mut state = step.init_state(2)?;
+    for len in [0, 1, 4, 12] {
+        let error = step.step(&vec![0.0; len], &mut state).map(|_| ());
+        let text = error.expect_err("not whole").to_string();
+        assert!(text.contains("2 sequences x 4 channels"), "{text}");
+    }
+    assert!(state.reset(2).is_err() && state.select(&[0, 5]).is_err());
+    let other = build(&TcnConfig::new(vec![3], 2), &mut rng)?;
+    let foreign = other.stepper(StepDtype::F32)?.init_state(2)?;
+    assert!(state.set(0, &foreign, 0).is_err() && state.join(&foreign).is_err());
+    assert!(step.step(&[0.0; 8], &mut foreign.clone()).is_err());
+    Ok(())
+}
