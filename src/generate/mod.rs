@@ -1,9 +1,16 @@
 //! Text generation: a sampler, stop rules, and an iterator of text as it is made.
 
+mod allow;
+mod constraint;
+mod filters;
+mod pattern;
 mod sampler;
+mod sampler_config;
 mod stop;
 
-pub use sampler::{Sampler, SamplerConfig};
+pub use constraint::{ConstraintConfig, Constraints};
+pub use sampler::Sampler;
+pub use sampler_config::SamplerConfig;
 pub use stop::{StopOutcome, StopStrings};
 
 use candle_core::{D, Tensor};
@@ -16,9 +23,6 @@ use crate::{Error, Result};
 
 /// Prompt tokens that go through the model at once.
 const PREFILL: usize = 512;
-
-/// The last tokens that the repetition penalty looks at, so that a token's cost stays the same.
-const PENALTY_WINDOW: usize = 256;
 
 /// What to generate.
 #[derive(Debug, Clone, Default)]
@@ -143,6 +147,7 @@ impl<'a> Generator<'a> {
             state: self.state.fork()?,
             logits: self.logits.clone(),
             history: self.prompt.clone(),
+            penalty_window: self.config.sampler.penalty_window,
             tokens: 0,
             max_tokens: self.config.max_tokens,
             finished: None,
@@ -173,6 +178,7 @@ pub struct Generation<'a> {
     state: State,
     logits: Vec<f32>,
     history: Vec<u32>,
+    penalty_window: usize,
     tokens: usize,
     max_tokens: usize,
     finished: Option<FinishReason>,
@@ -198,10 +204,10 @@ impl Generation<'_> {
                 .squeeze(D::Minus2)?
                 .to_vec1()?;
         }
-        let recent = self.history.len().saturating_sub(PENALTY_WINDOW);
-        let id = self.sampler.sample(&self.logits, &self.history[recent..])?;
-        if self.history.len() >= 2 * PENALTY_WINDOW {
-            self.history.drain(..self.history.len() - PENALTY_WINDOW);
+        let id = self.sampler.sample(&self.logits, &self.history)?;
+        if self.history.len() >= self.penalty_window.saturating_mul(2) {
+            self.history
+                .drain(..self.history.len() - self.penalty_window);
         }
         self.history.push(id);
         self.tokens += 1;

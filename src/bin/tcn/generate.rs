@@ -86,6 +86,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
             min_p: args.min_p,
             repetition_penalty: args.repetition_penalty,
             seed,
+            ..SamplerConfig::default()
         },
         stop: args.stop.clone(),
     };
