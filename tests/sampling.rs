@@ -102,6 +102,12 @@ fn chi_square(counts: &[usize], expected: &[f64]) -> (f64, usize) {
     (statistic, classes - 1)
 }
 
+/// What chi-square of this freedom exceeds by chance about once in 10,000 (Wilson and Hilferty 1931).
+fn upper_bound(freedom: f64) -> f64 {
+    let spread = 2.0 / (9.0 * freedom);
+    freedom * (1.0 - spread + 3.72 * spread.sqrt()).powi(3)
+}
+
 #[test]
 fn a_hundred_thousand_draws_follow_the_distribution_of_transformers() {
     let mut compared = 0;
@@ -117,9 +123,7 @@ fn a_hundred_thousand_draws_follow_the_distribution_of_transformers() {
             assert!(count == 0 || p > 0.0, "case {number} drew token {id}");
         }
         let (statistic, freedom) = chi_square(&counts, expected);
-        // mean plus four standard deviations: passed by chance about once in 1,000
-        let freedom = freedom as f64;
-        let bound = freedom + 4.0 * (2.0 * freedom).sqrt();
+        let bound = upper_bound(freedom as f64);
         assert!(
             statistic < bound,
             "case {number}: chi-square {statistic} of {freedom} degrees of freedom, {:?}",

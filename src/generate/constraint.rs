@@ -265,9 +265,7 @@ impl Table {
 
 /// Clears the flag of `id`; whether it was set.
 pub(super) fn clear(allowed: &mut [bool], id: u32) -> bool {
-    allowed
-        .get_mut(id as usize)
-        .is_some_and(|flag| std::mem::take(flag))
+    allowed.get_mut(id as usize).is_some_and(std::mem::take)
 }
 
 /// The bytes of every id, and the ids in the order of their bytes.

@@ -320,7 +320,7 @@ impl Sampler {
         Ok(())
     }
 
-    /// The largest logit; the lowest id among equals. `new` made sure that there is one.
+    /// The largest logit; the lowest id among equals. `new` and the constraints leave at least one.
     fn best(&self) -> Candidate {
         let mut best = Candidate {
             id: 0,

@@ -171,9 +171,8 @@ fn bias_comes_before_the_repetition_penalty_and_presence_after_it() {
 
 #[test]
 fn typical_p_may_drop_the_likeliest() {
-    // probabilities 0.5 and five times 0.1: entropy 0.5 · 0.693 + 0.5 · 2.303 = 1.498; the distances are
-    // 0.805 for both kinds but for rounding, so 0.6 and four times 0.1: 0.306 + 0.921 = 1.228; 0.717 for
-    // the likeliest, 1.075 for the others
+    // 0.6 and four times 0.1: entropy 0.306 + 0.921 = 1.227; −ln p is 0.717 from it for the likeliest,
+    // 1.075 for the others
     let logits = [6.0f32, 1.0, 1.0, 1.0, 1.0].map(f32::ln);
     let typical = |typical_p| SamplerConfig {
         typical_p: Some(typical_p),
@@ -181,7 +180,8 @@ fn typical_p_may_drop_the_likeliest() {
     };
     assert_distribution(&distribution(typical(0.5), &logits, &[]), &[(0, 1.0)]);
     assert_eq!(distribution(typical(0.7), &logits, &[]).len(), 5);
-    // 0.3 and seven times 0.1: 0.361 + 1.612 = 1.973; 0.769 for the likeliest, 0.330 for the others
+    // 0.3 and seven times 0.1: 0.361 + 1.612 = 1.973; 0.769 from it for the likeliest, 0.330 for the
+    // others
     let logits = [3.0f32, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0].map(f32::ln);
     let expected: Vec<(u32, f64)> = (1..8).map(|id| (id, 1.0 / 7.0)).collect();
     assert_distribution(&distribution(typical(0.5), &logits, &[]), &expected);
