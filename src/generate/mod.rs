@@ -1,9 +1,16 @@
 //! Text generation: a sampler, stop rules, and an iterator of text as it is made.
 
+mod allow;
+mod constraint;
+mod filters;
+mod pattern;
 mod sampler;
+mod sampler_config;
 mod stop;
 
-pub use sampler::{Sampler, SamplerConfig};
+pub use constraint::{ConstraintConfig, Constraints};
+pub use sampler::Sampler;
+pub use sampler_config::SamplerConfig;
 pub use stop::{StopOutcome, StopStrings};
 
 use serde::Serialize;
@@ -12,9 +19,6 @@ use crate::models::Stepper;
 use crate::nn::State;
 use crate::text::{Decoder, Tokenizer};
 use crate::{Error, Result};
-
-/// The last tokens that the repetition penalty looks at, so that a token's cost stays the same.
-const PENALTY_WINDOW: usize = 256;
 
 /// What to generate.
 #[derive(Debug, Clone, Default)]
@@ -25,6 +29,8 @@ pub struct GenerateConfig {
     pub sampler: SamplerConfig,
     /// Strings before which the text ends; they may cross token borders.
     pub stop: Vec<String>,
+    /// What the text must not contain, must consist of, and how long it must be.
+    pub constraints: ConstraintConfig,
 }
 
 /// Why a text ended.
@@ -65,6 +71,7 @@ pub struct Generator<'a> {
     shown: bool,
     state: State,
     logits: Vec<f32>,
+    constraints: Option<Constraints>,
 }
 
 impl<'a> Generator<'a> {
@@ -97,6 +104,7 @@ impl<'a> Generator<'a> {
         };
         let mut state = stepper.init_state(1)?;
         let logits = stepper.prefill(&prompt, &mut state)?;
+        let constraints = constraints(&config, tokenizer, shown)?;
         Ok(Self {
             stepper,
             tokenizer,
@@ -105,6 +113,7 @@ impl<'a> Generator<'a> {
             shown,
             state,
             logits,
+            constraints,
         })
     }
 
@@ -122,9 +131,13 @@ impl<'a> Generator<'a> {
         // ids that the model has and the tokenizer has not would print as nothing
         let mut banned = self.tokenizer.banned_ids();
         banned.extend(self.tokenizer.vocab_size() as u32..vocab as u32);
+        let sampler = Sampler::for_sample(self.config.sampler.clone(), &banned, vocab, index)?;
         Ok(Generation {
             stepper: self.stepper,
-            sampler: Sampler::for_sample(self.config.sampler.clone(), &banned, vocab, index)?,
+            sampler: match self.constraints.clone() {
+                Some(constraints) => sampler.constrained(constraints),
+                None => sampler,
+            },
             decoder: Some(match self.shown {
                 true => self.tokenizer.decoder().after(&self.prompt),
                 false => self.tokenizer.decoder(),
@@ -133,11 +146,30 @@ impl<'a> Generator<'a> {
             state: self.state.clone(),
             logits: self.logits.clone(),
             history: self.prompt.clone(),
+            penalty_window: self.config.sampler.penalty_window,
             tokens: 0,
             max_tokens: self.config.max_tokens,
             finished: None,
         })
     }
+}
+
+/// The constraints of a text; the tokenizer is asked for its tokens' text only where there are some.
+fn constraints(
+    config: &GenerateConfig,
+    tokenizer: &Tokenizer,
+    after_text: bool,
+) -> Result<Option<Constraints>> {
+    let options = &config.constraints;
+    if options.ban.is_empty() && options.allow.is_empty() && options.min_tokens == 0 {
+        return Ok(None);
+    }
+    let tokens = tokenizer.token_bytes()?;
+    let tokens = match after_text {
+        true => tokens.after_text(),
+        false => tokens,
+    };
+    Constraints::new(options, &config.stop, &tokens).map(Some)
 }
 
 fn first_token(tokenizer: &Tokenizer) -> Result<u32> {
@@ -163,6 +195,7 @@ pub struct Generation<'a> {
     state: State,
     logits: Vec<f32>,
     history: Vec<u32>,
+    penalty_window: usize,
     tokens: usize,
     max_tokens: usize,
     finished: Option<FinishReason>,
@@ -185,10 +218,10 @@ impl Generation<'_> {
             let logits = self.stepper.step(&[last], &mut self.state)?;
             self.logits.copy_from_slice(logits);
         }
-        let recent = self.history.len().saturating_sub(PENALTY_WINDOW);
-        let id = self.sampler.sample(&self.logits, &self.history[recent..])?;
-        if self.history.len() >= 2 * PENALTY_WINDOW {
-            self.history.drain(..self.history.len() - PENALTY_WINDOW);
+        let id = self.sampler.sample(&self.logits, &self.history)?;
+        if self.history.len() >= self.penalty_window.saturating_mul(2) {
+            self.history
+                .drain(..self.history.len() - self.penalty_window);
         }
         self.history.push(id);
         self.tokens += 1;

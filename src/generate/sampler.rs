@@ -2,133 +2,43 @@
 
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
-use serde::{Deserialize, Serialize};
 
+use super::filters::{self, Candidate};
+use super::{Constraints, SamplerConfig};
 use crate::{Error, Result};
 
 /// Largest vocabulary, far beyond that of any tokenizer in use.
 const MAX_VOCAB: usize = 1 << 24;
 
-/// How the next token is drawn from the logits.
-///
-/// The steps and their order are those of Hugging Face `generate`: repetition penalty,
-/// temperature, top-k, top-p, min-p, then one draw from the softmax of what is left.
-///
-/// # Example
-///
-/// ```
-/// use candle_tcn::generate::SamplerConfig;
-/// let config = SamplerConfig { temperature: -1.0, ..Default::default() };
-/// assert_eq!(
-///     config.validate().unwrap_err().to_string(),
-///     "--temperature: expected a finite number of at least 0 (0 takes the likeliest token), found -1"
-/// );
-/// ```
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct SamplerConfig {
-    /// Divides the logits: below 1 sharpens, above 1 flattens, 0 always takes the likeliest token.
-    pub temperature: f64,
-    /// Keep only the `top_k` likeliest tokens.
-    pub top_k: Option<usize>,
-    /// Keep the fewest likeliest tokens whose probabilities sum to at least `top_p` (nucleus).
-    pub top_p: Option<f64>,
-    /// Keep the tokens at least `min_p` times as likely as the likeliest.
-    pub min_p: Option<f64>,
-    /// Divides positive logits, and multiplies negative ones, of every token already in the
-    /// history; 1 changes nothing, above 1 discourages repetition.
-    pub repetition_penalty: f64,
-    /// Seed of the draws: the same seed and logits give the same tokens.
-    pub seed: u64,
-}
-
-impl Default for SamplerConfig {
-    fn default() -> Self {
-        Self {
-            temperature: 1.0,
-            top_k: None,
-            top_p: None,
-            min_p: None,
-            repetition_penalty: 1.0,
-            seed: 0,
-        }
-    }
-}
-
-impl SamplerConfig {
-    /// Checks every field.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Invalid`] that names the flag, what is allowed and what was found.
-    pub fn validate(&self) -> Result<()> {
-        if !(self.temperature.is_finite() && self.temperature >= 0.0) {
-            return Err(Error::invalid(
-                "--temperature",
-                "a finite number of at least 0 (0 takes the likeliest token)",
-                self.temperature,
-            ));
-        }
-        if self.top_k == Some(0) {
-            return Err(Error::invalid(
-                "--top-k",
-                "a whole number of at least 1 (leave it out to keep all tokens)",
-                0,
-            ));
-        }
-        for (flag, value) in [("--top-p", self.top_p), ("--min-p", self.min_p)] {
-            if let Some(value) = value.filter(|value| !(0.0..=1.0).contains(value)) {
-                return Err(Error::invalid(flag, "a number from 0 to 1", value));
-            }
-        }
-        if !(self.repetition_penalty.is_finite() && self.repetition_penalty > 0.0) {
-            return Err(Error::invalid(
-                "--repetition-penalty",
-                "a finite number above 0 (1 changes nothing)",
-                self.repetition_penalty,
-            ));
-        }
-        Ok(())
-    }
-}
-
-/// A token that may still be drawn.
-#[derive(Debug, Clone, Copy)]
-struct Candidate {
-    id: u32,
-    logit: f64,
-    /// Its probability times a constant: 1 for the likeliest. Different logits may have the same
-    /// weight (both round to 1, or to 0), so the order is always taken from the logits.
-    weight: f64,
-}
-
-impl Candidate {
-    /// Larger logits first; equal ones in order of id, so that every cut is deterministic.
-    fn best_first(&self, other: &Self) -> std::cmp::Ordering {
-        other
-            .logit
-            .total_cmp(&self.logit)
-            .then(self.id.cmp(&other.id))
-    }
-}
-
 /// Draws token ids from logits.
 ///
-/// With logits `z`, penalty `r`, temperature `t`:
+/// With logits `z`, biases `b`, repetition penalty `r`, presence penalty `a`, frequency penalty `f`,
+/// temperature `t`, and `n[i]` the number of times that id `i` is among the last `penalty_window`
+/// tokens:
 ///
-/// 1. banned ids are removed;
-/// 2. `z[i] = z[i] / r` if `z[i] ≥ 0`, else `z[i] · r`, once for every id of the history;
-/// 3. `w[i] = exp((z[i] − max z) / t)`; at `t = 0` the lowest id of the largest `z` is taken and
+/// 1. `z[i] = z[i] + b[i]`;
+/// 2. where `n[i] > 0`: `z[i] = z[i] / r` if `z[i] ≥ 0`, else `z[i] · r`; then
+///    `z[i] = z[i] − a − f · n[i]`;
+/// 3. banned ids, and those that the constraints forbid, are removed;
+/// 4. `w[i] = exp((z[i] − max z) / t)`; at `t = 0` the lowest id of the largest `z` is taken and
 ///    nothing is drawn;
-/// 4. top-k, top-p (token `i` stays if the tokens before it, likeliest first, sum to less than
-///    `top_p`; the first always stays), min-p (`w[i] ≥ min_p · max w`);
-/// 5. the smallest id whose cumulative weight exceeds `u · Σw` is taken, `u` uniform on [0, 1).
+/// 5. top-k: `z[i]` not less than the k-th largest;
+/// 6. top-p: the sum of the likelier ones is less than `top_p`; the first always stays;
+/// 7. min-p: `w[i] ≥ min_p · max w`;
+/// 8. typical-p: with `I[i] = −ln(w[i] / Σw)` and the entropy `H = Σ w[i] · I[i] / Σw`, ordered by
+///    `|I[i] − H|`: those up to the one at which the sum reaches `typical_p`, and its equals;
+/// 9. the smallest id whose cumulative weight exceeds `u · Σw` is taken, `u` uniform on [0, 1).
+///
+/// This is the order, and these are the comparisons, of `generate` in Hugging Face `transformers`
+/// 5.23, which does not have the presence and frequency penalties (they are OpenAI's) and the window
+/// (its repetition penalty looks at all tokens).
 ///
 /// # Numerics
 ///
-/// All arithmetic is `f64`. Among equal logits lower ids come first, so `top_k` keeps exactly k
-/// tokens (Hugging Face keeps all that equal the k-th). Ids are drawn in increasing order: a
-/// filter that removes nothing does not change what a seed produces.
+/// All arithmetic is `f64`; `transformers` rounds to `f32`, so that its decision differs where a
+/// probability is within that rounding of a threshold. Where top-p ends among equal logits, lower ids
+/// are taken first (`transformers` leaves it to an unstable sort). Ids are drawn in increasing order:
+/// a filter that removes nothing does not change what a seed produces.
 ///
 /// # Example
 ///
@@ -146,15 +56,19 @@ impl Candidate {
 /// # References
 ///
 /// Holtzman et al. 2020, arXiv:1904.09751 (top-p); Nguyen et al. 2024, arXiv:2407.01082 (min-p);
-/// Keskar et al. 2019, arXiv:1909.05858, section 4.1 (repetition penalty).
+/// Meister et al. 2022, arXiv:2202.00666 (typical-p); Keskar et al. 2019, arXiv:1909.05858, section 4.1
+/// (repetition penalty).
 #[derive(Debug, Clone)]
 pub struct Sampler {
     config: SamplerConfig,
     rng: ChaCha8Rng,
+    constraints: Option<Constraints>,
     /// One flag per id: may it be drawn?
     allowed: Vec<bool>,
-    /// One flag per id: was it penalised in this call? All false between calls.
-    penalised: Vec<bool>,
+    /// The same with this step's constraints.
+    permitted: Vec<bool>,
+    /// How often each id is in the window of this call. All 0 between calls.
+    counts: Vec<u32>,
     candidates: Vec<Candidate>,
 }
 
@@ -196,6 +110,11 @@ impl Sampler {
                 None => return Err(not_an_id("banned id", id, vocab_size)),
             }
         }
+        for &(id, _) in &config.logit_bias {
+            if id as usize >= vocab_size {
+                return Err(not_an_id("--logit-bias", id, vocab_size));
+            }
+        }
         if !allowed.contains(&true) {
             return Err(Error::invalid(
                 "vocabulary",
@@ -208,34 +127,129 @@ impl Sampler {
         Ok(Self {
             config,
             rng,
+            constraints: None,
             allowed,
-            penalised: vec![false; vocab_size],
+            permitted: Vec::new(),
+            counts: vec![0; vocab_size],
             candidates: Vec::with_capacity(vocab_size),
         })
     }
 
+    /// The same sampler that draws only what `constraints` permit. From then on every id that
+    /// [`Sampler::sample`] returns is taken as the next token of one text.
+    pub fn constrained(mut self, constraints: Constraints) -> Self {
+        self.permitted = vec![true; self.allowed.len()];
+        self.constraints = Some(constraints);
+        self
+    }
+
     /// The next token id, given the `logits` of one position and the `history` of ids so far.
     ///
-    /// `history` is read only if the repetition penalty is not 1; pass the ids whose repetition
-    /// counts, all or the last few. Allocates nothing.
+    /// `history` is read only if there is a penalty, and only its last `penalty_window` ids. Allocates
+    /// nothing, apart from what constraints that come with an allow list need once.
     ///
     /// # Errors
     ///
-    /// [`Error::Invalid`] if `logits` does not hold one finite number per id, or the history holds
-    /// an id outside the vocabulary.
+    /// [`Error::Invalid`] if `logits` does not hold one finite number per id, the history holds an id
+    /// outside the vocabulary, or the constraints leave nothing to draw. The sampler then stays as it
+    /// was.
     pub fn sample(&mut self, logits: &[f32], history: &[u32]) -> Result<u32> {
+        self.filter(logits, history)?;
+        let id = match self.config.temperature == 0.0 {
+            true => self.candidates[0].id,
+            false => self.draw(),
+        };
+        if let Some(constraints) = &mut self.constraints {
+            constraints.push(id);
+        }
+        Ok(id)
+    }
+
+    /// The distribution from which [`Sampler::sample`] would draw: the ids that are left after all
+    /// filters, in increasing order, each with its probability. They sum to 1; a probability too small
+    /// for an `f64` is 0.
+    ///
+    /// # Errors
+    ///
+    /// As [`Sampler::sample`].
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// use candle_tcn::generate::{Sampler, SamplerConfig};
+    /// # fn main() -> candle_tcn::Result<()> {
+    /// let config = SamplerConfig { top_k: Some(2), ..Default::default() };
+    /// let mut sampler = Sampler::new(config, &[], 3)?;
+    /// // probabilities 1/8, 4/8, 3/8; top-k leaves the last two
+    /// let logits = [1.0f32, 4.0, 3.0].map(f32::ln);
+    /// let left: Vec<(u32, f64)> = sampler.distribution(&logits, &[])?.collect();
+    /// assert_eq!(left.len(), 2);
+    /// assert!(left[0].0 == 1 && (left[0].1 - 4.0 / 7.0).abs() < 1e-6);
+    /// assert!(left[1].0 == 2 && (left[1].1 - 3.0 / 7.0).abs() < 1e-6);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn distribution(
+        &mut self,
+        logits: &[f32],
+        history: &[u32],
+    ) -> Result<impl ExactSizeIterator<Item = (u32, f64)> + '_> {
+        self.filter(logits, history)?;
+        let total = filters::sum(&self.candidates);
+        Ok(self
+            .candidates
+            .iter()
+            .map(move |c| (c.id, c.weight / total)))
+    }
+
+    /// The natural log-probability that the model itself gives token `id`: the log-softmax of the
+    /// `logits` as they are, before any bias, penalty, ban, temperature or filter.
+    ///
+    /// `ln p[i] = z[i] − max z − ln Σ exp(z[j] − max z)`, in `f64`.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Invalid`] if `id` has no logit or a logit is not finite.
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// use candle_tcn::generate::Sampler;
+    /// // two equal logits: each has probability 1/2
+    /// let logprob = Sampler::logprob(&[3.0, 3.0], 1)?;
+    /// assert!((logprob + 2.0f64.ln()).abs() < 1e-12);
+    /// # Ok::<(), candle_tcn::Error>(())
+    /// ```
+    pub fn logprob(logits: &[f32], id: u32) -> Result<f64> {
+        let Some(&logit) = logits.get(id as usize) else {
+            return Err(not_an_id("token id", id, logits.len()));
+        };
+        let mut best = f32::NEG_INFINITY;
+        for (id, &logit) in logits.iter().enumerate() {
+            check_finite(id, logit)?;
+            best = best.max(logit);
+        }
+        let above = |logit: f32| f64::from(logit) - f64::from(best);
+        let total: f64 = logits.iter().map(|&logit| above(logit).exp()).sum();
+        Ok(above(logit) - total.ln())
+    }
+
+    /// Leaves in `candidates`, in order of id, what may be drawn, with its weights.
+    fn filter(&mut self, logits: &[f32], history: &[u32]) -> Result<()> {
         self.load(logits)?;
-        self.penalise(history)?;
+        self.adjust(history)?;
         let best = self.best();
         if self.config.temperature == 0.0 {
-            return Ok(best.id);
+            self.candidates.clear();
+            self.candidates.push(best);
+            return Ok(());
         }
         // Subtracting first makes the likeliest token's weight exactly 1 at any temperature.
         for candidate in &mut self.candidates {
             candidate.weight = ((candidate.logit - best.logit) / self.config.temperature).exp();
         }
-        self.filter();
-        Ok(self.draw().unwrap_or(best.id))
+        filters::apply(&self.config, best.logit, &mut self.candidates);
+        Ok(())
     }
 
     /// Takes the allowed logits into `candidates`, in order of id.
@@ -247,15 +261,15 @@ impl Sampler {
                 logits.len(),
             ));
         }
+        let mut allowed = &self.allowed;
+        if let Some(constraints) = self.constraints.as_mut().filter(|c| !c.is_idle()) {
+            self.permitted.copy_from_slice(&self.allowed);
+            constraints.permit(&mut self.permitted)?;
+            allowed = &self.permitted;
+        }
         self.candidates.clear();
-        for (id, (&logit, &allowed)) in logits.iter().zip(&self.allowed).enumerate() {
-            if !logit.is_finite() {
-                return Err(Error::invalid(
-                    "logits",
-                    "finite numbers (are the weights damaged?)",
-                    format!("{logit} for token {id}"),
-                ));
-            }
+        for (id, (&logit, &allowed)) in logits.iter().zip(allowed).enumerate() {
+            check_finite(id, logit)?;
             if allowed {
                 self.candidates.push(Candidate {
                     id: id as u32,
@@ -267,35 +281,46 @@ impl Sampler {
         Ok(())
     }
 
-    fn penalise(&mut self, history: &[u32]) -> Result<()> {
-        let penalty = self.config.repetition_penalty;
-        if penalty == 1.0 {
-            return Ok(());
-        }
-        if let Some(&id) = history
-            .iter()
-            .find(|&&id| id as usize >= self.allowed.len())
-        {
-            return Err(not_an_id("history", id, self.allowed.len()));
-        }
-        for &id in history {
-            self.penalised[id as usize] = true;
-        }
-        for candidate in &mut self.candidates {
-            if self.penalised[candidate.id as usize] {
-                let z = candidate.logit;
-                let z = if z < 0.0 { z * penalty } else { z / penalty };
-                // an extreme penalty must not make two infinities whose difference is NaN
-                candidate.logit = z.clamp(f64::MIN, f64::MAX);
+    /// Adds the biases and takes the penalties.
+    fn adjust(&mut self, history: &[u32]) -> Result<()> {
+        let config = &self.config;
+        let find = |candidates: &[Candidate], id| candidates.binary_search_by_key(&id, |c| c.id);
+        for &(id, bias) in &config.logit_bias {
+            if let Ok(at) = find(&self.candidates, id) {
+                self.candidates[at].logit += bias;
             }
         }
-        for &id in history {
-            self.penalised[id as usize] = false;
+        let (presence, frequency) = (config.presence_penalty, config.frequency_penalty);
+        if config.repetition_penalty == 1.0 && presence == 0.0 && frequency == 0.0 {
+            return Ok(());
+        }
+        let recent = &history[history.len().saturating_sub(config.penalty_window)..];
+        let unknown = |id: &&u32| **id as usize >= self.counts.len();
+        if let Some(&id) = recent.iter().find(unknown) {
+            return Err(not_an_id("history", id, self.counts.len()));
+        }
+        for &id in recent {
+            self.counts[id as usize] += 1;
+        }
+        for &id in recent {
+            let count = std::mem::take(&mut self.counts[id as usize]);
+            if count > 0
+                && let Ok(at) = find(&self.candidates, id)
+            {
+                let z = &mut self.candidates[at].logit;
+                *z = match *z < 0.0 {
+                    true => *z * config.repetition_penalty,
+                    false => *z / config.repetition_penalty,
+                };
+                // an extreme penalty must not make two infinities whose difference is NaN
+                *z = z.clamp(f64::MIN, f64::MAX) - (presence + frequency * f64::from(count));
+                *z = z.clamp(f64::MIN, f64::MAX);
+            }
         }
         Ok(())
     }
 
-    /// The largest logit; the lowest id among equals. `new` made sure that there is one.
+    /// The largest logit; the lowest id among equals. `new` and the constraints leave at least one.
     fn best(&self) -> Candidate {
         let mut best = Candidate {
             id: 0,
@@ -310,51 +335,31 @@ impl Sampler {
         best
     }
 
-    /// Top-k, top-p and min-p on the weights; the survivors are in order of id again.
-    fn filter(&mut self) {
-        if let Some(k) = self.config.top_k.filter(|&k| k < self.candidates.len()) {
-            self.candidates
-                .select_nth_unstable_by(k, Candidate::best_first);
-            self.candidates.truncate(k);
-        }
-        if let Some(top_p) = self.config.top_p.filter(|&p| p < 1.0) {
-            self.candidates.sort_unstable_by(Candidate::best_first);
-            let nucleus = top_p * self.candidates.iter().map(|c| c.weight).sum::<f64>();
-            let mut before = 0.0;
-            let mut keep = 0;
-            for candidate in &self.candidates {
-                if keep > 0 && before >= nucleus {
-                    break;
-                }
-                before += candidate.weight;
-                keep += 1;
-            }
-            self.candidates.truncate(keep);
-        }
-        if let Some(min_p) = self.config.min_p {
-            // the largest weight is 1, and no earlier filter removes it
-            self.candidates
-                .retain(|candidate| candidate.weight >= min_p);
-        }
-        if self.config.top_k.is_some() || self.config.top_p.is_some() {
-            self.candidates
-                .sort_unstable_by_key(|candidate| candidate.id);
-        }
-    }
-
     /// Inverse of the cumulative distribution at a uniform number of 53 bits.
-    fn draw(&mut self) -> Option<u32> {
+    fn draw(&mut self) -> u32 {
         let uniform = (self.rng.next_u64() >> 11) as f64 / (1u64 << 53) as f64;
-        let target = uniform * self.candidates.iter().map(|c| c.weight).sum::<f64>();
+        let target = uniform * filters::sum(&self.candidates);
         let mut cumulative = 0.0;
-        self.candidates
-            .iter()
-            .find(|candidate| {
-                cumulative += candidate.weight;
-                cumulative > target
-            })
-            .map(|candidate| candidate.id)
+        let drawn = self.candidates.iter().find(|candidate| {
+            cumulative += candidate.weight;
+            cumulative > target
+        });
+        // only rounding can make the target the whole sum
+        drawn
+            .or(self.candidates.last())
+            .map_or(0, |candidate| candidate.id)
     }
+}
+
+fn check_finite(id: usize, logit: f32) -> Result<()> {
+    if logit.is_finite() {
+        return Ok(());
+    }
+    Err(Error::invalid(
+        "logits",
+        "finite numbers (are the weights damaged?)",
+        format!("{logit} for token {id}"),
+    ))
 }
 
 fn not_an_id(field: &str, id: u32, vocab_size: usize) -> Error {

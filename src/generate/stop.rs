@@ -1,5 +1,6 @@
 //! Stop strings in text that arrives piece by piece.
 
+use super::pattern::Pattern;
 use crate::{Error, Result};
 
 /// What may be shown after a piece of text, and whether generation is over.
@@ -87,7 +88,7 @@ impl StopStrings {
             self.read += 1;
             for pattern in &mut self.patterns {
                 if pattern.advance(byte) {
-                    let start = self.read - pattern.text.len();
+                    let start = self.read - pattern.len();
                     self.found = Some(self.found.map_or(start, |found| found.min(start)));
                 }
             }
@@ -106,7 +107,7 @@ impl StopStrings {
             Some(found) if !self.stopped => self.stop(found),
             _ => {
                 for pattern in &mut self.patterns {
-                    pattern.matched = 0;
+                    pattern.reset();
                 }
                 self.pass(self.passed + self.held.len())
             }
@@ -115,7 +116,7 @@ impl StopStrings {
 
     /// The earliest position at which a stop string may have begun that is not complete yet.
     fn undecided(&self) -> usize {
-        let longest = self.patterns.iter().map(|pattern| pattern.matched).max();
+        let longest = self.patterns.iter().map(Pattern::matched).max();
         self.read - longest.unwrap_or(0)
     }
 
@@ -137,54 +138,6 @@ impl StopStrings {
         let outcome = self.pass(found);
         self.held.clear();
         outcome
-    }
-}
-
-/// One stop string and how much of it the text read so far ends with.
-#[derive(Debug, Clone)]
-struct Pattern {
-    text: String,
-    /// `border[i]`: length of the longest proper prefix of `text[..=i]` that is also its suffix.
-    border: Vec<usize>,
-    /// Length of the longest proper prefix of the pattern that is a suffix of the text read.
-    matched: usize,
-}
-
-impl Pattern {
-    fn new(text: String) -> Self {
-        let bytes = text.as_bytes();
-        let mut border = vec![0; bytes.len()];
-        for i in 1..bytes.len() {
-            border[i] = extend(bytes, &border, border[i - 1], bytes[i]);
-        }
-        Self {
-            text,
-            border,
-            matched: 0,
-        }
-    }
-
-    /// Reads one byte; true if the pattern ends there.
-    fn advance(&mut self, byte: u8) -> bool {
-        let bytes = self.text.as_bytes();
-        self.matched = extend(bytes, &self.border, self.matched, byte);
-        let complete = self.matched == bytes.len();
-        if complete {
-            self.matched = self.border[self.matched - 1];
-        }
-        complete
-    }
-}
-
-/// The longest prefix that ends with `byte`, given that the first `length` bytes end before it.
-fn extend(pattern: &[u8], border: &[usize], mut length: usize, byte: u8) -> usize {
-    while length > 0 && pattern[length] != byte {
-        length = border[length - 1];
-    }
-    if pattern[length] == byte {
-        length + 1
-    } else {
-        0
     }
 }
 

@@ -33,6 +33,7 @@ mod inspect;
 mod pieces;
 mod spec;
 mod stream;
+mod token_bytes;
 mod tokenizer;
 
 pub use batches::{Batch, BatchMode, BatchPosition, Batches};
@@ -40,4 +41,5 @@ pub use corpus::{Corpus, split_fraction};
 pub use decode::Decoder;
 pub use spec::TokenizerSpec;
 pub use stream::TokenStream;
+pub use token_bytes::TokenBytes;
 pub use tokenizer::Tokenizer;

@@ -293,6 +293,10 @@ impl Tokenizer {
         Decoder::new(self.clone())
     }
 
+    pub(super) fn hf(&self) -> &HfTokenizer {
+        &self.inner.hf
+    }
+
     /// Whether decoding is joining the bytes of the tokens.
     pub(super) fn joins_bytes(&self) -> bool {
         self.inner.token_bytes.is_some()

@@ -3,6 +3,7 @@
 mod batches;
 mod corpus;
 mod files;
+mod token_bytes;
 
 use candle_tcn::text::{Tokenizer, TokenizerSpec};
 use proptest::prelude::*;

@@ -185,7 +185,7 @@ fn sample(model: &Model, tokenizer: &Tokenizer, max_tokens: usize) -> candle_tcn
             temperature: 0.8,
             ..Default::default()
         },
-        stop: Vec::new(),
+        ..Default::default()
     };
     let stepper = model.stepper(StepDtype::F32)?;
     Generator::new(&stepper, tokenizer, "", config)?

@@ -1,0 +1,326 @@
+//! Which tokens may come next, judged by the text that they would make.
+
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use super::allow::Allow;
+use super::pattern::Pattern;
+use crate::text::TokenBytes;
+use crate::{Error, Result};
+
+/// What the generated text may consist of.
+///
+/// The generated text is what comes after the prompt; all strings are compared with it byte by byte,
+/// wherever the tokens are cut.
+///
+/// # Example
+///
+/// ```
+/// use candle_tcn::generate::ConstraintConfig;
+/// let config = ConstraintConfig { ban: vec![String::new()], ..Default::default() };
+/// assert_eq!(
+///     config.validate().unwrap_err().to_string(),
+///     "--ban: expected a text of at least one character, found an empty text"
+/// );
+/// ```
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ConstraintConfig {
+    /// Strings that never appear in the text; a banned character is a string of one.
+    pub ban: Vec<String>,
+    /// If not empty: the text is made of these strings only, one after the other, the last perhaps cut
+    /// off by the end. Allowed characters are strings of one.
+    pub allow: Vec<String>,
+    /// As long as fewer tokens than these were drawn, none is drawn that completes a stop string.
+    pub min_tokens: usize,
+}
+
+impl ConstraintConfig {
+    /// Checks every field.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Invalid`] that names the flag if one of its strings is empty.
+    pub fn validate(&self) -> Result<()> {
+        for (flag, strings) in [("--ban", &self.ban), ("--allow", &self.allow)] {
+            if strings.iter().any(String::is_empty) {
+                return Err(Error::invalid(
+                    flag,
+                    "a text of at least one character",
+                    "an empty text",
+                ));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Decides, step by step, which tokens may be drawn.
+///
+/// A token is forbidden exactly if, with it, the bytes of the text so far
+///
+/// 1. contain a banned string,
+/// 2. contain a stop string, as long as fewer than `min_tokens` tokens were drawn, or
+/// 3. are not the beginning of any sequence of allowed strings.
+///
+/// Only the next token is judged: where every token that follows a permitted one is forbidden, the
+/// step after it fails. A token without bytes is always permitted; special tokens, which have none,
+/// are banned by [`crate::text::Tokenizer::banned_ids`].
+///
+/// Hugging Face's `bad_words_ids` and `min_new_tokens` do the same for token sequences instead of
+/// texts. Cloning, for another sample, is cheap: clones share all tables.
+///
+/// # Numerics
+///
+/// A step looks up, for every banned string and every beginning of it that the text ends with, the
+/// tokens that complete it: a binary search and its hits. An allow list is run over the distinct
+/// beginnings of the vocabulary's tokens, up to the first byte that does not fit.
+///
+/// # Example
+///
+/// ```
+/// use candle_tcn::generate::{ConstraintConfig, Constraints};
+/// use candle_tcn::text::TokenBytes;
+/// # fn main() -> candle_tcn::Result<()> {
+/// let tokens = TokenBytes::new(["a", "b", "ba"].map(Vec::from));
+/// let config = ConstraintConfig { ban: vec!["aba".into()], ..Default::default() };
+/// let mut constraints = Constraints::new(&config, &[], &tokens)?;
+/// constraints.push(0);
+/// // "aba" would be complete; "ab" is not
+/// let mut allowed = [true; 3];
+/// constraints.permit(&mut allowed)?;
+/// assert_eq!(allowed, [true, true, false]);
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug, Clone)]
+pub struct Constraints {
+    banned: Vec<Pattern>,
+    stops: Vec<Pattern>,
+    allow: Option<Allow>,
+    min_tokens: usize,
+    drawn: usize,
+    tables: Arc<Tables>,
+}
+
+#[derive(Debug)]
+struct Tables {
+    /// For the first token of the text, if that differs.
+    first: Option<Table>,
+    later: Table,
+}
+
+/// The tokens, for one place in the text.
+#[derive(Debug)]
+struct Table {
+    tokens: SortedTokens,
+    /// Ids of tokens that contain a banned string.
+    banning: Vec<u32>,
+    /// Ids of tokens that contain a stop string.
+    stopping: Vec<u32>,
+}
+
+impl Constraints {
+    /// Constraints on a text of these tokens that is to end at one of the `stop` strings.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Invalid`] that names the flag if a string is empty.
+    pub fn new(config: &ConstraintConfig, stop: &[String], tokens: &TokenBytes) -> Result<Self> {
+        config.validate()?;
+        if stop.iter().any(String::is_empty) {
+            return Err(Error::invalid(
+                "--stop",
+                "a text of at least one character",
+                "an empty text",
+            ));
+        }
+        let patterns = |strings: &[String]| -> Vec<Pattern> {
+            strings.iter().cloned().map(Pattern::new).collect()
+        };
+        let banned = patterns(&config.ban);
+        let stops = patterns(if config.min_tokens > 0 { stop } else { &[] });
+        let allow = (!config.allow.is_empty()).then(|| Allow::new(&config.allow));
+        // without a constraint no table is ever looked at
+        let idle = banned.is_empty() && stops.is_empty() && allow.is_none();
+        let table = |bytes: &[Box<[u8]>]| {
+            let tokens = SortedTokens::new(if idle { &[] } else { bytes });
+            Table {
+                banning: tokens.containing(&banned),
+                stopping: tokens.containing(&stops),
+                tokens,
+            }
+        };
+        let tables = Tables {
+            first: tokens.first().map(table),
+            later: table(tokens.later()),
+        };
+        Ok(Self {
+            banned,
+            stops,
+            allow,
+            min_tokens: config.min_tokens,
+            drawn: 0,
+            tables: Arc::new(tables),
+        })
+    }
+
+    /// Whether, as things are, every token is permitted, now and later.
+    pub fn is_idle(&self) -> bool {
+        self.banned.is_empty() && self.allow.is_none() && !self.must_go_on()
+    }
+
+    /// Clears the flags of the ids that may not come next; a flag that is not set stays so. The text is
+    /// not changed.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Invalid`] that names the options in conflict if no flag is left.
+    pub fn permit(&mut self, allowed: &mut [bool]) -> Result<()> {
+        let tables = Arc::clone(&self.tables);
+        let table = tables.at(self.drawn);
+        let forbade = [
+            ("--ban", table.forbid(&table.banning, &self.banned, allowed)),
+            (
+                "--min-tokens",
+                self.must_go_on() && table.forbid(&table.stopping, &self.stops, allowed),
+            ),
+            (
+                "--allow",
+                match &mut self.allow {
+                    Some(allow) => allow.forbid(&table.tokens, allowed),
+                    None => false,
+                },
+            ),
+        ];
+        if allowed.contains(&true) {
+            return Ok(());
+        }
+        let options = forbade.iter().filter(|(_, any)| *any);
+        let options: Vec<&str> = options.map(|(option, _)| *option).collect();
+        Err(nothing_left(&options, self.drawn))
+    }
+
+    /// Takes `id` as the next token of the text.
+    pub fn push(&mut self, id: u32) {
+        let tables = Arc::clone(&self.tables);
+        let bytes = tables.at(self.drawn).tokens.bytes(id);
+        for &byte in bytes {
+            for pattern in self.banned.iter_mut().chain(&mut self.stops) {
+                pattern.advance(byte);
+            }
+            if let Some(allow) = &mut self.allow {
+                allow.advance(byte);
+            }
+        }
+        self.drawn += 1;
+    }
+
+    /// Whether a stop string would come too early.
+    fn must_go_on(&self) -> bool {
+        self.drawn < self.min_tokens && !self.stops.is_empty()
+    }
+}
+
+fn nothing_left(options: &[&str], drawn: usize) -> Error {
+    let (field, mend) = match options {
+        [] => ("tokens".to_string(), ""),
+        ["--allow"] => (
+            "--allow".to_string(),
+            "; are its strings made of what the model's vocabulary has?",
+        ),
+        [one] => (one.to_string(), "; leave out some of it"),
+        several => (several.join(" with "), "; leave out some of them"),
+    };
+    Error::invalid(
+        field,
+        "that at least one token may still be drawn",
+        format!("none that may follow after {drawn} tokens of text{mend}"),
+    )
+}
+
+impl Tables {
+    /// The table for the token after `drawn` others.
+    fn at(&self, drawn: usize) -> &Table {
+        match &self.first {
+            Some(first) if drawn == 0 => first,
+            _ => &self.later,
+        }
+    }
+}
+
+impl Table {
+    /// Clears the flags of tokens that contain or complete one of `patterns`; whether any was set.
+    fn forbid(&self, containing: &[u32], patterns: &[Pattern], allowed: &mut [bool]) -> bool {
+        let mut any = false;
+        let endings = patterns.iter().flat_map(Pattern::endings);
+        let completing = endings.flat_map(|ending| self.tokens.beginning_with(ending));
+        for &id in containing.iter().chain(completing) {
+            any |= clear(allowed, id);
+        }
+        any
+    }
+}
+
+/// Clears the flag of `id`; whether it was set.
+pub(super) fn clear(allowed: &mut [bool], id: u32) -> bool {
+    allowed.get_mut(id as usize).is_some_and(std::mem::take)
+}
+
+/// The bytes of every id, and the ids in the order of their bytes.
+#[derive(Debug)]
+pub(super) struct SortedTokens {
+    bytes: Vec<Box<[u8]>>,
+    order: Vec<u32>,
+    /// For each place in `order`, how many bytes its token shares with the one before it.
+    shared: Vec<usize>,
+}
+
+impl SortedTokens {
+    fn new(bytes: &[Box<[u8]>]) -> Self {
+        let bytes = bytes.to_vec();
+        let mut order: Vec<u32> = (0..bytes.len() as u32).collect();
+        order.sort_by_key(|&id| &bytes[id as usize]);
+        let shared = |at: usize| {
+            let before: &[u8] = match at {
+                0 => &[],
+                _ => &bytes[order[at - 1] as usize],
+            };
+            let pairs = before.iter().zip(&bytes[order[at] as usize]);
+            pairs.take_while(|(a, b)| a == b).count()
+        };
+        Self {
+            shared: (0..order.len()).map(shared).collect(),
+            order,
+            bytes,
+        }
+    }
+
+    fn bytes(&self, id: u32) -> &[u8] {
+        self.bytes.get(id as usize).map_or(&[], |bytes| bytes)
+    }
+
+    /// Ids and bytes in order, each with how many bytes it shares with the one before it.
+    pub fn iter(&self) -> impl Iterator<Item = (u32, &[u8], usize)> {
+        let order = self.order.iter().zip(&self.shared);
+        order.map(|(&id, &shared)| (id, self.bytes(id), shared))
+    }
+
+    /// The ids of tokens that begin with `prefix`.
+    fn beginning_with(&self, prefix: &[u8]) -> &[u32] {
+        let start = self.order.partition_point(|&id| self.bytes(id) < prefix);
+        let rest = &self.order[start..];
+        &rest[..rest.partition_point(|&id| self.bytes(id).starts_with(prefix))]
+    }
+
+    /// The ids of tokens that contain one of `patterns`.
+    fn containing(&self, patterns: &[Pattern]) -> Vec<u32> {
+        let contains = |&id: &u32| patterns.iter().any(|pattern| pattern.is_in(self.bytes(id)));
+        (0..self.bytes.len() as u32).filter(contains).collect()
+    }
+}
+
+#[cfg(test)]
+#[path = "constraint_tests.rs"]
+mod tests;
