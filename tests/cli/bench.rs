@@ -110,11 +110,32 @@ fn a_model_directory_brings_its_vocabulary() {
 }
 
 #[test]
+fn generation_is_measured() {
+    let bench = Bench::new();
+    for dtype in ["f32", "bf16", "int8"] {
+        let json = bench.json(&format!(
+            "bench generate --preset char-tiny --batch-size 3 --seq-len 20 --runs 1 --dtype {dtype}"
+        ));
+        assert_eq!(json["dtype"], dtype);
+        assert_eq!(json["batch_size"], 3);
+        for figure in [
+            "tokens_per_s",
+            "prefill_tokens_per_s",
+            "step_p99_us",
+            "weight_bytes",
+            "bandwidth_share",
+        ] {
+            assert!(json[figure].as_f64().unwrap() > 0.0, "{figure}: {json}");
+        }
+    }
+}
+
+#[test]
 fn misuse_is_told() {
     let bench = Bench::new();
     for (flags, named) in [
-        ("", "train|forward"),
-        ("sleep", "train, forward"),
+        ("", "train|forward|generate"),
+        ("sleep", "train, forward, generate"),
         ("train --runs 0", "--runs"),
         ("train --warmup -1", "--warmup"),
         ("train --batch-size 0", "--batch-size"),
@@ -133,6 +154,8 @@ fn misuse_is_told() {
         ),
         ("train --vocab-size 99999999", "vocab_size"),
         ("train --dtype f16", "f16"),
+        ("train --dtype int8", "int8"),
+        ("generate --batch-size 0", "--batch-size"),
         ("train --preset nothing", "char-ptb"),
         ("train --preset char --config net.json", "--preset"),
         ("train --config net.json --model model", "--config"),

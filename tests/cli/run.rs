@@ -108,6 +108,43 @@ fn samples_are_many_short_and_stop_where_told() {
 }
 
 #[test]
+fn what_may_be_written_is_constrained() {
+    let bench = Bench::new();
+    bench.trained("run", "");
+    let written = |flags: &str| {
+        let flags = format!("generate --model run --max-tokens 60 --seed 2 {flags}");
+        let json = bench.json(&flags);
+        json["text"].as_str().unwrap().to_string()
+    };
+    let text = written("--allow-chars oxe");
+    assert!(
+        text.len() == 60 && text.chars().all(|c| "oxe".contains(c)),
+        "{text:?}"
+    );
+    assert!(!written("--ban-chars eo").contains(['e', 'o']));
+    let text = written("--allow fox --allow dog");
+    assert_eq!(text.replace("fox", "").replace("dog", ""), "");
+    assert!(written("--logit-bias z=1000").chars().all(|c| c == 'z'));
+    let text = written("--stop e --min-tokens 30");
+    assert!(text.len() >= 30 && !text.contains('e'), "{text:?}");
+    for dtype in ["f32", "bf16", "int8"] {
+        assert_eq!(
+            written(&format!("--dtype {dtype} --typical-p 0.9")).len(),
+            60
+        );
+    }
+    for (flags, named) in [
+        ("--logit-bias z", "TEXT=X"),
+        ("--logit-bias zz=1", "--logit-bias"),
+        ("--typical-p 2", "--typical-p"),
+        ("--dtype int4", "int8"),
+    ] {
+        let message = bench.fails(2, &format!("generate --model run {flags}"));
+        assert!(message.contains(named), "{flags}: {message}");
+    }
+}
+
+#[test]
 fn text_that_is_not_ascii_trains_and_prints_valid_utf8() {
     let bench = Bench::new();
     // four-byte characters among the three-byte ones

@@ -69,6 +69,15 @@ pub enum StepDtypeFlag {
 }
 
 impl StepDtypeFlag {
+    /// What is computed with where whole sequences are.
+    pub fn precision(self) -> Result<Precision, String> {
+        match self.step() {
+            StepDtype::F32 => Ok(Precision::F32),
+            StepDtype::Bf16 => Ok(Precision::Bf16),
+            StepDtype::Int8 => Err("--dtype: expected auto, f32 or bf16, found int8".into()),
+        }
+    }
+
     /// What is computed with.
     pub fn step(self) -> StepDtype {
         match (self, Precision::auto()) {

@@ -1,6 +1,7 @@
 //! `tcn bench`: how fast this machine trains or runs a network.
 
 mod flops;
+mod generate;
 mod report;
 mod work;
 
@@ -13,15 +14,15 @@ use candle_tcn::profile;
 use candle_tcn::train::Precision;
 use clap::ValueEnum;
 
-use crate::flags::{self, Dtype, count};
-use crate::memory;
+use crate::flags::{self, StepDtypeFlag, count};
+use crate::{memory, usage_error};
 use report::{Profile, Report};
 use work::Work;
 
 #[derive(clap::Args)]
 pub struct Args {
     /// What to measure
-    #[arg(value_enum, value_name = "train|forward")]
+    #[arg(value_enum, value_name = "train|forward|generate")]
     what: What,
     /// The network, by name; the default is what PyTorch is compared with
     #[arg(long, value_name = "NAME", default_value = "char-ptb", conflicts_with_all = ["config", "model"])]
@@ -32,18 +33,18 @@ pub struct Args {
     /// The network of a model directory; its weights do not matter
     #[arg(long, value_name = "DIR")]
     model: Option<PathBuf>,
-    /// Rows of a batch
-    #[arg(long, value_name = "N", value_parser = count, allow_negative_numbers = true, default_value = "32")]
-    batch_size: usize,
-    /// Tokens of a row
-    #[arg(long, value_name = "N", value_parser = count, allow_negative_numbers = true, default_value = "400")]
-    seq_len: usize,
+    /// Rows of a batch, or sequences that are generated at once (default: 32, generate: 1)
+    #[arg(long, value_name = "N", value_parser = count, allow_negative_numbers = true)]
+    batch_size: Option<usize>,
+    /// Tokens of a row, or of a prompt (default: 400, generate: 12800)
+    #[arg(long, value_name = "N", value_parser = count, allow_negative_numbers = true)]
+    seq_len: Option<usize>,
     /// Token ids there are (default: the network's own; 50 where it leaves that to a tokenizer)
     #[arg(long, value_name = "N", value_parser = count, allow_negative_numbers = true)]
     vocab_size: Option<usize>,
-    /// How numbers are kept
-    #[arg(long, value_enum, default_value_t = Dtype::Auto)]
-    dtype: Dtype,
+    /// How numbers are kept; int8 for generate only
+    #[arg(long, value_enum, default_value_t = StepDtypeFlag::Auto)]
+    dtype: StepDtypeFlag,
     /// Timed runs; the median counts
     #[arg(long, value_name = "N", value_parser = count, allow_negative_numbers = true, default_value = "7")]
     runs: usize,
@@ -69,6 +70,8 @@ enum What {
     Train,
     /// A forward pass without gradients
     Forward,
+    /// Prompts, and one token after the other
+    Generate,
 }
 
 /// What a second of multiply-adds alone is on these threads, 10⁹ operations.
@@ -78,8 +81,18 @@ fn ceiling_gflops(precision: Precision) -> Option<f64> {
 }
 
 pub fn run(args: Args) -> anyhow::Result<()> {
-    let precision = args.dtype.precision();
     let model = args.network()?;
+    if let What::Generate = args.what {
+        let options = generate::Options {
+            dtype: args.dtype.step(),
+            batch_size: args.batch_size(),
+            seq_len: args.seq_len(),
+            runs: args.runs,
+            json: args.json,
+        };
+        return generate::run(&model, &options);
+    }
+    let precision = args.dtype.precision().map_err(usage_error)?;
     let (parameters, vocab_size) = (model.parameters()?, model.vocab_size());
     let (name, flops, mut work) = args.work(model, precision)?;
 
@@ -93,7 +106,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         .zip(ceiling_gflops(precision))
         .map(|(a, b)| a.max(b));
 
-    let tokens = args.batch_size as f64 * args.seq_len as f64;
+    let tokens = args.batch_size() as f64 * args.seq_len() as f64;
     let tokens_per_s = tokens / median(times).as_secs_f64().max(1e-9);
     let report = Report {
         what: name,
@@ -104,8 +117,8 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         dtype: precision.dtype().as_str(),
         parameters,
         threads: rayon::current_num_threads(),
-        batch_size: args.batch_size,
-        seq_len: args.seq_len,
+        batch_size: args.batch_size(),
+        seq_len: args.seq_len(),
         vocab_size,
         runs: args.runs,
         peak_memory_bytes: memory::peak_bytes(),
@@ -115,6 +128,20 @@ pub fn run(args: Args) -> anyhow::Result<()> {
 }
 
 impl Args {
+    fn batch_size(&self) -> usize {
+        self.batch_size.unwrap_or(match self.what {
+            What::Train | What::Forward => 32,
+            What::Generate => 1,
+        })
+    }
+
+    fn seq_len(&self) -> usize {
+        self.seq_len.unwrap_or(match self.what {
+            What::Train | What::Forward => 400,
+            What::Generate => 12_800,
+        })
+    }
+
     fn network(&self) -> anyhow::Result<ModelConfig> {
         const VOCAB_SIZE: usize = 50;
         let config = flags::network(&self.preset, &self.config, &self.model)?;
@@ -131,7 +158,7 @@ impl Args {
         model: ModelConfig,
         precision: Precision,
     ) -> anyhow::Result<(&'static str, f64, Work)> {
-        let (batch_size, seq_len) = (self.batch_size, self.seq_len);
+        let (batch_size, seq_len) = (self.batch_size(), self.seq_len());
         // as far as it fits a tensor at all
         model.training_bytes(batch_size, seq_len, precision.dtype())?;
         let flops = flops::forward_flops(&model)?;
@@ -141,7 +168,7 @@ impl Args {
                 let work = work::training(model, batch_size, seq_len, precision)?;
                 ("train", 3.0 * flops, work)
             }
-            What::Forward => {
+            What::Forward | What::Generate => {
                 memory::check_forward(&model, batch_size, seq_len)?;
                 (
                     "forward",

@@ -17,7 +17,7 @@ const LR: f64 = 0.1;
 const CLIP: f64 = 0.15;
 
 /// Decides weights, text and dropout.
-const SEED: u64 = 0;
+pub const SEED: u64 = 0;
 
 /// Batches of text, after which it comes again.
 const BATCHES: usize = 4;
@@ -76,7 +76,8 @@ pub fn forward(
     }))
 }
 
-fn random_ids(vocab_size: usize, count: usize) -> Vec<u32> {
+/// Token ids of equal probability.
+pub fn random_ids(vocab_size: usize, count: usize) -> Vec<u32> {
     let mut rng = ChaCha8Rng::seed_from_u64(SEED);
     let below = vocab_size as u32;
     (0..count).map(|_| rng.random_range(0..below)).collect()
