@@ -108,7 +108,13 @@ where
             }
         }
     }
-    sums.map(|sums| sums.map(|sums| M::finish(lanes, sums)))
+    let mut numbers = [[[0.0; COLS]; P]; R];
+    for r in 0..R {
+        for p in 0..P {
+            numbers[r][p] = M::finish(lanes, sums[r][p]);
+        }
+    }
+    numbers
 }
 
 /// A product on one thread, panels outside, rows inside: see [`product`](super::product).

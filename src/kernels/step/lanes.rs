@@ -81,11 +81,18 @@ impl Lanes<16> for Plain {
     }
 }
 
+/// `f` of both vectors. (`map` of arrays would keep the instructions from being inlined.)
+#[cfg(target_arch = "x86_64")]
+#[inline(always)]
+fn each<T>(f: impl Fn(usize) -> T) -> [T; 2] {
+    [f(0), f(1)]
+}
+
 /// The `N` words from `N·PART` on.
 #[cfg(target_arch = "x86_64")]
 #[inline(always)]
 fn part<const N: usize, const COLS: usize>(w: &[u32; COLS], part: usize) -> [u32; N] {
-    std::array::from_fn(|i| w[N * part + i])
+    w.as_chunks::<N>().0[part]
 }
 
 #[cfg(target_arch = "x86_64")]
@@ -104,49 +111,64 @@ impl Lanes<16> for V3 {
     #[inline(always)]
     fn singles(self, acc: Self::Floats, w: &[u32; 16], x: f32) -> Self::Floats {
         let x = self.avx._mm256_set1_ps(x);
-        [0, 1].map(|i| {
-            let w = pulp::cast(part::<8, 16>(w, i));
-            self.fma._mm256_fmadd_ps(w, x, acc[i])
-        })
+        each(
+            #[inline(always)]
+            |i| {
+                let w = pulp::cast(part::<8, 16>(w, i));
+                self.fma._mm256_fmadd_ps(w, x, acc[i])
+            },
+        )
     }
     #[inline(always)]
     fn lower(self, acc: Self::Floats, w: &[u32; 16], x: f32) -> Self::Floats {
         let x = self.avx._mm256_set1_ps(x);
-        [0, 1].map(|i| {
-            let w = pulp::cast(part::<8, 16>(w, i));
-            let w = self.avx2._mm256_slli_epi32::<16>(w);
-            let w = self.avx._mm256_castsi256_ps(w);
-            self.fma._mm256_fmadd_ps(w, x, acc[i])
-        })
+        each(
+            #[inline(always)]
+            |i| {
+                let w = pulp::cast(part::<8, 16>(w, i));
+                let w = self.avx2._mm256_slli_epi32::<16>(w);
+                let w = self.avx._mm256_castsi256_ps(w);
+                self.fma._mm256_fmadd_ps(w, x, acc[i])
+            },
+        )
     }
     #[inline(always)]
     fn upper(self, acc: Self::Floats, w: &[u32; 16], x: f32) -> Self::Floats {
         let x = self.avx._mm256_set1_ps(x);
         let mask = self.avx._mm256_set1_epi32(0xffff_0000_u32.cast_signed());
-        [0, 1].map(|i| {
-            let w = pulp::cast(part::<8, 16>(w, i));
-            let w = self.avx2._mm256_and_si256(w, mask);
-            let w = self.avx._mm256_castsi256_ps(w);
-            self.fma._mm256_fmadd_ps(w, x, acc[i])
-        })
+        each(
+            #[inline(always)]
+            |i| {
+                let w = pulp::cast(part::<8, 16>(w, i));
+                let w = self.avx2._mm256_and_si256(w, mask);
+                let w = self.avx._mm256_castsi256_ps(w);
+                self.fma._mm256_fmadd_ps(w, x, acc[i])
+            },
+        )
     }
     #[inline(always)]
     fn bytes<const HALF: usize>(self, acc: Self::Sums, w: &[u32; 16], x: u32) -> Self::Sums {
         let x = self.avx._mm256_set1_epi32(x.cast_signed());
-        [0, 1].map(|i| {
-            let w = pulp::cast(part::<4, 16>(w, 2 * HALF + i));
-            let w = self.avx2._mm256_cvtepi8_epi16(w);
-            let products = self.avx2._mm256_madd_epi16(w, x);
-            self.avx2._mm256_add_epi32(acc[i], products)
-        })
+        each(
+            #[inline(always)]
+            |i| {
+                let w = pulp::cast(part::<4, 16>(w, 2 * HALF + i));
+                let w = self.avx2._mm256_cvtepi8_epi16(w);
+                let products = self.avx2._mm256_madd_epi16(w, x);
+                self.avx2._mm256_add_epi32(acc[i], products)
+            },
+        )
     }
     #[inline(always)]
     fn floats(self, sums: Self::Floats) -> [f32; 16] {
-        pulp::cast(sums.map(pulp::cast::<_, [f32; 8]>))
+        pulp::cast::<[[f32; 8]; 2], _>([pulp::cast(sums[0]), pulp::cast(sums[1])])
     }
     #[inline(always)]
     fn sums(self, sums: Self::Sums) -> [f32; 16] {
-        self.floats(sums.map(|sums| self.avx._mm256_cvtepi32_ps(sums)))
+        self.floats([
+            self.avx._mm256_cvtepi32_ps(sums[0]),
+            self.avx._mm256_cvtepi32_ps(sums[1]),
+        ])
     }
 }
 
@@ -166,20 +188,26 @@ impl Lanes<32> for V4 {
     #[inline(always)]
     fn singles(self, acc: Self::Floats, w: &[u32; 32], x: f32) -> Self::Floats {
         let x = self.avx512f._mm512_set1_ps(x);
-        [0, 1].map(|i| {
-            let w = pulp::cast(part::<16, 32>(w, i));
-            self.avx512f._mm512_fmadd_ps(w, x, acc[i])
-        })
+        each(
+            #[inline(always)]
+            |i| {
+                let w = pulp::cast(part::<16, 32>(w, i));
+                self.avx512f._mm512_fmadd_ps(w, x, acc[i])
+            },
+        )
     }
     #[inline(always)]
     fn lower(self, acc: Self::Floats, w: &[u32; 32], x: f32) -> Self::Floats {
         let x = self.avx512f._mm512_set1_ps(x);
-        [0, 1].map(|i| {
-            let w = pulp::cast(part::<16, 32>(w, i));
-            let w = self.avx512f._mm512_slli_epi32::<16>(w);
-            let w = self.avx512f._mm512_castsi512_ps(w);
-            self.avx512f._mm512_fmadd_ps(w, x, acc[i])
-        })
+        each(
+            #[inline(always)]
+            |i| {
+                let w = pulp::cast(part::<16, 32>(w, i));
+                let w = self.avx512f._mm512_slli_epi32::<16>(w);
+                let w = self.avx512f._mm512_castsi512_ps(w);
+                self.avx512f._mm512_fmadd_ps(w, x, acc[i])
+            },
+        )
     }
     #[inline(always)]
     fn upper(self, acc: Self::Floats, w: &[u32; 32], x: f32) -> Self::Floats {
@@ -187,29 +215,38 @@ impl Lanes<32> for V4 {
         let mask = self
             .avx512f
             ._mm512_set1_epi32(0xffff_0000_u32.cast_signed());
-        [0, 1].map(|i| {
-            let w = pulp::cast(part::<16, 32>(w, i));
-            let w = self.avx512f._mm512_and_si512(w, mask);
-            let w = self.avx512f._mm512_castsi512_ps(w);
-            self.avx512f._mm512_fmadd_ps(w, x, acc[i])
-        })
+        each(
+            #[inline(always)]
+            |i| {
+                let w = pulp::cast(part::<16, 32>(w, i));
+                let w = self.avx512f._mm512_and_si512(w, mask);
+                let w = self.avx512f._mm512_castsi512_ps(w);
+                self.avx512f._mm512_fmadd_ps(w, x, acc[i])
+            },
+        )
     }
     #[inline(always)]
     fn bytes<const HALF: usize>(self, acc: Self::Sums, w: &[u32; 32], x: u32) -> Self::Sums {
         let x = self.avx512f._mm512_set1_epi32(x.cast_signed());
-        [0, 1].map(|i| {
-            let w = pulp::cast(part::<8, 32>(w, 2 * HALF + i));
-            let w = self.avx512bw._mm512_cvtepi8_epi16(w);
-            let products = self.avx512bw._mm512_madd_epi16(w, x);
-            self.avx512f._mm512_add_epi32(acc[i], products)
-        })
+        each(
+            #[inline(always)]
+            |i| {
+                let w = pulp::cast(part::<8, 32>(w, 2 * HALF + i));
+                let w = self.avx512bw._mm512_cvtepi8_epi16(w);
+                let products = self.avx512bw._mm512_madd_epi16(w, x);
+                self.avx512f._mm512_add_epi32(acc[i], products)
+            },
+        )
     }
     #[inline(always)]
     fn floats(self, sums: Self::Floats) -> [f32; 32] {
-        pulp::cast(sums.map(pulp::cast::<_, [f32; 16]>))
+        pulp::cast::<[[f32; 16]; 2], _>([pulp::cast(sums[0]), pulp::cast(sums[1])])
     }
     #[inline(always)]
     fn sums(self, sums: Self::Sums) -> [f32; 32] {
-        self.floats(sums.map(|sums| self.avx512f._mm512_cvtepi32_ps(sums)))
+        self.floats([
+            self.avx512f._mm512_cvtepi32_ps(sums[0]),
+            self.avx512f._mm512_cvtepi32_ps(sums[1]),
+        ])
     }
 }
