@@ -222,7 +222,7 @@ fn a_sum_too_deep_for_int8_is_refused() {
 
 #[test]
 fn rounding_is_that_of_bf16() {
-    let mut x = [1.0, 1.00390625, -3.0e38, f32::INFINITY];
+    let mut x = [1.0, 1.0 + 1.0 / 256.0, -3.0e38, f32::INFINITY];
     round(&mut x);
     assert_eq!(x, [1.0, 1.0, bf16::store(-3.0e38).load(), f32::INFINITY]);
 }

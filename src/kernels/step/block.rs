@@ -82,6 +82,8 @@ impl<const COLS: usize, L: Lanes<COLS>> Multiply<COLS, L> for Bytes {
     }
 }
 
+// plain counters: iterators would take the sums out of their registers
+#[allow(clippy::needless_range_loop)]
 /// The sums of `R` rows and `P` panels; a row has `PARTS` words for each panel row.
 #[inline(always)]
 fn block<const COLS: usize, L, M, const PARTS: usize, const R: usize, const P: usize>(
