@@ -198,10 +198,10 @@ fn sequences_come_and_go_independently() -> Result<()> {
                 }
                 5 => state = State::from_tensors(n, state.tensors()?)?,
                 _ => {
-                    for i in 0..n {
-                        if sequences[i].at == LEN {
+                    for (i, sequence) in sequences.iter_mut().enumerate() {
+                        if sequence.at == LEN {
                             state.reset(i)?;
-                            sequences[i].at = 0;
+                            sequence.at = 0;
                         }
                     }
                     let now = sequences.iter().flat_map(|s| &s.xs[4 * s.at..][..4]);
