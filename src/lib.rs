@@ -22,7 +22,7 @@
 //!
 //! ```
 //! use candle_core::{DType, Device, Tensor};
-//! use candle_tcn::nn::{Params, Pass, State, TcnConfig, TemporalConvNet};
+//! use candle_tcn::nn::{Params, Pass, TcnConfig, TemporalConvNet};
 //!
 //! let params = Params::new(1, DType::F32, &Device::Cpu);
 //! let config = TcnConfig::new(vec![8, 8, 6], 3);
@@ -33,7 +33,7 @@
 //! let whole = net.forward(&xs, &mut Pass::eval())?; // (2, 50, 6)
 //!
 //! let frozen = net.freeze()?;
-//! let mut state = State::new(2);
+//! let mut state = net.init_state(2)?;
 //! for t in 0..50 {
 //!     let y = frozen.forward(&xs.narrow(1, t, 1)?, &mut Pass::eval().with_state(&mut state))?;
 //!     let difference = (y - whole.narrow(1, t, 1)?)?.abs()?.max_all()?;
