@@ -14,14 +14,14 @@ mod pointwise;
 #[cfg(target_arch = "x86_64")]
 mod tiles;
 
-pub use pack::{StepWeights, quantize, round_weight};
+pub use pack::{StepWeights, round_weight};
 pub use pointwise::{add, add_relu, affine, round};
 
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use super::Kernel;
-use block::{Bytes, Pairs, Singles, rows_of_panels};
+use block::{Bytes, Pairs, Rows, Singles};
 use lanes::Plain;
 
 /// How the weights of a step are kept.
@@ -56,106 +56,119 @@ const SHARED: usize = 1 << 22;
 /// Rows that one thread takes at the least, a multiple of what a block has.
 const SHARED_ROWS: usize = 12;
 
-/// What becomes of the sums of a [`product`].
-#[derive(Debug, Clone, Copy, Default)]
-pub struct StepEpilogue {
-    /// `max(0, ·)`; NaN stays NaN.
-    pub relu: bool,
-}
-
-/// `y[r] = relu(W·a[r] + bias)` for each row `r` of `y` (rows, columns), of which there is one at least;
+/// `y[r] = W·a[r] + bias`, with `relu` `max(0, ·)` of it (NaN stays NaN), for each row `r` of `y` (rows, columns), of which there is one at least;
 /// `a` holds as many rows of [`StepWeights::row_words`], made by [`StepWeights::pack_row`].
 ///
 /// # Panics
 /// Where a slice has another length: a fault of the caller.
-pub fn product(weights: &StepWeights, a: &[u32], epilogue: StepEpilogue, y: &mut [f32]) {
+pub fn product(weights: &StepWeights, a: &[u32], relu: bool, y: &mut [f32]) {
     let (columns, words) = (weights.columns, weights.row_words());
     let rows = y.len() / columns;
     assert!(y.len() == rows * columns && a.len() == rows * words);
     let small = rows * weights.len() < SHARED || rayon::current_num_threads() == 1;
+    let rows_at = |first, a| Rows {
+        w: weights,
+        a,
+        first,
+        relu,
+    };
     if small || (2..2 * SHARED_ROWS).contains(&rows) {
-        return one_thread(weights, a, 0, epilogue, y);
+        return one_thread(rows_at(0, a), y);
     }
     if rows == 1 {
         let panels = columns.div_ceil(weights.cols);
         let part = panels.div_ceil(4).max(2) * weights.cols;
         let parts = y.par_chunks_mut(part).enumerate();
-        return parts.for_each(|(i, y)| one_thread(weights, a, i * part, epilogue, y));
+        return parts.for_each(|(i, y)| one_thread(rows_at(i * part, a), y));
     }
     let part = rows.div_ceil(8).next_multiple_of(SHARED_ROWS);
     y.par_chunks_mut(part * columns)
         .zip(a.par_chunks(part * words))
-        .for_each(|(y, a)| one_thread(weights, a, 0, epilogue, y));
+        .for_each(|(y, a)| one_thread(rows_at(0, a), y));
 }
 
-/// As [`product`], on this thread; of a single row the columns from `first` on.
-fn one_thread(w: &StepWeights, a: &[u32], first: usize, epilogue: StepEpilogue, y: &mut [f32]) {
+/// As [`product`], on this thread.
+fn one_thread(rows: Rows, y: &mut [f32]) {
     #[cfg(target_arch = "x86_64")]
     {
         use pulp::x86::{V3, V4};
+        let w = rows.w;
         if w.cols == 32
             && let Some(v4) = V4::try_new()
         {
-            if let Some(amx) = tiles::wanted(w, a.len() / w.row_words()) {
-                return tiles::product(amx, w, a, epilogue, y);
+            if let Some(amx) = tiles::wanted(w, rows.count()) {
+                return tiles::product(amx, w, rows.a, rows.relu, y);
             }
-            return run::<32, _>(v4, w, a, first, epilogue, y);
+            return run::<32, _>(v4, rows, y);
         }
         if w.kernel == Kernel::Avx2
             && let Some(v3) = V3::try_new()
         {
-            return run::<16, _>(v3, w, a, first, epilogue, y);
+            return run::<16, _>(v3, rows, y);
         }
     }
-    run::<16, _>(Plain, w, a, first, epilogue, y);
+    run::<16, _>(Plain, rows, y);
 }
 
-/// Compiled for the instructions of `w.kernel`, of which `lanes` are.
-fn run<const COLS: usize, L: lanes::Lanes<COLS>>(
-    lanes: L,
-    w: &StepWeights,
-    a: &[u32],
-    first: usize,
-    epilogue: StepEpilogue,
-    y: &mut [f32],
-) {
+/// Compiled for the instructions of the weights' kernel, of which `lanes` are.
+fn run<const COLS: usize, L: lanes::Lanes<COLS>>(lanes: L, rows: Rows, y: &mut [f32]) {
     super::isa::vectorized(
-        w.kernel,
+        rows.w.kernel,
         #[inline(always)]
-        || match w.dtype {
-            StepDtype::F32 => {
-                rows_of_panels::<COLS, _, Singles, 1>(lanes, w, a, first, epilogue, y)
-            }
-            StepDtype::Bf16 => rows_of_panels::<COLS, _, Pairs, 2>(lanes, w, a, first, epilogue, y),
-            StepDtype::Int8 => rows_of_panels::<COLS, _, Bytes, 2>(lanes, w, a, first, epilogue, y),
+        || match rows.w.dtype {
+            StepDtype::F32 => rows.product::<COLS, L, Singles, 1>(lanes, y),
+            StepDtype::Bf16 => rows.product::<COLS, L, Pairs, 2>(lanes, y),
+            StepDtype::Int8 => rows.product::<COLS, L, Bytes, 2>(lanes, y),
         },
     );
 }
 
-/// Bytes that one thread reads in a second from `len` bytes again and again, measured now (some 50 ms):
-/// what a step of a single sequence can reach at most.
+/// Bytes that one thread reads in a second from `len` bytes again and again, in one stream or in six as
+/// the panels of a single row are read, whichever is faster; measured now (some 100 ms). What a step of
+/// a single sequence can reach at most.
 pub fn read_bandwidth(len: usize) -> f64 {
+    const LINE: [u64; 8] = [1; 8];
+    let lines = vec![LINE; len.div_ceil(size_of_val(&LINE)).max(6)];
+    repeat_read(&lines, read_streams::<1>).max(repeat_read(&lines, read_streams::<6>))
+}
+
+fn repeat_read(lines: &[[u64; 8]], read: impl Fn(&[[u64; 8]]) -> [u64; 8]) -> f64 {
     const SECONDS: f64 = 0.05;
-    let words = vec![1u64; len.div_ceil(size_of::<u64>()).max(1)];
-    let read = || {
-        super::vectorized(
-            #[inline(always)]
-            || {
-                std::hint::black_box(&words)
-                    .iter()
-                    .fold(0u64, |sum, &word| sum ^ word)
-            },
-        )
-    };
-    std::hint::black_box(read());
+    let read = || std::hint::black_box(read(std::hint::black_box(lines)));
+    read();
     let start = std::time::Instant::now();
     let (mut bytes, mut seconds) = (0, 0.0);
     while seconds < SECONDS {
-        std::hint::black_box(read());
-        bytes += size_of_val(&words[..]);
+        read();
+        bytes += size_of_val(lines);
         seconds = start.elapsed().as_secs_f64();
     }
     bytes as f64 / seconds
+}
+
+/// Reads `STREAMS` equal parts side by side, what is left over after them.
+fn read_streams<const STREAMS: usize>(lines: &[[u64; 8]]) -> [u64; 8] {
+    super::vectorized(
+        #[inline(always)]
+        || {
+            let part = lines.len() / STREAMS;
+            let parts: [&[[u64; 8]]; STREAMS] =
+                std::array::from_fn(|stream| &lines[stream * part..][..part]);
+            let mut sums = [[0u64; 8]; STREAMS];
+            for i in 0..part {
+                for (sums, lines) in sums.iter_mut().zip(parts) {
+                    sums.iter_mut()
+                        .zip(&lines[i])
+                        .for_each(|(sum, x)| *sum ^= x);
+                }
+            }
+            let mut total = [0; 8];
+            for line in sums.iter().chain(&lines[STREAMS * part..]) {
+                total.iter_mut().zip(line).for_each(|(sum, x)| *sum ^= x);
+            }
+            total
+        },
+    )
 }
 
 #[cfg(test)]

@@ -65,10 +65,6 @@ impl Case {
         a
     }
 
-    fn epilogue(&self) -> StepEpilogue {
-        StepEpilogue { relu: self.relu }
-    }
-
     /// In double precision, with the weights as they are kept.
     fn reference(&self) -> Vec<f32> {
         let (out_channels, in_channels, kernel_size) = self.shape;
@@ -131,7 +127,7 @@ fn every_kernel(case: &Case) -> Result<(), TestCaseError> {
         let weights = case.weights(kernel);
         let a = case.packed(&weights);
         let mut y = vec![f32::NAN; case.rows * case.shape.0];
-        product(&weights, &a, case.epilogue(), &mut y);
+        product(&weights, &a, case.relu, &mut y);
         case.check(kernel.name(), &y)?;
         if kernel == Kernel::Amx {
             continue;
@@ -140,7 +136,7 @@ fn every_kernel(case: &Case) -> Result<(), TestCaseError> {
         let mut alone = vec![f32::NAN; case.shape.0];
         let words = weights.row_words();
         for (a, y) in a.chunks_exact(words).zip(y.chunks_exact(case.shape.0)) {
-            product(&weights, a, case.epilogue(), &mut alone);
+            product(&weights, a, case.relu, &mut alone);
             prop_assert_eq!(&alone, y);
         }
     }
@@ -171,7 +167,7 @@ proptest! {
         let case = Case::new(StepDtype::Bf16, shape, rows, seed);
         let weights = case.weights(Kernel::Amx);
         let mut y = vec![f32::NAN; case.rows * case.shape.0];
-        tiles::run(Tiles, &weights, &case.packed(&weights), case.epilogue(), &mut y);
+        tiles::product(Tiles, &weights, &case.packed(&weights), case.relu, &mut y);
         case.check("tiles", &y)?;
     }
 }
@@ -197,7 +193,7 @@ fn what_is_not_finite_shows() {
             case.inputs[3] = bad;
             let weights = case.weights(Kernel::current());
             let mut y = vec![0.0; 20];
-            product(&weights, &case.packed(&weights), case.epilogue(), &mut y);
+            product(&weights, &case.packed(&weights), case.relu, &mut y);
             assert!(y.iter().all(|y| !y.is_finite()), "{dtype:?} {bad}: {y:?}");
         }
     }
@@ -205,12 +201,15 @@ fn what_is_not_finite_shows() {
 
 #[test]
 fn int8_weights_are_whole_numbers_of_their_channel() {
-    let (q, scale) = quantize(&[0.5, -1.27, 0.004, 0.0]);
-    assert_eq!(q, [50, -127, 0, 0]);
-    assert!((scale - 0.01).abs() < 1e-8);
-    let again: Vec<f32> = q.iter().map(|&q| f32::from(q) * scale).collect();
-    assert_eq!(quantize(&again).0, q);
-    assert_eq!(quantize(&[0.0, 0.0]), (vec![0, 0], 0.0));
+    // the scales are 0.01, and none
+    let mut weight = [0.5, -1.27, 0.004, 0.0, 0.0, 0.0, 0.0, 0.0];
+    round_weight(StepDtype::Int8, &mut weight, 2);
+    let wanted = [0.5, -1.27, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0];
+    let close = |(a, b): (&f32, &f32)| (a - b).abs() < 1e-6;
+    assert!(weight.iter().zip(&wanted).all(close), "{weight:?}");
+    let once = weight;
+    round_weight(StepDtype::Int8, &mut weight, 2);
+    assert_eq!(weight, once);
 }
 
 #[test]

@@ -96,7 +96,7 @@ impl State {
         &self.shapes
     }
 
-    /// Steps that sequence `sequence` has seen.
+    /// Steps that sequence `sequence` has seen; not counted where the network remembers nothing.
     ///
     /// # Panics
     /// Where there is no such sequence.
@@ -195,6 +195,14 @@ impl State {
         Err(Error::invalid("state", tell(shapes), tell(&self.shapes)))
     }
 
+    /// Counts `steps` more of every sequence, which the rings hold already.
+    pub(crate) fn advance(&mut self, steps: usize) {
+        if !self.shapes.is_empty() {
+            let positions = self.positions.iter_mut();
+            positions.for_each(|position| *position += steps as u64);
+        }
+    }
+
     /// The row of ring `index` that `sequence` wrote `back` steps ago (1: its last step).
     fn row_start(&self, index: usize, sequence: usize, back: usize) -> usize {
         let RingShape { span, channels } = self.shapes[index];
@@ -252,6 +260,26 @@ impl State {
             positions: vec![0; batch],
             scratch: Scratch::default(),
         })
+    }
+}
+
+/// Writes the next rows of each sequence, `rows` (batch, any, channels), into a ring of `span` rows; the
+/// first of them is of time `positions`. Of more rows than the ring has, the last stay.
+pub(crate) fn remember(
+    ring: &mut [f32],
+    (span, channels): (usize, usize),
+    positions: &[u64],
+    rows: &[f32],
+) {
+    let sequences = ring.chunks_exact_mut(span * channels);
+    let new = rows.chunks_exact((rows.len() / positions.len().max(1)).max(1));
+    for ((ring, rows), &position) in sequences.zip(new).zip(positions) {
+        let skipped = (rows.len() / channels).saturating_sub(span);
+        let rows = rows.chunks_exact(channels).enumerate().skip(skipped);
+        for (i, row) in rows {
+            let at = ((position + i as u64) % span as u64) as usize;
+            ring[at * channels..][..channels].copy_from_slice(row);
+        }
     }
 }
 
@@ -388,20 +416,15 @@ impl<'a> Pass<'a> {
         let last = time.min(span);
         let rows = xs.detach().narrow(1, time - last, last)?;
         let rows: Vec<f32> = rows.to_dtype(DType::F32)?.flatten_all()?.to_vec1()?;
-        for (sequence, rows) in rows.chunks_exact((last * channels).max(1)).enumerate() {
-            // where the row of time `position + time − last` lies: this many steps before the end
-            let start = state.positions[sequence] + (time - last) as u64;
-            for (i, row) in rows.chunks_exact(channels).enumerate() {
-                let at = ((start + i as u64) % span as u64) as usize;
-                let at = (sequence * span + at) * channels;
-                state.rings[index][at..][..channels].copy_from_slice(row);
-            }
-        }
+        let at: Vec<u64> = state
+            .positions
+            .iter()
+            .map(|at| at + (time - last) as u64)
+            .collect();
+        remember(&mut state.rings[index], (span, channels), &at, &rows);
         // all convolutions of a pass start from the same positions
         if self.ring == state.shapes.len() {
-            for position in &mut state.positions {
-                *position += time as u64;
-            }
+            state.advance(time);
         }
         Ok(Some(history))
     }

@@ -2,9 +2,11 @@
 
 use candle_core::{DType, Tensor};
 
+use super::state::remember;
 use super::{Activation, Conv1d, Gate, Norm, RingShape, State};
 use crate::kernels::rows::RowNorm;
-use crate::kernels::step::{self, StepDtype, StepEpilogue, StepWeights};
+use crate::kernels::step::{self, StepDtype, StepWeights};
+use crate::kernels::vectorized;
 use crate::{Error, Result};
 
 /// A buffer of a network's steps: some rows of so many numbers.
@@ -17,16 +19,7 @@ pub(crate) struct Slot {
 /// One operation on all rows; slots are numbers of buffers.
 #[derive(Debug)]
 enum Op {
-    Conv {
-        weights: Box<StepWeights>,
-        /// Channels of a tap, taps, and steps between them.
-        taps: (usize, usize, usize),
-        /// Number of the ring; none where there is one tap.
-        ring: Option<usize>,
-        relu: bool,
-        from: usize,
-        to: usize,
-    },
+    Conv(Box<ConvStep>),
     Copy {
         from: usize,
         to: usize,
@@ -54,6 +47,21 @@ enum Op {
     },
     /// To bf16.
     Round(usize),
+}
+
+/// A convolution.
+#[derive(Debug)]
+struct ConvStep {
+    weights: StepWeights,
+    /// Of a row that goes in.
+    channels: usize,
+    kernel_size: usize,
+    dilation: usize,
+    /// Number of the ring; none where there is one tap.
+    ring: Option<usize>,
+    relu: bool,
+    from: usize,
+    to: usize,
 }
 
 /// Puts a network's operations in order.
@@ -124,14 +132,16 @@ impl StepBuilder {
             self.rings.push(ring);
             self.rings.len() - 1
         });
-        self.ops.push(Op::Conv {
-            weights: Box::new(weights),
-            taps: (from.width, kernel_size, dilation),
+        self.ops.push(Op::Conv(Box::new(ConvStep {
+            weights,
+            channels: from.width,
+            kernel_size,
+            dilation,
             ring,
             relu,
             from: from.index,
             to: to.index,
-        });
+        })));
         Ok(to)
     }
 
@@ -199,7 +209,7 @@ impl StepBuilder {
     /// The network, whose results lie in `output`.
     pub fn finish(self, output: Slot) -> StepNet {
         let weights = |op: &Op| match op {
-            Op::Conv { weights, .. } => Some(weights.bytes()),
+            Op::Conv(conv) => Some(conv.weights.bytes()),
             _ => None,
         };
         StepNet {
@@ -329,7 +339,7 @@ impl StepNet {
             }
         }
         let words = |op: &Op| match op {
-            Op::Conv { weights, .. } => weights.row_words(),
+            Op::Conv(conv) => conv.weights.row_words(),
             _ => 0,
         };
         let words = rows * self.ops.iter().map(words).max().unwrap_or(0);
@@ -343,9 +353,7 @@ impl StepNet {
         for op in &self.ops {
             self.run_op(op, state, frames);
         }
-        for position in &mut state.positions {
-            *position += frames as u64;
-        }
+        state.advance(frames);
         &mut state.scratch.buffers[self.output.index][..rows * self.output.width]
     }
 
@@ -354,12 +362,17 @@ impl StepNet {
         let len = |slot: usize| rows * self.widths[slot];
         let buffers = &mut state.scratch.buffers;
         match op {
-            Op::Conv { from, to, .. } => {
-                let xs = std::mem::take(&mut buffers[*from]);
-                let mut ys = std::mem::take(&mut buffers[*to]);
-                convolve(op, &xs[..len(*from)], state, frames, &mut ys[..len(*to)]);
-                state.scratch.buffers[*from] = xs;
-                state.scratch.buffers[*to] = ys;
+            Op::Conv(conv) => {
+                let xs = std::mem::take(&mut buffers[conv.from]);
+                let mut ys = std::mem::take(&mut buffers[conv.to]);
+                conv.run(
+                    &xs[..len(conv.from)],
+                    state,
+                    frames,
+                    &mut ys[..len(conv.to)],
+                );
+                state.scratch.buffers[conv.from] = xs;
+                state.scratch.buffers[conv.to] = ys;
             }
             Op::Copy { from, to } => {
                 let n = len(*from);
@@ -415,64 +428,50 @@ fn pair(buffers: &mut [Vec<f32>], a: usize, b: usize) -> [&mut Vec<f32>; 2] {
     if a < b { [low, high] } else { [high, low] }
 }
 
-/// A convolution of `frames` new frames of each sequence, which its ring then remembers.
-fn convolve(op: &Op, xs: &[f32], state: &mut State, frames: usize, ys: &mut [f32]) {
-    let Op::Conv {
-        weights,
-        taps: (channels, kernel_size, dilation),
-        ring,
-        relu,
-        ..
-    } = op
-    else {
-        return;
-    };
-    let (channels, span) = (*channels, (kernel_size - 1) * dilation);
-    let State {
-        rings,
-        positions,
-        scratch,
-        ..
-    } = state;
-    let words = weights.row_words();
-    let rows = positions.len() * frames;
-    let a = &mut scratch.words[..rows * words];
-    let past = ring.map_or(&[][..], |ring| &rings[ring][..]);
-    crate::kernels::vectorized(
-        #[inline(always)]
-        || {
-            for (row, packed) in a.chunks_exact_mut(words).enumerate() {
-                let (sequence, frame) = (row / frames, row % frames);
-                let now = &xs[sequence * frames * channels..][..frames * channels];
-                let past = &past[sequence * span * channels..][..span * channels];
-                let head = match span {
-                    0 => 0,
-                    _ => (positions[sequence] % span as u64) as usize,
-                };
-                let tap = |tap: usize| {
-                    let back = (kernel_size - 1 - tap) * dilation;
-                    match frame.checked_sub(back) {
-                        Some(frame) => &now[frame * channels..][..channels],
-                        // `back − frame` steps before the first of these frames
-                        None => {
-                            let at = head + span - (back - frame);
-                            let at = if at < span { at } else { at - span };
-                            &past[at * channels..][..channels]
+impl ConvStep {
+    /// `frames` new frames of each sequence, which its ring then remembers.
+    fn run(&self, xs: &[f32], state: &mut State, frames: usize, ys: &mut [f32]) {
+        let (channels, span) = (self.channels, (self.kernel_size - 1) * self.dilation);
+        let State {
+            rings,
+            positions,
+            scratch,
+            ..
+        } = state;
+        let words = self.weights.row_words();
+        let a = &mut scratch.words[..positions.len() * frames * words];
+        let past = self.ring.map_or(&[][..], |ring| &rings[ring][..]);
+        vectorized(
+            #[inline(always)]
+            || {
+                for (row, packed) in a.chunks_exact_mut(words).enumerate() {
+                    let (sequence, frame) = (row / frames, row % frames);
+                    let now = &xs[sequence * frames * channels..][..frames * channels];
+                    let past = &past[sequence * span * channels..][..span * channels];
+                    let head = match span {
+                        0 => 0,
+                        _ => (positions[sequence] % span as u64) as usize,
+                    };
+                    let tap = |tap: usize| {
+                        let back = (self.kernel_size - 1 - tap) * self.dilation;
+                        match frame.checked_sub(back) {
+                            Some(frame) => &now[frame * channels..][..channels],
+                            // `back − frame` steps before the first of these frames
+                            None => {
+                                let at = head + span - (back - frame);
+                                let at = if at < span { at } else { at - span };
+                                &past[at * channels..][..channels]
+                            }
                         }
-                    }
-                };
-                weights.pack_row((0..*kernel_size).map(tap), packed);
-            }
-        },
-    );
-    step::product(weights, a, StepEpilogue { relu: *relu }, ys);
-    let Some(ring) = ring else { return };
-    let sequences = rings[*ring].chunks_exact_mut(span * channels);
-    let new = xs.chunks_exact(frames * channels);
-    for ((past, new), &position) in sequences.zip(new).zip(&*positions) {
-        for frame in frames.saturating_sub(span)..frames {
-            let at = ((position + frame as u64) % span as u64) as usize;
-            past[at * channels..][..channels].copy_from_slice(&new[frame * channels..][..channels]);
+                    };
+                    self.weights
+                        .pack_row((0..self.kernel_size).map(tap), packed);
+                }
+            },
+        );
+        step::product(&self.weights, a, self.relu, ys);
+        if let Some(ring) = self.ring {
+            remember(&mut rings[ring], (span, channels), positions, xs);
         }
     }
 }

@@ -1,8 +1,8 @@
 //! Blocks of sums in registers: some rows times some panels of weights.
 
 use super::super::elementwise::Activation;
+use super::StepWeights;
 use super::lanes::Lanes;
-use super::{StepEpilogue, StepWeights};
 
 /// How a panel row is multiplied with the words of a row that belong to it.
 pub trait Multiply<const COLS: usize, L: Lanes<COLS>> {
@@ -119,82 +119,96 @@ where
     numbers
 }
 
-/// A product on one thread, panels outside, rows inside: see [`product`](super::product).
-#[inline(always)]
-pub fn rows_of_panels<const COLS: usize, L, M, const PARTS: usize>(
-    lanes: L,
-    w: &StepWeights,
-    a: &[u32],
-    first: usize,
-    epilogue: StepEpilogue,
-    y: &mut [f32],
-) where
-    L: Lanes<COLS>,
-    M: Multiply<COLS, L>,
-{
-    let words = w.row_words();
-    let rows = a.len() / words;
-    let stride = y.len() / rows;
-    let panels = stride.div_ceil(COLS);
-    let product = Rows {
-        w,
-        a,
-        first,
-        stride,
-        epilogue,
-    };
-    let mut panel = 0;
-    while panel < panels {
-        // groups of one size, as far as they go, so that none is left with too few sums at once
-        let left = panels - panel;
-        let group = if rows == 1 {
-            left.div_ceil(left.div_ceil(6))
-        } else {
-            1
-        };
-        if rows == 1 {
-            match group {
-                1 => product.block::<COLS, L, M, PARTS, 1, 1>(lanes, 0, panel, y),
-                2 => product.block::<COLS, L, M, PARTS, 1, 2>(lanes, 0, panel, y),
-                3 => product.block::<COLS, L, M, PARTS, 1, 3>(lanes, 0, panel, y),
-                4 => product.block::<COLS, L, M, PARTS, 1, 4>(lanes, 0, panel, y),
-                5 => product.block::<COLS, L, M, PARTS, 1, 5>(lanes, 0, panel, y),
-                _ => product.block::<COLS, L, M, PARTS, 1, 6>(lanes, 0, panel, y),
-            }
-            panel += group;
-            continue;
-        }
-        let mut row = 0;
-        while row < rows {
-            let left = rows - row;
-            match left {
-                1 => product.block::<COLS, L, M, PARTS, 1, 1>(lanes, row, panel, y),
-                2 => product.block::<COLS, L, M, PARTS, 2, 1>(lanes, row, panel, y),
-                3 => product.block::<COLS, L, M, PARTS, 3, 1>(lanes, row, panel, y),
-                4 | 7 | 8 => product.block::<COLS, L, M, PARTS, 4, 1>(lanes, row, panel, y),
-                5 => product.block::<COLS, L, M, PARTS, 5, 1>(lanes, row, panel, y),
-                _ => product.block::<COLS, L, M, PARTS, 6, 1>(lanes, row, panel, y),
-            }
-            row += match left {
-                4 | 7 | 8 => 4,
-                left => left.min(6),
-            };
-        }
-        panel += 1;
-    }
-}
-
-/// What the blocks of a product have in common.
-struct Rows<'a> {
-    w: &'a StepWeights,
-    a: &'a [u32],
-    /// The column of the weights that a row of the result begins with.
-    first: usize,
-    stride: usize,
-    epilogue: StepEpilogue,
+/// The operands of a product on one thread.
+#[derive(Clone, Copy)]
+pub struct Rows<'a> {
+    pub w: &'a StepWeights,
+    /// Rows of [`StepWeights::row_words`].
+    pub a: &'a [u32],
+    /// The column of the weights that a row of the result begins with: of a single row, 0 of several.
+    pub first: usize,
+    pub relu: bool,
 }
 
 impl Rows<'_> {
+    /// How many.
+    pub fn count(&self) -> usize {
+        self.a.len() / self.w.row_words()
+    }
+
+    /// See [`product`](super::product).
+    #[inline(always)]
+    pub fn product<const COLS: usize, L, M, const PARTS: usize>(&self, lanes: L, y: &mut [f32])
+    where
+        L: Lanes<COLS>,
+        M: Multiply<COLS, L>,
+    {
+        let panels = (y.len() / self.count()).div_ceil(COLS);
+        if self.count() == 1 {
+            self.one_row::<COLS, L, M, PARTS>(lanes, panels, y);
+        } else {
+            (0..panels).for_each(|panel| self.panel::<COLS, L, M, PARTS>(lanes, panel, y));
+        }
+    }
+
+    /// A single row: several panels at once, so that no sum waits for the one before it.
+    #[inline(always)]
+    fn one_row<const COLS: usize, L, M, const PARTS: usize>(
+        &self,
+        lanes: L,
+        panels: usize,
+        y: &mut [f32],
+    ) where
+        L: Lanes<COLS>,
+        M: Multiply<COLS, L>,
+    {
+        let mut panel = 0;
+        while panel < panels {
+            // groups of one size, as far as they go, so that none is left with too few sums at once
+            let left = panels - panel;
+            let group = left.div_ceil(left.div_ceil(6));
+            match group {
+                1 => self.block::<COLS, L, M, PARTS, 1, 1>(lanes, 0, panel, y),
+                2 => self.block::<COLS, L, M, PARTS, 1, 2>(lanes, 0, panel, y),
+                3 => self.block::<COLS, L, M, PARTS, 1, 3>(lanes, 0, panel, y),
+                4 => self.block::<COLS, L, M, PARTS, 1, 4>(lanes, 0, panel, y),
+                5 => self.block::<COLS, L, M, PARTS, 1, 5>(lanes, 0, panel, y),
+                _ => self.block::<COLS, L, M, PARTS, 1, 6>(lanes, 0, panel, y),
+            }
+            panel += group;
+        }
+    }
+
+    /// All rows with one panel, which stays in the cache.
+    #[inline(always)]
+    fn panel<const COLS: usize, L, M, const PARTS: usize>(
+        &self,
+        lanes: L,
+        panel: usize,
+        y: &mut [f32],
+    ) where
+        L: Lanes<COLS>,
+        M: Multiply<COLS, L>,
+    {
+        let (mut row, rows) = (0, self.count());
+        while row < rows {
+            // 7 and 8 go as 4 and 3 or 4
+            let block = match rows - row {
+                7 | 8 => 4,
+                left => left.min(6),
+            };
+            match block {
+                1 => self.block::<COLS, L, M, PARTS, 1, 1>(lanes, row, panel, y),
+                2 => self.block::<COLS, L, M, PARTS, 2, 1>(lanes, row, panel, y),
+                3 => self.block::<COLS, L, M, PARTS, 3, 1>(lanes, row, panel, y),
+                4 => self.block::<COLS, L, M, PARTS, 4, 1>(lanes, row, panel, y),
+                5 => self.block::<COLS, L, M, PARTS, 5, 1>(lanes, row, panel, y),
+                _ => self.block::<COLS, L, M, PARTS, 6, 1>(lanes, row, panel, y),
+            }
+            row += block;
+        }
+    }
+
     #[inline(always)]
     fn block<const COLS: usize, L, M, const PARTS: usize, const R: usize, const P: usize>(
         &self,
@@ -207,6 +221,7 @@ impl Rows<'_> {
         M: Multiply<COLS, L>,
     {
         let (words, depth) = (self.w.row_words(), self.w.depth_words());
+        let stride = y.len() / self.count();
         let a = |r: usize| &self.a[(row + r) * words..][..words];
         let rows = std::array::from_fn(|r| a(r)[..depth].as_chunks::<PARTS>().0);
         let first = self.first / COLS + panel;
@@ -215,7 +230,7 @@ impl Rows<'_> {
         for (r, sums) in sums.iter().enumerate() {
             // of int8 the word after the row is its scale
             let scale = a(r).get(depth).map(|&bits| f32::from_bits(bits));
-            let y = &mut y[(row + r) * self.stride..][..self.stride];
+            let y = &mut y[(row + r) * stride..][..stride];
             for (p, sums) in sums.iter().enumerate() {
                 let y = &mut y[(panel + p) * COLS..];
                 self.store((first + p) * COLS, scale, sums, y);
@@ -241,7 +256,7 @@ impl Rows<'_> {
         for (sum, bias) in sums.iter_mut().zip(&self.w.bias[first..][..COLS]) {
             *sum += bias;
         }
-        if self.epilogue.relu {
+        if self.relu {
             for sum in &mut sums {
                 *sum = Activation::Relu.apply(*sum);
             }

@@ -265,14 +265,7 @@ fn int8(value: f32, scale: f32) -> i8 {
     }
 }
 
-/// The weights of one output channel as whole numbers, and what 1 stands for: `row[i] ≈ scale·q[i]`,
-/// `scale = max|row| / 127`. Quantising `scale·q` again gives the same `q`.
-pub fn quantize(row: &[f32]) -> (Vec<i8>, f32) {
-    let scale = int8_scale(row);
-    (row.iter().map(|&value| int8(value, scale)).collect(), scale)
-}
-
-/// `weight` as a step of this type computes with it, (out_channels, any).
+/// `weight` (out_channels, any) as a step of this type computes with it; a second time changes nothing.
 pub fn round_weight(dtype: StepDtype, weight: &mut [f32], out_channels: usize) {
     match dtype {
         StepDtype::F32 => {}

@@ -4,7 +4,7 @@ use super::super::Kernel;
 use super::super::elementwise::Activation;
 use super::super::products::{Amx, Format, Micro, Product, with_buffer};
 use super::super::vectorized;
-use super::{StepDtype, StepEpilogue, StepWeights};
+use super::{StepDtype, StepWeights};
 
 /// Words of depth that a tile takes.
 pub const STEP: usize = Amx::STEP;
@@ -18,13 +18,9 @@ pub fn wanted(w: &StepWeights, rows: usize) -> Option<Amx> {
     fits.then(Amx::new).flatten()
 }
 
-/// See [`product`](super::product).
-pub fn product(amx: Amx, w: &StepWeights, a: &[u32], epilogue: StepEpilogue, y: &mut [f32]) {
-    run(amx, w, a, epilogue, y);
-}
-
-/// For any blocks of pairs, so that it can be tested where there are no tiles.
-pub fn run<M: Micro>(micro: M, w: &StepWeights, a: &[u32], epilogue: StepEpilogue, y: &mut [f32]) {
+/// See [`product`](super::product); for any blocks of pairs, so that it can be tested where there are no
+/// tiles.
+pub fn product<M: Micro>(micro: M, w: &StepWeights, a: &[u32], relu: bool, y: &mut [f32]) {
     debug_assert_eq!((M::FORMAT, M::COLS), (Format::Pairs, w.cols));
     let (words, columns) = (w.row_words(), w.columns);
     let rows = a.len() / words;
@@ -64,7 +60,7 @@ pub fn run<M: Micro>(micro: M, w: &StepWeights, a: &[u32], epilogue: StepEpilogu
                     for (y, c) in rows {
                         for ((y, c), bias) in y.iter_mut().zip(c).zip(&w.bias) {
                             let sum = c + bias;
-                            *y = if epilogue.relu {
+                            *y = if relu {
                                 Activation::Relu.apply(sum)
                             } else {
                                 sum
