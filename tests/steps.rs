@@ -3,9 +3,6 @@
 
 mod common;
 
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::cell::Cell;
-
 use candle_core::{DType, Device, Tensor};
 use candle_tcn::Result;
 use candle_tcn::geometry::Dilations;
@@ -17,35 +14,6 @@ use candle_tcn::nn::{
 use common::{rng, scatter};
 use rand::RngExt;
 use rand_chacha::ChaCha8Rng;
-
-/// Counts the allocations of this thread.
-struct Counting;
-
-thread_local! {
-    static ALLOCATIONS: Cell<usize> = const { Cell::new(0) };
-}
-
-// SAFETY: everything is passed on to the system's allocator; counting touches a constant-initialised
-// thread-local number only.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        ALLOCATIONS.set(ALLOCATIONS.get() + 1);
-        // SAFETY: the caller's contract is the system's.
-        unsafe { System.alloc(layout) }
-    }
-    unsafe fn dealloc(&self, ptr: *mut u8, layout: Layout) {
-        // SAFETY: as above.
-        unsafe { System.dealloc(ptr, layout) }
-    }
-    unsafe fn realloc(&self, ptr: *mut u8, layout: Layout, size: usize) -> *mut u8 {
-        ALLOCATIONS.set(ALLOCATIONS.get() + 1);
-        // SAFETY: as above.
-        unsafe { System.realloc(ptr, layout, size) }
-    }
-}
-
-#[global_allocator]
-static ALLOCATOR: Counting = Counting;
 
 const DTYPES: [StepDtype; 3] = [StepDtype::F32, StepDtype::Bf16, StepDtype::Int8];
 
@@ -228,13 +196,13 @@ fn a_step_allocates_nothing() -> Result<()> {
             let mut state = step.init_state(batch)?;
             let xs = frames(&mut rng, batch * block);
             step.step(&xs, &mut state)?;
-            let before = ALLOCATIONS.get();
-            for _ in 0..100 {
-                step.step(&xs, &mut state)?;
-            }
+            let mut steps = Ok(());
+            let counted = allocation_counter::measure(|| {
+                steps = (0..100).try_for_each(|_| step.step(&xs, &mut state).map(|_| ()));
+            });
+            steps?;
             assert_eq!(
-                ALLOCATIONS.get() - before,
-                0,
+                counted.count_total, 0,
                 "{dtype:?} {batch} x {block} {cfg:?}"
             );
         }

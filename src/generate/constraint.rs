@@ -5,7 +5,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::allow::Allow;
-use super::pattern::Pattern;
+use super::pattern::{Pattern, not_empty};
 use crate::text::TokenBytes;
 use crate::{Error, Result};
 
@@ -43,16 +43,8 @@ impl ConstraintConfig {
     ///
     /// [`Error::Invalid`] that names the flag if one of its strings is empty.
     pub fn validate(&self) -> Result<()> {
-        for (flag, strings) in [("--ban", &self.ban), ("--allow", &self.allow)] {
-            if strings.iter().any(String::is_empty) {
-                return Err(Error::invalid(
-                    flag,
-                    "a text of at least one character",
-                    "an empty text",
-                ));
-            }
-        }
-        Ok(())
+        not_empty("--ban", &self.ban)?;
+        not_empty("--allow", &self.allow).map(drop)
     }
 }
 
@@ -129,13 +121,7 @@ impl Constraints {
     /// [`Error::Invalid`] that names the flag if a string is empty.
     pub fn new(config: &ConstraintConfig, stop: &[String], tokens: &TokenBytes) -> Result<Self> {
         config.validate()?;
-        if stop.iter().any(String::is_empty) {
-            return Err(Error::invalid(
-                "--stop",
-                "a text of at least one character",
-                "an empty text",
-            ));
-        }
+        not_empty("--stop", stop)?;
         let patterns = |strings: &[String]| -> Vec<Pattern> {
             strings.iter().cloned().map(Pattern::new).collect()
         };

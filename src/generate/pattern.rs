@@ -1,5 +1,19 @@
 //! A string to look for in bytes that arrive one by one.
 
+use crate::{Error, Result};
+
+/// `strings`, all of which can be looked for: none is empty. Errors name `flag`.
+pub(super) fn not_empty<'a>(flag: &str, strings: &'a [String]) -> Result<&'a [String]> {
+    if strings.iter().any(String::is_empty) {
+        return Err(Error::invalid(
+            flag,
+            "a text of at least one character",
+            "an empty text",
+        ));
+    }
+    Ok(strings)
+}
+
 /// One string and how much of it the bytes read so far end with.
 ///
 /// # References

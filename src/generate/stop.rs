@@ -1,7 +1,7 @@
 //! Stop strings in text that arrives piece by piece.
 
-use super::pattern::Pattern;
-use crate::{Error, Result};
+use super::pattern::{Pattern, not_empty};
+use crate::Result;
 
 /// What may be shown after a piece of text, and whether generation is over.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -59,13 +59,7 @@ impl StopStrings {
     ///
     /// [`Error::Invalid`] if a stop string is empty.
     pub fn new(stops: Vec<String>) -> Result<Self> {
-        if stops.iter().any(String::is_empty) {
-            return Err(Error::invalid(
-                "--stop",
-                "a text of at least one character",
-                "an empty text",
-            ));
-        }
+        not_empty("--stop", &stops)?;
         Ok(Self {
             patterns: stops.into_iter().map(Pattern::new).collect(),
             held: String::new(),

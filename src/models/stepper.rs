@@ -6,9 +6,6 @@ use super::Model;
 use crate::nn::{Pass, State, StepBuilder, StepDtype, StepNet};
 use crate::{Error, Result};
 
-/// Prompt tokens that go through the model at once: enough for all threads, and no matter for memory.
-const PREFILL: usize = 4096;
-
 /// A [`Model`] for generation: single steps of any number of sequences by a [`StepNet`], prompts by the
 /// model's own forward pass.
 ///
@@ -43,6 +40,9 @@ pub struct Stepper {
 }
 
 impl Stepper {
+    /// Tokens of a prompt that go through the model at once: enough for all threads.
+    pub const PREFILL: usize = 4096;
+
     pub(super) fn new(model: &Model, dtype: StepDtype) -> Result<Self> {
         let table = model.embedding();
         let width = table.dim(1)?;
@@ -112,8 +112,8 @@ impl Stepper {
         let device = self.model.device();
         let ids = Tensor::from_slice(ids, (batch, time), device)?;
         let mut logits = Vec::new();
-        for start in (0..time).step_by(PREFILL) {
-            let len = PREFILL.min(time - start);
+        for start in (0..time).step_by(Self::PREFILL) {
+            let len = Self::PREFILL.min(time - start);
             let mut pass = Pass::eval().with_state(state);
             if self.net.dtype() == StepDtype::Bf16 {
                 pass = pass.with_dtype(DType::BF16);

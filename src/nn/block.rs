@@ -174,10 +174,15 @@ impl ResidualBlock {
         let inner = self.gate.map_or(activation, Then::Gate);
         if self.pre_norm {
             let none = &Norm::Identity;
-            let copy = net.copy(xs);
-            let hs = net.norm(copy, &self.norm1)?;
-            let inner = build_conv(net, (&self.conv1, none), inner, hs)?;
-            net.release(hs);
+            let inner = if matches!(self.norm1, Norm::Identity) {
+                build_conv(net, (&self.conv1, none), inner, xs)?
+            } else {
+                let copy = net.copy(xs);
+                let hs = net.norm(copy, &self.norm1)?;
+                let inner = build_conv(net, (&self.conv1, none), inner, hs)?;
+                net.release(hs);
+                inner
+            };
             let inner = net.norm(inner, &self.norm2)?;
             let hs = build_conv(net, (&self.conv2, none), Then::Nothing, inner)?;
             net.release(inner);

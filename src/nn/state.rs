@@ -1,12 +1,9 @@
-//! What a pass through a network carries: training or not, and the state of a sequence that comes
-//! in pieces.
+//! What a network remembers of sequences that come in pieces.
 
 use std::sync::Arc;
 
 use candle_core::{DType, Device, Tensor};
 
-use crate::kernels::dropout::MaskKey;
-use crate::ops::{self, DropoutKind};
 use crate::{Error, Result};
 
 /// What one convolution remembers of a sequence: its last `span = (kernel_size − 1)·dilation` inputs.
@@ -47,7 +44,7 @@ pub struct RingShape {
 /// ```
 #[derive(Debug, Clone)]
 pub struct State {
-    shapes: Arc<[RingShape]>,
+    pub(super) shapes: Arc<[RingShape]>,
     /// One for each shape: (batch, span, channels); the row of time `t` is `t % span`.
     pub(crate) rings: Vec<Vec<f32>>,
     /// Steps that each sequence has seen.
@@ -211,7 +208,7 @@ impl State {
     }
 
     /// All rows of ring `index`, (batch, span, channels), oldest first.
-    fn in_order(&self, index: usize) -> Vec<f32> {
+    pub(super) fn in_order(&self, index: usize) -> Vec<f32> {
         let RingShape { span, channels } = self.shapes[index];
         let mut rows = Vec::with_capacity(self.rings[index].len());
         for sequence in 0..self.batch() {
@@ -288,144 +285,16 @@ fn zeros(batch: usize, shape: RingShape) -> Result<Vec<f32>> {
         .span
         .checked_mul(shape.channels)
         .and_then(|len| len.checked_mul(batch));
-    let mut ring = Vec::new();
-    let reserved = len.is_some_and(|len| ring.try_reserve_exact(len).is_ok());
-    match len {
-        Some(len) if reserved => {
-            ring.resize(len, 0.0);
-            Ok(ring)
-        }
-        _ => Err(Error::too_large(
+    // asked for without an abort first; the zeros then come from the system as they are touched
+    let there_is = |&len: &usize| Vec::<f32>::new().try_reserve_exact(len).is_ok();
+    match len.filter(there_is) {
+        Some(len) => Ok(vec![0.0; len]),
+        None => Err(Error::too_large(
             "the streaming state",
             format!(
                 "{batch} sequences x {} rows x {} channels do not fit the memory; lower the dilations or the batch",
                 shape.span, shape.channels
             ),
         )),
-    }
-}
-
-/// One pass through a network: evaluation or training, with or without a [`State`].
-///
-/// A pass belongs to one call of `forward`: it numbers the dropout layers and convolutions as they run.
-pub struct Pass<'a> {
-    dropout: Option<MaskKey>,
-    state: Option<&'a mut State>,
-    ring: usize,
-    dtype: Option<DType>,
-}
-
-/// Dropout layers of one step that have masks of their own.
-const LAYERS: u64 = 1 << 20;
-
-impl<'a> Pass<'a> {
-    /// No dropout, running statistics in batch norms.
-    pub fn eval() -> Self {
-        Self {
-            dropout: None,
-            state: None,
-            ring: 0,
-            dtype: None,
-        }
-    }
-
-    /// Training: dropout masks are a function of `seed`, `step` and the layer.
-    pub fn train(seed: u64, step: u64) -> Self {
-        let key = MaskKey {
-            seed,
-            stream: step.wrapping_mul(LAYERS),
-        };
-        Self {
-            dropout: Some(key),
-            ..Self::eval()
-        }
-    }
-
-    /// Continues the sequences of `state`, and leaves it after the last step of this pass.
-    pub fn with_state(self, state: &'a mut State) -> Self {
-        Self {
-            state: Some(state),
-            ..self
-        }
-    }
-
-    /// Activations of this type, instead of that of the parameters: `BF16` beside parameters of `F32`.
-    /// Logits are `F32` all the same. The embedding of a [`Model`](crate::models::Model) reads it, and
-    /// what follows takes the type of what it is given: a layer called by itself does not ask.
-    pub fn with_dtype(self, dtype: DType) -> Self {
-        Self {
-            dtype: Some(dtype),
-            ..self
-        }
-    }
-
-    /// The type of the activations, beside `parameter`.
-    pub(crate) fn dtype(&self, parameter: &Tensor) -> DType {
-        self.dtype.unwrap_or(parameter.dtype())
-    }
-
-    /// Whether this pass trains.
-    pub fn is_training(&self) -> bool {
-        self.dropout.is_some()
-    }
-
-    /// The mask of the next dropout layer, if it drops.
-    pub(crate) fn next_mask(&mut self, p: f64) -> Option<MaskKey> {
-        let key = self.dropout.as_mut().filter(|_| p > 0.0)?;
-        key.stream = key.stream.wrapping_add(1);
-        Some(*key)
-    }
-
-    /// Applies dropout, in training.
-    pub(crate) fn dropout(&mut self, xs: Tensor, p: f64, kind: DropoutKind) -> Result<Tensor> {
-        match self.next_mask(p) {
-            Some(key) => ops::dropout(&xs, p, kind, key),
-            None => Ok(xs),
-        }
-    }
-
-    /// Whether a state goes along.
-    pub(crate) fn is_streaming(&self) -> bool {
-        self.state.is_some()
-    }
-
-    /// The inputs before `xs` of the next convolution, `span` rows; afterwards its ring holds the last
-    /// `span` rows up to the end of `xs`. `None` without a state.
-    pub(crate) fn history(&mut self, xs: &Tensor, span: usize) -> Result<Option<Tensor>> {
-        let Some(state) = self.state.as_deref_mut() else {
-            return Ok(None);
-        };
-        let (batch, time, channels) = xs.dims3()?;
-        let index = self.ring;
-        self.ring += 1;
-        if batch != state.batch() {
-            let expected = format!("{} sequences, as the state has", state.batch());
-            return Err(Error::invalid("batch", expected, batch));
-        }
-        let shape = RingShape { span, channels };
-        if state.shapes.get(index) != Some(&shape) {
-            return Err(Error::invalid(
-                format!("state of convolution {index}"),
-                format!("{span} rows of {channels} channels"),
-                format!("{:?}", state.shapes.get(index)),
-            ));
-        }
-        let history =
-            Tensor::from_vec(state.in_order(index), (batch, span, channels), xs.device())?
-                .to_dtype(xs.dtype())?;
-        let last = time.min(span);
-        let rows = xs.detach().narrow(1, time - last, last)?;
-        let rows: Vec<f32> = rows.to_dtype(DType::F32)?.flatten_all()?.to_vec1()?;
-        let at: Vec<u64> = state
-            .positions
-            .iter()
-            .map(|at| at + (time - last) as u64)
-            .collect();
-        remember(&mut state.rings[index], (span, channels), &at, &rows);
-        // all convolutions of a pass start from the same positions
-        if self.ring == state.shapes.len() {
-            state.advance(time);
-        }
-        Ok(Some(history))
     }
 }

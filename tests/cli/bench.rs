@@ -156,6 +156,8 @@ fn misuse_is_told() {
         ("train --dtype f16", "f16"),
         ("train --dtype int8", "int8"),
         ("generate --batch-size 0", "--batch-size"),
+        ("generate --profile", "--profile"),
+        ("generate --batch-size 4000000000", "--batch-size"),
         ("train --preset nothing", "char-ptb"),
         ("train --preset char --config net.json", "--preset"),
         ("train --config net.json --model model", "--config"),

@@ -9,6 +9,8 @@ use candle_tcn::nn::StepDtype;
 use candle_tcn::train::Precision;
 use clap::ValueEnum;
 
+use crate::usage_error;
+
 /// A number of at least 1. What is too large is found where it is used.
 pub fn count(text: &str) -> Result<usize, String> {
     match text.parse::<usize>() {
@@ -33,57 +35,37 @@ pub fn network(
     }
 }
 
-/// `--dtype`: how numbers are kept between the layers and multiplied.
+/// `--dtype`: how numbers are kept.
 #[derive(Clone, Copy, ValueEnum)]
 pub enum Dtype {
     /// bf16 where the processor multiplies it in tiles (AMX), f32 elsewhere
     Auto,
     /// 32 bits
     F32,
-    /// 16 bits; weights and sums have 32
-    Bf16,
-}
-
-impl Dtype {
-    /// What is computed with; the one place that decides.
-    pub fn precision(self) -> Precision {
-        match self {
-            Self::Auto => Precision::auto(),
-            Self::F32 => Precision::F32,
-            Self::Bf16 => Precision::Bf16,
-        }
-    }
-}
-
-/// `--dtype` of generation: how the weights are kept that every token reads.
-#[derive(Clone, Copy, ValueEnum)]
-pub enum StepDtypeFlag {
-    /// bf16 where the processor multiplies it in tiles (AMX), f32 elsewhere
-    Auto,
-    /// 32 bits
-    F32,
     /// 16 bits; sums have 32
     Bf16,
-    /// 8 bits, with a scale for each output channel
+    /// 8 bits with a scale for each output channel: weights of generation only
     Int8,
 }
 
-impl StepDtypeFlag {
-    /// What is computed with where whole sequences are.
-    pub fn precision(self) -> Result<Precision, String> {
-        match self.step() {
-            StepDtype::F32 => Ok(Precision::F32),
-            StepDtype::Bf16 => Ok(Precision::Bf16),
-            StepDtype::Int8 => Err("--dtype: expected auto, f32 or bf16, found int8".into()),
-        }
-    }
-
-    /// What is computed with.
+impl Dtype {
+    /// What one token after the other is computed with.
     pub fn step(self) -> StepDtype {
         match (self, Precision::auto()) {
             (Self::Auto, Precision::F32) | (Self::F32, _) => StepDtype::F32,
             (Self::Auto, Precision::Bf16) | (Self::Bf16, _) => StepDtype::Bf16,
             (Self::Int8, _) => StepDtype::Int8,
+        }
+    }
+
+    /// What whole sequences are computed with.
+    pub fn precision(self) -> anyhow::Result<Precision> {
+        match self.step() {
+            StepDtype::F32 => Ok(Precision::F32),
+            StepDtype::Bf16 => Ok(Precision::Bf16),
+            StepDtype::Int8 => Err(usage_error(
+                "--dtype: expected auto, f32 or bf16 where whole sequences are computed, found int8",
+            )),
         }
     }
 }

@@ -8,7 +8,7 @@ use candle_tcn::generate::{ConstraintConfig, GenerateConfig, Generator, SamplerC
 use candle_tcn::text::Tokenizer;
 use serde_json::json;
 
-use crate::flags::StepDtypeFlag;
+use crate::flags::Dtype;
 use crate::{model, print_line, usage_error};
 
 #[derive(clap::Args)]
@@ -118,8 +118,8 @@ pub struct Args {
     )]
     num_samples: u64,
     /// How weights are kept
-    #[arg(long, value_enum, default_value_t = StepDtypeFlag::Auto)]
-    dtype: StepDtypeFlag,
+    #[arg(long, value_enum, default_value_t = Dtype::Auto)]
+    dtype: Dtype,
     /// Print one JSON object a sample
     #[arg(long)]
     json: bool,

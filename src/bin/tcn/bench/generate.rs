@@ -2,27 +2,24 @@
 
 use std::time::Instant;
 
-use candle_core::{DType, Device};
-use candle_nn::VarBuilder;
 use candle_tcn::generate::{Sampler, SamplerConfig};
-use candle_tcn::kernels::Kernel;
 use candle_tcn::kernels::step::read_bandwidth;
-use candle_tcn::models::{Model, ModelConfig, Stepper};
-use candle_tcn::nn::{Params, StepDtype};
+use candle_tcn::models::{ModelConfig, Stepper};
 use serde::Serialize;
 
-use super::work::{SEED, random_ids};
-use crate::memory;
-use crate::print_line;
+use super::Args;
+use super::report::{Setting, line};
+use super::work::{self, SEED, random_ids};
+use crate::{memory, print_line};
 
-/// Tokens of each sequence that are drawn in a timed run, and before the first.
+/// Tokens of each sequence that are drawn in a run.
 const TOKENS: usize = 2000;
-const WARMUP: usize = 200;
 
 /// The result; with `--json` as it is.
 #[derive(Serialize)]
 struct Report {
-    what: &'static str,
+    #[serde(flatten)]
+    setting: Setting,
     /// Of all sequences together, drawing included; the median of the runs.
     tokens_per_s: f64,
     /// Of a prompt of `seq_len` tokens for each sequence; the median of the runs.
@@ -37,41 +34,25 @@ struct Report {
     read_bytes_per_s: f64,
     /// The time that reading the weights would take, in times of a step.
     bandwidth_share: f64,
-    kernel: &'static str,
-    dtype: &'static str,
-    parameters: usize,
-    threads: usize,
-    batch_size: usize,
-    seq_len: usize,
-    vocab_size: usize,
-    runs: usize,
-    peak_memory_bytes: Option<u64>,
 }
 
-/// What is measured.
-pub struct Options {
-    pub dtype: StepDtype,
-    pub batch_size: usize,
-    pub seq_len: usize,
-    pub runs: usize,
-    pub json: bool,
-}
-
-pub fn run(config: &ModelConfig, options: &Options) -> anyhow::Result<()> {
-    memory::check_forward(config, options.batch_size, options.seq_len.min(4096))?;
-    let params = Params::new(SEED, DType::F32, &Device::Cpu);
-    Model::new(config, params.builder())?;
-    let weights = VarBuilder::from_tensors(params.snapshot()?, DType::F32, &Device::Cpu);
-    let stepper = Model::new(config, weights)?.stepper(options.dtype)?;
+pub fn run(args: &Args, config: &ModelConfig) -> anyhow::Result<()> {
+    let (batch_size, dtype) = (args.batch_size(), args.dtype.step());
+    memory::check_forward(config, batch_size, args.seq_len().min(Stepper::PREFILL))?;
+    let mut setting = Setting::new(args, config, dtype.name())?;
+    let stepper = work::model(config)?.stepper(dtype)?;
 
     let weight_bytes = stepper.net().weight_bytes();
     let mut bandwidth = read_bandwidth(weight_bytes);
     let (mut prefills, mut rates, mut steps) = (Vec::new(), Vec::new(), Vec::new());
-    for _ in 0..options.runs {
-        prefills.push(prefill(&stepper, options)?);
-        let times = generate(&stepper, options)?;
-        let tokens = (times.len() * options.batch_size) as f64;
-        rates.push(tokens / times.iter().sum::<f64>());
+    for run in 0..args.warmup + args.runs {
+        let prefill = prefill(&stepper, batch_size, args.seq_len())?;
+        let times = generate(&stepper, batch_size)?;
+        if run < args.warmup {
+            continue;
+        }
+        prefills.push(prefill);
+        rates.push((times.len() * batch_size) as f64 / times.iter().sum::<f64>());
         steps.extend(times);
         bandwidth = bandwidth.max(read_bandwidth(weight_bytes));
     }
@@ -79,8 +60,9 @@ pub fn run(config: &ModelConfig, options: &Options) -> anyhow::Result<()> {
         list.sort_by(f64::total_cmp);
     }
     let at = |list: &[f64], share: f64| list[((list.len() - 1) as f64 * share) as usize];
+    setting.peak_memory_bytes = memory::peak_bytes();
     let report = Report {
-        what: "generate",
+        setting,
         tokens_per_s: at(&rates, 0.5),
         prefill_tokens_per_s: at(&prefills, 0.5),
         step_p50_us: 1e6 * at(&steps, 0.5),
@@ -89,31 +71,28 @@ pub fn run(config: &ModelConfig, options: &Options) -> anyhow::Result<()> {
         weight_bytes,
         read_bytes_per_s: bandwidth,
         bandwidth_share: weight_bytes as f64 / bandwidth / at(&steps, 0.5),
-        kernel: Kernel::current().name(),
-        dtype: options.dtype.name(),
-        parameters: config.parameters()?,
-        threads: rayon::current_num_threads(),
-        batch_size: options.batch_size,
-        seq_len: options.seq_len,
-        vocab_size: config.vocab_size(),
-        runs: options.runs,
-        peak_memory_bytes: memory::peak_bytes(),
     };
-    report.print(options.json)
+    report.print(args.json)
 }
 
-/// Tokens in a second of prompts for all sequences.
-fn prefill(stepper: &Stepper, options: &Options) -> anyhow::Result<f64> {
-    let ids = random_ids(stepper.vocab_size(), options.batch_size * options.seq_len);
-    let mut state = stepper.init_state(options.batch_size)?;
+/// Tokens in a second of prompts for all sequences, which go in piece by piece.
+fn prefill(stepper: &Stepper, batch_size: usize, seq_len: usize) -> anyhow::Result<f64> {
+    let piece = seq_len.min(Stepper::PREFILL);
+    let ids = random_ids(stepper.vocab_size(), batch_size * piece);
+    let mut state = stepper.init_state(batch_size)?;
     let start = Instant::now();
-    stepper.prefill(&ids, &mut state)?;
-    Ok(ids.len() as f64 / start.elapsed().as_secs_f64())
+    let mut left = seq_len;
+    while left > 0 {
+        let now = left.min(piece);
+        stepper.prefill(&ids[..batch_size * now], &mut state)?;
+        left -= now;
+    }
+    Ok(batch_size as f64 * seq_len as f64 / start.elapsed().as_secs_f64())
 }
 
 /// Seconds of each step.
-fn generate(stepper: &Stepper, options: &Options) -> anyhow::Result<Vec<f64>> {
-    let (vocab_size, batch_size) = (stepper.vocab_size(), options.batch_size);
+fn generate(stepper: &Stepper, batch_size: usize) -> anyhow::Result<Vec<f64>> {
+    let vocab_size = stepper.vocab_size();
     let config = SamplerConfig {
         seed: SEED,
         ..SamplerConfig::default()
@@ -125,16 +104,14 @@ fn generate(stepper: &Stepper, options: &Options) -> anyhow::Result<Vec<f64>> {
     let mut ids = vec![0; batch_size];
     let mut state = stepper.init_state(batch_size)?;
     let mut times = Vec::with_capacity(TOKENS);
-    for token in 0..WARMUP + TOKENS {
+    for _ in 0..TOKENS {
         let start = Instant::now();
         let logits = stepper.step(&ids, &mut state)?;
         let rows = logits.chunks_exact(vocab_size).zip(&mut samplers);
         for (id, (logits, sampler)) in ids.iter_mut().zip(rows) {
             *id = sampler.sample(logits, &[])?;
         }
-        if token >= WARMUP {
-            times.push(start.elapsed().as_secs_f64());
-        }
+        times.push(start.elapsed().as_secs_f64());
     }
     Ok(times)
 }
@@ -144,25 +121,7 @@ impl Report {
         if json {
             return print_line(serde_json::to_string(self)?);
         }
-        let line = |name: &str, text: String| print_line(format_args!("{name:<12}{text}"));
-        line(
-            self.what,
-            format!(
-                "{} parameters, {} sequences, vocabulary {}",
-                self.parameters, self.batch_size, self.vocab_size
-            ),
-        )?;
-        line(
-            "kernel",
-            format!("{}, {}, threads: {}", self.kernel, self.dtype, self.threads),
-        )?;
-        line(
-            "speed",
-            format!(
-                "{:.0} tokens/s (median of {} runs)",
-                self.tokens_per_s, self.runs
-            ),
-        )?;
+        self.setting.print(self.tokens_per_s)?;
         line(
             "step",
             format!(
@@ -181,10 +140,8 @@ impl Report {
         )?;
         line(
             "prompt",
-            format!(
-                "{:.0} tokens/s, {} x {} tokens",
-                self.prefill_tokens_per_s, self.batch_size, self.seq_len
-            ),
-        )
+            format!("{:.0} tokens/s", self.prefill_tokens_per_s),
+        )?;
+        self.setting.print_memory()
     }
 }

@@ -8,15 +8,14 @@ mod work;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use candle_tcn::kernels::Kernel;
 use candle_tcn::models::ModelConfig;
 use candle_tcn::profile;
 use candle_tcn::train::Precision;
 use clap::ValueEnum;
 
-use crate::flags::{self, StepDtypeFlag, count};
+use crate::flags::{self, Dtype, count};
 use crate::{memory, usage_error};
-use report::{Profile, Report};
+use report::{Profile, Report, Setting};
 use work::Work;
 
 #[derive(clap::Args)]
@@ -42,9 +41,9 @@ pub struct Args {
     /// Token ids there are (default: the network's own; 50 where it leaves that to a tokenizer)
     #[arg(long, value_name = "N", value_parser = count, allow_negative_numbers = true)]
     vocab_size: Option<usize>,
-    /// How numbers are kept; int8 for generate only
-    #[arg(long, value_enum, default_value_t = StepDtypeFlag::Auto)]
-    dtype: StepDtypeFlag,
+    /// How numbers are kept
+    #[arg(long, value_enum, default_value_t = Dtype::Auto)]
+    dtype: Dtype,
     /// Timed runs; the median counts
     #[arg(long, value_name = "N", value_parser = count, allow_negative_numbers = true, default_value = "7")]
     runs: usize,
@@ -56,7 +55,7 @@ pub struct Args {
         default_value_t = 3
     )]
     warmup: usize,
-    /// Tell where the time goes
+    /// Tell where the time of training or of a forward pass goes
     #[arg(long)]
     profile: bool,
     /// Print the result as one JSON object
@@ -74,6 +73,16 @@ enum What {
     Generate,
 }
 
+impl What {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Train => "train",
+            Self::Forward => "forward",
+            Self::Generate => "generate",
+        }
+    }
+}
+
 /// What a second of multiply-adds alone is on these threads, 10⁹ operations.
 fn ceiling_gflops(precision: Precision) -> Option<f64> {
     let threads = rayon::current_num_threads();
@@ -82,19 +91,34 @@ fn ceiling_gflops(precision: Precision) -> Option<f64> {
 
 pub fn run(args: Args) -> anyhow::Result<()> {
     let model = args.network()?;
-    if let What::Generate = args.what {
-        let options = generate::Options {
-            dtype: args.dtype.step(),
-            batch_size: args.batch_size(),
-            seq_len: args.seq_len(),
-            runs: args.runs,
-            json: args.json,
-        };
-        return generate::run(&model, &options);
+    match args.what {
+        What::Train | What::Forward => whole_sequences(&args, model),
+        What::Generate if args.profile => Err(usage_error(
+            "--profile: tells the parts of train and forward, not of generate",
+        )),
+        What::Generate => generate::run(&args, &model),
     }
-    let precision = args.dtype.precision().map_err(usage_error)?;
-    let (parameters, vocab_size) = (model.parameters()?, model.vocab_size());
-    let (name, flops, mut work) = args.work(model, precision)?;
+}
+
+/// Training or a forward pass.
+fn whole_sequences(args: &Args, model: ModelConfig) -> anyhow::Result<()> {
+    let precision = args.dtype.precision()?;
+    let (batch_size, seq_len) = (args.batch_size(), args.seq_len());
+    // as far as it fits a tensor at all
+    model.training_bytes(batch_size, seq_len, precision.dtype())?;
+    let mut setting = Setting::new(args, &model, precision.dtype().as_str())?;
+    let flops = flops::forward_flops(&model)?;
+    let (flops, mut work) = match args.what {
+        What::Train => {
+            memory::check_training(&model, batch_size, seq_len, precision)?;
+            let work = work::training(model, batch_size, seq_len, precision)?;
+            (3.0 * flops, work)
+        }
+        What::Forward | What::Generate => {
+            memory::check_forward(&model, batch_size, seq_len)?;
+            (flops, work::forward(model, batch_size, seq_len, precision)?)
+        }
+    };
 
     // before and after: whichever moment the processor was freer in
     let ceiling = ceiling_gflops(precision);
@@ -106,22 +130,14 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         .zip(ceiling_gflops(precision))
         .map(|(a, b)| a.max(b));
 
-    let tokens = args.batch_size() as f64 * args.seq_len() as f64;
+    let tokens = batch_size as f64 * seq_len as f64;
     let tokens_per_s = tokens / median(times).as_secs_f64().max(1e-9);
+    setting.peak_memory_bytes = memory::peak_bytes();
     let report = Report {
-        what: name,
+        setting,
         tokens_per_s,
         gflops: tokens_per_s * flops / 1e9,
         ceiling_gflops: ceiling,
-        kernel: Kernel::current().name(),
-        dtype: precision.dtype().as_str(),
-        parameters,
-        threads: rayon::current_num_threads(),
-        batch_size: args.batch_size(),
-        seq_len: args.seq_len(),
-        vocab_size,
-        runs: args.runs,
-        peak_memory_bytes: memory::peak_bytes(),
         profile,
     };
     report.print(args.json)
@@ -150,33 +166,6 @@ impl Args {
         let config = config.with_vocab_size(vocab_size);
         config.validate()?;
         Ok(config)
-    }
-
-    /// What is measured: its name, its operations for each token, and one run of it.
-    fn work(
-        &self,
-        model: ModelConfig,
-        precision: Precision,
-    ) -> anyhow::Result<(&'static str, f64, Work)> {
-        let (batch_size, seq_len) = (self.batch_size(), self.seq_len());
-        // as far as it fits a tensor at all
-        model.training_bytes(batch_size, seq_len, precision.dtype())?;
-        let flops = flops::forward_flops(&model)?;
-        Ok(match self.what {
-            What::Train => {
-                memory::check_training(&model, batch_size, seq_len, precision)?;
-                let work = work::training(model, batch_size, seq_len, precision)?;
-                ("train", 3.0 * flops, work)
-            }
-            What::Forward | What::Generate => {
-                memory::check_forward(&model, batch_size, seq_len)?;
-                (
-                    "forward",
-                    flops,
-                    work::forward(model, batch_size, seq_len, precision)?,
-                )
-            }
-        })
     }
 
     /// The times of all runs, and where they went.

@@ -2,21 +2,18 @@
 
 use std::time::Duration;
 
+use candle_tcn::kernels::Kernel;
+use candle_tcn::models::ModelConfig;
 use candle_tcn::profile::Part;
 use serde::Serialize;
 
+use super::Args;
 use crate::print_line;
 
-/// The result of a measurement; with `--json` as it is.
+/// What was measured, and how.
 #[derive(Serialize)]
-pub struct Report {
+pub struct Setting {
     pub what: &'static str,
-    /// Median.
-    pub tokens_per_s: f64,
-    /// 10⁹ operations in a second, of [`forward_flops`](super::flops::forward_flops).
-    pub gflops: f64,
-    /// What the same instructions do in a second, on the same threads, with nothing to load.
-    pub ceiling_gflops: Option<f64>,
     pub kernel: &'static str,
     pub dtype: &'static str,
     pub parameters: usize,
@@ -25,8 +22,70 @@ pub struct Report {
     pub seq_len: usize,
     pub vocab_size: usize,
     pub runs: usize,
-    /// Where the system tells.
+    /// Where the system tells; of the whole measurement.
     pub peak_memory_bytes: Option<u64>,
+}
+
+impl Setting {
+    pub fn new(args: &Args, model: &ModelConfig, dtype: &'static str) -> anyhow::Result<Self> {
+        Ok(Self {
+            what: args.what.name(),
+            kernel: Kernel::current().name(),
+            dtype,
+            parameters: model.parameters()?,
+            threads: rayon::current_num_threads(),
+            batch_size: args.batch_size(),
+            seq_len: args.seq_len(),
+            vocab_size: model.vocab_size(),
+            runs: args.runs,
+            peak_memory_bytes: None,
+        })
+    }
+
+    /// The first lines of a report.
+    pub fn print(&self, tokens_per_s: f64) -> anyhow::Result<()> {
+        line(
+            self.what,
+            format!(
+                "{} parameters, batch {} x {} tokens, vocabulary {}",
+                self.parameters, self.batch_size, self.seq_len, self.vocab_size
+            ),
+        )?;
+        line(
+            "kernel",
+            format!("{}, {}, threads: {}", self.kernel, self.dtype, self.threads),
+        )?;
+        line(
+            "speed",
+            format!("{tokens_per_s:.0} tokens/s (median of {} runs)", self.runs),
+        )
+    }
+
+    pub fn print_memory(&self) -> anyhow::Result<()> {
+        let Some(bytes) = self.peak_memory_bytes else {
+            return Ok(());
+        };
+        let mib = bytes as f64 / f64::from(1 << 20);
+        line("memory", format!("{mib:.0} MiB at the most"))
+    }
+}
+
+/// One line of a report.
+pub fn line(name: &str, text: String) -> anyhow::Result<()> {
+    print_line(format_args!("{name:<12}{text}"))
+}
+
+/// The result for whole sequences; with `--json` as it is.
+#[derive(Serialize)]
+pub struct Report {
+    #[serde(flatten)]
+    pub setting: Setting,
+    /// Median.
+    pub tokens_per_s: f64,
+    /// 10⁹ operations in a second, of [`forward_flops`](super::flops::forward_flops).
+    pub gflops: f64,
+    /// What the same instructions do in a second, on the same threads, with nothing to load.
+    pub ceiling_gflops: Option<f64>,
     /// Seconds of a run by part; with `--profile` only.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub profile: Option<Profile>,
@@ -62,34 +121,13 @@ impl Report {
         if json {
             return print_line(serde_json::to_string(self)?);
         }
-        let line = |name: &str, text: String| print_line(format_args!("{name:<12}{text}"));
-        line(
-            self.what,
-            format!(
-                "{} parameters, batch {} x {} tokens, vocabulary {}",
-                self.parameters, self.batch_size, self.seq_len, self.vocab_size
-            ),
-        )?;
-        line(
-            "kernel",
-            format!("{}, {}, threads: {}", self.kernel, self.dtype, self.threads),
-        )?;
-        line(
-            "speed",
-            format!(
-                "{:.0} tokens/s (median of {} runs)",
-                self.tokens_per_s, self.runs
-            ),
-        )?;
+        self.setting.print(self.tokens_per_s)?;
         let share = self.ceiling_gflops.map_or(String::new(), |ceiling| {
             let percent = 100.0 * self.gflops / ceiling;
             format!(", {percent:.0} % of the {ceiling:.0} that multiply-adds alone reach")
         });
         line("arithmetic", format!("{:.1} GFLOP/s{share}", self.gflops))?;
-        if let Some(bytes) = self.peak_memory_bytes {
-            let mib = bytes as f64 / f64::from(1 << 20);
-            line("memory", format!("{mib:.0} MiB at the most"))?;
-        }
+        self.setting.print_memory()?;
         let Some(Profile(parts)) = &self.profile else {
             return Ok(());
         };

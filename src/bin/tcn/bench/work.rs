@@ -57,6 +57,14 @@ pub fn training(
     Ok(Box::new(move || trainer.step(LR).map(drop)))
 }
 
+/// A model with weights as at the start of training, as it is used after it.
+pub fn model(config: &ModelConfig) -> candle_tcn::Result<Model> {
+    let params = Params::new(SEED, DType::F32, &Device::Cpu);
+    Model::new(config, params.builder())?;
+    let weights = VarBuilder::from_tensors(params.snapshot()?, DType::F32, &Device::Cpu);
+    Model::new(config, weights)?.freeze()
+}
+
 /// A forward pass of the model as it is used after training, without gradients.
 pub fn forward(
     config: ModelConfig,
@@ -64,10 +72,7 @@ pub fn forward(
     seq_len: usize,
     dtype: Precision,
 ) -> anyhow::Result<Work> {
-    let params = Params::new(SEED, DType::F32, &Device::Cpu);
-    Model::new(&config, params.builder())?;
-    let weights = VarBuilder::from_tensors(params.snapshot()?, DType::F32, &Device::Cpu);
-    let model = Model::new(&config, weights)?.freeze()?;
+    let model = model(&config)?;
     let ids = random_ids(config.vocab_size(), batch_size * seq_len);
     let ids = Tensor::from_vec(ids, (batch_size, seq_len), &Device::Cpu)?;
     Ok(Box::new(move || {

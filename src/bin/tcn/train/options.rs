@@ -325,7 +325,7 @@ impl Args {
             valid_every: self.valid_every,
             patience: self.patience,
             seed: self.seed,
-            dtype: self.dtype.precision(),
+            dtype: self.dtype.precision()?,
         })
     }
 
