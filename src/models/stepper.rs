@@ -40,8 +40,12 @@ pub struct Stepper {
 }
 
 impl Stepper {
-    /// Tokens of a prompt that go through the model at once: enough for all threads.
-    pub const PREFILL: usize = 4096;
+    /// Tokens of each of `batch` prompts that go through the model at once: together enough for all threads
+    /// and no matter for memory.
+    pub fn prefill_len(batch: usize) -> usize {
+        const TOGETHER: usize = 4096;
+        (TOGETHER / batch.max(1)).max(1)
+    }
 
     pub(super) fn new(model: &Model, dtype: StepDtype) -> Result<Self> {
         let table = model.embedding();
@@ -112,8 +116,9 @@ impl Stepper {
         let device = self.model.device();
         let ids = Tensor::from_slice(ids, (batch, time), device)?;
         let mut logits = Vec::new();
-        for start in (0..time).step_by(Self::PREFILL) {
-            let len = Self::PREFILL.min(time - start);
+        let piece = Self::prefill_len(batch);
+        for start in (0..time).step_by(piece) {
+            let len = piece.min(time - start);
             let mut pass = Pass::eval().with_state(state);
             if self.net.dtype() == StepDtype::Bf16 {
                 pass = pass.with_dtype(DType::BF16);

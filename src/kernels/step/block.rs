@@ -147,7 +147,9 @@ impl Rows<'_> {
         if self.count() == 1 {
             self.one_row::<COLS, L, M, PARTS>(lanes, panels, y);
         } else {
-            (0..panels).for_each(|panel| self.panel::<COLS, L, M, PARTS>(lanes, panel, y));
+            for panel in 0..panels {
+                self.panel::<COLS, L, M, PARTS>(lanes, panel, y);
+            }
         }
     }
 

@@ -38,7 +38,8 @@ struct Report {
 
 pub fn run(args: &Args, config: &ModelConfig) -> anyhow::Result<()> {
     let (batch_size, dtype) = (args.batch_size(), args.dtype.step());
-    memory::check_forward(config, batch_size, args.seq_len().min(Stepper::PREFILL))?;
+    let piece = args.seq_len().min(Stepper::prefill_len(batch_size));
+    memory::check_forward(config, batch_size, piece)?;
     let mut setting = Setting::new(args, config, dtype.name())?;
     let stepper = work::model(config)?.stepper(dtype)?;
 
@@ -77,7 +78,7 @@ pub fn run(args: &Args, config: &ModelConfig) -> anyhow::Result<()> {
 
 /// Tokens in a second of prompts for all sequences, which go in piece by piece.
 fn prefill(stepper: &Stepper, batch_size: usize, seq_len: usize) -> anyhow::Result<f64> {
-    let piece = seq_len.min(Stepper::PREFILL);
+    let piece = seq_len.min(Stepper::prefill_len(batch_size));
     let ids = random_ids(stepper.vocab_size(), batch_size * piece);
     let mut state = stepper.init_state(batch_size)?;
     let start = Instant::now();
