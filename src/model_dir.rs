@@ -54,10 +54,14 @@ impl LoadedModel {
     pub fn load(dir: impl AsRef<Path>) -> Result<Self> {
         let dir = dir.as_ref();
         if !dir.is_dir() {
+            let found = match dir.exists() {
+                true => "this is no directory",
+                false => "there is no such directory",
+            };
             return Err(Error::file(
                 dir,
                 format!(
-                    "expected a model directory with {CONFIG}, {WEIGHTS} and {TOKENIZER}; there is no such directory"
+                    "expected a model directory with {CONFIG}, {WEIGHTS} and {TOKENIZER}; {found}"
                 ),
             ));
         }
