@@ -11,6 +11,7 @@
 //! | [`text`] | tokenizers, corpora, batches |
 //! | [`train`] | the loop, optimizers, schedules, exact evaluation, checkpoints |
 //! | [`generate`] | sampling, stop strings, text as it is made |
+//! | [`state_file`] | streaming states saved and loaded, bound to their network |
 //! | [`plot`] | loss curves and receptive fields as SVG |
 //! | [`profile`] | where the time goes |
 //!
@@ -55,6 +56,7 @@ pub mod nn;
 pub mod ops;
 pub mod plot;
 pub mod profile;
+pub mod state_file;
 pub mod text;
 pub mod train;
 

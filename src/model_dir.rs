@@ -204,9 +204,17 @@ fn tensors_from(bytes: &[u8], path: &Path) -> Result<HashMap<String, Tensor>> {
 /// # Errors
 /// [`Error::Io`] naming the file; what stood there before then stays.
 pub fn write_tensors(path: impl AsRef<Path>, tensors: &HashMap<String, Tensor>) -> Result<()> {
-    let path = path.as_ref();
     let format = concat!("candle-tcn ", env!("CARGO_PKG_VERSION"));
-    let metadata = HashMap::from([("format".to_string(), format.to_string())]);
+    write_tensors_with(path.as_ref(), tensors, ("format", format))
+}
+
+/// As [`write_tensors`], with this name and value in its metadata.
+pub(crate) fn write_tensors_with(
+    path: &Path,
+    tensors: &HashMap<String, Tensor>,
+    (name, value): (&str, &str),
+) -> Result<()> {
+    let metadata = HashMap::from([(name.to_string(), value.to_string())]);
     let bytes = safetensors::serialize(tensors, Some(metadata))
         .map_err(|e| Error::file(path, format!("the tensors cannot be written: {e}")))?;
     write_atomic(path, |file| std::io::Write::write_all(file, &bytes))

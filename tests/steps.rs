@@ -4,13 +4,13 @@
 mod common;
 
 use candle_core::{DType, Device, Tensor};
-use candle_tcn::Result;
 use candle_tcn::geometry::Dilations;
 use candle_tcn::models::{Model, ModelConfig, TcnLmConfig, WaveNetConfig};
 use candle_tcn::nn::{
     Activation, Gate, NormKind, Params, Pass, State, StepDtype, StepNet, TcnConfig,
     TemporalConvNet, WaveNetStackConfig,
 };
+use candle_tcn::{Result, state_file};
 use common::{rng, scatter};
 use rand::RngExt;
 use rand_chacha::ChaCha8Rng;
@@ -127,6 +127,8 @@ struct Sequence {
 fn sequences_come_and_go_independently() -> Result<()> {
     const LEN: usize = 60;
     let mut rng = rng(3);
+    let dir = tempfile::tempdir().expect("a temporary folder");
+    let path = dir.path().join("state.safetensors");
     for (cfg, dtype) in networks().into_iter().zip(DTYPES.into_iter().cycle()) {
         let step = build(&cfg, &mut rng)?.stepper(dtype)?;
         let width = step.out_channels();
@@ -140,7 +142,7 @@ fn sequences_come_and_go_independently() -> Result<()> {
         for _ in 0..200 {
             let n = sequences.len();
             let pick = rng.random_range(0..n);
-            match rng.random_range(0..12) {
+            match rng.random_range(0..14) {
                 0 if n < 9 => {
                     state = state.join(&step.init_state(1)?)?;
                     sequences.push(new(&mut rng)?);
@@ -164,7 +166,11 @@ fn sequences_come_and_go_independently() -> Result<()> {
                     state.set(pick, &other, from)?;
                     sequences[pick] = sequences[from].clone();
                 }
-                5 => state = State::from_tensors(n, state.tensors()?)?,
+                5 => state = State::from_tensors(state.positions(), &state.tensors()?)?,
+                6 => {
+                    state_file::save(&path, &step, &state)?;
+                    state = state_file::load(&path, &step, n)?;
+                }
                 _ => {
                     for (i, sequence) in sequences.iter_mut().enumerate() {
                         if sequence.at == LEN {

@@ -200,7 +200,7 @@ fn a_fork_goes_on_by_itself() -> Result<()> {
         in_pieces((&model, &stepper), &shared, &mut state, &mut rng)?;
         let mut forks = [
             state.clone(),
-            State::from_tensors(2, state.tensors()?)?,
+            State::from_tensors(state.positions(), &state.tensors()?)?,
             state,
         ];
         // in turn, so that one would see what another writes

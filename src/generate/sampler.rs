@@ -81,21 +81,6 @@ impl Sampler {
     /// [`Error::Invalid`] if the config is invalid, a banned id is not below `vocab_size`, or no
     /// id is left to draw; [`Error::TooLarge`] if there are more than 2^24 tokens.
     pub fn new(config: SamplerConfig, banned_ids: &[u32], vocab_size: usize) -> Result<Self> {
-        Self::for_sample(config, banned_ids, vocab_size, 0)
-    }
-
-    /// As [`Sampler::new`], for one of several samples: every `index` has its own ChaCha stream,
-    /// independent of the others and of how many there are.
-    ///
-    /// # Errors
-    ///
-    /// As [`Sampler::new`].
-    pub fn for_sample(
-        config: SamplerConfig,
-        banned_ids: &[u32],
-        vocab_size: usize,
-        index: u64,
-    ) -> Result<Self> {
         config.validate()?;
         if vocab_size > MAX_VOCAB {
             return Err(Error::too_large(
@@ -122,17 +107,29 @@ impl Sampler {
                 format!("{vocab_size} tokens, none of them allowed"),
             ));
         }
-        let mut rng = ChaCha8Rng::seed_from_u64(config.seed);
-        rng.set_stream(index);
         Ok(Self {
+            rng: ChaCha8Rng::seed_from_u64(config.seed),
             config,
-            rng,
             constraints: None,
             allowed,
             permitted: Vec::new(),
             counts: vec![0; vocab_size],
             candidates: Vec::with_capacity(vocab_size),
         })
+    }
+
+    /// The sampler of one of several samples: every `index` has its own ChaCha stream, independent of the
+    /// others and of how many there are.
+    pub fn stream(mut self, index: u64) -> Self {
+        self.rng.set_stream(index);
+        self
+    }
+
+    /// The sampler after so many draws.
+    pub fn after(mut self, draws: u64) -> Self {
+        // a draw takes two words
+        self.rng.set_word_pos(2 * u128::from(draws));
+        self
     }
 
     /// The same sampler that draws only what `constraints` permit. From then on every id that

@@ -252,7 +252,7 @@ fn a_hundred_thousand_draws_follow_the_probabilities() {
 fn the_seed_decides_and_samples_are_independent_streams() {
     let draw = |seed, index| {
         let config = SamplerConfig { seed, ..config() };
-        let mut sampler = Sampler::for_sample(config, &[], 4, index).unwrap();
+        let mut sampler = Sampler::new(config, &[], 4).unwrap().stream(index);
         let ids = (0..64).map(|_| sampler.sample(&logits(), &[]).unwrap());
         ids.collect::<Vec<_>>()
     };

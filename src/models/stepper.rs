@@ -51,14 +51,19 @@ impl Stepper {
         let table = model.embedding();
         let width = table.dim(1)?;
         let (mut net, xs) = StepBuilder::new(dtype, width);
+        let embedding: Vec<f32> = table
+            .detach()
+            .to_dtype(DType::F32)?
+            .flatten_all()?
+            .to_vec1()?;
+        net.mark("embedding", &embedding);
         let logits = match model {
             Model::Tcn(model) => model.build_step(&mut net, xs)?,
             Model::WaveNet(model) => model.build_step(&mut net, xs)?,
         };
-        let table = table.detach().to_dtype(DType::F32)?;
         Ok(Self {
             model: model.freeze_as(dtype)?,
-            embedding: table.flatten_all()?.to_vec1()?,
+            embedding,
             net: net.finish(logits),
         })
     }

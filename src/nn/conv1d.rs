@@ -5,7 +5,7 @@ use candle_nn::{Init, VarBuilder};
 
 use super::{MAX_CHANNELS, MAX_KERNEL, Pass, RingShape, State, in_range};
 use crate::geometry::{Padding, effective_kernel};
-use crate::kernels::step::{StepDtype, StepWeights, round_weight};
+use crate::kernels::step::{StepDtype, round_weight};
 use crate::ops::{self, Conv1dParams, Epilogue, PaddingMode, tape};
 use crate::{Error, Result};
 
@@ -315,11 +315,11 @@ impl Conv1d {
         Ok([out_channels, in_channels, self.kernel_size])
     }
 
-    /// The layer as a step computes it, its dilation, and what it remembers.
+    /// What a step of this layer computes with.
     ///
     /// # Errors
     /// As [`Conv1d::ring`]; [`Error::Invalid`] for groups.
-    pub(crate) fn pack(&self, dtype: StepDtype) -> Result<(StepWeights, usize, Option<RingShape>)> {
+    pub(crate) fn numbers(&self) -> Result<ConvNumbers> {
         if self.params.groups != 1 {
             return Err(Error::invalid(
                 "groups",
@@ -330,16 +330,26 @@ impl Conv1d {
         let numbers = |tensor: &Tensor| -> Result<Vec<f32>> {
             Ok(tensor.to_dtype(DType::F32)?.flatten_all()?.to_vec1()?)
         };
-        let [out_channels, in_channels, kernel_size] = self.weight_dims()?;
-        let bias = self.bias.as_ref().map(numbers).transpose()?;
-        let weights = StepWeights::new(
-            dtype,
-            (out_channels, in_channels, kernel_size),
-            &numbers(&self.weight()?.detach())?,
-            bias.as_deref(),
-        )?;
-        Ok((weights, self.params.dilation, self.ring()?))
+        Ok(ConvNumbers {
+            dims: self.weight_dims()?,
+            weight: numbers(&self.weight()?.detach())?,
+            bias: self.bias.as_ref().map(numbers).transpose()?,
+            dilation: self.params.dilation,
+            ring: self.ring()?,
+        })
     }
+}
+
+/// A convolution in numbers.
+#[derive(Debug)]
+pub(crate) struct ConvNumbers {
+    /// (out_channels, in_channels, kernel_size)
+    pub dims: [usize; 3],
+    /// Weight norm folded.
+    pub weight: Vec<f32>,
+    pub bias: Option<Vec<f32>>,
+    pub dilation: usize,
+    pub ring: Option<RingShape>,
 }
 
 /// A linear layer on the last axis of `(batch, time, in_channels)`: `weight` (out_channels,

@@ -15,6 +15,13 @@ pub struct RingShape {
     pub channels: usize,
 }
 
+impl RingShape {
+    /// Bytes of a sequence.
+    pub fn bytes(&self) -> usize {
+        self.span * self.channels * size_of::<f32>()
+    }
+}
+
 /// The streaming state of a network for a batch of sequences: for each convolution its last inputs, in
 /// one ring buffer of `(batch, span, channels)` numbers.
 ///
@@ -99,6 +106,11 @@ impl State {
     /// Where there is no such sequence.
     pub fn position(&self, sequence: usize) -> u64 {
         self.positions[sequence]
+    }
+
+    /// Steps that each sequence has seen.
+    pub fn positions(&self) -> &[u64] {
+        &self.positions
     }
 
     /// Starts `sequence` anew; the others go on.
@@ -233,11 +245,13 @@ impl State {
         self.shapes.iter().enumerate().map(tensor).collect()
     }
 
-    /// The inverse of [`State::tensors`], but for the positions, which begin again.
+    /// The inverse of [`State::tensors`] and [`State::positions`].
     ///
     /// # Errors
-    /// [`Error::Invalid`] for a tensor that is not `(batch, span, channels)`.
-    pub fn from_tensors(batch: usize, tensors: Vec<Tensor>) -> Result<Self> {
+    /// [`Error::Invalid`] for a tensor that is not `(batch, span, channels)`, one sequence for each of
+    /// `positions`.
+    pub fn from_tensors(positions: &[u64], tensors: &[Tensor]) -> Result<Self> {
+        let batch = positions.len();
         let shape = |tensor: &Tensor| match *tensor.dims() {
             [b, span, channels] if b == batch => Ok(RingShape { span, channels }),
             ref dims => Err(Error::invalid(
@@ -251,10 +265,19 @@ impl State {
             let tensor = tensor.flatten_all()?.to_dtype(DType::F32)?;
             Ok(tensor.to_vec1::<f32>()?)
         };
+        let mut rings: Vec<_> = tensors.iter().map(ring).collect::<Result<_>>()?;
+        for (ring, shape) in rings.iter_mut().zip(&shapes) {
+            // the oldest row is of time `position − span`
+            let sequences = ring.chunks_exact_mut((shape.span * shape.channels).max(1));
+            for (rows, position) in sequences.zip(positions) {
+                let ahead = (position % shape.span.max(1) as u64) as usize;
+                rows.rotate_right(ahead * shape.channels);
+            }
+        }
         Ok(Self {
             shapes: shapes.into(),
-            rings: tensors.iter().map(ring).collect::<Result<_>>()?,
-            positions: vec![0; batch],
+            rings,
+            positions: positions.to_vec(),
             scratch: Scratch::default(),
         })
     }

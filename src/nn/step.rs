@@ -100,6 +100,7 @@ pub struct StepNet {
     rings: std::sync::Arc<[RingShape]>,
     output: Slot,
     weight_bytes: usize,
+    fingerprint: [u8; 32],
 }
 
 impl StepNet {
@@ -111,6 +112,17 @@ impl StepNet {
     /// Bytes of weights that a step reads.
     pub fn weight_bytes(&self) -> usize {
         self.weight_bytes
+    }
+
+    /// SHA-256 of what the network computes, operations and weights: the same whatever the type of its
+    /// weights here and the names they had in a file. A saved state belongs to it.
+    pub fn fingerprint(&self) -> [u8; 32] {
+        self.fingerprint
+    }
+
+    /// What a sequence's state remembers, in the order in which the convolutions run.
+    pub fn rings(&self) -> &[RingShape] {
+        &self.rings
     }
 
     /// Numbers of a frame that goes in.

@@ -2,6 +2,7 @@
 
 mod bad_input;
 mod bench;
+mod generate;
 mod run;
 
 use std::path::{Path, PathBuf};
@@ -97,4 +98,15 @@ impl Bench {
 
 fn stderr(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+/// Ctrl-C.
+#[cfg(unix)]
+fn interrupt(child: &std::process::Child) {
+    // the shell has `kill` built in; the program of that name may not be installed
+    let kill = std::process::Command::new("sh")
+        .args(["-c", &format!("kill -INT {}", child.id())])
+        .status()
+        .unwrap();
+    assert!(kill.success());
 }

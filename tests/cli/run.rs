@@ -181,12 +181,7 @@ fn a_run_goes_on_exactly_after_ctrl_c() {
         .unwrap();
     wait_for_a_record(&bench);
     let mut child = child;
-    // the shell has `kill` built in; the program of that name may not be installed
-    let kill = std::process::Command::new("sh")
-        .args(["-c", &format!("kill -INT {}", child.id())])
-        .status()
-        .unwrap();
-    assert!(kill.success());
+    super::interrupt(&child);
     assert_eq!(child.wait().unwrap().code(), Some(130));
     bench.ok("train --resume --out cut");
     assert_eq!(

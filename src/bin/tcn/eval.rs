@@ -4,11 +4,11 @@ use std::path::PathBuf;
 
 use candle_tcn::text::TokenStream;
 use candle_tcn::train::Evaluator;
-use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
 
 use crate::model::{self, unknown_tokens, warn_of_unknown};
 use crate::print_line;
+use crate::progress::read_through;
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -27,23 +27,13 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     let loaded = model::load(args.model.as_deref())?;
     let mut stream = TokenStream::open(&args.data, &loaded.tokenizer)?;
     let total = std::fs::metadata(&args.data).map(|m| m.len()).unwrap_or(0);
-    let bar = ProgressBar::new(total).with_style(ProgressStyle::with_template(
-        "evaluating {wide_bar} {bytes}/{total_bytes} {bytes_per_sec} ETA {eta}",
-    )?);
-
     let mut unknown = 0;
     let mut evaluator = Evaluator::new(&loaded.model, Evaluator::CHUNK)?;
-    while let Some(tokens) = stream.next().transpose()? {
-        unknown += unknown_tokens(&loaded.tokenizer, &tokens);
-        // in steps short enough for the bar to move
-        let bytes = stream.bytes() - bar.position();
-        for piece in tokens.chunks(1 << 15) {
-            evaluator.push(piece)?;
-            bar.inc(bytes * piece.len() as u64 / tokens.len() as u64);
-        }
-        bar.set_position(stream.bytes());
-    }
-    bar.finish_and_clear();
+    read_through(&mut stream, "evaluating", total, |tokens| {
+        unknown += unknown_tokens(&loaded.tokenizer, tokens);
+        evaluator.push(tokens)?;
+        Ok(true)
+    })?;
     warn_of_unknown(&args.data.display(), unknown);
 
     let result = evaluator.finish()?;

@@ -17,6 +17,7 @@ mod flags;
 mod generate;
 mod memory;
 mod model;
+mod progress;
 mod receptive_field;
 mod train;
 

@@ -1,10 +1,11 @@
 //! From layers to the operations of their steps: which buffer each one reads and writes.
 
 use candle_core::{DType, Tensor};
+use sha2::{Digest, Sha256};
 
 use super::{ConvStep, Op, Slot, StepNet};
 use crate::Result;
-use crate::kernels::step::StepDtype;
+use crate::kernels::step::{StepDtype, StepWeights};
 use crate::nn::{Activation, Conv1d, Gate, Norm, RingShape};
 
 /// Puts a network's operations in order.
@@ -16,6 +17,8 @@ pub(crate) struct StepBuilder {
     /// Slots that nobody reads any more.
     free: Vec<usize>,
     rings: Vec<RingShape>,
+    /// Of what the network computes, before its weights are rounded.
+    hash: Sha256,
 }
 
 impl StepBuilder {
@@ -27,10 +30,24 @@ impl StepBuilder {
             widths: Vec::new(),
             free: Vec::new(),
             rings: Vec::new(),
+            hash: Sha256::new(),
         };
         let input = builder.slot(width);
         builder.round(input);
         (builder, input)
+    }
+
+    /// Makes `numbers` and what they are for part of the network's fingerprint.
+    pub fn mark(&mut self, what: &str, numbers: &[f32]) {
+        self.hash.update(format!("{what} {}\n", numbers.len()));
+        let mut bytes = [0; 4096];
+        for numbers in numbers.chunks(bytes.len() / 4) {
+            let bytes = &mut bytes[..4 * numbers.len()];
+            for (to, number) in bytes.as_chunks_mut::<4>().0.iter_mut().zip(numbers) {
+                *to = number.to_le_bytes();
+            }
+            self.hash.update(bytes);
+        }
     }
 
     fn slot(&mut self, width: usize) -> Slot {
@@ -68,10 +85,15 @@ impl StepBuilder {
     }
 
     fn convolve(&mut self, conv: &Conv1d, from: Slot, relu: bool) -> Result<Slot> {
-        let (weights, dilation, ring) = conv.pack(self.dtype)?;
-        let to = self.slot(weights.columns());
-        let kernel_size = ring.map_or(1, |ring| ring.span / dilation + 1);
-        let ring = ring.map(|ring| {
+        let conv = conv.numbers()?;
+        let [out_channels, in_channels, kernel_size] = conv.dims;
+        let shape = (out_channels, in_channels, kernel_size);
+        let bias = conv.bias.as_deref();
+        self.mark(&format!("{shape:?} {} {relu}", conv.dilation), &conv.weight);
+        self.mark("bias", bias.unwrap_or_default());
+        let weights = StepWeights::new(self.dtype, shape, &conv.weight, bias)?;
+        let to = self.slot(out_channels);
+        let ring = conv.ring.map(|ring| {
             self.rings.push(ring);
             self.rings.len() - 1
         });
@@ -79,7 +101,7 @@ impl StepBuilder {
             weights,
             channels: from.width,
             kernel_size,
-            dilation,
+            dilation: conv.dilation,
             ring,
             relu,
             from: from.index,
@@ -100,6 +122,7 @@ impl StepBuilder {
 
     /// In place.
     pub fn activate(&mut self, slot: Slot, activation: Activation) -> Slot {
+        self.mark(&format!("{activation:?}"), &[]);
         self.ops.push(Op::Activate(slot.index, activation));
         self.round(slot);
         slot
@@ -108,6 +131,7 @@ impl StepBuilder {
     /// Half as wide; `from` is released.
     pub fn gate(&mut self, from: Slot, gate: Gate) -> Slot {
         let to = self.slot(from.width / 2);
+        self.mark(&format!("{gate:?}"), &[]);
         self.ops.push(Op::Gate { gate, from, to });
         self.release(from);
         self.round(to);
@@ -116,6 +140,7 @@ impl StepBuilder {
 
     /// `activation(sum + more)` in the place of `sum`; `more` is released.
     pub fn add(&mut self, sum: Slot, more: Slot, activation: Option<Activation>) -> Slot {
+        self.mark(&format!("add {activation:?}"), &[]);
         self.ops.push(Op::Add(sum.index, more.index, activation));
         self.release(more);
         self.round(sum);
@@ -127,24 +152,34 @@ impl StepBuilder {
         let numbers = |tensor: &Tensor| -> Result<Vec<f32>> {
             Ok(tensor.to_dtype(DType::F32)?.flatten_all()?.to_vec1()?)
         };
-        self.ops.push(match norm {
+        let op = match norm {
             Norm::Identity => return Ok(slot),
-            Norm::Rows { weight, bias, norm } => Op::Rows {
-                slot: slot.index,
-                norm: *norm,
-                weight: numbers(weight)?,
-                bias: bias.as_ref().map(numbers).transpose()?,
-            },
-            Norm::Batch(norm) => {
-                let [mean, scale, bias] = norm.affine()?;
-                Op::Affine {
+            Norm::Rows { weight, bias, norm } => {
+                let (weight, bias) = (numbers(weight)?, bias.as_ref().map(numbers).transpose()?);
+                self.mark(&format!("{norm:?}"), &weight);
+                self.mark("bias", bias.as_deref().unwrap_or_default());
+                Op::Rows {
                     slot: slot.index,
-                    mean: numbers(&mean)?,
-                    scale: numbers(&scale)?,
-                    bias: numbers(&bias)?,
+                    norm: *norm,
+                    weight,
+                    bias,
                 }
             }
-        });
+            Norm::Batch(norm) => {
+                let [mean, scale, bias] = norm.affine()?;
+                let [mean, scale, bias] = [numbers(&mean)?, numbers(&scale)?, numbers(&bias)?];
+                self.mark("mean", &mean);
+                self.mark("scale", &scale);
+                self.mark("bias", &bias);
+                Op::Affine {
+                    slot: slot.index,
+                    mean,
+                    scale,
+                    bias,
+                }
+            }
+        };
+        self.ops.push(op);
         self.round(slot);
         Ok(slot)
     }
@@ -162,6 +197,7 @@ impl StepBuilder {
             widths: self.widths,
             rings: self.rings.into(),
             output,
+            fingerprint: self.hash.finalize().into(),
         }
     }
 }

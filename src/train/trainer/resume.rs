@@ -124,7 +124,7 @@ fn restore_state(batch: usize, mut tensors: HashMap<String, Tensor>) -> Result<S
         rings.push(ring);
     }
     match tensors.keys().next() {
-        None => State::from_tensors(batch, rings),
+        None => State::from_tensors(&vec![0; batch], &rings),
         Some(name) => Err(Error::invalid(
             "state",
             format!("tensors 0 to {}", rings.len()),

@@ -98,10 +98,10 @@ fn generate(stepper: &Stepper, batch_size: usize) -> anyhow::Result<Vec<f64>> {
         seed: SEED,
         ..SamplerConfig::default()
     };
-    let sampler = |i| Sampler::for_sample(config.clone(), &[], vocab_size, i as u64);
-    let mut samplers = (0..batch_size)
-        .map(sampler)
-        .collect::<Result<Vec<_>, _>>()?;
+    let sampler = Sampler::new(config, &[], vocab_size)?;
+    let mut samplers: Vec<_> = (0..batch_size as u64)
+        .map(|i| sampler.clone().stream(i))
+        .collect();
     let mut ids = vec![0; batch_size];
     let mut state = stepper.init_state(batch_size)?;
     let mut times = Vec::with_capacity(TOKENS);

@@ -18,6 +18,7 @@ use candle_tcn::{Error, LoadedModel};
 use candle_tcn::{model_dir, plot, train};
 use serde_json::json;
 
+use crate::progress::on_ctrl_c;
 use crate::{Interrupted, memory, print_line, usage_error};
 use data::{Data, Source};
 pub use options::Args;
@@ -27,7 +28,7 @@ use watch::Watch;
 const KEEP: usize = 2;
 
 pub fn run(args: Args) -> anyhow::Result<()> {
-    let interrupted = watch::on_ctrl_c()?;
+    let interrupted = on_ctrl_c("finishing this step, then saving")?;
     let (mut trainer, run, data, command, _lock) = if args.resume {
         resume(&args)?
     } else {
@@ -188,9 +189,7 @@ fn sample(model: &Model, tokenizer: &Tokenizer, max_tokens: usize) -> candle_tcn
         ..Default::default()
     };
     let stepper = model.stepper(StepDtype::F32)?;
-    Generator::new(&stepper, tokenizer, "", config)?
-        .sample(0)?
-        .collect()
+    Generator::new(&stepper, tokenizer, config)?.text(0)
 }
 
 fn write_card(

@@ -16,19 +16,6 @@ const SAMPLE_TOKENS: usize = 160;
 /// Positions of the bar, which counts the run's parts and not steps: a budget may be minutes.
 const PARTS: u64 = 10_000;
 
-/// A flag that the first Ctrl-C sets; the second ends the program at once.
-pub fn on_ctrl_c() -> anyhow::Result<Arc<AtomicBool>> {
-    let flag = Arc::new(AtomicBool::new(false));
-    let seen = flag.clone();
-    ctrlc::set_handler(move || {
-        if seen.swap(true, Ordering::SeqCst) {
-            std::process::exit(130);
-        }
-        say!("\nfinishing this step, then saving; press again to leave at once");
-    })?;
-    Ok(flag)
-}
-
 pub struct Watch<'a> {
     tokenizer: &'a Tokenizer,
     run: &'a RunDir,

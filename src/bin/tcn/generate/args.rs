@@ -1,24 +1,34 @@
-//! `tcn generate`: text, as it is made.
+//! The flags of `tcn generate`.
 
-use std::io::Write;
 use std::path::PathBuf;
-use std::time::Instant;
 
-use candle_tcn::generate::{ConstraintConfig, GenerateConfig, Generator, SamplerConfig};
+use candle_tcn::generate::{ConstraintConfig, GenerateConfig, SamplerConfig};
 use candle_tcn::text::Tokenizer;
-use serde_json::json;
 
 use crate::flags::Dtype;
-use crate::{model, print_line, usage_error};
+use crate::usage_error;
 
 #[derive(clap::Args)]
 pub struct Args {
     /// A model directory (default: the built-in model)
     #[arg(long, value_name = "DIR")]
-    model: Option<PathBuf>,
-    /// Text to continue
+    pub model: Option<PathBuf>,
+    /// Text to continue, shown before what follows; `-` reads it from standard input, without showing it
     #[arg(long, value_name = "TEXT", default_value = "")]
-    prompt: String,
+    pub prompt: String,
+    /// A file to continue, of any length; it is not shown. `-` is standard input
+    #[arg(long, value_name = "FILE", conflicts_with = "prompt")]
+    pub prompt_file: Option<PathBuf>,
+    /// Read a line, write what follows, read the next line, and so on; an empty line just goes on. Ctrl-C
+    /// ends what is being written, or at the prompt the program
+    #[arg(long, conflicts_with_all = ["num_samples", "json"])]
+    pub interactive: bool,
+    /// Go on from this state, which --save-state wrote with the same model; the prompt comes after it
+    #[arg(long, value_name = "FILE")]
+    pub load_state: Option<PathBuf>,
+    /// Afterwards save what was read and written, to go on from
+    #[arg(long, value_name = "FILE")]
+    pub save_state: Option<PathBuf>,
     /// Tokens at the most
     #[arg(
         long,
@@ -109,20 +119,23 @@ pub struct Args {
     /// Decides what is drawn (default: another each time, named on standard error)
     #[arg(long, value_name = "N", allow_negative_numbers = true)]
     seed: Option<u64>,
-    /// Texts to write
+    /// Texts to write, side by side
     #[arg(
         long,
         value_name = "N",
         allow_negative_numbers = true,
         default_value_t = 1
     )]
-    num_samples: u64,
+    pub num_samples: u64,
     /// How weights are kept
     #[arg(long, value_enum, default_value_t = Dtype::Auto)]
-    dtype: Dtype,
-    /// Print one JSON object a sample
+    pub dtype: Dtype,
+    /// Print one JSON object a sample, as each is finished
     #[arg(long)]
-    json: bool,
+    pub json: bool,
+    /// With --json: each token with its log-probability under the model, before any filter
+    #[arg(long, requires = "json")]
+    pub logprobs: bool,
 }
 
 /// `TEXT=X`; the text may hold `=` itself.
@@ -144,6 +157,39 @@ impl Args {
         self.logit_bias.iter().map(one).collect()
     }
 
+    /// Whether the text will be drawn by chance, with a seed that nobody named.
+    pub fn is_unseeded(&self) -> bool {
+        self.seed.is_none() && self.temperature > 0.0
+    }
+
+    pub fn config(&self, tokenizer: &Tokenizer) -> anyhow::Result<GenerateConfig> {
+        let seed = self.seed.unwrap_or_else(|| {
+            u64::from(std::process::id())
+                ^ std::time::UNIX_EPOCH
+                    .elapsed()
+                    .map_or(0, |t| u64::from(t.subsec_nanos()))
+        });
+        Ok(GenerateConfig {
+            max_tokens: self.max_tokens,
+            sampler: SamplerConfig {
+                temperature: self.temperature,
+                top_k: self.top_k,
+                top_p: self.top_p,
+                min_p: self.min_p,
+                repetition_penalty: self.repetition_penalty,
+                seed,
+                typical_p: self.typical_p,
+                presence_penalty: self.presence_penalty,
+                frequency_penalty: self.frequency_penalty,
+                penalty_window: self.penalty_window,
+                logit_bias: self.logit_biases(tokenizer)?,
+            },
+            stop: self.stop.clone(),
+            constraints: self.constraints(),
+            logprobs: self.logprobs,
+        })
+    }
+
     fn constraints(&self) -> ConstraintConfig {
         let chars = |chars: &str| chars.chars().map(String::from).collect::<Vec<_>>();
         ConstraintConfig {
@@ -152,74 +198,4 @@ impl Args {
             min_tokens: self.min_tokens,
         }
     }
-}
-
-pub fn run(args: Args) -> anyhow::Result<()> {
-    let loaded = model::load(args.model.as_deref())?;
-    let seed = args.seed.unwrap_or_else(|| {
-        u64::from(std::process::id())
-            ^ std::time::UNIX_EPOCH
-                .elapsed()
-                .map_or(0, |t| u64::from(t.subsec_nanos()))
-    });
-    let config = GenerateConfig {
-        max_tokens: args.max_tokens,
-        sampler: SamplerConfig {
-            temperature: args.temperature,
-            top_k: args.top_k,
-            top_p: args.top_p,
-            min_p: args.min_p,
-            repetition_penalty: args.repetition_penalty,
-            seed,
-            typical_p: args.typical_p,
-            presence_penalty: args.presence_penalty,
-            frequency_penalty: args.frequency_penalty,
-            penalty_window: args.penalty_window,
-            logit_bias: args.logit_biases(&loaded.tokenizer)?,
-        },
-        stop: args.stop.clone(),
-        constraints: args.constraints(),
-    };
-    let stepper = loaded.model.stepper(args.dtype.step())?;
-    let generator = Generator::new(&stepper, &loaded.tokenizer, &args.prompt, config)?;
-    if args.seed.is_none() && args.temperature > 0.0 {
-        say!("seed {seed}");
-    }
-    for index in 0..args.num_samples {
-        if args.json {
-            json_sample(&generator, index)?;
-        } else {
-            text_sample(&generator, index, &args)?;
-        }
-    }
-    Ok(())
-}
-
-fn text_sample(generator: &Generator, index: u64, args: &Args) -> anyhow::Result<()> {
-    let mut out = std::io::stdout().lock();
-    if args.num_samples > 1 {
-        writeln!(out, "--- sample {} ---", index + 1)?;
-    }
-    write!(out, "{}", args.prompt)?;
-    for text in generator.sample(index)? {
-        write!(out, "{}", text?)?;
-        out.flush()?;
-    }
-    writeln!(out)?;
-    Ok(out.flush()?)
-}
-
-fn json_sample(generator: &Generator, index: u64) -> anyhow::Result<()> {
-    let start = Instant::now();
-    let mut generation = generator.sample(index)?;
-    let text = generation
-        .by_ref()
-        .collect::<candle_tcn::Result<String>>()?;
-    let tokens = generation.tokens();
-    print_line(json!({
-        "text": text,
-        "tokens": tokens,
-        "tokens_per_s": tokens as f64 / start.elapsed().as_secs_f64().max(1e-9),
-        "finish_reason": generation.finish_reason(),
-    }))
 }

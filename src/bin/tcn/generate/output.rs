@@ -1,0 +1,102 @@
+//! What is written of texts in the making.
+
+use std::collections::BTreeMap;
+use std::io::Write;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use candle_tcn::generate::{Generation, Piece, TokenLogprob};
+use candle_tcn::text::Tokenizer;
+use serde_json::{Value, json};
+
+use crate::print_line;
+
+/// The next piece; after Ctrl-C what is still held back.
+pub fn next_piece(
+    generation: &mut Generation,
+    interrupted: &AtomicBool,
+) -> candle_tcn::Result<Option<Piece>> {
+    if interrupted.load(Ordering::SeqCst) {
+        generation.interrupt()?;
+    }
+    generation.next().transpose()
+}
+
+/// What is not written yet of a text.
+#[derive(Default)]
+struct Waiting {
+    text: String,
+    begun: bool,
+    ended: bool,
+}
+
+/// Writes texts in order: the first as it is made, the others, made beside it, in its wake.
+pub fn texts(
+    generation: &mut Generation,
+    count: u64,
+    prompt: &str,
+    interrupted: &AtomicBool,
+) -> anyhow::Result<()> {
+    let mut out = std::io::stdout().lock();
+    let mut waiting: BTreeMap<u64, Waiting> = BTreeMap::new();
+    let mut shown = 0;
+    if count == 1 {
+        // at once, before the first token
+        write!(out, "{prompt}")?;
+        out.flush()?;
+    }
+    while let Some(piece) = next_piece(generation, interrupted)? {
+        let text = waiting.entry(piece.sample).or_default();
+        text.text += &piece.text;
+        text.ended = piece.finished.is_some();
+        while let Some(text) = waiting.get_mut(&shown) {
+            if !text.begun && count > 1 {
+                write!(out, "--- sample {} ---\n{prompt}", shown + 1)?;
+            }
+            text.begun = true;
+            write!(out, "{}", std::mem::take(&mut text.text))?;
+            if !text.ended {
+                break;
+            }
+            writeln!(out)?;
+            waiting.remove(&shown);
+            shown += 1;
+        }
+        out.flush()?;
+    }
+    Ok(())
+}
+
+/// Writes a line of JSON for each text as it ends.
+pub fn json_lines(
+    generation: &mut Generation,
+    tokenizer: &Tokenizer,
+    interrupted: &AtomicBool,
+) -> anyhow::Result<()> {
+    let mut texts: BTreeMap<u64, String> = BTreeMap::new();
+    while let Some(piece) = next_piece(generation, interrupted)? {
+        *texts.entry(piece.sample).or_default() += &piece.text;
+        let Some(finished) = piece.finished else {
+            continue;
+        };
+        let mut line = json!({
+            "sample": piece.sample,
+            "text": texts.remove(&piece.sample),
+            "tokens": finished.tokens,
+            "tokens_per_s": finished.tokens as f64 / finished.seconds.max(1e-9),
+            "finish_reason": finished.reason,
+        });
+        if !finished.logprobs.is_empty() {
+            line["logprobs"] = logprobs(&finished.logprobs, tokenizer)?;
+        }
+        print_line(line)?;
+    }
+    Ok(())
+}
+
+fn logprobs(tokens: &[TokenLogprob], tokenizer: &Tokenizer) -> candle_tcn::Result<Value> {
+    let token = |token: &TokenLogprob| {
+        let text = tokenizer.decode(&[token.id])?;
+        Ok(json!({"token": text, "id": token.id, "logprob": token.logprob}))
+    };
+    tokens.iter().map(token).collect()
+}

@@ -1,0 +1,339 @@
+//! Texts in the making, as one batch.
+
+use std::collections::VecDeque;
+use std::ops::Range;
+use std::time::Instant;
+
+use super::generator::Context;
+use super::{FinishReason, GenerateConfig, Sampler, StopStrings};
+use crate::models::Stepper;
+use crate::nn::State;
+use crate::text::{Decoder, Tokenizer};
+use crate::{Error, Result};
+
+/// Texts that are made side by side at the most; the others wait for a place.
+const BATCH: usize = 64;
+
+/// The most that the states of a batch take together, unless one alone takes more.
+const BATCH_BYTES: usize = 1 << 28;
+
+/// The next part of one of several texts.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Piece {
+    /// The number of the text.
+    pub sample: u64,
+    /// What comes next in it; may be empty in the last piece.
+    pub text: String,
+    /// In the last piece of a text: how it ended.
+    pub finished: Option<Finished>,
+}
+
+/// How a text ended.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Finished {
+    /// Why.
+    pub reason: FinishReason,
+    /// Tokens that were drawn for it.
+    pub tokens: usize,
+    /// From its beginning to its end.
+    pub seconds: f64,
+    /// Each of them, where [`GenerateConfig::logprobs`] asks for it.
+    pub logprobs: Vec<TokenLogprob>,
+}
+
+/// A token and how likely the model found it.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct TokenLogprob {
+    /// The token.
+    pub id: u32,
+    /// The natural logarithm of its probability, see [`Sampler::logprob`].
+    pub logprob: f64,
+}
+
+/// One of the texts.
+#[derive(Debug)]
+struct Lane {
+    sample: u64,
+    sampler: Sampler,
+    decoder: Decoder,
+    stops: StopStrings,
+    history: Vec<u32>,
+    tokens: usize,
+    begun: Instant,
+    logprobs: Vec<TokenLogprob>,
+}
+
+/// Where a single text has come to.
+#[derive(Debug)]
+pub(super) struct Reached {
+    pub context: Context,
+    /// The last token drawn, which the state has not seen.
+    pub next: Option<u32>,
+}
+
+/// Texts in the making: an iterator of pieces, each as soon as it is certain.
+///
+/// All texts go through the network together; one that ends makes room for the next. Made by
+/// [`Generator::samples`](super::Generator::samples).
+#[derive(Debug)]
+pub struct Generation<'a> {
+    stepper: &'a Stepper,
+    tokenizer: &'a Tokenizer,
+    config: GenerateConfig,
+    sampler: Sampler,
+    start: Context,
+    waiting: Range<u64>,
+    single: bool,
+    lanes: Vec<Lane>,
+    /// Of the lanes.
+    state: State,
+    /// (lanes, vocab)
+    logits: Vec<f32>,
+    ready: VecDeque<Piece>,
+    /// Of a single text that has ended.
+    reached: Option<Reached>,
+}
+
+impl<'a> Generation<'a> {
+    pub(super) fn new(
+        stepper: &'a Stepper,
+        tokenizer: &'a Tokenizer,
+        config: GenerateConfig,
+        sampler: Sampler,
+        start: Context,
+        samples: Range<u64>,
+    ) -> Result<Self> {
+        let bytes: usize = start.state.shapes().iter().map(|shape| shape.bytes()).sum();
+        let places = (BATCH_BYTES / bytes.max(1)).clamp(1, BATCH) as u64;
+        let count = samples.end.saturating_sub(samples.start);
+        let batch = count.min(places);
+        let first = samples.start..samples.start + batch;
+        let mut generation = Self {
+            state: start.state.fork(0, batch as usize)?,
+            logits: start.logits.repeat(batch as usize),
+            waiting: first.end..samples.end,
+            single: count == 1,
+            lanes: Vec::new(),
+            ready: VecDeque::new(),
+            reached: None,
+            stepper,
+            tokenizer,
+            config,
+            sampler,
+            start,
+        };
+        let lanes = first.map(|sample| generation.lane(sample));
+        generation.lanes = lanes.collect::<Result<_>>()?;
+        Ok(generation)
+    }
+
+    /// Ends all texts where they are; what they hold back still comes.
+    ///
+    /// # Errors
+    /// [`Error::Text`] where a tokenizer cannot decode.
+    pub fn interrupt(&mut self) -> Result<()> {
+        self.waiting = 0..0;
+        while !self.lanes.is_empty() {
+            self.finish(0, FinishReason::Interrupted)?;
+            self.lanes.remove(0);
+        }
+        Ok(())
+    }
+
+    pub(super) fn reached(mut self) -> Result<Reached> {
+        if !self.single {
+            return Err(Error::invalid(
+                "samples",
+                "a single one to go on after",
+                "several",
+            ));
+        }
+        match self.reached.take() {
+            Some(reached) => Ok(reached),
+            None if self.lanes.is_empty() => {
+                let expected = "one that did not end with an error";
+                Err(Error::invalid("generation", expected, "one that did"))
+            }
+            None => self.here(0),
+        }
+    }
+
+    fn lane(&self, sample: u64) -> Result<Lane> {
+        let decoder = self.tokenizer.decoder();
+        Ok(Lane {
+            sample,
+            sampler: self.sampler.clone().stream(sample).after(self.start.drawn),
+            decoder: match self.start.after_text {
+                true => decoder.after(&self.start.history),
+                false => decoder,
+            },
+            stops: StopStrings::new(self.config.stop.clone())?,
+            history: self.start.history.clone(),
+            tokens: 0,
+            begun: Instant::now(),
+            logprobs: Vec::new(),
+        })
+    }
+
+    /// One more token for each text.
+    fn round(&mut self) -> Result<()> {
+        let drawn: Vec<u32> = self.lanes.iter().filter_map(Lane::last).collect();
+        if drawn.len() == self.lanes.len() {
+            let logits = self.stepper.step(&drawn, &mut self.state)?;
+            self.logits.copy_from_slice(logits);
+        }
+        let mut kept = Vec::new();
+        for place in 0..self.lanes.len() {
+            if self.draw(place)? {
+                kept.push(place);
+            }
+        }
+        if kept.len() < self.lanes.len() {
+            self.state = self.state.select(&kept)?;
+            self.logits.truncate(kept.len() * self.start.logits.len());
+            let mut place = 0..;
+            self.lanes.retain(|_| {
+                place
+                    .next()
+                    .is_some_and(|place| kept.binary_search(&place).is_ok())
+            });
+        }
+        Ok(())
+    }
+
+    /// The next token of the text at this place, or of those that follow it there; whether there is one.
+    fn draw(&mut self, place: usize) -> Result<bool> {
+        loop {
+            let ended = match self.lanes[place].tokens < self.config.max_tokens {
+                true => self.token(place)?,
+                false => Some(FinishReason::Length),
+            };
+            let Some(reason) = ended else {
+                return Ok(true);
+            };
+            self.finish(place, reason)?;
+            let Some(sample) = self.waiting.next() else {
+                return Ok(false);
+            };
+            self.lanes[place] = self.lane(sample)?;
+            self.state.set(place, &self.start.state, 0)?;
+            let vocab = self.start.logits.len();
+            self.logits[place * vocab..][..vocab].copy_from_slice(&self.start.logits);
+        }
+    }
+
+    /// Draws a token; whether the text ends with it.
+    fn token(&mut self, place: usize) -> Result<Option<FinishReason>> {
+        let vocab = self.start.logits.len();
+        let logits = &self.logits[place * vocab..][..vocab];
+        let lane = &mut self.lanes[place];
+        let id = lane.sampler.sample(logits, &lane.history)?;
+        if self.config.logprobs {
+            let logprob = Sampler::logprob(logits, id)?;
+            lane.logprobs.push(TokenLogprob { id, logprob });
+        }
+        lane.remember(id, self.config.sampler.penalty_window);
+        let text = lane.decoder.push(id)?.unwrap_or_default();
+        let outcome = lane.stops.push(&text);
+        if !outcome.text.is_empty() {
+            self.ready.push_back(Piece {
+                sample: lane.sample,
+                text: outcome.text,
+                finished: None,
+            });
+        }
+        Ok(match outcome.stopped {
+            true => Some(FinishReason::Stop),
+            false => (lane.tokens == self.config.max_tokens).then_some(FinishReason::Length),
+        })
+    }
+
+    /// Says how the text at this place ended, with what was held back of it.
+    fn finish(&mut self, place: usize, mut reason: FinishReason) -> Result<()> {
+        if self.single {
+            self.reached = Some(self.here(place)?);
+        }
+        let decoder = self.tokenizer.decoder();
+        let lane = &mut self.lanes[place];
+        let mut text = String::new();
+        if reason != FinishReason::Stop {
+            let rest = std::mem::replace(&mut lane.decoder, decoder).finish()?;
+            for outcome in [lane.stops.push(&rest), lane.stops.finish()] {
+                text.push_str(&outcome.text);
+                if outcome.stopped {
+                    reason = FinishReason::Stop;
+                }
+            }
+        }
+        self.ready.push_back(Piece {
+            sample: lane.sample,
+            text,
+            finished: Some(Finished {
+                reason,
+                tokens: lane.tokens,
+                seconds: lane.begun.elapsed().as_secs_f64(),
+                logprobs: std::mem::take(&mut lane.logprobs),
+            }),
+        });
+        Ok(())
+    }
+
+    /// Where the text at this place is.
+    fn here(&self, place: usize) -> Result<Reached> {
+        let lane = &self.lanes[place];
+        let mut history = lane.history.clone();
+        let next = lane.last();
+        if next.is_some() {
+            history.pop();
+        }
+        Ok(Reached {
+            next,
+            context: Context {
+                state: self.state.select(&[place])?,
+                logits: self.start.logits.clone(),
+                drawn: self.start.drawn + lane.tokens as u64,
+                after_text: self.start.after_text || lane.tokens > 0,
+                history,
+            },
+        })
+    }
+}
+
+impl Lane {
+    /// The last token drawn.
+    fn last(&self) -> Option<u32> {
+        (self.tokens > 0)
+            .then(|| self.history.last().copied())
+            .flatten()
+    }
+
+    /// Appends to the history, of which only the last `window` matter.
+    fn remember(&mut self, id: u32, window: usize) {
+        let kept = window.max(super::generator::MIN_HISTORY);
+        if self.history.len() >= kept.saturating_mul(2) {
+            self.history.drain(..self.history.len() - kept);
+        }
+        self.history.push(id);
+        self.tokens += 1;
+    }
+}
+
+impl Iterator for Generation<'_> {
+    type Item = Result<Piece>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        loop {
+            if let Some(piece) = self.ready.pop_front() {
+                return Some(Ok(piece));
+            }
+            if self.lanes.is_empty() {
+                return None;
+            }
+            if let Err(error) = self.round() {
+                self.waiting = 0..0;
+                self.lanes.clear();
+                return Some(Err(error));
+            }
+        }
+    }
+}

@@ -1,0 +1,286 @@
+//! What a model has read, and the texts that continue it.
+
+use std::collections::HashMap;
+use std::ops::Range;
+use std::path::Path;
+
+use candle_core::{Device, Tensor};
+use safetensors::tensor::Dtype;
+
+use super::generation::{Generation, Reached};
+use super::{Constraints, GenerateConfig, Sampler, StopStrings};
+use crate::models::Stepper;
+use crate::nn::State;
+use crate::state_file;
+use crate::text::Tokenizer;
+use crate::{Error, Result};
+
+/// Tokens that are remembered at the least, for the decoder.
+pub(super) const MIN_HISTORY: usize = 16;
+
+/// The longest history that is saved.
+const MAX_HISTORY: usize = state_file::MAX_LENGTH;
+
+/// The state after some tokens, and what comes with it.
+#[derive(Debug, Clone)]
+pub(super) struct Context {
+    /// Of one sequence.
+    pub state: State,
+    /// Of the token that comes next; empty before the first token.
+    pub logits: Vec<f32>,
+    /// The last tokens.
+    pub history: Vec<u32>,
+    /// Tokens drawn so far.
+    pub drawn: u64,
+    /// Whether text was read or drawn, which the next token follows.
+    pub after_text: bool,
+}
+
+/// A model that has read a text, from which any number of samples continue.
+///
+/// # Example
+///
+/// ```
+/// use candle_tcn::LoadedModel;
+/// use candle_tcn::generate::{GenerateConfig, Generator};
+/// use candle_tcn::nn::StepDtype;
+///
+/// let loaded = LoadedModel::load("models/kjv-tiny")?;
+/// let config = GenerateConfig { max_tokens: 20, ..Default::default() };
+/// let stepper = loaded.model.stepper(StepDtype::F32)?;
+/// let mut generator = Generator::new(&stepper, &loaded.tokenizer, config)?;
+/// generator.read("And God said")?;
+/// let text = generator.text(0)?;
+/// assert_eq!(text.chars().count(), 20);
+/// // several at once, as one batch: the seed and a sample's number decide
+/// let mut texts = vec![String::new(); 3];
+/// for piece in generator.samples(0..3)? {
+///     let piece = piece?;
+///     texts[piece.sample as usize] += &piece.text;
+/// }
+/// assert!(texts[0] == text && texts[1] != text);
+/// # Ok::<(), candle_tcn::Error>(())
+/// ```
+#[derive(Debug)]
+pub struct Generator<'a> {
+    stepper: &'a Stepper,
+    tokenizer: &'a Tokenizer,
+    config: GenerateConfig,
+    context: Context,
+}
+
+impl<'a> Generator<'a> {
+    /// A generator that has read nothing yet.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] for options out of range; [`Error::TooLarge`] where there is no memory for the
+    /// state.
+    pub fn new(
+        stepper: &'a Stepper,
+        tokenizer: &'a Tokenizer,
+        config: GenerateConfig,
+    ) -> Result<Self> {
+        config.sampler.validate()?;
+        StopStrings::new(config.stop.clone())?;
+        Ok(Self {
+            stepper,
+            tokenizer,
+            config,
+            context: Context {
+                state: stepper.init_state(1)?,
+                logits: Vec::new(),
+                history: Vec::new(),
+                drawn: 0,
+                after_text: false,
+            },
+        })
+    }
+
+    /// Reads `text` after what was read before; an empty one changes nothing.
+    ///
+    /// # Errors
+    /// [`Error::Text`] naming the characters that the model never saw.
+    pub fn read(&mut self, text: &str) -> Result<()> {
+        let unknown = self.tokenizer.unknown_chars(text);
+        if !unknown.is_empty() {
+            let unknown: Vec<String> = unknown.iter().map(|c| format!("{c:?}")).collect();
+            return Err(Error::Text(format!(
+                "prompt: the model has no token for {}; leave them out, or train with --tokenizer byte, which knows every character",
+                unknown.join(", ")
+            )));
+        }
+        self.read_tokens(&self.tokenizer.encode(text)?)
+    }
+
+    /// Reads tokens after what was read before: texts of any length, piece by piece, in constant memory.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] for an id that is not in the vocabulary.
+    pub fn read_tokens(&mut self, ids: &[u32]) -> Result<()> {
+        if ids.is_empty() {
+            return Ok(());
+        }
+        let context = &mut self.context;
+        context.logits = match ids {
+            // as an uninterrupted generation would, to the last bit
+            [_] => self.stepper.step(ids, &mut context.state)?.to_vec(),
+            _ => self.stepper.prefill(ids, &mut context.state)?,
+        };
+        context.history.extend_from_slice(ids);
+        context.after_text = true;
+        let kept = self.config.sampler.penalty_window.max(MIN_HISTORY);
+        let dropped = context.history.len().saturating_sub(kept);
+        context.history.drain(..dropped);
+        Ok(())
+    }
+
+    /// The whole text of one sample.
+    ///
+    /// # Errors
+    /// As [`Generator::samples`].
+    pub fn text(&mut self, index: u64) -> Result<String> {
+        let pieces = self.samples(index..index.saturating_add(1))?;
+        pieces.map(|piece| Ok(piece?.text)).collect()
+    }
+
+    /// The samples of these numbers, as one batch: pieces of text as they are made. The seed and a sample's
+    /// number decide what it says, not how many there are (on AMX, batches of bf16 add in another order).
+    ///
+    /// Where nothing was read, texts start as after a line end, or where the vocabulary has none, after its
+    /// first token.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] where no token may be drawn; [`Error::TooLarge`] where there is no memory for the
+    /// states.
+    pub fn samples(&mut self, samples: Range<u64>) -> Result<Generation<'a>> {
+        if self.context.logits.is_empty() {
+            let first = first_token(self.tokenizer)?;
+            self.read_tokens(&[first])?;
+            self.context.after_text = false;
+        }
+        let vocab = self.context.logits.len();
+        // ids that the model has and the tokenizer has not would print as nothing
+        let mut banned = self.tokenizer.banned_ids();
+        banned.extend(self.tokenizer.vocab_size() as u32..vocab as u32);
+        let sampler = Sampler::new(self.config.sampler.clone(), &banned, vocab)?;
+        let sampler = match self.constraints()? {
+            Some(constraints) => sampler.constrained(constraints),
+            None => sampler,
+        };
+        Generation::new(
+            self.stepper,
+            self.tokenizer,
+            self.config.clone(),
+            sampler,
+            self.context.clone(),
+            samples,
+        )
+    }
+
+    /// The constraints of a text; the tokenizer is asked for its tokens' text only where there are some.
+    fn constraints(&self) -> Result<Option<Constraints>> {
+        let options = &self.config.constraints;
+        if options.ban.is_empty() && options.allow.is_empty() && options.min_tokens == 0 {
+            return Ok(None);
+        }
+        let tokens = self.tokenizer.token_bytes()?;
+        let tokens = match self.context.after_text {
+            true => tokens.after_text(),
+            false => tokens,
+        };
+        Constraints::new(options, &self.config.stop, &tokens).map(Some)
+    }
+
+    /// Goes on after the text that a generation of a single sample has written, as far as it came.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] for a generation of several samples.
+    pub fn go_on(&mut self, generation: Generation) -> Result<()> {
+        let Reached { context, next } = generation.reached()?;
+        self.context = context;
+        self.read_tokens(next.as_slice())
+    }
+
+    /// Saves what was read and drawn, for [`load_state`](Self::load_state): beside the streaming state (see
+    /// [`state_file`]) `logits` (1, vocab), `history`, the last tokens, and `drawn`, the number of tokens
+    /// drawn so far: going on from it with the same seed gives the text that would have come.
+    ///
+    /// # Errors
+    /// [`Error::Io`] naming the file; what stood there before then stays.
+    pub fn save_state(&self, path: impl AsRef<Path>) -> Result<()> {
+        let context = &self.context;
+        if context.logits.is_empty() {
+            return Err(Error::invalid(
+                "state",
+                "one after a text",
+                "nothing read yet",
+            ));
+        }
+        let last = context.history.len().saturating_sub(MAX_HISTORY);
+        let history = &context.history[last..];
+        let drawn = [context.drawn as i64];
+        let logits = (1, context.logits.len());
+        let device = &Device::Cpu;
+        let more = HashMap::from([
+            (
+                "logits".into(),
+                Tensor::from_slice(&context.logits, logits, device)?,
+            ),
+            (
+                "history".into(),
+                Tensor::from_slice(history, history.len(), device)?,
+            ),
+            ("drawn".into(), Tensor::from_slice(&drawn, 1, device)?),
+        ]);
+        state_file::save_with(path.as_ref(), self.stepper.net(), &context.state, more)
+    }
+
+    /// Goes on where [`save_state`](Self::save_state) was.
+    ///
+    /// # Errors
+    /// Those of [`state_file::load`].
+    pub fn load_state(&mut self, path: impl AsRef<Path>) -> Result<()> {
+        let (path, net, vocab) = (path.as_ref(), self.stepper.net(), self.stepper.vocab_size());
+        let expected = |name: &str| match name {
+            "logits" => Some((Dtype::F32, vec![1, vocab])),
+            "history" => Some((Dtype::U32, vec![usize::MAX])),
+            "drawn" => Some((Dtype::I64, vec![1])),
+            _ => None,
+        };
+        let (state, mut more) = state_file::load_with(path, net, 1, expected)?;
+        let mut take = |name: &str| {
+            let missing = || {
+                let message =
+                    format!("expected a tensor {name} as tcn generate saves it, found none");
+                Error::file(path, message)
+            };
+            more.remove(name).ok_or_else(missing)
+        };
+        let (logits, history, drawn) = (take("logits")?, take("history")?, take("drawn")?);
+        let history: Vec<u32> = history.to_vec1()?;
+        if let Some(id) = history.iter().find(|&&id| id as usize >= vocab) {
+            let message = format!("history: expected token ids below {vocab}, found {id}");
+            return Err(Error::file(path, message));
+        }
+        self.context = Context {
+            state,
+            logits: logits.flatten_all()?.to_vec1()?,
+            after_text: !history.is_empty(),
+            history,
+            drawn: drawn.to_vec1::<i64>()?[0].unsigned_abs(),
+        };
+        Ok(())
+    }
+}
+
+fn first_token(tokenizer: &Tokenizer) -> Result<u32> {
+    if tokenizer.unknown_chars("\n").is_empty()
+        && let Some(&id) = tokenizer.encode("\n")?.last()
+    {
+        return Ok(id);
+    }
+    let banned = tokenizer.banned_ids();
+    (0..tokenizer.vocab_size() as u32)
+        .find(|id| !banned.contains(id))
+        .ok_or_else(|| Error::Text("the tokenizer has no token to start from".into()))
+}
