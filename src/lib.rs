@@ -12,6 +12,7 @@
 //! | [`train`] | the loop, optimizers, schedules, exact evaluation, checkpoints |
 //! | [`generate`] | sampling, stop strings, text as it is made |
 //! | [`state_file`] | streaming states saved and loaded, bound to their network |
+//! | [`store`] | weights as they are stored: folded, in fewer bits |
 //! | [`plot`] | loss curves and receptive fields as SVG |
 //! | [`profile`] | where the time goes |
 //!
@@ -57,6 +58,7 @@ pub mod ops;
 pub mod plot;
 pub mod profile;
 pub mod state_file;
+pub mod store;
 pub mod text;
 pub mod train;
 

@@ -14,7 +14,7 @@ mod pointwise;
 #[cfg(target_arch = "x86_64")]
 mod tiles;
 
-pub use pack::{StepWeights, round_weight};
+pub use pack::{StepWeights, dequantize, quantize, round_weight};
 pub use pointwise::{add, add_relu, affine, round};
 
 use rayon::prelude::*;

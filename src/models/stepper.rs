@@ -97,12 +97,7 @@ impl Stepper {
             return Err(Error::invalid("batch", expected, ids.len()));
         }
         self.check_ids(ids)?;
-        let width = self.net.in_channels();
-        self.net.step_with(1, state, |xs| {
-            for (xs, &id) in xs.chunks_exact_mut(width).zip(ids) {
-                xs.copy_from_slice(&self.embedding[id as usize * width..][..width]);
-            }
-        })
+        self.step_frames(1, ids, state)
     }
 
     /// Logits (batch, vocab) after `ids` (batch, time), which follow what `state` has seen: as many steps
@@ -111,30 +106,70 @@ impl Stepper {
     /// # Errors
     /// As [`Stepper::step`].
     pub fn prefill(&self, ids: &[u32], state: &mut State) -> Result<Vec<f32>> {
-        let batch = state.batch();
+        let ids = self.in_rows(ids, state.batch())?;
+        let (batch, time) = ids.dims2()?;
+        let piece = Self::prefill_len(batch);
+        let mut last = Vec::new();
+        for start in (0..time).step_by(piece) {
+            let len = piece.min(time - start);
+            let logits = self.forward(&ids.narrow(1, start, len)?, state)?;
+            if start + len == time {
+                let logits = logits.narrow(1, len - 1, 1)?;
+                last = logits.to_dtype(DType::F32)?.flatten_all()?.to_vec1()?;
+            }
+        }
+        Ok(last)
+    }
+
+    /// Logits (batch, time, vocab) of the token after each of `ids` (batch, time), all at once: by the
+    /// forward pass, in int8 by the steps' own arithmetic.
+    ///
+    /// # Errors
+    /// As [`Stepper::step`].
+    pub fn logits(&self, ids: &[u32], state: &mut State) -> Result<Tensor> {
+        let rows = self.in_rows(ids, state.batch())?;
+        if self.net.dtype() != StepDtype::Int8 {
+            return self.forward(&rows, state);
+        }
+        let (batch, time) = rows.dims2()?;
+        let logits = self.step_frames(time, ids, state)?;
+        let shape = (batch, time, self.vocab_size());
+        Ok(Tensor::from_slice(logits, shape, self.model.device())?)
+    }
+
+    /// The forward pass of `ids` (batch, time), as the network computes it.
+    fn forward(&self, ids: &Tensor, state: &mut State) -> Result<Tensor> {
+        let mut pass = Pass::eval().with_state(state);
+        if self.net.dtype() == StepDtype::Bf16 {
+            pass = pass.with_dtype(DType::BF16);
+        }
+        self.model.forward(ids, &mut pass)
+    }
+
+    /// The next `frames` ids of each sequence of `state`.
+    fn step_frames<'a>(
+        &self,
+        frames: usize,
+        ids: &[u32],
+        state: &'a mut State,
+    ) -> Result<&'a mut [f32]> {
+        let width = self.net.in_channels();
+        self.net.step_with(frames, state, |xs| {
+            for (xs, &id) in xs.chunks_exact_mut(width).zip(ids) {
+                xs.copy_from_slice(&self.embedding[id as usize * width..][..width]);
+            }
+        })
+    }
+
+    /// `ids` as (batch, time).
+    fn in_rows(&self, ids: &[u32], batch: usize) -> Result<Tensor> {
         if batch == 0 || ids.is_empty() || !ids.len().is_multiple_of(batch) {
             let expected = format!("as many for each of {batch} sequences, at least one");
             return Err(Error::invalid("ids", expected, ids.len()));
         }
         self.check_ids(ids)?;
-        let time = ids.len() / batch;
-        let device = self.model.device();
-        let ids = Tensor::from_slice(ids, (batch, time), device)?;
-        let mut logits = Vec::new();
-        let piece = Self::prefill_len(batch);
-        for start in (0..time).step_by(piece) {
-            let len = piece.min(time - start);
-            let mut pass = Pass::eval().with_state(state);
-            if self.net.dtype() == StepDtype::Bf16 {
-                pass = pass.with_dtype(DType::BF16);
-            }
-            let all = self.model.forward(&ids.narrow(1, start, len)?, &mut pass)?;
-            if start + len == time {
-                let last = all.narrow(1, len - 1, 1)?;
-                logits = last.to_dtype(DType::F32)?.flatten_all()?.to_vec1()?;
-            }
-        }
-        Ok(logits)
+        let shape = (batch, ids.len() / batch);
+        Ok(Tensor::from_slice(ids, shape, self.model.device())?)
     }
 
     fn check_ids(&self, ids: &[u32]) -> Result<()> {

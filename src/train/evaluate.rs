@@ -3,7 +3,7 @@
 use candle_core::Tensor;
 
 use crate::Result;
-use crate::models::Model;
+use crate::models::{Model, Stepper};
 use crate::nn::State;
 use crate::ops;
 
@@ -58,12 +58,19 @@ impl Evaluation {
 /// ```
 #[derive(Debug)]
 pub struct Evaluator<'a> {
-    model: &'a Model,
+    network: Network<'a>,
     state: State,
     chunk: usize,
     /// Tokens not yet read by the model; the first has been predicted.
     pending: Vec<u32>,
     sum: Evaluation,
+}
+
+/// What computes the logits.
+#[derive(Debug)]
+enum Network<'a> {
+    Model(&'a Model),
+    Stepper(&'a Stepper),
 }
 
 impl<'a> Evaluator<'a> {
@@ -75,13 +82,26 @@ impl<'a> Evaluator<'a> {
     /// # Errors
     /// [`Error::TooLarge`](crate::Error::TooLarge) where there is no memory for the model's state.
     pub fn new(model: &'a Model, chunk: usize) -> Result<Self> {
-        Ok(Self {
-            model,
-            state: model.init_state(1)?,
+        Ok(Self::of(Network::Model(model), model.init_state(1)?, chunk))
+    }
+
+    /// As [`Evaluator::new`], in the arithmetic of generation.
+    ///
+    /// # Errors
+    /// As [`Evaluator::new`].
+    pub fn with_stepper(stepper: &'a Stepper, chunk: usize) -> Result<Self> {
+        let state = stepper.init_state(1)?;
+        Ok(Self::of(Network::Stepper(stepper), state, chunk))
+    }
+
+    fn of(network: Network<'a>, state: State, chunk: usize) -> Self {
+        Self {
+            network,
+            state,
             chunk: chunk.max(1),
             pending: Vec::new(),
             sum: Evaluation::default(),
-        })
+        }
     }
 
     /// The figures so far.
@@ -113,8 +133,14 @@ impl<'a> Evaluator<'a> {
     }
 
     fn read(&mut self, len: usize) -> Result<()> {
-        let ids = Tensor::new(&self.pending[..len], self.model.device())?.unsqueeze(0)?;
-        let logits = self.model.prefill(&ids, &mut self.state)?;
+        let ids = &self.pending[..len];
+        let logits = match self.network {
+            Network::Model(model) => {
+                let ids = Tensor::new(ids, model.device())?.unsqueeze(0)?;
+                model.prefill(&ids, &mut self.state)?
+            }
+            Network::Stepper(stepper) => stepper.logits(ids, &mut self.state)?,
+        };
         let loss = ops::cross_entropy(&logits, &self.pending[1..=len])?;
         self.sum.nats += f64::from(loss.to_scalar::<f32>()?) * len as f64;
         self.sum.tokens += len as u64;

@@ -6,6 +6,7 @@ use candle_tcn::text::TokenStream;
 use candle_tcn::train::Evaluator;
 use serde_json::json;
 
+use crate::flags::Dtype;
 use crate::model::{self, unknown_tokens, warn_of_unknown};
 use crate::print_line;
 use crate::progress::read_through;
@@ -18,6 +19,9 @@ pub struct Args {
     /// The text
     #[arg(long, value_name = "FILE")]
     data: PathBuf,
+    /// What it is computed in, as by `tcn generate` of the same type
+    #[arg(long, value_enum, default_value_t = Dtype::F32)]
+    dtype: Dtype,
     /// Print the result as one JSON object
     #[arg(long)]
     json: bool,
@@ -28,7 +32,8 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     let mut stream = TokenStream::open(&args.data, &loaded.tokenizer)?;
     let total = std::fs::metadata(&args.data).map(|m| m.len()).unwrap_or(0);
     let mut unknown = 0;
-    let mut evaluator = Evaluator::new(&loaded.model, Evaluator::CHUNK)?;
+    let stepper = loaded.model.stepper(args.dtype.step())?;
+    let mut evaluator = Evaluator::with_stepper(&stepper, Evaluator::CHUNK)?;
     read_through(&mut stream, "evaluating", total, |tokens| {
         unknown += unknown_tokens(&loaded.tokenizer, tokens);
         evaluator.push(tokens)?;

@@ -265,18 +265,36 @@ fn int8(value: f32, scale: f32) -> i8 {
     }
 }
 
-/// `weight` (out_channels, any) as a step of this type computes with it; a second time changes nothing.
+/// `weight` (out_channels, any) as a step of this type computes with it.
 pub fn round_weight(dtype: StepDtype, weight: &mut [f32], out_channels: usize) {
     match dtype {
         StepDtype::F32 => {}
         StepDtype::Bf16 => weight.iter_mut().for_each(|x| *x = bf16::store(*x).load()),
         StepDtype::Int8 => {
-            let depth = (weight.len() / out_channels.max(1)).max(1);
-            for row in weight.chunks_exact_mut(depth) {
-                let scale = int8_scale(row);
-                row.iter_mut()
-                    .for_each(|x| *x = f32::from(int8(*x, scale)) * scale);
-            }
+            let (numbers, scales) = quantize(weight, out_channels);
+            weight.copy_from_slice(&dequantize(&numbers, &scales));
         }
     }
+}
+
+/// `weight` (out_channels, any) as whole numbers from −127 to 127, and what 1 stands for in each channel.
+pub fn quantize(weight: &[f32], out_channels: usize) -> (Vec<i8>, Vec<f32>) {
+    let rows = weight.chunks_exact(depth(weight.len(), out_channels));
+    let scales: Vec<f32> = rows.clone().map(int8_scale).collect();
+    let numbers = rows.zip(&scales);
+    let numbers = numbers.flat_map(|(row, &scale)| row.iter().map(move |&x| int8(x, scale)));
+    (numbers.collect(), scales)
+}
+
+/// The inverse of [`quantize`], up to rounding.
+pub fn dequantize(numbers: &[i8], scales: &[f32]) -> Vec<f32> {
+    let rows = numbers.chunks_exact(depth(numbers.len(), scales.len()));
+    let weights = rows.zip(scales);
+    weights
+        .flat_map(|(row, &scale)| row.iter().map(move |&x| f32::from(x) * scale))
+        .collect()
+}
+
+fn depth(len: usize, out_channels: usize) -> usize {
+    (len / out_channels.max(1)).max(1)
 }
