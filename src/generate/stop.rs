@@ -57,7 +57,7 @@ impl StopStrings {
     ///
     /// # Errors
     ///
-    /// [`Error::Invalid`] if a stop string is empty.
+    /// [`Error::Invalid`](crate::Error::Invalid) if a stop string is empty.
     pub fn new(stops: Vec<String>) -> Result<Self> {
         not_empty("--stop", &stops)?;
         Ok(Self {

@@ -203,7 +203,7 @@ impl Products<f32> for Single {
 /// Where `x` is `bf16`, so are the operands of the product; sums are `f32`.
 ///
 /// # Errors
-/// [`Error::Invalid`] where a slice is not as long as `shape` says.
+/// [`Error::Invalid`](crate::Error::Invalid) where a slice is not as long as `shape` says.
 pub fn forward<R: Real, X: Stored<Real = R>, Y: Stored<Real = R>>(
     shape: &Conv1dShape,
     x: &[X],
