@@ -325,3 +325,21 @@ fn ctrl_c_in_a_dialogue_ends_the_answer_then_the_program() {
     assert_eq!(child.wait().unwrap().code(), Some(130));
     assert!(!bench.bytes("s").is_empty());
 }
+
+#[test]
+fn int8_costs_almost_nothing() {
+    let bench = Bench::new();
+    // of the built-in model, whose text it is
+    let text = include_str!("../../src/bin/tcn/default/kjv.txt");
+    bench.write("kjv.txt", &text[..40_000]);
+    let bits = |dtype: &str| {
+        let result = bench.json(&format!("eval --data kjv.txt --dtype {dtype}"));
+        result["bits_per_character"].as_f64().unwrap()
+    };
+    let exact = bits("f32");
+    for dtype in ["int8", "bf16"] {
+        let rounded = bits(dtype);
+        assert!((rounded - exact).abs() < 0.01, "{dtype}: {rounded}, {exact}");
+        assert_ne!(rounded, exact, "{dtype} rounds");
+    }
+}
