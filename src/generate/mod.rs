@@ -55,7 +55,7 @@ pub enum FinishReason {
 /// let loaded = LoadedModel::load("models/kjv-tiny")?;
 /// let config = GenerateConfig { max_tokens: 20, ..Default::default() };
 /// let stepper = loaded.model.stepper(StepDtype::F32)?;
-/// let generator = Generator::new(&stepper, &loaded.tokenizer, "And God said", config)?;
+/// let generator = Generator::new(&stepper, loaded.tokenizer()?, "And God said", config)?;
 /// let text = |sample| generator.sample(sample)?.collect::<candle_tcn::Result<String>>();
 /// assert_eq!(text(0)?.chars().count(), 20);
 /// assert_eq!(text(0)?, text(0)?); // the seed and the sample's number decide

@@ -2,7 +2,7 @@
 
 use candle_core::{DType, Tensor};
 
-use super::Model;
+use super::{Model, no_tokens};
 use crate::nn::{Pass, State, StepBuilder, StepDtype, StepNet};
 use crate::{Error, Result};
 
@@ -48,12 +48,17 @@ impl Stepper {
     }
 
     pub(super) fn new(model: &Model, dtype: StepDtype) -> Result<Self> {
-        let table = model.embedding();
+        let table = match model {
+            Model::Tcn(model) => model.embedding(),
+            Model::WaveNet(model) => model.embedding(),
+            Model::Frames(_) => return Err(no_tokens("a network on frames")),
+        };
         let width = table.dim(1)?;
         let (mut net, xs) = StepBuilder::new(dtype, width);
         let logits = match model {
             Model::Tcn(model) => model.build_step(&mut net, xs)?,
             Model::WaveNet(model) => model.build_step(&mut net, xs)?,
+            Model::Frames(_) => return Err(no_tokens("a network on frames")),
         };
         let table = table.detach().to_dtype(DType::F32)?;
         Ok(Self {

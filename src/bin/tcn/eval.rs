@@ -25,7 +25,8 @@ pub struct Args {
 
 pub fn run(args: Args) -> anyhow::Result<()> {
     let loaded = model::load(args.model.as_deref())?;
-    let mut stream = TokenStream::open(&args.data, &loaded.tokenizer)?;
+    let tokenizer = loaded.tokenizer()?;
+    let mut stream = TokenStream::open(&args.data, tokenizer)?;
     let total = std::fs::metadata(&args.data).map(|m| m.len()).unwrap_or(0);
     let bar = ProgressBar::new(total).with_style(ProgressStyle::with_template(
         "evaluating {wide_bar} {bytes}/{total_bytes} {bytes_per_sec} ETA {eta}",
@@ -34,7 +35,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     let mut unknown = 0;
     let mut evaluator = Evaluator::new(&loaded.model, Evaluator::CHUNK)?;
     while let Some(tokens) = stream.next().transpose()? {
-        unknown += unknown_tokens(&loaded.tokenizer, &tokens);
+        unknown += unknown_tokens(tokenizer, &tokens);
         // in steps short enough for the bar to move
         let bytes = stream.bytes() - bar.position();
         for piece in tokens.chunks(1 << 15) {

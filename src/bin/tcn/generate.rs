@@ -175,13 +175,13 @@ pub fn run(args: Args) -> anyhow::Result<()> {
             presence_penalty: args.presence_penalty,
             frequency_penalty: args.frequency_penalty,
             penalty_window: args.penalty_window,
-            logit_bias: args.logit_biases(&loaded.tokenizer)?,
+            logit_bias: args.logit_biases(loaded.tokenizer()?)?,
         },
         stop: args.stop.clone(),
         constraints: args.constraints(),
     };
     let stepper = loaded.model.stepper(args.dtype.step())?;
-    let generator = Generator::new(&stepper, &loaded.tokenizer, &args.prompt, config)?;
+    let generator = Generator::new(&stepper, loaded.tokenizer()?, &args.prompt, config)?;
     if args.seed.is_none() && args.temperature > 0.0 {
         say!("seed {seed}");
     }
