@@ -2,7 +2,7 @@
 //! the Hub.
 
 use std::collections::{HashMap, HashSet};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use candle_core::{DType, Device, Tensor};
 use candle_nn::VarBuilder;
@@ -25,15 +25,17 @@ const MAX_CONFIG_BYTES: u64 = 1 << 20;
 /// The most that the streaming state of one sequence may take.
 const MAX_STATE_BYTES: usize = 1 << 32;
 
-/// A model ready to run, with its tokenizer.
+/// A model ready to run, with its tokenizer where it has one.
 #[derive(Debug, Clone)]
 pub struct LoadedModel {
     /// What the model is.
     pub config: ModelConfig,
     /// The model, frozen for inference.
     pub model: Model,
-    /// How text becomes its tokens.
-    pub tokenizer: Tokenizer,
+    /// How text becomes its tokens, where the directory says.
+    pub tokenizer: Option<Tokenizer>,
+    /// Where its tokenizer would be.
+    tokenizer_path: PathBuf,
 }
 
 impl LoadedModel {
@@ -48,7 +50,7 @@ impl LoadedModel {
     /// ```
     /// use candle_tcn::LoadedModel;
     /// let loaded = LoadedModel::load("models/kjv-tiny")?;
-    /// assert_eq!(loaded.config.vocab_size(), loaded.tokenizer.vocab_size());
+    /// assert_eq!(loaded.config.vocab_size(), loaded.tokenizer()?.vocab_size());
     /// # Ok::<(), candle_tcn::Error>(())
     /// ```
     pub fn load(dir: impl AsRef<Path>) -> Result<Self> {
@@ -68,15 +70,8 @@ impl LoadedModel {
         let config = read_config(dir.join(CONFIG))?;
         let weights = read_tensors(dir.join(WEIGHTS))?;
         let tokenizer = dir.join(TOKENIZER);
-        let tokenizer = match tokenizer.exists() {
-            true => Tokenizer::from_file(tokenizer)?,
-            false => {
-                return Err(Error::file(
-                    tokenizer,
-                    "no such file; a model directory needs it to read text",
-                ));
-            }
-        };
+        let tokenizer = tokenizer.exists().then(|| Tokenizer::from_file(tokenizer));
+        let tokenizer = tokenizer.transpose()?;
         Self::from_parts(config, weights, tokenizer, &dir.join(WEIGHTS))
     }
 
@@ -90,15 +85,29 @@ impl LoadedModel {
         Self::from_parts(
             config,
             weights,
-            Tokenizer::from_json(tokenizer)?,
+            Some(Tokenizer::from_json(tokenizer)?),
             Path::new(WEIGHTS),
         )
+    }
+
+    /// How text becomes the model's tokens.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] for a network on frames; [`Error::File`] where the directory has no tokenizer.
+    pub fn tokenizer(&self) -> Result<&Tokenizer> {
+        self.config.expect_tokens()?;
+        self.tokenizer.as_ref().ok_or_else(|| {
+            Error::file(
+                &self.tokenizer_path,
+                "no such file; a model directory needs it to read text",
+            )
+        })
     }
 
     fn from_parts(
         config: ModelConfig,
         weights: HashMap<String, Tensor>,
-        tokenizer: Tokenizer,
+        tokenizer: Option<Tokenizer>,
         source: &Path,
     ) -> Result<Self> {
         let in_config = |message: String| Error::file(source.with_file_name(CONFIG), message);
@@ -110,8 +119,11 @@ impl LoadedModel {
             )));
         }
         check_weights(&config, &weights).map_err(|e| Error::file(source, e.to_string()))?;
-        let (tokens, vocab) = (tokenizer.vocab_size(), config.vocab_size());
-        if tokens > vocab {
+        let (tokens, vocab) = (
+            tokenizer.as_ref().map_or(0, Tokenizer::vocab_size),
+            config.vocab_size(),
+        );
+        if tokens > vocab && config.expect_tokens().is_ok() {
             return Err(in_config(format!(
                 "vocab_size: expected at least the {tokens} tokens of {TOKENIZER}, found {vocab}"
             )));
@@ -122,6 +134,7 @@ impl LoadedModel {
             config,
             model,
             tokenizer,
+            tokenizer_path: source.with_file_name(TOKENIZER),
         })
     }
 }

@@ -48,7 +48,7 @@ pub(super) struct Context {
 /// let loaded = LoadedModel::load("models/kjv-tiny")?;
 /// let config = GenerateConfig { max_tokens: 20, ..Default::default() };
 /// let stepper = loaded.model.stepper(StepDtype::F32)?;
-/// let mut generator = Generator::new(&stepper, &loaded.tokenizer, config)?;
+/// let mut generator = Generator::new(&stepper, loaded.tokenizer()?, config)?;
 /// generator.read("And God said")?;
 /// let text = generator.text(0)?;
 /// assert_eq!(text.chars().count(), 20);

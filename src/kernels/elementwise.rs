@@ -12,6 +12,10 @@ const PIECE: usize = 1 << 14;
 /// The slope of the leaky ReLU below zero, PyTorch's default.
 const LEAK: f64 = 0.01;
 
+/// Klambauer et al. 2017, arXiv:1706.02515, section 2: mean 0 and variance 1 are a fixed point.
+pub(crate) const SELU_SCALE: f64 = 1.050_700_987_355_480_5;
+pub(crate) const SELU_ALPHA: f64 = 1.673_263_242_354_377_2;
+
 /// An activation function, applied to each element.
 ///
 /// # Example
@@ -37,6 +41,8 @@ pub enum Activation {
     Elu,
     /// `x` above zero, `0.01·x` below.
     LeakyRelu,
+    /// `1.0507·x` above zero, `1.7581·(eˣ − 1)` below (Klambauer et al. 2017, arXiv:1706.02515).
+    Selu,
     /// `tanh x`
     Tanh,
     /// `σ(x) = 1 / (1 + e⁻ˣ)`
@@ -81,7 +87,7 @@ macro_rules! with_constant {
 macro_rules! with_activation {
     ($self:expr, $f:ident => $run:expr) => {
         with_constant!(
-            Activation($self) { Relu Gelu Silu Elu LeakyRelu Tanh Sigmoid Mish }, $f => $run
+            Activation($self) { Relu Gelu Silu Elu LeakyRelu Selu Tanh Sigmoid Mish }, $f => $run
         )
     };
 }
@@ -111,6 +117,10 @@ impl Activation {
             Self::LeakyRelu => {
                 let below = x * T::of(LEAK);
                 if above { x } else { below }
+            }
+            Self::Selu => {
+                let below = T::of(SELU_ALPHA) * x.exponential_minus_1();
+                T::of(SELU_SCALE) * if above { x } else { below }
             }
             Self::Tanh => x.hyperbolic_tangent(),
             Self::Sigmoid => x.sigmoid(),
@@ -150,6 +160,10 @@ impl Activation {
                 } else {
                     T::of(LEAK)
                 }
+            }
+            Self::Selu => {
+                let below = T::of(SELU_ALPHA) * x.exponential();
+                T::of(SELU_SCALE) * if above { one } else { below }
             }
             Self::Tanh => {
                 let t = x.hyperbolic_tangent();
@@ -311,12 +325,13 @@ fn rows_per_piece(channels: usize) -> usize {
 mod tests {
     use super::*;
 
-    const ALL: [Activation; 8] = [
+    const ALL: [Activation; 9] = [
         Activation::Relu,
         Activation::Gelu,
         Activation::Silu,
         Activation::Elu,
         Activation::LeakyRelu,
+        Activation::Selu,
         Activation::Tanh,
         Activation::Sigmoid,
         Activation::Mish,
@@ -346,10 +361,13 @@ mod tests {
     }
 
     #[test]
-    fn mish_and_gelu_match_their_definitions() {
+    fn mish_gelu_and_selu_match_their_definitions() {
         // torch: F.mish(torch.tensor(1.0)) = 0.8650983882673103, F.gelu(torch.tensor(-0.5)) = -0.1542687694
         assert!((Activation::Mish.apply(1.0f64) - 0.865_098_388_267_310_3).abs() < 1e-14);
         assert!((Activation::Gelu.apply(-0.5f64) + 0.154_268_769_4).abs() < 1e-9);
+        // torch: F.selu(torch.tensor([2., -1.], dtype=torch.float64))
+        assert!((Activation::Selu.apply(2.0f64) - 2.101_401_974_710_961).abs() < 1e-14);
+        assert!((Activation::Selu.apply(-1.0f64) + 1.111_330_737_812_562_5).abs() < 1e-14);
     }
 
     #[test]

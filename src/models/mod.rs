@@ -1,13 +1,27 @@
-//! Whole language models: a serde configuration tagged by `model_type`, and what it builds.
+//! Whole models: a serde configuration tagged by `model_type`, and what it builds.
 
+mod convert;
+mod frames;
 mod presets;
+mod pytorch_tcn;
+mod run;
 mod stepper;
 mod tcn;
+mod temporal_conv_net;
+mod temporal_layers;
 mod wavenet;
 
+pub use convert::{Converted, ORIGINAL_CARP_VOCABULARY, convert};
+pub use frames::{FrameLayout, FrameNetwork, Input};
 pub use presets::PRESETS;
+pub use pytorch_tcn::{
+    EmbeddingMode, KernelInitializer, PytorchActivation, PytorchNorm, PytorchTcn, PytorchTcnConfig,
+};
+pub use run::run;
 pub use stepper::Stepper;
 pub use tcn::{Tcn, TcnLmConfig};
+pub use temporal_conv_net::{TemporalConvNetConfig, TemporalConvNetModel};
+pub use temporal_layers::{TemporalConv1dConfig, TemporalConvTranspose1dConfig};
 pub use wavenet::{WaveNet, WaveNetConfig};
 
 use std::sync::{Arc, Mutex, PoisonError};
@@ -18,7 +32,7 @@ use candle_nn::{Init, VarBuilder};
 use serde::{Deserialize, Serialize};
 
 use crate::geometry::Stack;
-use crate::nn::{MAX_CHANNELS, NormKind, Params, Pass, State, StepDtype, in_range};
+use crate::nn::{MAX_CHANNELS, NormKind, Params, Pass, RingShape, State, StepDtype, in_range};
 use crate::{Error, Result};
 
 /// A model's `config.json`: everything but its weights.
@@ -39,6 +53,18 @@ pub enum ModelConfig {
     Tcn(TcnLmConfig),
     /// Gated residual layers with a skip sum (van den Oord et al. 2016, arXiv:1609.03499).
     WaveNet(WaveNetConfig),
+    /// The network of Bai et al. on frames, with a linear layer or without.
+    #[serde(rename = "temporal_conv_net")]
+    TemporalConvNet(TemporalConvNetConfig),
+    /// pytorch-tcn's network on frames.
+    #[serde(rename = "pytorch_tcn")]
+    PytorchTcn(PytorchTcnConfig),
+    /// pytorch-tcn's convolution, alone.
+    #[serde(rename = "temporal_conv1d")]
+    TemporalConv1d(TemporalConv1dConfig),
+    /// pytorch-tcn's transposed convolution, alone.
+    #[serde(rename = "temporal_conv_transpose1d")]
+    TemporalConvTranspose1d(TemporalConvTranspose1dConfig),
 }
 
 impl ModelConfig {
@@ -65,22 +91,69 @@ impl ModelConfig {
         match self {
             Self::Tcn(_) => "tcn",
             Self::WaveNet(_) => "wavenet",
+            Self::TemporalConvNet(_) => "temporal_conv_net",
+            Self::PytorchTcn(_) => "pytorch_tcn",
+            Self::TemporalConv1d(_) => "temporal_conv1d",
+            Self::TemporalConvTranspose1d(_) => "temporal_conv_transpose1d",
         }
     }
 
-    /// Token ids that the model knows; 0 in a preset, which takes it from the tokenizer.
-    pub fn vocab_size(&self) -> usize {
+    /// What the model takes.
+    pub fn input(&self) -> Input {
+        let frames = |channels, layout| Input::Frames { channels, layout };
+        let first = FrameLayout::ChannelsFirst;
         match self {
-            Self::Tcn(cfg) => cfg.vocab_size,
-            Self::WaveNet(cfg) => cfg.vocab_size,
+            Self::Tcn(TcnLmConfig { vocab_size, .. })
+            | Self::WaveNet(WaveNetConfig { vocab_size, .. }) => Input::Tokens {
+                vocab_size: *vocab_size,
+            },
+            Self::TemporalConvNet(cfg) => frames(cfg.num_inputs, cfg.input_shape),
+            Self::PytorchTcn(cfg) => frames(cfg.num_inputs, cfg.input_shape),
+            Self::TemporalConv1d(cfg) => frames(cfg.in_channels, first),
+            Self::TemporalConvTranspose1d(cfg) => frames(cfg.in_channels, first),
         }
     }
 
-    /// The same model for another vocabulary.
+    /// Whether the model takes tokens; networks on frames are no language models.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] naming the model type.
+    pub fn expect_tokens(&self) -> Result<()> {
+        match self.input() {
+            Input::Tokens { .. } => Ok(()),
+            Input::Frames { .. } => Err(no_tokens(self.model_type())),
+        }
+    }
+
+    /// Whether no output sees a later input: only then sequences can come in pieces.
+    pub fn is_causal(&self) -> bool {
+        match self {
+            Self::Tcn(_) | Self::WaveNet(_) => true,
+            Self::TemporalConvNet(cfg) => cfg.network.causal,
+            Self::PytorchTcn(cfg) => cfg.causal,
+            Self::TemporalConv1d(cfg) => cfg.causal,
+            Self::TemporalConvTranspose1d(cfg) => cfg.causal,
+        }
+    }
+
+    /// Token ids that the model knows; 0 in a preset, which takes it from the tokenizer, and for networks
+    /// on frames.
+    pub fn vocab_size(&self) -> usize {
+        match self.input() {
+            Input::Tokens { vocab_size } => vocab_size,
+            Input::Frames { .. } => 0,
+        }
+    }
+
+    /// The same model for another vocabulary; networks on frames have none and stay as they are.
     pub fn with_vocab_size(mut self, vocab_size: usize) -> Self {
         match &mut self {
             Self::Tcn(cfg) => cfg.vocab_size = vocab_size,
             Self::WaveNet(cfg) => cfg.vocab_size = vocab_size,
+            Self::TemporalConvNet(_)
+            | Self::PytorchTcn(_)
+            | Self::TemporalConv1d(_)
+            | Self::TemporalConvTranspose1d(_) => {}
         }
         self
     }
@@ -93,6 +166,9 @@ impl ModelConfig {
                 cfg.network.dropout = dropout;
             }
             Self::WaveNet(cfg) => cfg.network.dropout = dropout,
+            Self::TemporalConvNet(cfg) => cfg.network.dropout = dropout,
+            Self::PytorchTcn(cfg) => cfg.dropout = dropout,
+            Self::TemporalConv1d(_) | Self::TemporalConvTranspose1d(_) => {}
         }
         self
     }
@@ -102,10 +178,16 @@ impl ModelConfig {
     /// # Errors
     /// [`Error::Invalid`] or [`Error::TooLarge`], naming the field.
     pub fn validate(&self) -> Result<()> {
-        in_range("vocab_size", self.vocab_size(), MAX_CHANNELS)?;
+        if let Input::Tokens { vocab_size } = self.input() {
+            in_range("vocab_size", vocab_size, MAX_CHANNELS)?;
+        }
         match self {
             Self::Tcn(cfg) => cfg.validate(),
             Self::WaveNet(cfg) => cfg.network.validate().map(|_| ()),
+            Self::TemporalConvNet(cfg) => cfg.validate(),
+            Self::PytorchTcn(cfg) => cfg.validate(),
+            Self::TemporalConv1d(cfg) => cfg.validate(),
+            Self::TemporalConvTranspose1d(cfg) => cfg.validate(),
         }
     }
 
@@ -117,6 +199,10 @@ impl ModelConfig {
         match self {
             Self::Tcn(cfg) => cfg.network.geometry(),
             Self::WaveNet(cfg) => cfg.network.geometry(),
+            Self::TemporalConvNet(cfg) => cfg.network.geometry(),
+            Self::PytorchTcn(cfg) => cfg.geometry(),
+            Self::TemporalConv1d(cfg) => cfg.geometry(),
+            Self::TemporalConvTranspose1d(cfg) => cfg.geometry(),
         }
     }
 
@@ -125,11 +211,16 @@ impl ModelConfig {
     /// # Errors
     /// As [`ModelConfig::validate`].
     pub fn tensors(&self) -> Result<Vec<(String, Vec<usize>)>> {
+        Ok(self.outline()?.1)
+    }
+
+    /// The model with tensors that take no memory, and what it asked for.
+    fn outline(&self) -> Result<(Model, Shapes)> {
         let list = Arc::new(Mutex::new(Vec::new()));
         let vb = VarBuilder::from_backend(Box::new(Lister(list.clone())), DType::F32, Device::Cpu);
-        Model::new(self, vb)?;
+        let model = Model::new(self, vb)?;
         let tensors = std::mem::take(&mut *list.lock().unwrap_or_else(PoisonError::into_inner));
-        Ok(tensors)
+        Ok((model, tensors))
     }
 
     /// The number of trainable parameters.
@@ -151,24 +242,20 @@ impl ModelConfig {
     }
 
     /// Bytes of the streaming state of `batch` sequences: for each dilated convolution its last
-    /// `(kernel_size − 1)·dilation` inputs.
+    /// `(kernel_size − 1)·dilation` inputs; 0 where the model is not causal and keeps no state.
     ///
     /// # Errors
     /// [`Error::TooLarge`] on overflow, and as [`ModelConfig::validate`].
     pub fn state_bytes(&self, batch: usize) -> Result<usize> {
-        let stack = self.geometry()?;
-        let tensors = self.tensors()?;
-        // both in the order in which the convolutions run; pointwise ones keep nothing
-        let convolutions = tensors
-            .iter()
-            .filter(|(_, dims)| dims.len() == 3 && dims[2] > 1);
-        let layers = stack.layers().filter(|layer| layer.kernel_size() > 1);
-        layers
-            .zip(convolutions)
-            .try_fold(0usize, |sum, (layer, (_, dims))| {
-                let span = (layer.kernel_size() - 1).checked_mul(layer.dilation())?;
-                sum.checked_add(span.checked_mul(dims[1])?)
-            })
+        let (model, _) = self.outline()?;
+        if !self.is_causal() {
+            return Ok(0);
+        }
+        let rings = model.rings()?;
+        let floats = rings.iter().try_fold(0usize, |sum, ring| {
+            sum.checked_add(ring.span.checked_mul(ring.channels)?)
+        });
+        floats
             .and_then(|floats| floats.checked_mul(batch)?.checked_mul(size_of::<f32>()))
             .ok_or_else(|| {
                 Error::too_large(
@@ -231,7 +318,9 @@ impl ModelConfig {
             {
                 12
             }
-            Self::Tcn(_) => 8,
+            // estimates: nothing trains on frames from the command line
+            Self::PytorchTcn(_) | Self::TemporalConvNet(_) => 12,
+            Self::Tcn(_) | Self::TemporalConv1d(_) | Self::TemporalConvTranspose1d(_) => 8,
         }
     }
 }
@@ -271,7 +360,16 @@ impl SimpleBackend for Lister {
     }
 }
 
-/// A language model: token ids in, logits of the next token out.
+/// What a function that reads or writes tokens says to a network on frames.
+fn no_tokens(found: &str) -> Error {
+    Error::invalid(
+        "model_type",
+        "a language model (tcn, wavenet); what takes frames instead of tokens runs on tensors alone",
+        found,
+    )
+}
+
+/// A language model: token ids in, logits of the next token out; or a network on frames.
 ///
 /// Weights are shared and immutable; the [`State`] of a sequence goes in and out.
 ///
@@ -301,6 +399,8 @@ pub enum Model {
     Tcn(Tcn),
     /// See [`WaveNet`].
     WaveNet(WaveNet),
+    /// A network on frames: [`PytorchTcn`], [`TemporalConvNetModel`], or a layer alone.
+    Frames(FrameNetwork),
 }
 
 impl Model {
@@ -309,10 +409,26 @@ impl Model {
     /// # Errors
     /// Those of [`ModelConfig::validate`] and of `vb`.
     pub fn new(config: &ModelConfig, vb: VarBuilder) -> Result<Self> {
+        use frames::Network;
         config.validate()?;
+        let frames = |channels, network| Self::Frames(FrameNetwork::new(channels, network));
         Ok(match config {
             ModelConfig::Tcn(cfg) => Self::Tcn(Tcn::new(cfg, vb)?),
             ModelConfig::WaveNet(cfg) => Self::WaveNet(WaveNet::new(cfg, vb)?),
+            ModelConfig::TemporalConvNet(cfg) => {
+                let network = TemporalConvNetModel::new(cfg, vb)?;
+                frames(cfg.num_inputs, Network::TemporalConvNet(network))
+            }
+            ModelConfig::PytorchTcn(cfg) => frames(
+                cfg.num_inputs,
+                Network::PytorchTcn(PytorchTcn::new(cfg, vb)?),
+            ),
+            ModelConfig::TemporalConv1d(cfg) => {
+                frames(cfg.in_channels, Network::Conv(cfg.build(vb)?))
+            }
+            ModelConfig::TemporalConvTranspose1d(cfg) => {
+                frames(cfg.in_channels, Network::Transposed(cfg.build(vb)?))
+            }
         })
     }
 
@@ -329,57 +445,76 @@ impl Model {
         Ok(match self {
             Self::Tcn(model) => Self::Tcn(model.freeze(dtype)?),
             Self::WaveNet(model) => Self::WaveNet(model.freeze(dtype)?),
+            Self::Frames(network) => Self::Frames(network.freeze()?),
         })
+    }
+
+    /// Whether the model takes tokens.
+    pub(crate) fn expect_tokens(&self) -> Result<()> {
+        match self {
+            Self::Tcn(_) | Self::WaveNet(_) => Ok(()),
+            Self::Frames(_) => Err(no_tokens("a network on frames")),
+        }
     }
 
     /// The model for generation, one token at a time.
     ///
     /// # Errors
-    /// [`Error::TooLarge`] for a sum too deep for int8; those of candle.
+    /// [`Error::Invalid`] for a network on frames; [`Error::TooLarge`] for a sum too deep for int8; those of
+    /// candle.
     pub fn stepper(&self, dtype: StepDtype) -> Result<Stepper> {
         Stepper::new(self, dtype)
     }
 
-    /// (vocab, width)
-    fn embedding(&self) -> &Tensor {
+    /// Logits of the token after each one; of a network on frames its outputs.
+    ///
+    /// # Shapes
+    /// `xs` token ids (batch, time) of `u32`, result (batch, time, vocab); or `xs` frames (batch, time,
+    /// channels), result (batch, out_time, out_channels).
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] for an id that is not in the vocabulary, or for an input of another kind or shape;
+    /// those of candle.
+    pub fn forward(&self, xs: &Tensor, pass: &mut Pass) -> Result<Tensor> {
+        if !matches!(self, Self::Frames(_)) && (xs.dtype() != DType::U32 || xs.rank() != 2) {
+            let found = format!("{:?} of {}", xs.dims(), xs.dtype().as_str());
+            return Err(Error::invalid(
+                "input",
+                "token ids (batch, time) of u32",
+                found,
+            ));
+        }
         match self {
-            Self::Tcn(model) => model.embedding(),
-            Self::WaveNet(model) => model.embedding(),
+            Self::Tcn(model) => model.forward(xs, pass),
+            Self::WaveNet(model) => model.forward(xs, pass),
+            Self::Frames(network) => network.forward(xs, pass),
         }
     }
 
-    /// Logits of the token after each one.
-    ///
-    /// # Shapes
-    /// `ids` (batch, time) of `u32`, result (batch, time, vocab).
-    ///
-    /// # Errors
-    /// [`Error::Invalid`] for an id that is not in the vocabulary; those of candle.
-    pub fn forward(&self, ids: &Tensor, pass: &mut Pass) -> Result<Tensor> {
+    /// What its convolutions remember, in the order in which they run.
+    fn rings(&self) -> Result<Vec<RingShape>> {
         match self {
-            Self::Tcn(model) => model.forward(ids, pass),
-            Self::WaveNet(model) => model.forward(ids, pass),
+            Self::Tcn(model) => model.rings(),
+            Self::WaveNet(model) => model.rings(),
+            Self::Frames(network) => network.rings(),
         }
     }
 
     /// The state before the first token of `batch` sequences.
     ///
     /// # Errors
-    /// [`Error::TooLarge`] where there is not so much memory.
+    /// [`Error::Invalid`] where the model is not causal; [`Error::TooLarge`] where there is not so much
+    /// memory.
     pub fn init_state(&self, batch: usize) -> Result<State> {
-        let rings = match self {
-            Self::Tcn(model) => model.rings()?,
-            Self::WaveNet(model) => model.rings()?,
-        };
-        State::new(batch, rings)
+        State::new(batch, self.rings()?)
     }
 
-    /// Logits (batch, time, vocab) of `ids` (batch, time), which follow what `state` has seen.
+    /// As [`forward`](Self::forward), for an input that follows what `state` has seen.
     ///
     /// # Errors
     /// As [`Model::forward`]; [`Error::Invalid`] for a state of another batch or model.
-    pub fn prefill(&self, ids: &Tensor, state: &mut State) -> Result<Tensor> {
-        self.forward(ids, &mut Pass::eval().with_state(state))
+    pub fn prefill(&self, xs: &Tensor, state: &mut State) -> Result<Tensor> {
+        self.forward(xs, &mut Pass::eval().with_state(state))
     }
 
     /// Where the model computes.
@@ -387,6 +522,7 @@ impl Model {
         match self {
             Self::Tcn(model) => model.device(),
             Self::WaveNet(model) => model.device(),
+            Self::Frames(network) => network.device(),
         }
     }
 }

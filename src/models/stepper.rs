@@ -2,7 +2,7 @@
 
 use candle_core::{DType, Tensor};
 
-use super::Model;
+use super::{Model, no_tokens};
 use crate::nn::{Pass, State, StepBuilder, StepDtype, StepNet};
 use crate::{Error, Result};
 
@@ -48,7 +48,11 @@ impl Stepper {
     }
 
     pub(super) fn new(model: &Model, dtype: StepDtype) -> Result<Self> {
-        let table = model.embedding();
+        let table = match model {
+            Model::Tcn(model) => model.embedding(),
+            Model::WaveNet(model) => model.embedding(),
+            Model::Frames(_) => return Err(no_tokens("a network on frames")),
+        };
         let width = table.dim(1)?;
         let (mut net, xs) = StepBuilder::new(dtype, width);
         let embedding: Vec<f32> = table
@@ -60,6 +64,7 @@ impl Stepper {
         let logits = match model {
             Model::Tcn(model) => model.build_step(&mut net, xs)?,
             Model::WaveNet(model) => model.build_step(&mut net, xs)?,
+            Model::Frames(_) => return Err(no_tokens("a network on frames")),
         };
         Ok(Self {
             model: model.freeze_as(dtype)?,

@@ -169,8 +169,8 @@ fn of_every_norm_gate_and_order() -> Result<()> {
 
 #[test]
 fn of_every_activation_and_dropout_tied_and_not() -> Result<()> {
-    use Activation::{Elu, Gelu, LeakyRelu, Mish, Relu, Sigmoid, Silu, Tanh};
-    for activation in [Relu, Gelu, Silu, Elu, LeakyRelu, Tanh, Sigmoid, Mish] {
+    use Activation::{Elu, Gelu, LeakyRelu, Mish, Relu, Selu, Sigmoid, Silu, Tanh};
+    for activation in [Relu, Gelu, Silu, Elu, LeakyRelu, Selu, Tanh, Sigmoid, Mish] {
         for dropout_kind in [DropoutKind::Element, DropoutKind::Channel] {
             for pre_norm in [false, true] {
                 let network = TcnConfig {

@@ -1,6 +1,6 @@
 //! The 1-D dilated convolution layer.
 
-use candle_core::{DType, Tensor};
+use candle_core::{DType, Device, Tensor};
 use candle_nn::{Init, VarBuilder};
 
 use super::{MAX_CHANNELS, MAX_KERNEL, Pass, RingShape, State, in_range};
@@ -61,6 +61,10 @@ enum Weight {
 }
 
 /// Dilated 1-D convolution, `ys[t] = bias + Σ_tap W[.., tap] · xs[t·stride + tap·dilation − pad_left]`.
+///
+/// A causal layer also takes sequences in pieces. What stands before the first piece is zeros whatever the
+/// padding mode, and each piece begins a stride of its own, so that pieces of whole strides give what the
+/// sequence gives at once (both as pytorch-tcn).
 ///
 /// # Shapes
 /// Input (batch, time, in_channels), output (batch, out_time, out_channels). On disk `weight`
@@ -215,8 +219,7 @@ impl Conv1d {
     /// Applies the layer; with a state in `pass`, to the steps that follow those before.
     ///
     /// # Errors
-    /// [`Error::Invalid`] for an input that does not fit, or for a state where the layer is not causal
-    /// with zero padding and stride 1.
+    /// [`Error::Invalid`] for an input that does not fit, or for a state where the layer is not causal.
     pub fn forward(&self, xs: &Tensor, pass: &mut Pass) -> Result<Tensor> {
         self.forward_then(xs, pass, Epilogue::default())
     }
@@ -268,24 +271,20 @@ impl Conv1d {
     fn span(&self) -> Result<usize> {
         let p = self.params;
         let span = effective_kernel(self.kernel_size, p.dilation)? - 1;
-        let zeros = self.padding_mode == PaddingMode::Zeros;
-        if (p.pad_left, p.pad_right, p.stride) == (span, 0, 1) && (zeros || span == 0) {
+        if (p.pad_left, p.pad_right) == (span, 0) {
             return Ok(span);
         }
         Err(Error::invalid(
             "convolution with a state",
-            "causal zero padding and stride 1",
-            format!(
-                "padding {} and {}, {:?}, stride {}",
-                p.pad_left, p.pad_right, self.padding_mode, p.stride
-            ),
+            "causal padding",
+            format!("padding {} and {}", p.pad_left, p.pad_right),
         ))
     }
 
     /// What the layer remembers of a sequence; nothing where it sees one input only.
     ///
     /// # Errors
-    /// [`Error::Invalid`] where the layer is not causal with zero padding and stride 1.
+    /// [`Error::Invalid`] where the layer is not causal.
     pub(crate) fn ring(&self) -> Result<Option<RingShape>> {
         let (span, channels) = (self.span()?, self.in_channels()?);
         Ok((span > 0).then_some(RingShape { span, channels }))
@@ -294,10 +293,19 @@ impl Conv1d {
     /// The state before the first step of `batch` sequences.
     ///
     /// # Errors
-    /// [`Error::Invalid`] where the layer is not causal with zero padding and stride 1;
-    /// [`Error::TooLarge`] where there is not so much memory.
+    /// [`Error::Invalid`] where the layer is not causal; [`Error::TooLarge`] where there is not so much
+    /// memory.
     pub fn init_state(&self, batch: usize) -> Result<State> {
         State::new(batch, self.ring()?.into_iter().collect::<Vec<_>>())
+    }
+
+    /// Where the layer computes.
+    pub(crate) fn device(&self) -> &Device {
+        match &self.weight {
+            Weight::Plain(weight) | Weight::Matrix(weight) | Weight::Norm { v: weight, .. } => {
+                weight.device()
+            }
+        }
     }
 
     /// Numbers of an input row.
@@ -318,14 +326,15 @@ impl Conv1d {
     /// What a step of this layer computes with.
     ///
     /// # Errors
-    /// As [`Conv1d::ring`]; [`Error::Invalid`] for groups.
+    /// As [`Conv1d::ring`]; [`Error::Invalid`] for groups or a stride.
     pub(crate) fn numbers(&self) -> Result<ConvNumbers> {
-        if self.params.groups != 1 {
-            return Err(Error::invalid(
-                "groups",
-                "1 in single steps",
-                self.params.groups,
-            ));
+        for (field, value) in [
+            ("groups", self.params.groups),
+            ("stride", self.params.stride),
+        ] {
+            if value != 1 {
+                return Err(Error::invalid(field, "1 in single steps", value));
+            }
         }
         let numbers = |tensor: &Tensor| -> Result<Vec<f32>> {
             Ok(tensor.to_dtype(DType::F32)?.flatten_all()?.to_vec1()?)

@@ -3,6 +3,7 @@
 
 mod block;
 mod conv1d;
+mod conv_transpose1d;
 mod norm;
 mod params;
 mod pass;
@@ -13,6 +14,7 @@ mod wavenet;
 
 pub use crate::kernels::step::StepDtype;
 pub use block::TemporalConvNet;
+pub use conv_transpose1d::{ConvTranspose1d, ConvTranspose1dConfig, TransposePadding};
 pub use conv1d::{Conv1d, Conv1dConfig, linear};
 pub use norm::{Norm, NormKind};
 pub use params::Params;

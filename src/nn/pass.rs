@@ -15,7 +15,10 @@ pub struct Pass<'a> {
     dropout: Option<MaskKey>,
     state: Option<&'a mut State>,
     ring: usize,
+    /// Steps of the first convolution of a pass with a state.
+    steps: usize,
     dtype: Option<DType>,
+    embeddings: &'a [Tensor],
 }
 
 /// Dropout layers of one step that have masks of their own.
@@ -28,7 +31,9 @@ impl<'a> Pass<'a> {
             dropout: None,
             state: None,
             ring: 0,
+            steps: 0,
             dtype: None,
+            embeddings: &[],
         }
     }
 
@@ -50,6 +55,17 @@ impl<'a> Pass<'a> {
             state: Some(state),
             ..self
         }
+    }
+
+    /// Conditioning inputs of a network that takes some, each (batch, channels) for whole sequences or
+    /// (batch, time, channels) for the steps of this pass.
+    pub fn with_embeddings(self, embeddings: &'a [Tensor]) -> Self {
+        Self { embeddings, ..self }
+    }
+
+    /// See [`with_embeddings`](Self::with_embeddings).
+    pub(crate) fn embeddings(&self) -> &'a [Tensor] {
+        self.embeddings
     }
 
     /// Activations of this type, instead of that of the parameters: `BF16` beside parameters of `F32`.
@@ -101,6 +117,16 @@ impl<'a> Pass<'a> {
         let (batch, time, channels) = xs.dims3()?;
         let index = self.ring;
         self.ring += 1;
+        if index == 0 {
+            self.steps = time;
+        } else if time != self.steps {
+            // one position of a sequence serves all its rings
+            let expected = format!(
+                "{} steps, as in the convolutions before; give what follows a stride a state of its own",
+                self.steps
+            );
+            return Err(Error::invalid("convolution with a state", expected, time));
+        }
         if batch != state.batch() {
             let expected = format!("{} sequences, as the state has", state.batch());
             return Err(Error::invalid("batch", expected, batch));

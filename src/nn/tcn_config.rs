@@ -124,7 +124,7 @@ impl TcnConfig {
         Ok(dilations)
     }
 
-    pub(super) fn padding(&self) -> Padding {
+    pub(crate) fn padding(&self) -> Padding {
         if self.causal {
             Padding::Causal
         } else {

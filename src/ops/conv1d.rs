@@ -248,10 +248,10 @@ fn finish_primitives(mut ys: Tensor, epilogue: Epilogue) -> crate::Result<Tensor
     Ok(ys)
 }
 
-struct Forward {
-    shape: Conv1dShape,
-    history: Option<Tensor>,
-    epilogue: Epilogue,
+pub(super) struct Forward {
+    pub(super) shape: Conv1dShape,
+    pub(super) history: Option<Tensor>,
+    pub(super) epilogue: Epilogue,
 }
 
 impl Forward {
@@ -412,9 +412,9 @@ impl GradInput {
 
 cpu_op!(CustomOp2 + bf16 for GradInput, "dilated-conv1d-grad-input");
 
-struct GradWeight {
-    shape: Conv1dShape,
-    history: Option<Tensor>,
+pub(super) struct GradWeight {
+    pub(super) shape: Conv1dShape,
+    pub(super) history: Option<Tensor>,
 }
 
 impl GradWeight {
@@ -438,7 +438,7 @@ impl GradWeight {
 
 cpu_op!(CustomOp2 + bf16 for GradWeight, "dilated-conv1d-grad-weight");
 
-struct SumRows;
+pub(super) struct SumRows;
 
 impl SumRows {
     fn run1<T: StoredElement>(&self, x: Arg) -> Result<(CpuStorage, Shape)> {

@@ -8,6 +8,7 @@
 
 mod batch_norm;
 mod conv1d;
+mod conv_transpose1d;
 mod dropout;
 mod gather;
 pub(crate) mod inplace;
@@ -22,6 +23,7 @@ pub(crate) mod tape;
 mod walk;
 
 pub use batch_norm::{batch_norm, batch_norm_with};
+pub use conv_transpose1d::{ConvTranspose1dParams, conv_transpose1d};
 pub use conv1d::{Conv1dParams, Epilogue, conv1d, conv1d_then};
 pub use dropout::{DropoutKind, dropout};
 pub use gather::{embed, narrow_time};

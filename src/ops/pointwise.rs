@@ -5,7 +5,7 @@ use candle_core::{CpuStorage, D, Layout, Result, Shape, Tensor};
 use super::tape::{self, Keep};
 use super::{Arg, StoredElement, cpu_op, output, slice};
 use crate::Error;
-use crate::kernels::elementwise::{Activation, Gate};
+use crate::kernels::elementwise::{Activation, Gate, SELU_ALPHA, SELU_SCALE};
 
 /// Applies `activation` to each element.
 ///
@@ -34,6 +34,7 @@ pub fn activate(xs: &Tensor, activation: Activation) -> crate::Result<Tensor> {
         Activation::Gelu => xs.gelu_erf()?,
         Activation::Silu => xs.silu()?,
         Activation::Elu => xs.elu(1.0)?,
+        Activation::Selu => (xs.elu(SELU_ALPHA)? * SELU_SCALE)?,
         Activation::LeakyRelu => candle_nn::ops::leaky_relu(xs, 0.01)?,
         Activation::Tanh => xs.tanh()?,
         Activation::Sigmoid => candle_nn::ops::sigmoid(xs)?,
@@ -163,7 +164,12 @@ mod tests {
 
     #[test]
     fn gradients_agree_with_differences() {
-        for f in [Activation::Relu, Activation::Gelu, Activation::Mish] {
+        for f in [
+            Activation::Relu,
+            Activation::Gelu,
+            Activation::Selu,
+            Activation::Mish,
+        ] {
             gradients(&[random(1, &[3, 2, 4])], |t| Ok(activate(&t[0], f)?));
         }
         for g in [Gate::Glu, Gate::TanhSigmoid] {

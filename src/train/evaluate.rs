@@ -80,8 +80,10 @@ impl<'a> Evaluator<'a> {
     /// Starts a text.
     ///
     /// # Errors
+    /// [`Error::Invalid`](crate::Error::Invalid) for a network on frames;
     /// [`Error::TooLarge`](crate::Error::TooLarge) where there is no memory for the model's state.
     pub fn new(model: &'a Model, chunk: usize) -> Result<Self> {
+        model.expect_tokens()?;
         Ok(Self::of(Network::Model(model), model.init_state(1)?, chunk))
     }
 

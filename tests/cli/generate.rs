@@ -339,7 +339,10 @@ fn int8_costs_almost_nothing() {
     let exact = bits("f32");
     for dtype in ["int8", "bf16"] {
         let rounded = bits(dtype);
-        assert!((rounded - exact).abs() < 0.01, "{dtype}: {rounded}, {exact}");
+        assert!(
+            (rounded - exact).abs() < 0.01,
+            "{dtype}: {rounded}, {exact}"
+        );
         assert_ne!(rounded, exact, "{dtype} rounds");
     }
 }

@@ -29,13 +29,14 @@ pub struct Args {
 
 pub fn run(args: Args) -> anyhow::Result<()> {
     let loaded = model::load(args.model.as_deref())?;
-    let mut stream = TokenStream::open(&args.data, &loaded.tokenizer)?;
+    let tokenizer = loaded.tokenizer()?;
+    let mut stream = TokenStream::open(&args.data, tokenizer)?;
     let total = std::fs::metadata(&args.data).map(|m| m.len()).unwrap_or(0);
     let mut unknown = 0;
     let stepper = loaded.model.stepper(args.dtype.step())?;
     let mut evaluator = Evaluator::with_stepper(&stepper, Evaluator::CHUNK)?;
     read_through(&mut stream, "evaluating", total, |tokens| {
-        unknown += unknown_tokens(&loaded.tokenizer, tokens);
+        unknown += unknown_tokens(tokenizer, tokens);
         evaluator.push(tokens)?;
         Ok(true)
     })?;

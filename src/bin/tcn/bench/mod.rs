@@ -161,6 +161,7 @@ impl Args {
     fn network(&self) -> anyhow::Result<ModelConfig> {
         const VOCAB_SIZE: usize = 50;
         let config = flags::network(&self.preset, &self.config, &self.model)?;
+        config.expect_tokens()?;
         let own = Some(config.vocab_size()).filter(|&size| size > 0);
         let vocab_size = self.vocab_size.or(own).unwrap_or(VOCAB_SIZE);
         let config = config.with_vocab_size(vocab_size);

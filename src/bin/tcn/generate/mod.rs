@@ -23,20 +23,21 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     check(&args)?;
     let interrupted = on_ctrl_c("")?;
     let loaded = model::load(args.model.as_deref())?;
-    let config = args.config(&loaded.tokenizer)?;
+    let tokenizer = loaded.tokenizer()?;
+    let config = args.config(tokenizer)?;
     let seed = config.sampler.seed;
     let stepper = loaded.model.stepper(args.dtype.step())?;
-    let mut generator = Generator::new(&stepper, &loaded.tokenizer, config)?;
+    let mut generator = Generator::new(&stepper, tokenizer, config)?;
     if let Some(path) = &args.load_state {
         generator.load_state(path)?;
     }
-    read_prompt(&args, &mut generator, &loaded.tokenizer, &interrupted)?;
+    read_prompt(&args, &mut generator, tokenizer, &interrupted)?;
     if args.is_unseeded() {
         say!("seed {seed}");
     }
     let done = match args.interactive {
-        true => interactive::run(&mut generator, &loaded.tokenizer, &interrupted),
-        false => write(&args, &mut generator, &loaded.tokenizer, &interrupted),
+        true => interactive::run(&mut generator, tokenizer, &interrupted),
+        false => write(&args, &mut generator, tokenizer, &interrupted),
     };
     // after Ctrl-C or a closed pipe too, but not after a failure of the model
     let failed = matches!(&done, Err(error) if error.is::<candle_tcn::Error>());

@@ -200,7 +200,7 @@ fn write_card(
     command: &str,
 ) -> anyhow::Result<()> {
     let loaded = LoadedModel::load(run.path())?;
-    let sample = sample(&loaded.model, &loaded.tokenizer, 400)?;
+    let sample = sample(&loaded.model, loaded.tokenizer()?, 400)?;
     let summary = serde_json::to_value(model)?;
     let card = model_card(&CardInfo {
         name: run

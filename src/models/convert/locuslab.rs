@@ -1,0 +1,122 @@
+//! Networks of locuslab/TCN, whose shapes tell all that matters: dilations are 1, 2, 4, ….
+
+use candle_core::Tensor;
+
+use super::{Arguments, Tensors, dim, renamed};
+use crate::models::{FrameLayout, ModelConfig, TcnLmConfig, TemporalConvNetConfig};
+use crate::nn::{Activation, NormKind, TcnConfig};
+use crate::{Error, Result};
+
+/// The network under `prefix`, and the width of its input.
+fn network(tensors: &Tensors, prefix: &str, arguments: &Arguments) -> Result<(usize, TcnConfig)> {
+    let plain = format!("{prefix}network.0.conv1.weight");
+    let (weight, norm) = match tensors.contains_key(&plain) {
+        true => ("weight", NormKind::None),
+        false => ("weight_v", NormKind::Weight),
+    };
+    let name = |block: usize, conv: usize| format!("{prefix}network.{block}.conv{conv}.{weight}");
+    let kernel_size = dim(tensors, &name(0, 1), 2)?;
+    let num_inputs = dim(tensors, &name(0, 1), 1)?;
+    let mut num_channels = vec![dim(tensors, &name(0, 1), 0)?];
+    while tensors.contains_key(&name(num_channels.len(), 1)) {
+        num_channels.push(dim(tensors, &name(num_channels.len(), 1), 0)?);
+    }
+    let mut network = TcnConfig {
+        norm,
+        ..TcnConfig::new(num_channels, kernel_size)
+    };
+    if let Some(dropout) = arguments.get("dropout")? {
+        network.dropout = dropout;
+    }
+    Ok((num_inputs, network))
+}
+
+/// Without the second names that a block gives its convolutions: it holds them in a sequence, too.
+fn without_duplicates(mut tensors: Tensors) -> Tensors {
+    let twice: Vec<_> = tensors
+        .keys()
+        .filter(|name| {
+            let first = [(".net.0.", ".conv1."), (".net.4.", ".conv2.")];
+            let named = |(second, first)| {
+                name.contains(second) && tensors.contains_key(&name.replace(second, first))
+            };
+            first.into_iter().any(named)
+        })
+        .cloned()
+        .collect();
+    for name in twice {
+        tensors.remove(&name);
+    }
+    tensors
+}
+
+fn same_numbers(a: &Tensor, b: &Tensor) -> Result<bool> {
+    if a.dims() != b.dims() || a.dtype() != b.dtype() {
+        return Ok(false);
+    }
+    let same = a.eq(b)?.flatten_all()?.to_vec1::<u8>()?;
+    Ok(same.into_iter().all(|same| same == 1))
+}
+
+/// `encoder`, `tcn`, `decoder`.
+pub(super) fn language_model(
+    tensors: Tensors,
+    arguments: &Arguments,
+) -> Result<(ModelConfig, Tensors)> {
+    let mut tensors = without_duplicates(tensors);
+    let vocab_size = dim(&tensors, "encoder.weight", 0)?;
+    let embedding_dim = dim(&tensors, "encoder.weight", 1)?;
+    let (num_inputs, network) = network(&tensors, "tcn.", arguments)?;
+    if num_inputs != embedding_dim {
+        return Err(Error::Tensor {
+            name: "encoder.weight".into(),
+            expected: format!("[any, {num_inputs}], the width of the first convolution"),
+            found: format!("[{vocab_size}, {embedding_dim}]"),
+        });
+    }
+    let tie_weights = match tensors.get("decoder.weight") {
+        None => true,
+        Some(decoder) => same_numbers(decoder, &tensors["encoder.weight"])?,
+    };
+    if tie_weights {
+        tensors.remove("decoder.weight");
+    }
+    let config = TcnLmConfig {
+        vocab_size,
+        embedding_dim,
+        tie_weights,
+        embedding_dropout: arguments.get("emb_dropout")?.unwrap_or(0.0),
+        network,
+    };
+    Ok((ModelConfig::Tcn(config), tensors))
+}
+
+/// `network` or `tcn.network`, perhaps `linear`.
+pub(super) fn plain(tensors: Tensors, arguments: &Arguments) -> Result<(ModelConfig, Tensors)> {
+    let tensors = without_duplicates(tensors);
+    let tensors = renamed(tensors, |name| {
+        name.strip_prefix("tcn.").unwrap_or(name).to_string()
+    });
+    let (num_inputs, network) = network(&tensors, "", arguments)?;
+    let linear = tensors.contains_key("linear.weight");
+    let sigmoid = arguments.class.contains("poly_music");
+    // the network alone takes channels first; what has a linear layer is given and gives frames
+    let layout = match linear {
+        true => FrameLayout::ChannelsLast,
+        false => FrameLayout::ChannelsFirst,
+    };
+    let config = TemporalConvNetConfig {
+        num_inputs,
+        network,
+        num_outputs: match linear {
+            true => Some(dim(&tensors, "linear.weight", 0)?),
+            false => None,
+        },
+        output_activation: match arguments.get("output_activation")? {
+            None => sigmoid.then_some(Activation::Sigmoid),
+            some => some,
+        },
+        input_shape: arguments.get("input_shape")?.unwrap_or(layout),
+    };
+    Ok((ModelConfig::TemporalConvNet(config), tensors))
+}

@@ -1,0 +1,328 @@
+//! The transposed convolution: the input gradient of a convolution as an operation of its own.
+
+use candle_core::{CpuStorage, IndexOp, Result, Shape, Tensor};
+use rayon::prelude::*;
+
+use super::conv1d::{Forward, GradWeight, SumRows};
+use super::tape::{self, Keep};
+use super::{Arg, Conv1dParams, Epilogue, StoredElement, conv1d_primitives, cpu_op, slice, zeros};
+use crate::Error;
+use crate::kernels::conv1d::{self as kernel, Conv1dShape};
+
+/// How the taps of a transposed convolution lie on its output.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ConvTranspose1dParams {
+    /// Output steps between two taps.
+    pub dilation: usize,
+    /// Output steps between the first taps of two input steps.
+    pub stride: usize,
+    /// Independent channel groups.
+    pub groups: usize,
+    /// Steps cut off before the output.
+    pub crop_left: usize,
+    /// Output steps; those that no tap reaches hold the bias alone.
+    pub out_len: usize,
+}
+
+impl ConvTranspose1dParams {
+    /// The sizes of the convolution whose input gradient this is.
+    fn shape(&self, xs: &Tensor, weight: &Tensor) -> crate::Result<Conv1dShape> {
+        let (batch, in_len, in_channels) = xs.dims3()?;
+        let (rows, group_out, kernel_size) = weight.dims3()?;
+        for (field, value) in [
+            ("dilation", self.dilation),
+            ("stride", self.stride),
+            ("groups", self.groups),
+            ("kernel_size", kernel_size),
+        ] {
+            if value == 0 {
+                return Err(Error::invalid(field, "a whole number of at least 1", value));
+            }
+        }
+        if rows != in_channels || !in_channels.is_multiple_of(self.groups) {
+            return Err(Error::invalid(
+                "weight",
+                format!(
+                    "({in_channels}, out_channels / groups {}, kernel_size), groups dividing {in_channels}",
+                    self.groups
+                ),
+                format!("{:?}", weight.dims()),
+            ));
+        }
+        Ok(Conv1dShape {
+            batch,
+            in_len: self.out_len,
+            out_len: in_len,
+            in_channels: group_out * self.groups,
+            out_channels: in_channels,
+            kernel_size,
+            dilation: self.dilation,
+            stride: self.stride,
+            groups: self.groups,
+            pad_left: self.crop_left,
+            history: 0,
+        })
+    }
+}
+
+/// Transposed 1-D convolution with right gradients: every input step adds its taps to the output.
+///
+/// `ys[b, t] = bias + Σ W[.., tap]ᵀ · xs[b, i]` over all `i` and `tap` with
+/// `i·stride + tap·dilation − crop_left = t`.
+///
+/// # Shapes
+/// `xs` (batch, time, in_channels); `weight` (in_channels, out_channels / groups, kernel_size); `bias`
+/// (out_channels). Result (batch, out_len, out_channels).
+///
+/// # Numerics
+/// As [`conv1d`](super::conv1d), whose input gradient it is: `f32`, `f64`, or `xs` of `bf16` with `f32` weights.
+///
+/// # Errors
+/// [`Error::Invalid`] where shapes do not fit, [`Error::TooLarge`] where they overflow.
+///
+/// # Example
+///
+/// ```
+/// use candle_core::{Device, Tensor};
+/// use candle_tcn::ops::{ConvTranspose1dParams, conv_transpose1d};
+///
+/// // each step puts (1, 10, 100) times itself at two output steps per input step
+/// let xs = Tensor::new(&[[[1f32], [2.]]], &Device::Cpu)?;
+/// let weight = Tensor::new(&[[[1f32, 10., 100.]]], &Device::Cpu)?;
+/// let params = ConvTranspose1dParams { dilation: 1, stride: 2, groups: 1, crop_left: 0, out_len: 5 };
+/// let ys = conv_transpose1d(&xs, &weight, None, params)?;
+/// assert_eq!(ys.flatten_all()?.to_vec1::<f32>()?, [1., 10., 102., 20., 200.]);
+/// # Ok::<(), candle_tcn::Error>(())
+/// ```
+///
+/// # References
+/// `torch.nn.functional.conv_transpose1d`.
+pub fn conv_transpose1d(
+    xs: &Tensor,
+    weight: &Tensor,
+    bias: Option<&Tensor>,
+    params: ConvTranspose1dParams,
+) -> crate::Result<Tensor> {
+    let shape = params.shape(xs, weight)?;
+    if let Some(bias) = bias
+        && bias.dims() != [shape.in_channels]
+    {
+        return Err(Error::invalid(
+            "bias",
+            format!("({})", shape.in_channels),
+            format!("{:?}", bias.dims()),
+        ));
+    }
+    if !xs.device().is_cpu() {
+        return primitives(xs, weight, bias, &shape);
+    }
+    let (xs, weight, op) = (xs.contiguous()?, weight.contiguous()?, Transposed { shape });
+    Ok(match bias {
+        None => tape::apply2(&xs, &weight, op, Keep::Inputs)?,
+        Some(bias) => tape::apply3(&xs, &weight, &bias.contiguous()?, op, Keep::Inputs)?,
+    })
+}
+
+struct Transposed {
+    shape: Conv1dShape,
+}
+
+impl Transposed {
+    fn sums<X: StoredElement>(&self, x: Arg, w: Arg) -> Result<Vec<X>> {
+        let s = &self.shape;
+        let mut y = zeros::<X>(s.batch * s.in_len * s.in_channels);
+        kernel::grad_input(s, slice::<X>(x)?, slice::<X::Real>(w)?, &mut y)?;
+        Ok(y)
+    }
+
+    fn output<X: StoredElement>(&self, y: Vec<X>) -> (CpuStorage, Shape) {
+        let s = &self.shape;
+        let shape = (s.batch, s.in_len, s.in_channels).into();
+        (X::to_cpu_storage_owned(y), shape)
+    }
+
+    fn run2<X: StoredElement>(&self, x: Arg, w: Arg) -> Result<(CpuStorage, Shape)> {
+        Ok(self.output(self.sums::<X>(x, w)?))
+    }
+
+    fn run3<X: StoredElement>(&self, x: Arg, w: Arg, bias: Arg) -> Result<(CpuStorage, Shape)> {
+        let (mut y, bias) = (self.sums::<X>(x, w)?, slice::<X::Real>(bias)?);
+        y.par_chunks_exact_mut(bias.len().max(1)).for_each(|row| {
+            for (y, &bias) in row.iter_mut().zip(bias) {
+                *y = X::store(y.load() + bias);
+            }
+        });
+        Ok(self.output(y))
+    }
+
+    /// With the roles of the convolution's tensors exchanged: `dy` is its input, `xs` its output gradient.
+    fn gradients(&self, xs: &Tensor, weight: &Tensor, dy: &Tensor) -> Result<(Tensor, Tensor)> {
+        let forward = Forward {
+            shape: self.shape,
+            history: None,
+            epilogue: Epilogue::default(),
+        };
+        let dx = dy.apply_op2_no_bwd(weight, &forward)?;
+        let weight_op = GradWeight {
+            shape: self.shape,
+            history: None,
+        };
+        Ok((dx, dy.apply_op2_no_bwd(xs, &weight_op)?))
+    }
+}
+
+cpu_op!(CustomOp2 + bf16 for Transposed, "conv-transpose1d",
+    fn bwd(
+        &self,
+        xs: &Tensor,
+        weight: &Tensor,
+        _: &Tensor,
+        dy: &Tensor,
+    ) -> Result<(Option<Tensor>, Option<Tensor>)> {
+        let (dx, dw) = self.gradients(xs, weight, &dy.contiguous()?)?;
+        Ok((Some(dx), Some(dw)))
+    }
+);
+
+cpu_op!(CustomOp3 + bf16 for Transposed, "conv-transpose1d",
+    fn bwd(
+        &self,
+        xs: &Tensor,
+        weight: &Tensor,
+        _: &Tensor,
+        _: &Tensor,
+        dy: &Tensor,
+    ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
+        let dy = dy.contiguous()?;
+        let (dx, dw) = self.gradients(xs, weight, &dy)?;
+        Ok((Some(dx), Some(dw), Some(dy.apply_op1_no_bwd(&SumRows)?)))
+    }
+);
+
+/// The same in candle's primitives, for every device: zeros between the steps, then a convolution with
+/// the taps in the opposite order.
+fn primitives(
+    xs: &Tensor,
+    weight: &Tensor,
+    bias: Option<&Tensor>,
+    s: &Conv1dShape,
+) -> crate::Result<Tensor> {
+    let (batch, len, channels) = xs.dims3()?;
+    let spread = xs
+        .unsqueeze(2)?
+        .pad_with_zeros(2, 0, s.stride - 1)?
+        .reshape((batch, len * s.stride, channels))?;
+    let taps: Vec<u32> = (0..s.kernel_size as u32).rev().collect();
+    let weight = weight
+        .index_select(&Tensor::new(taps, xs.device())?, 2)?
+        .reshape((s.groups, s.group_out(), s.group_in(), s.kernel_size))?
+        .transpose(1, 2)?
+        .contiguous()?
+        .reshape((s.in_channels, s.group_out(), s.kernel_size))?;
+    let span = (s.kernel_size - 1) * s.dilation;
+    let wanted = s.pad_left + s.in_len;
+    let params = Conv1dParams {
+        dilation: s.dilation,
+        groups: s.groups,
+        pad_left: span,
+        pad_right: wanted.saturating_sub(len * s.stride),
+        ..Conv1dParams::default()
+    };
+    let ys = conv1d_primitives(&spread, &weight, bias, None, params)?;
+    Ok(ys.i((.., s.pad_left..wanted, ..))?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::check::{assert_close, gradients, random};
+    use super::*;
+    use candle_core::DType;
+
+    /// Channels in and out, taps, and the rest.
+    fn cases() -> Vec<(usize, usize, usize, ConvTranspose1dParams)> {
+        let params = |(dilation, stride, groups), crop_left, out_len| ConvTranspose1dParams {
+            dilation,
+            stride,
+            groups,
+            crop_left,
+            out_len,
+        };
+        vec![
+            (2, 3, 4, params((1, 2, 1), 0, 10)),
+            (2, 3, 4, params((1, 2, 1), 2, 8)),
+            (4, 6, 3, params((2, 3, 2), 1, 13)),
+            (3, 3, 2, params((1, 1, 3), 1, 3)),
+            (1, 2, 1, params((1, 4, 1), 0, 16)),
+            (18, 20, 6, params((1, 3, 1), 1, 12)),
+        ]
+    }
+
+    #[test]
+    fn gradients_agree_with_differences() {
+        for (c_in, c_out, kernel_size, params) in cases() {
+            if c_in > 8 {
+                continue; // many numbers, nothing new
+            }
+            for batch in [1, 3] {
+                let xs = random(1, &[batch, 4, c_in]);
+                let weight = random(2, &[c_in, c_out / params.groups, kernel_size]);
+                let inputs = [xs, weight, random(3, &[c_out])];
+                gradients(&inputs, |t| {
+                    Ok(conv_transpose1d(&t[0], &t[1], Some(&t[2]), params)?)
+                });
+                gradients(&inputs[..2], |t| {
+                    Ok(conv_transpose1d(&t[0], &t[1], None, params)?)
+                });
+            }
+        }
+    }
+
+    #[test]
+    fn primitives_agree() {
+        for (c_in, c_out, kernel_size, params) in cases() {
+            for (dtype, tolerance) in [
+                (DType::F64, 1e-12),
+                (DType::F32, 1e-5),
+                (DType::BF16, 1. / 64.),
+            ] {
+                let weights = if dtype == DType::F64 {
+                    dtype
+                } else {
+                    DType::F32
+                };
+                let xs = random(1, &[2, 4, c_in]).to_dtype(dtype).unwrap();
+                let weight = random(2, &[c_in, c_out / params.groups, kernel_size]);
+                let (weight, bias) = (weight.to_dtype(weights), random(3, &[c_out]));
+                let (weight, bias) = (weight.unwrap(), bias.to_dtype(weights).unwrap());
+                let ys = conv_transpose1d(&xs, &weight, Some(&bias), params).unwrap();
+                assert_eq!(ys.dtype(), dtype);
+                let shape = params.shape(&xs, &weight).unwrap();
+                let plain = primitives(&xs, &weight, Some(&bias), &shape).unwrap();
+                assert_close(&ys, &plain, tolerance);
+            }
+        }
+    }
+
+    #[test]
+    fn what_does_not_fit_is_an_error() {
+        let (xs, weight) = (random(1, &[1, 4, 2]), random(2, &[2, 3, 2]));
+        let params = ConvTranspose1dParams {
+            dilation: 1,
+            stride: 2,
+            groups: 1,
+            crop_left: 0,
+            out_len: 8,
+        };
+        let run = |weight: &Tensor, bias: &Tensor, params| {
+            conv_transpose1d(&xs, weight, Some(bias), params).map_err(|e| e.to_string())
+        };
+        let stride = ConvTranspose1dParams {
+            stride: 0,
+            ..params
+        };
+        assert!(run(&weight, &random(3, &[3]), stride).is_err());
+        assert!(run(&random(2, &[3, 3, 2]), &random(3, &[3]), params).is_err());
+        let error = run(&weight, &random(3, &[4]), params).unwrap_err();
+        assert_eq!(error, "bias: expected (3), found [4]");
+    }
+}
