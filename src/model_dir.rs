@@ -19,6 +19,9 @@ pub const WEIGHTS: &str = "model.safetensors";
 /// The tokenizer's file name.
 pub const TOKENIZER: &str = "tokenizer.json";
 
+/// The file name of a vocabulary, one token a line, where there is no tokenizer.
+pub const VOCABULARY: &str = "vocab.txt";
+
 /// A configuration is a few hundred bytes; a larger file is something else.
 const MAX_CONFIG_BYTES: u64 = 1 << 20;
 
@@ -67,16 +70,7 @@ impl LoadedModel {
         }
         let config = read_config(dir.join(CONFIG))?;
         let weights = read_tensors(dir.join(WEIGHTS))?;
-        let tokenizer = dir.join(TOKENIZER);
-        let tokenizer = match tokenizer.exists() {
-            true => Tokenizer::from_file(tokenizer)?,
-            false => {
-                return Err(Error::file(
-                    tokenizer,
-                    "no such file; a model directory needs it to read text",
-                ));
-            }
-        };
+        let tokenizer = read_tokenizer(dir)?;
         Self::from_parts(config, weights, tokenizer, &dir.join(WEIGHTS))
     }
 
@@ -97,7 +91,7 @@ impl LoadedModel {
 
     fn from_parts(
         config: ModelConfig,
-        weights: HashMap<String, Tensor>,
+        mut weights: HashMap<String, Tensor>,
         tokenizer: Tokenizer,
         source: &Path,
     ) -> Result<Self> {
@@ -109,6 +103,8 @@ impl LoadedModel {
                 "streaming would keep {state} bytes, at most {MAX_STATE_BYTES} are supported; its dilations are too large"
             )));
         }
+        let tied = config.drop_tied_copy(&mut weights);
+        tied.map_err(|e| Error::file(source, e.to_string()))?;
         check_weights(&config, &weights).map_err(|e| Error::file(source, e.to_string()))?;
         let (tokens, vocab) = (tokenizer.vocab_size(), config.vocab_size());
         if tokens > vocab {
@@ -123,6 +119,23 @@ impl LoadedModel {
             model,
             tokenizer,
         })
+    }
+}
+
+/// Reads the tokenizer of a model directory: `tokenizer.json` or, where there is none, `vocab.txt`.
+///
+/// # Errors
+/// [`Error::Io`] and [`Error::File`] naming the file.
+pub fn read_tokenizer(dir: impl AsRef<Path>) -> Result<Tokenizer> {
+    let dir = dir.as_ref();
+    let (tokenizer, vocabulary) = (dir.join(TOKENIZER), dir.join(VOCABULARY));
+    match (tokenizer.exists(), vocabulary.exists()) {
+        (true, _) => Tokenizer::from_file(tokenizer),
+        (false, true) => Tokenizer::from_vocab_file(vocabulary),
+        (false, false) => Err(Error::file(
+            tokenizer,
+            format!("no such file and no {VOCABULARY}; a model directory needs one to read text"),
+        )),
     }
 }
 

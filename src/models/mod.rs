@@ -1,10 +1,18 @@
 //! Whole language models: a serde configuration tagged by `model_type`, and what it builds.
 
+mod bytenet;
+mod carp;
+mod config_keys;
+mod convnet;
+mod facts;
 mod presets;
 mod stepper;
 mod tcn;
 mod wavenet;
 
+pub use bytenet::{ByteNet, ByteNetConfig};
+pub use carp::{Carp, CarpConfig};
+pub use convnet::{ConvNet, ConvNetConfig};
 pub use presets::PRESETS;
 pub use stepper::Stepper;
 pub use tcn::{Tcn, TcnLmConfig};
@@ -18,7 +26,9 @@ use candle_nn::{Init, VarBuilder};
 use serde::{Deserialize, Serialize};
 
 use crate::geometry::Stack;
-use crate::nn::{MAX_CHANNELS, NormKind, Params, Pass, State, StepDtype, in_range};
+use crate::nn::{
+    MAX_CHANNELS, NormKind, Params, Pass, RingShape, Slot, State, StepBuilder, StepDtype, in_range,
+};
 use crate::{Error, Result};
 
 /// A model's `config.json`: everything but its weights.
@@ -39,6 +49,13 @@ pub enum ModelConfig {
     Tcn(TcnLmConfig),
     /// Gated residual layers with a skip sum (van den Oord et al. 2016, arXiv:1609.03499).
     WaveNet(WaveNetConfig),
+    /// Residual layers around dilated convolutions (Kalchbrenner et al. 2016, arXiv:1610.10099).
+    ByteNet(ByteNetConfig),
+    /// The same as a masked language model of proteins.
+    Carp(CarpConfig),
+    /// A masked language model of DNA.
+    #[serde(rename = "ConvNet")]
+    ConvNet(ConvNetConfig),
 }
 
 impl ModelConfig {
@@ -65,6 +82,9 @@ impl ModelConfig {
         match self {
             Self::Tcn(_) => "tcn",
             Self::WaveNet(_) => "wavenet",
+            Self::ByteNet(_) => "bytenet",
+            Self::Carp(_) => "carp",
+            Self::ConvNet(_) => "ConvNet",
         }
     }
 
@@ -73,6 +93,9 @@ impl ModelConfig {
         match self {
             Self::Tcn(cfg) => cfg.vocab_size,
             Self::WaveNet(cfg) => cfg.vocab_size,
+            Self::ByteNet(cfg) => cfg.n_tokens,
+            Self::Carp(cfg) => cfg.vocab_size,
+            Self::ConvNet(cfg) => cfg.vocab_size,
         }
     }
 
@@ -81,11 +104,14 @@ impl ModelConfig {
         match &mut self {
             Self::Tcn(cfg) => cfg.vocab_size = vocab_size,
             Self::WaveNet(cfg) => cfg.vocab_size = vocab_size,
+            Self::ByteNet(cfg) => cfg.n_tokens = vocab_size,
+            Self::Carp(cfg) => cfg.vocab_size = vocab_size,
+            Self::ConvNet(cfg) => cfg.vocab_size = vocab_size,
         }
         self
     }
 
-    /// Replaces every dropout probability of the network.
+    /// Replaces every dropout probability of the network, if it has any.
     pub fn with_dropout(mut self, dropout: f64) -> Self {
         match &mut self {
             Self::Tcn(cfg) => {
@@ -93,6 +119,9 @@ impl ModelConfig {
                 cfg.network.dropout = dropout;
             }
             Self::WaveNet(cfg) => cfg.network.dropout = dropout,
+            Self::ByteNet(cfg) => cfg.dropout = dropout,
+            Self::Carp(cfg) => cfg.hidden_dropout = dropout,
+            Self::ConvNet(_) => {}
         }
         self
     }
@@ -106,6 +135,9 @@ impl ModelConfig {
         match self {
             Self::Tcn(cfg) => cfg.validate(),
             Self::WaveNet(cfg) => cfg.network.validate().map(|_| ()),
+            Self::ByteNet(cfg) => cfg.validate(),
+            Self::Carp(cfg) => cfg.validate(),
+            Self::ConvNet(cfg) => cfg.validate(),
         }
     }
 
@@ -117,6 +149,9 @@ impl ModelConfig {
         match self {
             Self::Tcn(cfg) => cfg.network.geometry(),
             Self::WaveNet(cfg) => cfg.network.geometry(),
+            Self::ByteNet(cfg) => cfg.geometry(),
+            Self::Carp(cfg) => cfg.geometry(),
+            Self::ConvNet(cfg) => cfg.geometry(),
         }
     }
 
@@ -151,12 +186,15 @@ impl ModelConfig {
     }
 
     /// Bytes of the streaming state of `batch` sequences: for each dilated convolution its last
-    /// `(kernel_size − 1)·dilation` inputs.
+    /// `(kernel_size − 1)·dilation` inputs. 0 for a masked language model.
     ///
     /// # Errors
     /// [`Error::TooLarge`] on overflow, and as [`ModelConfig::validate`].
     pub fn state_bytes(&self, batch: usize) -> Result<usize> {
         let stack = self.geometry()?;
+        if !self.is_causal() {
+            return Ok(0);
+        }
         let tensors = self.tensors()?;
         // both in the order in which the convolutions run; pointwise ones keep nothing
         let convolutions = tensors
@@ -190,8 +228,9 @@ impl ModelConfig {
         /// Logits, their gradient, and what the products with it lay out anew, in `f32`; as measured.
         const LOGITS: usize = 5;
         // the embedding's output is the first layer's input; gains of weight norm are no layers
+        let embedding = self.embedding_name();
         let layers = self.tensors()?.into_iter().filter(|(name, dims)| {
-            dims.len() >= 2 && !name.starts_with("encoder") && !name.ends_with("weight_g")
+            dims.len() >= 2 && Some(name.as_str()) != embedding && !name.ends_with("weight_g")
         });
         let widths = layers.map(|(_, dims)| dims[0]).sum::<usize>();
         let logits = self.vocab_size().checked_mul(LOGITS * size_of::<f32>());
@@ -232,6 +271,8 @@ impl ModelConfig {
                 12
             }
             Self::Tcn(_) => 8,
+            // each layer's input is normed and activated
+            Self::ByteNet(_) | Self::Carp(_) | Self::ConvNet(_) => 12,
         }
     }
 }
@@ -301,6 +342,12 @@ pub enum Model {
     Tcn(Tcn),
     /// See [`WaveNet`].
     WaveNet(WaveNet),
+    /// See [`ByteNet`].
+    ByteNet(ByteNet),
+    /// See [`Carp`].
+    Carp(Carp),
+    /// See [`ConvNet`].
+    ConvNet(ConvNet),
 }
 
 impl Model {
@@ -313,6 +360,9 @@ impl Model {
         Ok(match config {
             ModelConfig::Tcn(cfg) => Self::Tcn(Tcn::new(cfg, vb)?),
             ModelConfig::WaveNet(cfg) => Self::WaveNet(WaveNet::new(cfg, vb)?),
+            ModelConfig::ByteNet(cfg) => Self::ByteNet(ByteNet::new(cfg, vb)?),
+            ModelConfig::Carp(cfg) => Self::Carp(Carp::new(cfg, vb)?),
+            ModelConfig::ConvNet(cfg) => Self::ConvNet(ConvNet::new(cfg, vb)?),
         })
     }
 
@@ -329,26 +379,22 @@ impl Model {
         Ok(match self {
             Self::Tcn(model) => Self::Tcn(model.freeze(dtype)?),
             Self::WaveNet(model) => Self::WaveNet(model.freeze(dtype)?),
+            Self::ByteNet(model) => Self::ByteNet(model.freeze(dtype)?),
+            Self::Carp(model) => Self::Carp(model.freeze(dtype)?),
+            Self::ConvNet(model) => Self::ConvNet(model.freeze(dtype)?),
         })
     }
 
     /// The model for generation, one token at a time.
     ///
     /// # Errors
-    /// [`Error::TooLarge`] for a sum too deep for int8; those of candle.
+    /// [`Error::Invalid`] for a masked language model; [`Error::TooLarge`] for a sum too deep for int8; those
+    /// of candle.
     pub fn stepper(&self, dtype: StepDtype) -> Result<Stepper> {
         Stepper::new(self, dtype)
     }
 
-    /// (vocab, width)
-    fn embedding(&self) -> &Tensor {
-        match self {
-            Self::Tcn(model) => model.embedding(),
-            Self::WaveNet(model) => model.embedding(),
-        }
-    }
-
-    /// Logits of the token after each one.
+    /// Logits of the token after each one; of each token itself in a masked language model.
     ///
     /// # Shapes
     /// `ids` (batch, time) of `u32`, result (batch, time, vocab).
@@ -356,22 +402,47 @@ impl Model {
     /// # Errors
     /// [`Error::Invalid`] for an id that is not in the vocabulary; those of candle.
     pub fn forward(&self, ids: &Tensor, pass: &mut Pass) -> Result<Tensor> {
-        match self {
+        let logits = match self {
             Self::Tcn(model) => model.forward(ids, pass),
             Self::WaveNet(model) => model.forward(ids, pass),
+            Self::ByteNet(model) => model.forward(ids, pass),
+            Self::Carp(model) => model.forward(ids, pass),
+            Self::ConvNet(model) => model.forward(ids, pass),
+        }?;
+        pass.note(|| "logits".into(), &logits);
+        Ok(logits)
+    }
+
+    /// The mask that the model works with where [`Pass`] brings none: 0 where `ids` (batch, time) are padding,
+    /// 1 elsewhere. None where nothing is hidden.
+    ///
+    /// # Errors
+    /// Those of candle.
+    pub fn attention_mask(&self, ids: &Tensor) -> Result<Option<Tensor>> {
+        match self {
+            Self::Carp(model) => model.attention_mask(ids),
+            _ => Ok(None),
         }
     }
 
     /// The state before the first token of `batch` sequences.
     ///
     /// # Errors
-    /// [`Error::TooLarge`] where there is not so much memory.
+    /// [`Error::Invalid`] for a masked language model; [`Error::TooLarge`] where there is not so much memory.
     pub fn init_state(&self, batch: usize) -> Result<State> {
-        let rings = match self {
-            Self::Tcn(model) => model.rings()?,
-            Self::WaveNet(model) => model.rings()?,
-        };
-        State::new(batch, rings)
+        State::new(batch, self.generative()?.rings()?)
+    }
+
+    /// The model as one that generates.
+    fn generative(&self) -> Result<&dyn Generative> {
+        match self {
+            Self::Tcn(model) => Ok(model),
+            Self::WaveNet(model) => Ok(model),
+            Self::ByteNet(model) if model.causal => Ok(model),
+            Self::ByteNet(_) => Err(facts::masked("bytenet")),
+            Self::Carp(_) => Err(facts::masked("carp")),
+            Self::ConvNet(_) => Err(facts::masked("ConvNet")),
+        }
     }
 
     /// Logits (batch, time, vocab) of `ids` (batch, time), which follow what `state` has seen.
@@ -387,8 +458,23 @@ impl Model {
         match self {
             Self::Tcn(model) => model.device(),
             Self::WaveNet(model) => model.device(),
+            Self::ByteNet(model) => model.device(),
+            Self::Carp(model) => model.device(),
+            Self::ConvNet(model) => model.device(),
         }
     }
+}
+
+/// What a causal language model is made of, for single steps.
+trait Generative {
+    /// (vocab, width)
+    fn embedding(&self) -> &Tensor;
+
+    /// What its convolutions remember, in the order in which they run.
+    fn rings(&self) -> Result<Vec<RingShape>>;
+
+    /// Adds the steps from embedding to logits.
+    fn build_step(&self, net: &mut StepBuilder, xs: Slot) -> Result<Slot>;
 }
 
 /// A token embedding, `U(−0.1, 0.1)` at the start as in the reference code.

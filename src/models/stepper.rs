@@ -48,13 +48,10 @@ impl Stepper {
     }
 
     pub(super) fn new(model: &Model, dtype: StepDtype) -> Result<Self> {
-        let table = model.embedding();
-        let width = table.dim(1)?;
-        let (mut net, xs) = StepBuilder::new(dtype, width);
-        let logits = match model {
-            Model::Tcn(model) => model.build_step(&mut net, xs)?,
-            Model::WaveNet(model) => model.build_step(&mut net, xs)?,
-        };
+        let network = model.generative()?;
+        let table = network.embedding();
+        let (mut net, xs) = StepBuilder::new(dtype, table.dim(1)?);
+        let logits = network.build_step(&mut net, xs)?;
         let table = table.detach().to_dtype(DType::F32)?;
         Ok(Self {
             model: model.freeze_as(dtype)?,
