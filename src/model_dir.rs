@@ -19,6 +19,9 @@ pub const WEIGHTS: &str = "model.safetensors";
 /// The tokenizer's file name.
 pub const TOKENIZER: &str = "tokenizer.json";
 
+/// The file name of a vocabulary, one token a line, where there is no tokenizer.
+pub const VOCABULARY: &str = "vocab.txt";
+
 /// A configuration is a few hundred bytes; a larger file is something else.
 const MAX_CONFIG_BYTES: u64 = 1 << 20;
 
@@ -69,9 +72,7 @@ impl LoadedModel {
         }
         let config = read_config(dir.join(CONFIG))?;
         let weights = read_tensors(dir.join(WEIGHTS))?;
-        let tokenizer = dir.join(TOKENIZER);
-        let tokenizer = tokenizer.exists().then(|| Tokenizer::from_file(tokenizer));
-        let tokenizer = tokenizer.transpose()?;
+        let tokenizer = read_tokenizer(dir)?;
         Self::from_parts(config, weights, tokenizer, &dir.join(WEIGHTS))
     }
 
@@ -99,14 +100,16 @@ impl LoadedModel {
         self.tokenizer.as_ref().ok_or_else(|| {
             Error::file(
                 &self.tokenizer_path,
-                "no such file; a model directory needs it to read text",
+                format!(
+                    "no such file and no {VOCABULARY}; a model directory needs one to read text"
+                ),
             )
         })
     }
 
     fn from_parts(
         config: ModelConfig,
-        weights: HashMap<String, Tensor>,
+        mut weights: HashMap<String, Tensor>,
         tokenizer: Option<Tokenizer>,
         source: &Path,
     ) -> Result<Self> {
@@ -118,6 +121,8 @@ impl LoadedModel {
                 "streaming would keep {state} bytes, at most {MAX_STATE_BYTES} are supported; its dilations are too large"
             )));
         }
+        let tied = config.drop_tied_copy(&mut weights);
+        tied.map_err(|e| Error::file(source, e.to_string()))?;
         check_weights(&config, &weights).map_err(|e| Error::file(source, e.to_string()))?;
         let (tokens, vocab) = (
             tokenizer.as_ref().map_or(0, Tokenizer::vocab_size),
@@ -136,6 +141,20 @@ impl LoadedModel {
             tokenizer,
             tokenizer_path: source.with_file_name(TOKENIZER),
         })
+    }
+}
+
+/// Reads the tokenizer of a model directory: `tokenizer.json` or, where there is none, `vocab.txt`.
+///
+/// # Errors
+/// [`Error::Io`] and [`Error::File`] naming the file.
+pub fn read_tokenizer(dir: impl AsRef<Path>) -> Result<Option<Tokenizer>> {
+    let dir = dir.as_ref();
+    let (tokenizer, vocabulary) = (dir.join(TOKENIZER), dir.join(VOCABULARY));
+    match (tokenizer.exists(), vocabulary.exists()) {
+        (true, _) => Tokenizer::from_file(tokenizer).map(Some),
+        (false, true) => Tokenizer::from_vocab_file(vocabulary).map(Some),
+        (false, false) => Ok(None),
     }
 }
 

@@ -13,6 +13,29 @@ pub use loss::{cross_entropy, cross_entropy_grad};
 pub use norm::RowNorm;
 pub use weight_norm::{weight_norm, weight_norm_grad};
 
+/// `y = scales[row]·x`, rows of `width` numbers.
+pub fn scale<S: Stored>(x: &[S], width: usize, scales: &[f32], y: &mut [S]) {
+    let rows = rows_per_piece(width);
+    let pieces = y.par_chunks_mut((rows * width).max(1));
+    let pieces = pieces.zip(x.par_chunks((rows * width).max(1)));
+    pieces
+        .zip(scales.par_chunks(rows))
+        .for_each(|((y, x), scales)| {
+            vectorized(
+                #[inline(always)]
+                || {
+                    let rows = y.chunks_exact_mut(width).zip(x.chunks_exact(width));
+                    for ((y, x), &scale) in rows.zip(scales) {
+                        let scale = S::Real::of(f64::from(scale));
+                        for (y, x) in y.iter_mut().zip(x) {
+                            *y = S::store(x.load() * scale);
+                        }
+                    }
+                },
+            );
+        });
+}
+
 /// Rows of one piece of a reduction, at most; partial sums are added in the order of the pieces.
 const ROWS: usize = 256;
 

@@ -3,6 +3,7 @@
 use candle_core::{DType, Device, Tensor};
 
 use super::*;
+use crate::nn::Params;
 use crate::nn::{NormKind, TcnConfig};
 
 #[test]

@@ -2,7 +2,7 @@
 
 use candle_core::{DType, Tensor};
 
-use super::{Model, no_tokens};
+use super::Model;
 use crate::nn::{Pass, State, StepBuilder, StepDtype, StepNet};
 use crate::{Error, Result};
 
@@ -48,24 +48,16 @@ impl Stepper {
     }
 
     pub(super) fn new(model: &Model, dtype: StepDtype) -> Result<Self> {
-        let table = match model {
-            Model::Tcn(model) => model.embedding(),
-            Model::WaveNet(model) => model.embedding(),
-            Model::Frames(_) => return Err(no_tokens("a network on frames")),
-        };
-        let width = table.dim(1)?;
-        let (mut net, xs) = StepBuilder::new(dtype, width);
+        let network = model.generative()?;
+        let table = network.embedding();
+        let (mut net, xs) = StepBuilder::new(dtype, table.dim(1)?);
         let embedding: Vec<f32> = table
             .detach()
             .to_dtype(DType::F32)?
             .flatten_all()?
             .to_vec1()?;
         net.mark("embedding", &embedding);
-        let logits = match model {
-            Model::Tcn(model) => model.build_step(&mut net, xs)?,
-            Model::WaveNet(model) => model.build_step(&mut net, xs)?,
-            Model::Frames(_) => return Err(no_tokens("a network on frames")),
-        };
+        let logits = network.build_step(&mut net, xs)?;
         Ok(Self {
             model: model.freeze_as(dtype)?,
             embedding,

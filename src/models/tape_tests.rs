@@ -4,6 +4,7 @@ use candle_core::{DType, Device, Tensor};
 
 use super::*;
 use crate::geometry::{Dilations, Growth};
+use crate::nn::Params;
 use crate::nn::{Activation, DropoutKind, Gate, NormKind, TcnConfig, WaveNetStackConfig};
 use crate::ops;
 use crate::ops::check::assert_close;

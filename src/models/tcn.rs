@@ -5,7 +5,7 @@ use candle_core::{Device, Tensor};
 use candle_nn::{Init, VarBuilder};
 use serde::{Deserialize, Serialize};
 
-use super::embedding;
+use super::{Generative, embedding};
 use crate::nn::{
     Conv1d, DropoutKind, MAX_CHANNELS, Norm, Pass, RingShape, Slot, StepBuilder, StepDtype,
     TcnConfig, TemporalConvNet, dropout_probability, in_range, linear,
@@ -103,21 +103,6 @@ impl Tcn {
         })
     }
 
-    pub(super) fn embedding(&self) -> &Tensor {
-        &self.encoder
-    }
-
-    pub(super) fn rings(&self) -> Result<Vec<RingShape>> {
-        self.tcn.rings()
-    }
-
-    /// Adds the steps from embedding to logits.
-    pub(super) fn build_step(&self, net: &mut StepBuilder, xs: Slot) -> Result<Slot> {
-        let hs = self.tcn.build_step(net, xs)?;
-        let hs = net.norm(hs, &self.norm)?;
-        net.conv_to_f32(&self.decoder, hs)
-    }
-
     pub(super) fn freeze(&self, dtype: StepDtype) -> Result<Self> {
         Ok(Self {
             tcn: self.tcn.freeze_as(dtype)?,
@@ -143,5 +128,21 @@ impl Tcn {
 
     pub(super) fn device(&self) -> &Device {
         self.encoder.device()
+    }
+}
+
+impl Generative for Tcn {
+    fn embedding(&self) -> &Tensor {
+        &self.encoder
+    }
+
+    fn rings(&self) -> Result<Vec<RingShape>> {
+        self.tcn.rings()
+    }
+
+    fn build_step(&self, net: &mut StepBuilder, xs: Slot) -> Result<Slot> {
+        let hs = self.tcn.build_step(net, xs)?;
+        let hs = net.norm(hs, &self.norm)?;
+        net.conv_to_f32(&self.decoder, hs)
     }
 }

@@ -4,7 +4,7 @@ use candle_core::{Device, Tensor};
 use candle_nn::VarBuilder;
 use serde::{Deserialize, Serialize};
 
-use super::embedding;
+use super::{Generative, embedding};
 use crate::Result;
 use crate::nn::{Pass, RingShape, Slot, StepBuilder, StepDtype, WaveNetStack, WaveNetStackConfig};
 use crate::ops;
@@ -45,19 +45,6 @@ impl WaveNet {
         })
     }
 
-    pub(super) fn embedding(&self) -> &Tensor {
-        &self.encoder
-    }
-
-    pub(super) fn rings(&self) -> Result<Vec<RingShape>> {
-        self.stack.rings()
-    }
-
-    /// Adds the steps from embedding to logits.
-    pub(super) fn build_step(&self, net: &mut StepBuilder, xs: Slot) -> Result<Slot> {
-        self.stack.build_step(net, xs)
-    }
-
     pub(super) fn freeze(&self, dtype: StepDtype) -> Result<Self> {
         Ok(Self {
             encoder: self.encoder.clone(),
@@ -72,5 +59,19 @@ impl WaveNet {
 
     pub(super) fn device(&self) -> &Device {
         self.encoder.device()
+    }
+}
+
+impl Generative for WaveNet {
+    fn embedding(&self) -> &Tensor {
+        &self.encoder
+    }
+
+    fn rings(&self) -> Result<Vec<RingShape>> {
+        self.stack.rings()
+    }
+
+    fn build_step(&self, net: &mut StepBuilder, xs: Slot) -> Result<Slot> {
+        self.stack.build_step(net, xs)
     }
 }

@@ -392,9 +392,11 @@ impl TemporalConvNet {
     pub fn forward(&self, xs: &Tensor, pass: &mut Pass) -> Result<Tensor> {
         let mut xs = xs.clone();
         let mut sum: Option<Tensor> = None;
+        pass.note_hidden(0, &xs);
         for (i, block) in self.blocks.iter().enumerate() {
             let hs = block.branch(&xs, pass)?;
             xs = block.finish(&hs, &xs, pass)?;
+            pass.note_hidden(i + 1, &xs);
             let Some(skip) = self.skips.as_ref().and_then(|skips| skips.get(i)) else {
                 continue;
             };

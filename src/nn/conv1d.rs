@@ -190,7 +190,7 @@ impl Conv1d {
         }
     }
 
-    /// The same layer for inference: weight norm folded, tensors copied.
+    /// The same layer for inference: weight norm folded, tensors that may be in training copied.
     ///
     /// # Errors
     /// Those of candle.
@@ -201,14 +201,19 @@ impl Conv1d {
     /// As [`freeze`](Self::freeze), the weights rounded to int8 where steps of this type do it; where they
     /// round to bf16, a pass in bf16 does so itself.
     pub(crate) fn freeze_as(&self, dtype: StepDtype) -> Result<Self> {
-        let mut weight = self.weight()?.detach().copy()?;
+        let shared = match &self.weight {
+            Weight::Plain(weight) | Weight::Matrix(weight) => weight.is_variable(),
+            Weight::Norm { .. } => false,
+        };
+        let mut weight = settled(&self.weight()?, shared)?;
         if dtype == StepDtype::Int8 {
             let (kind, dims, device) = (weight.dtype(), weight.dims3()?, weight.device().clone());
             let mut numbers = weight.to_dtype(DType::F32)?.flatten_all()?.to_vec1()?;
             round_weight(dtype, &mut numbers, dims.0);
             weight = Tensor::from_vec(numbers, dims, &device)?.to_dtype(kind)?;
         }
-        let bias = self.bias.as_ref().map(|b| b.detach().copy()).transpose()?;
+        let bias = self.bias.as_ref();
+        let bias = bias.map(|b| settled(b, b.is_variable())).transpose()?;
         Ok(Self {
             weight: Weight::Plain(weight),
             bias,
@@ -359,6 +364,15 @@ pub(crate) struct ConvNumbers {
     pub bias: Option<Vec<f32>>,
     pub dilation: usize,
     pub ring: Option<RingShape>,
+}
+
+/// A tensor that stays as it is: copied where it shares its numbers with a variable, which training sets
+/// anew, and only there, since a large model would not fit the memory twice.
+fn settled(tensor: &Tensor, shared: bool) -> Result<Tensor> {
+    Ok(match shared {
+        true => tensor.detach().copy()?,
+        false => tensor.detach(),
+    })
 }
 
 /// A linear layer on the last axis of `(batch, time, in_channels)`: `weight` (out_channels,

@@ -2,11 +2,13 @@
 //! PyTorch's names and shapes, and the value that carries them through a sequence in pieces.
 
 mod block;
+mod bytenet;
 mod conv1d;
 mod conv_transpose1d;
 mod norm;
 mod params;
 mod pass;
+mod pool;
 mod state;
 mod step;
 mod tcn_config;
@@ -14,11 +16,14 @@ mod wavenet;
 
 pub use crate::kernels::step::StepDtype;
 pub use block::TemporalConvNet;
+pub(crate) use bytenet::norm_eps;
+pub use bytenet::{ByteNetStack, ByteNetStackConfig};
 pub use conv_transpose1d::{ConvTranspose1d, ConvTranspose1dConfig, TransposePadding};
 pub use conv1d::{Conv1d, Conv1dConfig, linear};
 pub use norm::{Norm, NormKind};
 pub use params::Params;
 pub use pass::Pass;
+pub use pool::mean_time;
 pub use state::{RingShape, State};
 pub use step::StepNet;
 pub(crate) use step::{Slot, StepBuilder};
@@ -35,6 +40,9 @@ pub const MAX_CHANNELS: usize = 1 << 20;
 
 /// The most taps a kernel may have.
 pub const MAX_KERNEL: usize = 1 << 12;
+
+/// The most layers of a stack that is told by their number alone.
+pub const MAX_STACK_LAYERS: usize = 1 << 12;
 
 /// `value` if it is in `1..=most`.
 pub(crate) fn in_range(field: impl Into<String>, value: usize, most: usize) -> Result<usize> {

@@ -80,14 +80,7 @@ impl Norm {
         let zero = |name| vb.get_with_hints(channels, name, Init::Const(0.0));
         Ok(match kind {
             NormKind::Weight | NormKind::None => Self::Identity,
-            NormKind::Layer => Self::Rows {
-                weight: one("weight")?,
-                bias: Some(zero("bias")?),
-                norm: RowNorm {
-                    center: true,
-                    eps: 1e-5,
-                },
-            },
+            NormKind::Layer => Self::layer(channels, 1e-5, vb)?,
             NormKind::Rms => Self::Rows {
                 weight: one("weight")?,
                 bias: None,
@@ -102,6 +95,18 @@ impl Norm {
                 running_mean: Var::from_tensor(&zero("running_mean")?)?,
                 running_var: Var::from_tensor(&one("running_var")?)?,
             }),
+        })
+    }
+
+    /// Layer norm with an eps of its own.
+    ///
+    /// # Errors
+    /// Those of `vb`.
+    pub fn layer(channels: usize, eps: f64, vb: VarBuilder) -> Result<Self> {
+        Ok(Self::Rows {
+            weight: vb.get_with_hints(channels, "weight", Init::Const(1.0))?,
+            bias: Some(vb.get_with_hints(channels, "bias", Init::Const(0.0))?),
+            norm: RowNorm { center: true, eps },
         })
     }
 

@@ -1,5 +1,7 @@
-//! What one pass through a network carries: training or not, and the state of sequences that come in
-//! pieces.
+//! What one pass through a network carries: training or not, the state of sequences that come in
+//! pieces, the mask of padded ones, and what is to be kept of what lies between input and output.
+
+use std::sync::Arc;
 
 use candle_core::{DType, Tensor};
 
@@ -11,6 +13,7 @@ use crate::{Error, Result};
 /// One pass through a network: evaluation or training, with or without a [`State`].
 ///
 /// A pass belongs to one call of `forward`: it numbers the dropout layers and convolutions as they run.
+#[derive(Default)]
 pub struct Pass<'a> {
     dropout: Option<MaskKey>,
     state: Option<&'a mut State>,
@@ -19,6 +22,16 @@ pub struct Pass<'a> {
     steps: usize,
     dtype: Option<DType>,
     embeddings: &'a [Tensor],
+    mask: Option<Mask>,
+    wanted: Option<Box<dyn Fn(&str) -> bool + 'a>>,
+    recorded: Vec<(String, Tensor)>,
+}
+
+/// One factor for each step of each sequence.
+struct Mask {
+    dims: (usize, usize),
+    /// None where all are 1.
+    factors: Option<Arc<[f32]>>,
 }
 
 /// Dropout layers of one step that have masks of their own.
@@ -27,14 +40,7 @@ const LAYERS: u64 = 1 << 20;
 impl<'a> Pass<'a> {
     /// No dropout, running statistics in batch norms.
     pub fn eval() -> Self {
-        Self {
-            dropout: None,
-            state: None,
-            ring: 0,
-            steps: 0,
-            dtype: None,
-            embeddings: &[],
-        }
+        Self::default()
     }
 
     /// Training: dropout masks are a function of `seed`, `step` and the layer.
@@ -75,6 +81,114 @@ impl<'a> Pass<'a> {
         Self {
             dtype: Some(dtype),
             ..self
+        }
+    }
+
+    /// Which steps of `mask` (batch, time) are of a sequence, 1, and which fill it up or are hidden, 0.
+    ///
+    /// Networks that know masks ([`ByteNetStack`](super::ByteNetStack)) multiply the input of each dilated
+    /// convolution by it, so that a sequence gives what it gives without what fills it up; the others do
+    /// not read it.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] for a mask that is not (batch, time).
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// use candle_core::{Device, Tensor};
+    /// use candle_tcn::nn::Pass;
+    /// let mask = Tensor::new(&[[1u8, 1, 1], [1, 0, 0]], &Device::Cpu)?;
+    /// let pass = Pass::eval().with_mask(&mask)?;
+    /// assert!(pass.has_mask());
+    /// # Ok::<(), candle_tcn::Error>(())
+    /// ```
+    pub fn with_mask(mut self, mask: &Tensor) -> Result<Self> {
+        self.set_mask(mask)?;
+        Ok(self)
+    }
+
+    /// See [`with_mask`](Self::with_mask).
+    pub(crate) fn set_mask(&mut self, mask: &Tensor) -> Result<()> {
+        let dims = mask
+            .dims2()
+            .map_err(|_| Error::invalid("mask", "(batch, time)", format!("{:?}", mask.dims())))?;
+        let factors: Vec<f32> = mask.to_dtype(DType::F32)?.flatten_all()?.to_vec1()?;
+        let all = factors.iter().all(|&factor| factor == 1.0);
+        self.mask = Some(Mask {
+            dims,
+            factors: (!all).then(|| factors.into()),
+        });
+        Ok(())
+    }
+
+    /// Keeps what `wanted` says of the tensors between input and output, for
+    /// [`take_recorded`](Self::take_recorded).
+    ///
+    /// A stack notes its input as `hidden.0` and the output of layer `i`, counted from 1, as `hidden.{i}`;
+    /// a language model also `logits`.
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// use candle_core::{DType, Device, Tensor};
+    /// use candle_tcn::models::{Model, ModelConfig};
+    /// use candle_tcn::nn::{Params, Pass};
+    /// let config = ModelConfig::preset("char-tiny")?.with_vocab_size(20);
+    /// let params = Params::new(1, DType::F32, &Device::Cpu);
+    /// let model = Model::new(&config, params.builder())?;
+    /// let mut pass = Pass::eval().recording(|name| name == "hidden.2");
+    /// model.forward(&Tensor::new(&[[3u32, 1, 4]], &Device::Cpu)?, &mut pass)?;
+    /// let recorded = pass.take_recorded();
+    /// assert_eq!(recorded.len(), 1);
+    /// assert_eq!((recorded[0].0.as_str(), recorded[0].1.dims()), ("hidden.2", &[1, 3, 128][..]));
+    /// # Ok::<(), candle_tcn::Error>(())
+    /// ```
+    pub fn recording(mut self, wanted: impl Fn(&str) -> bool + 'a) -> Self {
+        self.wanted = Some(Box::new(wanted));
+        self
+    }
+
+    /// What was [recorded](Self::recording), in the order in which it came about.
+    pub fn take_recorded(&mut self) -> Vec<(String, Tensor)> {
+        std::mem::take(&mut self.recorded)
+    }
+
+    /// Notes a tensor under a name, where one is wanted.
+    pub(crate) fn note(&mut self, name: impl FnOnce() -> String, xs: &Tensor) {
+        let Some(wanted) = &self.wanted else { return };
+        let name = name();
+        if wanted(&name) {
+            self.recorded.push((name, xs.detach()));
+        }
+    }
+
+    /// Notes the output of a layer, counted from 1; the input of the first is number 0.
+    pub(crate) fn note_hidden(&mut self, layer: usize, xs: &Tensor) {
+        self.note(|| format!("hidden.{layer}"), xs);
+    }
+
+    /// Whether there is a [mask](Self::with_mask).
+    pub fn has_mask(&self) -> bool {
+        self.mask.is_some()
+    }
+
+    /// `xs` (batch, time, channels), each step multiplied by that of the mask.
+    pub(crate) fn masked(&self, xs: Tensor) -> Result<Tensor> {
+        let Some(mask) = &self.mask else {
+            return Ok(xs);
+        };
+        let (batch, time, _) = xs.dims3()?;
+        if mask.dims != (batch, time) {
+            return Err(Error::invalid(
+                "mask",
+                format!("({batch}, {time}), as the input"),
+                format!("{:?}", mask.dims),
+            ));
+        }
+        match &mask.factors {
+            None => Ok(xs),
+            Some(factors) => ops::scale_rows(&xs, factors.clone()),
         }
     }
 

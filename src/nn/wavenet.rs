@@ -254,7 +254,8 @@ impl WaveNetStack {
     pub fn forward(&self, xs: &Tensor, pass: &mut Pass) -> Result<Tensor> {
         let mut xs = xs.clone();
         let mut skips: Option<Tensor> = None;
-        for layer in &self.layers {
+        pass.note_hidden(0, &xs);
+        for (i, layer) in self.layers.iter().enumerate() {
             let inputs = pass.dropout(xs.clone(), self.dropout, DropoutKind::Element)?;
             let hs = ops::gate(&layer.conv.forward(&inputs, pass)?, Gate::TanhSigmoid)?;
             let skip = layer.skip.forward(&hs, pass)?;
@@ -264,9 +265,12 @@ impl WaveNetStack {
             });
             if let Some(residual) = &layer.residual {
                 xs = ops::add(&xs, &residual.forward(&hs, pass)?)?;
+                pass.note_hidden(i + 1, &xs);
             }
         }
         let skips = skips.ok_or_else(|| Error::invalid("dilations", "at least one", 0))?;
+        // what the last layer gives goes there alone
+        pass.note_hidden(self.layers.len(), &skips);
         let relu = Epilogue {
             relu: true,
             ..Epilogue::default()

@@ -169,6 +169,16 @@ pub struct Epilogue {
     pub f32_output: bool,
 }
 
+impl Epilogue {
+    /// `f32` results, as of logits.
+    pub(crate) fn to_f32() -> Self {
+        Self {
+            f32_output: true,
+            ..Self::default()
+        }
+    }
+}
+
 /// [`conv1d`] followed by `epilogue`, in one operation on the CPU.
 ///
 /// # Errors

@@ -38,15 +38,46 @@ use crate::profile::{self, Part};
 /// # References
 /// `torch.nn.Embedding`.
 pub fn embed(table: &Tensor, ids: &Tensor, dtype: DType) -> crate::Result<Tensor> {
+    embed_with_padding(table, ids, None, dtype)
+}
+
+/// As [`embed`], with an id whose row of the table takes no gradient: that of padding.
+///
+/// # Errors
+/// As [`embed`].
+///
+/// # Example
+///
+/// ```
+/// use candle_core::{DType, Device, Tensor, Var};
+/// use candle_tcn::ops::embed_with_padding;
+/// let table = Var::new(&[[1f32, 2.], [3., 4.]], &Device::Cpu)?;
+/// let ids = Tensor::new(&[[1u32, 0, 1]], &Device::Cpu)?;
+/// let xs = embed_with_padding(&table, &ids, Some(0), DType::F32)?;
+/// let grads = xs.sum_all()?.backward()?;
+/// assert_eq!(grads.get(&table).unwrap().to_vec2::<f32>()?, [[0., 0.], [2., 2.]]);
+/// # Ok::<(), candle_tcn::Error>(())
+/// ```
+///
+/// # References
+/// `torch.nn.Embedding` with `padding_idx`.
+pub fn embed_with_padding(
+    table: &Tensor,
+    ids: &Tensor,
+    padding: Option<u32>,
+    dtype: DType,
+) -> crate::Result<Tensor> {
     let ((batch, len), (vocab, width)) = (ids.dims2()?, table.dims2()?);
     if !table.device().is_cpu() {
-        let rows = table.index_select(&ids.flatten_all()?, 0)?;
+        let mut rows = table.index_select(&ids.flatten_all()?, 0)?;
+        if let Some(padding) = padding {
+            let padded = ids.flatten_all()?.eq(padding)?.unsqueeze(1)?;
+            let padded = padded.broadcast_as(rows.shape())?;
+            rows = padded.where_cond(&rows.detach(), &rows)?;
+        }
         return Ok(rows.reshape((batch, len, width))?.to_dtype(dtype)?);
     }
-    let ids = ids.flatten_all()?.to_vec1::<u32>()?;
-    if let Some(id) = ids.iter().find(|&&id| id as usize >= vocab) {
-        return Err(Error::invalid("token", format!("an id below {vocab}"), id));
-    }
+    let ids = valid_ids(ids, vocab)?;
     if dtype != table.dtype() && (table.dtype(), dtype) != (DType::F32, DType::BF16) {
         return Err(Error::invalid(
             "embedding",
@@ -54,7 +85,50 @@ pub fn embed(table: &Tensor, ids: &Tensor, dtype: DType) -> crate::Result<Tensor
             dtype.as_str(),
         ));
     }
-    pick(table, ids, (batch, len, width).into(), dtype)
+    pick(table, ids, padding, (batch, len, width).into(), dtype)
+}
+
+/// The ids of a tensor, each below `vocab`.
+fn valid_ids(ids: &Tensor, vocab: usize) -> crate::Result<Vec<u32>> {
+    let ids = ids.flatten_all()?.to_vec1::<u32>()?;
+    match ids.iter().find(|&&id| id as usize >= vocab) {
+        None => Ok(ids),
+        Some(id) => Err(Error::invalid("token", format!("an id below {vocab}"), id)),
+    }
+}
+
+/// Rows that are 1 at their id and 0 elsewhere.
+///
+/// # Shapes
+/// `ids` (batch, time) of `u32`, each below `vocab`, which is at most `width`; result (batch, time, width)
+/// of `dtype`.
+///
+/// # Errors
+/// [`Error::Invalid`] for an id that is not below `vocab`, or a `width` below it.
+///
+/// # Example
+///
+/// ```
+/// use candle_core::{DType, Device, Tensor};
+/// use candle_tcn::ops::one_hot;
+/// let ids = Tensor::new(&[[1u32, 0]], &Device::Cpu)?;
+/// assert_eq!(one_hot(&ids, 2, 3, DType::F32)?.to_vec3::<f32>()?, [[[0., 1., 0.], [1., 0., 0.]]]);
+/// # Ok::<(), candle_tcn::Error>(())
+/// ```
+///
+/// # References
+/// `torch.nn.functional.one_hot`.
+pub fn one_hot(ids: &Tensor, vocab: usize, width: usize, dtype: DType) -> crate::Result<Tensor> {
+    if width < vocab {
+        return Err(Error::invalid("width", format!("at least {vocab}"), width));
+    }
+    let (batch, len) = ids.dims2()?;
+    let numbers = valid_ids(ids, vocab)?;
+    let mut rows = vec![0f32; numbers.len() * width];
+    for (row, id) in rows.chunks_exact_mut(width.max(1)).zip(numbers) {
+        row[id as usize] = 1.0;
+    }
+    Ok(Tensor::from_vec(rows, (batch, len, width), ids.device())?.to_dtype(dtype)?)
 }
 
 /// The time steps `start .. start + len`.
@@ -103,12 +177,19 @@ pub(super) fn pick_time(xs: &Tensor, steps: &[usize]) -> crate::Result<Tensor> {
     let of_sequence = |b: usize| steps.iter().map(move |&step| (b * time + step) as u32);
     let rows = (0..batch).flat_map(of_sequence).collect();
     let shape = (batch, steps.len(), channels).into();
-    pick(&xs.contiguous()?, rows, shape, xs.dtype())
+    pick(&xs.contiguous()?, rows, None, shape, xs.dtype())
 }
 
-fn pick(table: &Tensor, rows: Vec<u32>, shape: Shape, dtype: DType) -> crate::Result<Tensor> {
+fn pick(
+    table: &Tensor,
+    rows: Vec<u32>,
+    padding: Option<u32>,
+    shape: Shape,
+    dtype: DType,
+) -> crate::Result<Tensor> {
     let op = Gather {
         rows: rows.into(),
+        padding,
         shape,
         to_bf16: dtype == DType::BF16 && table.dtype() == DType::F32,
     };
@@ -118,6 +199,8 @@ fn pick(table: &Tensor, rows: Vec<u32>, shape: Shape, dtype: DType) -> crate::Re
 struct Gather {
     /// Which rows of the table, each below their number.
     rows: Arc<[u32]>,
+    /// The row of the table that takes no gradient.
+    padding: Option<u32>,
     /// Of the result; its last axis is that of the table.
     shape: Shape,
     to_bf16: bool,
@@ -156,6 +239,7 @@ impl CustomOp1 for Gather {
     fn bwd(&self, table: &Tensor, _: &Tensor, dy: &Tensor) -> Result<Option<Tensor>> {
         let op = Scatter {
             rows: self.rows.clone(),
+            padding: self.padding,
             shape: table.shape().clone(),
             from_bf16: self.to_bf16,
         };
@@ -166,6 +250,7 @@ impl CustomOp1 for Gather {
 /// The gradient of [`Gather`].
 struct Scatter {
     rows: Arc<[u32]>,
+    padding: Option<u32>,
     /// Of the table.
     shape: Shape,
     from_bf16: bool,
@@ -179,7 +264,13 @@ impl Scatter {
         let width = self.shape.dim(D::Minus1)?;
         let dy = slice::<O>(dy)?;
         Ok(output::<T>(&self.shape, |sums| {
-            kernel::scatter_sum(dy, width, &self.rows, sums)
+            kernel::scatter_sum(dy, width, &self.rows, sums);
+            if let Some(padding) = self.padding {
+                let mut rows = sums.chunks_exact_mut(width.max(1));
+                if let Some(row) = rows.nth(padding as usize) {
+                    row.fill(<T as num_traits::Zero>::zero());
+                }
+            }
         }))
     }
 }

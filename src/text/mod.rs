@@ -35,6 +35,7 @@ mod spec;
 mod stream;
 mod token_bytes;
 mod tokenizer;
+mod vocab;
 
 pub use batches::{Batch, BatchMode, BatchPosition, Batches};
 pub use corpus::{Corpus, split_fraction};

@@ -137,7 +137,7 @@ impl Tokenizer {
             })
     }
 
-    fn from_hf(mut hf: HfTokenizer) -> Result<Self, String> {
+    pub(super) fn from_hf(mut hf: HfTokenizer) -> Result<Self, String> {
         hf.with_truncation(None)
             .map_err(|error| error.to_string())?;
         hf.with_padding(None);

@@ -62,7 +62,7 @@ impl Trainer {
         run: RunDir,
     ) -> Result<Self> {
         config.validate()?;
-        model_config.expect_tokens()?;
+        model_config.require_causal()?;
         let params = Params::new(config.seed, DType::F32, &Device::Cpu);
         let model = Model::new(&model_config, params.builder())?;
         let optimizer = Optimizer::new(config.optimizer.clone(), params.trainable())?;

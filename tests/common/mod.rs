@@ -3,6 +3,7 @@
 // every test file compiles this module for itself and uses a part of it
 #![allow(dead_code)]
 
+pub mod masked;
 pub mod runs;
 
 use std::collections::{BTreeSet, HashMap};

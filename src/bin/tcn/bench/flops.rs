@@ -9,14 +9,14 @@ use candle_tcn::models::ModelConfig;
 /// gradient of each layer are as large a product. (The first layer's input gradient is counted too.)
 /// Biases, norms, activations and the embedding, which is looked up, count nothing.
 pub fn forward_flops(config: &ModelConfig) -> candle_tcn::Result<f64> {
-    let tied = matches!(config, ModelConfig::Tcn(cfg) if cfg.tie_weights);
+    let tied = config.tied_name().is_some();
     let weights = config
         .tensors()?
         .into_iter()
         // the gain of a weight norm has a weight's rank, but is no product
         .filter(|(name, dims)| dims.len() >= 2 && !name.ends_with("weight_g"))
         // a tied embedding is also the matrix of the softmax
-        .filter(|(name, _)| tied || name != "encoder.weight")
+        .filter(|(name, _)| tied || Some(name.as_str()) != config.embedding_name())
         .map(|(_, dims)| dims.iter().map(|&n| n as f64).product::<f64>());
     Ok(2.0 * weights.sum::<f64>())
 }

@@ -1,0 +1,177 @@
+//! Tokenizers of single characters from a `vocab.txt`, one token a line.
+
+use std::collections::HashSet;
+use std::path::Path;
+
+use tokenizers::decoders::fuse::Fuse;
+use tokenizers::models::bpe::{BpeBuilder, Vocab};
+use tokenizers::normalizers::replace::Replace;
+use tokenizers::normalizers::utils::Sequence;
+use tokenizers::{AddedToken, NormalizerWrapper, Tokenizer as HfTokenizer};
+
+use super::Tokenizer;
+use super::spec::MAX_VOCAB_SIZE;
+use super::tokenizer::text_error;
+use crate::{Error, Result};
+
+/// A file of so many bytes is something else.
+const MAX_BYTES: u64 = 1 << 25;
+
+/// What the token for unknown characters may be called.
+const UNKNOWN: [&str; 2] = ["<unk>", "[UNK]"];
+
+impl Tokenizer {
+    /// The tokenizer of a `vocab.txt`, as Hugging Face's tokenizers of biological sequences have it: the id
+    /// of a token is the number of its line, from 0. Each character of a text is a token, in capital letters
+    /// where the vocabulary has no small one; tokens like `<mask>` or `[MASK]` are found in a text, and
+    /// characters without a token become `<unk>` or `[UNK]`. No special token is added.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Io`] if the file cannot be read, [`Error::File`] naming the line where it is no such
+    /// vocabulary.
+    pub fn from_vocab_file(path: impl AsRef<Path>) -> Result<Self> {
+        let path = path.as_ref();
+        let size = std::fs::metadata(path).map_err(|e| Error::io(path, e))?;
+        if size.len() > MAX_BYTES {
+            return Err(Error::file(
+                path,
+                format!("expected a vocabulary, found {} bytes", size.len()),
+            ));
+        }
+        let bytes = std::fs::read(path).map_err(|e| Error::io(path, e))?;
+        let text = String::from_utf8(bytes)
+            .map_err(|e| Error::file(path, format!("expected text in UTF-8: {e}")))?;
+        Self::from_vocab(&text).map_err(|e| Error::file(path, e.to_string()))
+    }
+
+    /// As [`Tokenizer::from_vocab_file`], from the content of the file.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Text`] naming the line.
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// use candle_tcn::text::Tokenizer;
+    /// let tokenizer = Tokenizer::from_vocab("<pad>\n<unk>\n<mask>\nA\nC\n")?;
+    /// assert_eq!(tokenizer.encode("Ac<mask>X")?, [3, 4, 2, 1]);
+    /// assert_eq!(tokenizer.mask_id(), Some(2));
+    /// assert_eq!(tokenizer.decode(&[3, 4, 4])?, "ACC");
+    /// # Ok::<(), candle_tcn::Error>(())
+    /// ```
+    pub fn from_vocab(text: &str) -> Result<Self> {
+        let tokens: Vec<&str> = text.lines().collect();
+        check(&tokens)?;
+        Self::from_hf(build(&tokens)?).map_err(Error::Text)
+    }
+
+    /// The id of a token, written as it stands in the vocabulary.
+    pub fn token_id(&self, token: &str) -> Option<u32> {
+        self.hf().token_to_id(token)
+    }
+
+    /// The id of the token that stands for what is to be found: `<mask>` or `[MASK]`.
+    pub fn mask_id(&self) -> Option<u32> {
+        self.token_id("<mask>").or_else(|| self.token_id("[MASK]"))
+    }
+
+    /// The id of the token that fills up shorter sequences: `<pad>` or `[PAD]`.
+    pub fn pad_id(&self) -> Option<u32> {
+        self.token_id("<pad>").or_else(|| self.token_id("[PAD]"))
+    }
+}
+
+/// Whether a token stands for something that is no text.
+fn is_special(token: &str) -> bool {
+    token.chars().count() > 1
+        && ((token.starts_with('<') && token.ends_with('>'))
+            || (token.starts_with('[') && token.ends_with(']')))
+}
+
+fn check(tokens: &[&str]) -> Result<()> {
+    if tokens.is_empty() || tokens.len() > MAX_VOCAB_SIZE {
+        return Err(Error::Text(format!(
+            "expected 1 to {MAX_VOCAB_SIZE} tokens, one a line, found {}",
+            tokens.len()
+        )));
+    }
+    let mut seen = HashSet::new();
+    for (line, &token) in (1..).zip(tokens) {
+        let fault = if token.is_empty() {
+            "an empty line"
+        } else if token.chars().count() > 1 && !is_special(token) {
+            "a token of several characters, which needs a tokenizer.json"
+        } else if !seen.insert(token) {
+            "a token that stood before"
+        } else {
+            continue;
+        };
+        return Err(Error::Text(format!(
+            "line {line}: expected a character, or a special token like <mask>; found {fault}: {token:?}"
+        )));
+    }
+    Ok(())
+}
+
+fn build(tokens: &[&str]) -> Result<HfTokenizer> {
+    let known: HashSet<&str> = tokens.iter().copied().collect();
+    let Some(unknown) = UNKNOWN.into_iter().find(|token| known.contains(token)) else {
+        let expected = UNKNOWN.join(" or ");
+        return Err(Error::Text(format!(
+            "expected a token {expected} for characters without a token, found none"
+        )));
+    };
+    let vocab: Vocab = tokens
+        .iter()
+        .map(|token| token.to_string())
+        .zip(0..)
+        .collect();
+    let model = BpeBuilder::new()
+        .vocab_and_merges(vocab, Vec::new())
+        .unk_token(unknown.to_string())
+        .build()
+        .map_err(text_error)?;
+    let mut hf = HfTokenizer::new(model);
+    let capitals = ('a'..='z').filter_map(|small| {
+        let (small, capital) = (small.to_string(), small.to_ascii_uppercase().to_string());
+        let wanted = known.contains(&*capital) && !known.contains(&*small);
+        wanted.then(|| Replace::new(small, capital).map(NormalizerWrapper::from))
+    });
+    let capitals: Vec<_> = capitals.collect::<Result<_, _>>().map_err(text_error)?;
+    if !capitals.is_empty() {
+        hf.with_normalizer(Some(Sequence::new(capitals)))
+            .map_err(text_error)?;
+    }
+    hf.with_decoder(Some(Fuse::new()));
+    let special = tokens.iter().filter(|token| is_special(token));
+    hf.add_special_tokens(special.map(|token| AddedToken::from(*token, true)))
+        .map_err(text_error)?;
+    Ok(hf)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn small_letters_that_have_a_token_stay() {
+        let tokenizer = Tokenizer::from_vocab("[UNK]\r\na\r\nA\r\nC").unwrap();
+        assert_eq!(tokenizer.encode("aAcC b").unwrap(), [1, 2, 3, 3, 0, 0]);
+    }
+
+    #[test]
+    fn faults_are_told_with_their_line() {
+        for (text, fault) in [
+            ("", "expected 1 to"),
+            ("<unk>\n\nA", "line 2"),
+            ("<unk>\nA\nA", "line 3"),
+            ("<unk>\nab", "tokenizer.json"),
+            ("A\nB", "<unk> or [UNK]"),
+        ] {
+            let error = Tokenizer::from_vocab(text).unwrap_err().to_string();
+            assert!(error.contains(fault), "{error}");
+        }
+    }
+}
