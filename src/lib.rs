@@ -13,6 +13,7 @@
 //! | [`generate`] | sampling, stop strings, text as it is made |
 //! | [`state_file`] | streaming states saved and loaded, bound to their network |
 //! | [`store`] | weights as they are stored: folded, in fewer bits |
+//! | [`encode`] | whole sequences: hidden states, masks filled in |
 //! | [`plot`] | loss curves and receptive fields as SVG |
 //! | [`profile`] | where the time goes |
 //!
@@ -46,6 +47,7 @@
 //!
 //! [candle]: https://github.com/huggingface/candle
 
+pub mod encode;
 mod error;
 mod fsutil;
 pub mod generate;

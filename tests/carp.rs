@@ -90,7 +90,7 @@ fn masks_texts_and_means() -> Result<()> {
     assert_close("pooled", &pooled, &io["pooler_output"], TOLERANCE)?;
 
     for (i, text) in reference.sequences.iter().enumerate() {
-        let ids = loaded.tokenizer.encode(text)?;
+        let ids = loaded.tokenizer()?.encode(text)?;
         let row = common::ids(&io["input_ids"].get(i)?)?;
         assert_eq!(ids, row[..ids.len()], "{text}");
         assert!(

@@ -39,6 +39,7 @@ type Tensors = BTreeMap<String, Tensor>;
 /// | the same, plain network | `network.*` or `tcn.network.*`, perhaps `linear.*` | may set `dropout`, `output_activation`, `input_shape` | `temporal_conv_net` |
 /// | pytorch-tcn's `TCN` | arguments with `num_inputs` | those of `TCN` | `pytorch_tcn` |
 /// | pytorch-tcn's `TemporalConv1d`, `TemporalConvTranspose1d` | arguments with `in_channels` | those of the layer | `temporal_conv1d`, `temporal_conv_transpose1d` |
+/// | ByteNet of protein-sequence-models | `embedder.layers.*`, arguments with `n_tokens` | those of `ByteNetLM` | `bytenet` |
 /// | CARP as first published | `embedder.layers.*` | may set `r`, `activation` | `carp` |
 ///
 /// The arguments are a JSON object of the arguments that made the network in Python, or one that holds it
@@ -87,7 +88,9 @@ pub fn convert(tensors: HashMap<String, Tensor>, arguments: Option<&Value>) -> R
     let plain = || has("network.0.") || has("tcn.network.0.");
     let of_locuslab = has("tcn.") || tensors.keys().any(|name| name.contains(".net."));
     let of_pytorch_tcn = tensors.keys().any(|name| is_buffer(name));
-    let (config, tensors) = if has("embedder.") {
+    let (config, tensors) = if has("embedder.") && arguments.has("n_tokens") {
+        (arguments.config("bytenet")?, tensors)
+    } else if has("embedder.") {
         carp::convert(tensors, &arguments)?
     } else if has("encoder.") {
         locuslab::language_model(tensors, &arguments)?

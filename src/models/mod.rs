@@ -27,7 +27,7 @@ pub use presets::PRESETS;
 pub use pytorch_tcn::{
     EmbeddingMode, KernelInitializer, PytorchActivation, PytorchNorm, PytorchTcn, PytorchTcnConfig,
 };
-pub use run::run;
+pub use run::{RunOptions, run};
 pub use stepper::Stepper;
 pub use tcn::{Tcn, TcnLmConfig};
 pub use temporal_conv_net::{TemporalConvNetConfig, TemporalConvNetModel};

@@ -5,34 +5,53 @@ use std::collections::HashMap;
 use candle_core::{DType, Tensor};
 
 use super::{FrameLayout, Input, Model, ModelConfig};
-use crate::nn::Pass;
+use crate::nn::{Pass, State};
 use crate::{Error, Result};
 
-/// The name of the input in a file of tensors.
-const INPUT: &str = "input";
+/// What the input may be called in a file of tensors.
+const INPUT: [&str; 2] = ["input", "input_ids"];
+/// What the mask may be called.
+const MASK: [&str; 3] = ["mask", "attention_mask", "input_mask"];
+/// What the result is called.
+const OUTPUT: &str = "output";
 
-/// Applies a model to named tensors, as they stand in a file.
+/// How a model is [`run`].
+#[derive(Debug, Clone, Default)]
+pub struct RunOptions {
+    /// Give the sequences to the model in pieces of so many steps, each of which continues the one before.
+    pub chunk: Option<usize>,
+    /// Which intermediates to keep by name, `hidden.0`, `hidden.1` and so on (see [`Pass::recording`]);
+    /// `all` for each of them.
+    pub record: Vec<String>,
+    /// Do not look at a mask.
+    pub no_mask: bool,
+    /// Compute in bf16.
+    pub bf16: bool,
+}
+
+/// Applies a model to named tensors, as they stand in a file: the result is `output`, beside it what is
+/// recorded.
 ///
-/// `input` is token ids (batch, time) of any integer type, or frames in the layout that the configuration
-/// names. `embedding.0`, `embedding.1`, … are conditioning inputs, (batch, channels) or, for both layouts
-/// and as pytorch-tcn takes them, (batch, channels, time). Other tensors are not looked at.
-///
-/// With `chunk` the sequences are given to the model in pieces of so many steps, each of which continues
-/// the one before; the results are put together.
+/// `input` (or `input_ids`) is token ids (batch, time) of any integer type, or frames in the layout that the
+/// configuration names. `mask` (or `attention_mask`, `input_mask`), (batch, time) of 0 and 1, hides steps of
+/// models that know masks. `embedding.0`, `embedding.1`, … are conditioning inputs, (batch, channels) or, for
+/// both layouts and as pytorch-tcn takes them, (batch, channels, time). Other tensors are not looked at.
 ///
 /// # Shapes
-/// Tokens give (batch, time, vocab), frames the layout that they came in.
+/// Tokens give (batch, time, vocab), frames the layout that they came in; intermediates are (batch, time,
+/// channels).
 ///
 /// # Errors
 /// [`Error::Tensor`] for an input that is missing or of another shape; [`Error::Invalid`] for a chunk of 0
-/// steps, or where the model is not causal and a chunk is given; those of the model.
+/// steps, where the model is not causal and a chunk is given, or for an intermediate that the model does not
+/// have; those of the model.
 ///
 /// # Example
 ///
 /// ```
 /// use std::collections::HashMap;
 /// use candle_core::{DType, Device, Tensor};
-/// use candle_tcn::models::{Model, ModelConfig, run};
+/// use candle_tcn::models::{Model, ModelConfig, RunOptions, run};
 /// use candle_tcn::nn::Params;
 ///
 /// let json = r#"{"model_type": "pytorch_tcn", "num_inputs": 3, "num_channels": [8, 8]}"#;
@@ -40,20 +59,22 @@ const INPUT: &str = "input";
 /// let model = Model::new(&config, Params::new(1, DType::F32, &Device::Cpu).builder())?;
 /// let xs = Tensor::rand(0f32, 1., (1, 3, 20), &Device::Cpu)?; // pytorch-tcn's NCL
 /// let inputs = HashMap::from([("input".to_string(), xs)]);
-/// let whole = run(&model, &config, &inputs, None)?;
-/// assert_eq!(whole.dims(), [1, 8, 20]);
-/// let pieces = run(&model, &config, &inputs, Some(7))?;
-/// assert!((whole - pieces)?.abs()?.max_all()?.to_scalar::<f32>()? < 1e-5);
+/// let whole = run(&model, &config, &inputs, &RunOptions::default())?;
+/// assert_eq!(whole["output"].dims(), [1, 8, 20]);
+/// let options = RunOptions { chunk: Some(7), ..Default::default() };
+/// let pieces = run(&model, &config, &inputs, &options)?;
+/// let difference = (&whole["output"] - &pieces["output"])?.abs()?.max_all()?;
+/// assert!(difference.to_scalar::<f32>()? < 1e-5);
 /// # Ok::<(), candle_tcn::Error>(())
 /// ```
 pub fn run(
     model: &Model,
     config: &ModelConfig,
     inputs: &HashMap<String, Tensor>,
-    chunk: Option<usize>,
-) -> Result<Tensor> {
-    let input = inputs.get(INPUT).ok_or_else(|| Error::Tensor {
-        name: INPUT.into(),
+    options: &RunOptions,
+) -> Result<HashMap<String, Tensor>> {
+    let input = named(inputs, &INPUT).ok_or_else(|| Error::Tensor {
+        name: INPUT[0].into(),
         expected: "the model's input".into(),
         found: "no such tensor".into(),
     })?;
@@ -65,20 +86,119 @@ pub fn run(
         Input::Tokens { vocab_size } => tokens(input, vocab_size)?,
         Input::Frames { channels, .. } => frames(input, channels, layout)?,
     };
-    let embeddings = embeddings(inputs, xs.dim(1)?)?;
-    let ys = match chunk {
-        None => model.forward(&xs, &mut Pass::eval().with_embeddings(&embeddings))?,
-        Some(chunk) => in_chunks(model, &xs, &embeddings, chunk)?,
+    let given = Given {
+        model,
+        embeddings: embeddings(inputs, xs.dim(1)?)?,
+        mask: named(inputs, &MASK).filter(|_| !options.no_mask).cloned(),
+        xs,
+        options,
     };
-    Ok(match layout {
-        FrameLayout::ChannelsLast => ys,
-        FrameLayout::ChannelsFirst => ys.transpose(1, 2)?.contiguous()?,
-    })
+    let mut results = match options.chunk {
+        None => given.forward(0, given.xs.dim(1)?, None)?,
+        Some(chunk) => given.in_chunks(chunk)?,
+    };
+    for name in options.record.iter().filter(|name| *name != ALL) {
+        if !results.contains_key(name) {
+            let known = results.keys().filter(|name| *name != OUTPUT);
+            let mut known: Vec<_> = known.cloned().collect();
+            if known.is_empty() {
+                known = (0..=config.hidden_layers()).map(|i| format!("hidden.{i}")).collect();
+            }
+            known.sort();
+            let expected = format!("an intermediate of this model ({})", known.join(", "));
+            return Err(Error::invalid("record", expected, name));
+        }
+    }
+    if layout == FrameLayout::ChannelsFirst
+        && let Some(output) = results.get_mut(OUTPUT)
+    {
+        *output = output.transpose(1, 2)?.contiguous()?;
+    }
+    Ok(results)
+}
+
+/// Records every intermediate.
+const ALL: &str = "all";
+
+fn named<'a>(inputs: &'a HashMap<String, Tensor>, names: &[&str]) -> Option<&'a Tensor> {
+    names.iter().find_map(|name| inputs.get(*name))
+}
+
+/// A model and what it is applied to.
+struct Given<'a> {
+    model: &'a Model,
+    xs: Tensor,
+    embeddings: Vec<Tensor>,
+    mask: Option<Tensor>,
+    options: &'a RunOptions,
+}
+
+impl Given<'_> {
+    /// The results of some steps.
+    fn forward(
+        &self,
+        start: usize,
+        len: usize,
+        state: Option<&mut State>,
+    ) -> Result<HashMap<String, Tensor>> {
+        let piece = |embedding: &Tensor| match embedding.rank() {
+            3 => embedding.narrow(1, start, len),
+            _ => Ok(embedding.clone()),
+        };
+        let embeddings = self.embeddings.iter().map(piece);
+        let embeddings = embeddings.collect::<candle_core::Result<Vec<_>>>()?;
+        let wanted = |name: &str| self.options.record.iter().any(|r| r == name || r == ALL);
+        let mut pass = Pass::eval().with_embeddings(&embeddings).recording(wanted);
+        if let Some(mask) = &self.mask {
+            let fits = mask.dims2().is_ok_and(|dims| dims == (self.xs.dims()[0], self.xs.dims()[1]));
+            if !fits {
+                return Err(Error::Tensor {
+                    name: MASK[0].into(),
+                    expected: format!("(batch, time) as the input, {:?}", &self.xs.dims()[..2]),
+                    found: format!("{:?}", mask.dims()),
+                });
+            }
+            pass = pass.with_mask(&mask.narrow(1, start, len)?)?;
+        }
+        if let Some(state) = state {
+            pass = pass.with_state(state);
+        }
+        let mut xs = self.xs.narrow(1, start, len)?;
+        if self.options.bf16 {
+            pass = pass.with_dtype(DType::BF16);
+            if xs.dtype().is_float() {
+                xs = xs.to_dtype(DType::BF16)?;
+            }
+        }
+        let output = self.model.forward(&xs, &mut pass)?;
+        let recorded = pass.take_recorded().into_iter();
+        recorded
+            .chain([(OUTPUT.to_string(), output)])
+            .map(|(name, tensor)| Ok((name, tensor.to_dtype(DType::F32)?)))
+            .collect()
+    }
+
+    fn in_chunks(&self, chunk: usize) -> Result<HashMap<String, Tensor>> {
+        if chunk == 0 {
+            return Err(Error::invalid("chunk", "at least 1 step", chunk));
+        }
+        let (batch, time) = (self.xs.dim(0)?, self.xs.dim(1)?);
+        let mut state = self.model.init_state(batch)?;
+        let mut pieces: HashMap<String, Vec<Tensor>> = HashMap::new();
+        for start in (0..time).step_by(chunk) {
+            let len = chunk.min(time - start);
+            for (name, piece) in self.forward(start, len, Some(&mut state))? {
+                pieces.entry(name).or_default().push(piece);
+            }
+        }
+        let join = |(name, pieces): (String, Vec<Tensor>)| Ok((name, Tensor::cat(&pieces, 1)?));
+        pieces.into_iter().map(join).collect()
+    }
 }
 
 fn unfit(input: &Tensor, expected: String) -> Error {
     Error::Tensor {
-        name: INPUT.into(),
+        name: INPUT[0].into(),
         expected,
         found: format!("{:?} of {}", input.dims(), input.dtype().as_str()),
     }
@@ -126,26 +246,4 @@ fn embeddings(inputs: &HashMap<String, Tensor>, time: usize) -> Result<Vec<Tenso
         }),
     });
     rows.collect()
-}
-
-fn in_chunks(model: &Model, xs: &Tensor, embeddings: &[Tensor], chunk: usize) -> Result<Tensor> {
-    if chunk == 0 {
-        return Err(Error::invalid("chunk", "at least 1 step", chunk));
-    }
-    let (batch, time) = (xs.dim(0)?, xs.dim(1)?);
-    let mut state = model.init_state(batch)?;
-    let mut pieces = Vec::new();
-    for start in (0..time).step_by(chunk) {
-        let len = chunk.min(time - start);
-        let piece = |embedding: &Tensor| match embedding.rank() {
-            3 => embedding.narrow(1, start, len),
-            _ => Ok(embedding.clone()),
-        };
-        let embeddings = embeddings.iter().map(piece);
-        let embeddings = embeddings.collect::<candle_core::Result<Vec<_>>>()?;
-        let pass = Pass::eval().with_state(&mut state);
-        let xs = xs.narrow(1, start, len)?;
-        pieces.push(model.forward(&xs, &mut pass.with_embeddings(&embeddings))?);
-    }
-    Ok(Tensor::cat(&pieces, 1)?)
 }

@@ -45,7 +45,7 @@ impl Trainer {
         let mut config = progress.config.clone();
         change(&mut config);
         config.validate()?;
-        model_config.expect_tokens()?;
+        model_config.require_causal()?;
         let in_file =
             |name: &str, error: Error| Error::file(checkpoint.file(name), error.to_string());
 

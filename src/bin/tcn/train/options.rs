@@ -254,7 +254,7 @@ impl Args {
             Some(dropout) => config.with_dropout(dropout),
             None => config,
         };
-        config.expect_tokens()?;
+        config.require_causal()?;
         // everything but the vocabulary, which the tokenizer will tell
         config.clone().with_vocab_size(1).validate()?;
         Ok(config)

@@ -1,0 +1,196 @@
+//! Whole sequences through a model: batches of similar lengths, hidden states, masks filled in.
+
+use candle_core::{DType, Device, Tensor};
+
+use crate::models::{Model, ModelConfig};
+use crate::nn::Pass;
+use crate::{Error, Result};
+
+/// Gives whole sequences to a model, many at a time.
+///
+/// Sequences of one batch are filled up to the longest and masked, so that each gives what it gives by
+/// itself; models that know no masks get batches of one length.
+///
+/// # Example
+///
+/// ```
+/// use candle_core::{DType, Device};
+/// use candle_tcn::encode::Encoder;
+/// use candle_tcn::models::{Model, ModelConfig};
+/// use candle_tcn::nn::Params;
+///
+/// let config = ModelConfig::preset("char-tiny")?.with_vocab_size(20);
+/// let params = Params::new(1, DType::F32, &Device::Cpu);
+/// let model = Model::new(&config, params.builder())?.freeze()?;
+/// let encoder = Encoder::new(&config, &model, 4096, DType::F32)?;
+/// let mut dims = vec![Vec::new(); 2];
+/// encoder.run(&[vec![3, 1, 4], vec![1, 5]], "hidden.1", |i, hidden| {
+///     dims[i] = hidden.dims().to_vec();
+///     Ok(())
+/// })?;
+/// assert_eq!(dims, [[3, 128], [2, 128]]);
+/// # Ok::<(), candle_tcn::Error>(())
+/// ```
+#[derive(Debug, Clone)]
+pub struct Encoder<'a> {
+    config: &'a ModelConfig,
+    model: &'a Model,
+    batch_tokens: usize,
+    dtype: DType,
+}
+
+impl<'a> Encoder<'a> {
+    /// An encoder whose batches have `batch_tokens` tokens at the most, filled ones included (a longer
+    /// sequence is a batch by itself), with activations of `dtype`, `F32` or `BF16`.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] for a network on frames, or batches of no token.
+    pub fn new(
+        config: &'a ModelConfig,
+        model: &'a Model,
+        batch_tokens: usize,
+        dtype: DType,
+    ) -> Result<Self> {
+        config.expect_tokens()?;
+        if batch_tokens == 0 {
+            return Err(Error::invalid("batch_tokens", "at least 1", batch_tokens));
+        }
+        Ok(Self {
+            config,
+            model,
+            batch_tokens,
+            dtype,
+        })
+    }
+
+    /// The name of the output of layer `layer` (0: what the first layer gets; by default the last).
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] where there is no such layer.
+    pub fn layer(&self, layer: Option<usize>) -> Result<String> {
+        let layers = self.config.hidden_layers();
+        match layer.unwrap_or(layers) {
+            layer if layer <= layers => Ok(format!("hidden.{layer}")),
+            layer => {
+                let expected = format!("a layer from 0 to {layers}");
+                Err(Error::invalid("layer", expected, layer))
+            }
+        }
+    }
+
+    /// Gives `f` for each sequence its number and what the model has under `name` for it: `hidden.{layer}`
+    /// or `logits`, (time, width) of `F32`. The order is that of the batches; empty sequences are left out.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] for an id that is not in the vocabulary, or a name that the model does not know;
+    /// those of `f`.
+    pub fn run(
+        &self,
+        sequences: &[Vec<u32>],
+        name: &str,
+        mut f: impl FnMut(usize, &Tensor) -> Result<()>,
+    ) -> Result<()> {
+        for batch in self.batches(sequences) {
+            let rows = self.batch(sequences, &batch, name)?;
+            for (row, &i) in batch.iter().enumerate() {
+                let row = rows.get(row)?.narrow(0, 0, sequences[i].len())?;
+                f(i, &row)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The numbers of the sequences of each batch, longest first: what does not fit the memory shows at once.
+    fn batches(&self, sequences: &[Vec<u32>]) -> Vec<Vec<usize>> {
+        let len = |&i: &usize| sequences[i].len();
+        let mut order: Vec<usize> = (0..sequences.len()).filter(|i| len(i) > 0).collect();
+        order.sort_by_key(|i| std::cmp::Reverse(len(i)));
+        let mut batches: Vec<Vec<usize>> = Vec::new();
+        for i in order {
+            let fits = |batch: &&mut Vec<usize>| {
+                let longest = len(&batch[0]);
+                let same = self.config.takes_mask() || longest == len(&i);
+                same && longest * (batch.len() + 1) <= self.batch_tokens
+            };
+            match batches.last_mut().filter(fits) {
+                Some(batch) => batch.push(i),
+                None => batches.push(vec![i]),
+            }
+        }
+        batches
+    }
+
+    /// (batch, time, width)
+    fn batch(&self, sequences: &[Vec<u32>], batch: &[usize], name: &str) -> Result<Tensor> {
+        let time = sequences[batch[0]].len();
+        let mut ids = Vec::with_capacity(batch.len() * time);
+        let mut mask = Vec::with_capacity(batch.len() * time);
+        for &i in batch {
+            let sequence = &sequences[i];
+            ids.extend_from_slice(sequence);
+            mask.resize(mask.len() + sequence.len(), 1u8);
+            // any id will do: it is hidden
+            ids.resize(ids.len() + time - sequence.len(), 0);
+            mask.resize(ids.len(), 0);
+        }
+        let shape = (batch.len(), time);
+        let ids = Tensor::from_vec(ids, shape, self.model.device())?;
+        let mut pass = Pass::eval().with_dtype(self.dtype).recording(|noted| noted == name);
+        if self.config.takes_mask() {
+            let mut mask = Tensor::from_vec(mask, shape, &Device::Cpu)?;
+            if let Some(own) = self.model.attention_mask(&ids)? {
+                mask = mask.to_dtype(own.dtype())?.mul(&own)?;
+            }
+            pass = pass.with_mask(&mask)?;
+        }
+        self.model.forward(&ids, &mut pass)?;
+        match pass.take_recorded().pop() {
+            Some((_, rows)) => Ok(rows.to_dtype(DType::F32)?),
+            None => {
+                let expected = format!("hidden.0 to hidden.{}, or logits", self.config.hidden_layers());
+                Err(Error::invalid("hidden state", expected, name))
+            }
+        }
+    }
+}
+
+/// A token that may stand in the place of a mask.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Candidate {
+    /// The token.
+    pub id: u32,
+    /// Its probability.
+    pub probability: f64,
+}
+
+/// The `count` likeliest tokens by the `logits` of one position, likeliest first; the lowest id first among
+/// equals.
+///
+/// # Errors
+/// [`Error::Invalid`] where a logit is not finite.
+///
+/// # Example
+///
+/// ```
+/// use candle_tcn::encode::candidates;
+/// let best = candidates(&[0.0, 3f32.ln(), 0.0], 2)?; // 1 : 3 : 1
+/// assert!(best[0].id == 1 && (best[0].probability - 0.6).abs() < 1e-6);
+/// assert!(best[1].id == 0 && (best[1].probability - 0.2).abs() < 1e-6);
+/// # Ok::<(), candle_tcn::Error>(())
+/// ```
+pub fn candidates(logits: &[f32], count: usize) -> Result<Vec<Candidate>> {
+    if let Some(logit) = logits.iter().find(|logit| !logit.is_finite()) {
+        let expected = "finite numbers (are the weights damaged?)";
+        return Err(Error::invalid("logits", expected, logit));
+    }
+    let best = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let weight = |logit: f32| (f64::from(logit) - f64::from(best)).exp();
+    let total: f64 = logits.iter().map(|&logit| weight(logit)).sum();
+    let mut order: Vec<u32> = (0..logits.len() as u32).collect();
+    order.sort_by(|&a, &b| logits[b as usize].total_cmp(&logits[a as usize]));
+    let candidate = |&id: &u32| Candidate {
+        id,
+        probability: weight(logits[id as usize]) / total,
+    };
+    Ok(order.iter().take(count).map(candidate).collect())
+}
