@@ -12,6 +12,7 @@
 //! | [`train`] | the loop, optimizers, schedules, exact evaluation, checkpoints |
 //! | [`generate`] | sampling, stop strings, text as it is made |
 //! | [`state_file`] | streaming states saved and loaded, bound to their network |
+//! | [`weights`] | safetensors and PyTorch files, read without running anything |
 //! | [`plot`] | loss curves and receptive fields as SVG |
 //! | [`profile`] | where the time goes |
 //!
@@ -59,6 +60,7 @@ pub mod profile;
 pub mod state_file;
 pub mod text;
 pub mod train;
+pub mod weights;
 
 pub use error::{Error, Result};
 pub use model_dir::LoadedModel;
