@@ -135,7 +135,9 @@ impl<'a> Encoder<'a> {
         }
         let shape = (batch.len(), time);
         let ids = Tensor::from_vec(ids, shape, self.model.device())?;
-        let mut pass = Pass::eval().with_dtype(self.dtype).recording(|noted| noted == name);
+        let mut pass = Pass::eval()
+            .with_dtype(self.dtype)
+            .recording(|noted| noted == name);
         if self.config.takes_mask() {
             let mut mask = Tensor::from_vec(mask, shape, &Device::Cpu)?;
             if let Some(own) = self.model.attention_mask(&ids)? {
@@ -147,7 +149,10 @@ impl<'a> Encoder<'a> {
         match pass.take_recorded().pop() {
             Some((_, rows)) => Ok(rows.to_dtype(DType::F32)?),
             None => {
-                let expected = format!("hidden.0 to hidden.{}, or logits", self.config.hidden_layers());
+                let expected = format!(
+                    "hidden.0 to hidden.{}, or logits",
+                    self.config.hidden_layers()
+                );
                 Err(Error::invalid("hidden state", expected, name))
             }
         }

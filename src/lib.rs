@@ -14,6 +14,7 @@
 //! | [`state_file`] | streaming states saved and loaded, bound to their network |
 //! | [`store`] | weights as they are stored: folded, in fewer bits |
 //! | [`encode`] | whole sequences: hidden states, masks filled in |
+//! | [`weights`] | safetensors and PyTorch files, read without running anything |
 //! | [`plot`] | loss curves and receptive fields as SVG |
 //! | [`profile`] | where the time goes |
 //!
@@ -63,6 +64,7 @@ pub mod state_file;
 pub mod store;
 pub mod text;
 pub mod train;
+pub mod weights;
 
 pub use error::{Error, Result};
 pub use model_dir::LoadedModel;

@@ -1,5 +1,5 @@
 //! A model directory: `config.json`, `model.safetensors`, `tokenizer.json`. Also exactly what is on
-//! the Hub.
+//! the Hub. Weights are read in any of the forms of [`weights`](crate::weights).
 
 use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
@@ -10,6 +10,7 @@ use candle_nn::VarBuilder;
 use crate::fsutil::write_atomic;
 use crate::models::{Model, ModelConfig};
 use crate::text::Tokenizer;
+use crate::weights::{self, Weights};
 use crate::{Error, Result};
 
 /// The configuration's file name.
@@ -39,6 +40,8 @@ pub struct LoadedModel {
     pub tokenizer: Option<Tokenizer>,
     /// Where its tokenizer would be.
     tokenizer_path: PathBuf,
+    /// Whether the weights were stored as bytes and scales.
+    pub int8: bool,
 }
 
 impl LoadedModel {
@@ -71,9 +74,15 @@ impl LoadedModel {
             ));
         }
         let config = read_config(dir.join(CONFIG))?;
-        let weights = read_tensors(dir.join(WEIGHTS))?;
+        let source = weights::find(dir)?;
+        // nothing is read of weights that are not this model's
+        let file = weights::open(&source)?;
+        let found = file.tensors().iter();
+        let found = found.map(|tensor| (tensor.name.as_str(), &tensor.shape[..], tensor.dtype));
+        check(&config, found, &source)?;
+        let weights = file.read()?;
         let tokenizer = read_tokenizer(dir)?;
-        Self::from_parts(config, weights, tokenizer, &dir.join(WEIGHTS))
+        Self::from_parts(config, weights, tokenizer, &source)
     }
 
     /// Reads a model from the contents of its files, such as those compiled into a program.
@@ -82,13 +91,14 @@ impl LoadedModel {
     /// As [`LoadedModel::load`].
     pub fn from_bytes(config: &str, weights: &[u8], tokenizer: &[u8]) -> Result<Self> {
         let config = ModelConfig::from_json(config, CONFIG)?;
-        let weights = tensors_from(weights, Path::new(WEIGHTS))?;
-        Self::from_parts(
-            config,
-            weights,
-            Some(Tokenizer::from_json(tokenizer)?),
-            Path::new(WEIGHTS),
-        )
+        let source = Path::new(WEIGHTS);
+        let weights = Weights {
+            tensors: tensors_from(weights, source)?,
+            int8: false,
+        };
+        check(&config, described(&weights.tensors), source)?;
+        let tokenizer = Some(Tokenizer::from_json(tokenizer)?);
+        Self::from_parts(config, weights, tokenizer, source)
     }
 
     /// How text becomes the model's tokens.
@@ -98,48 +108,40 @@ impl LoadedModel {
     pub fn tokenizer(&self) -> Result<&Tokenizer> {
         self.config.expect_tokens()?;
         self.tokenizer.as_ref().ok_or_else(|| {
-            Error::file(
-                &self.tokenizer_path,
-                format!(
-                    "no such file and no {VOCABULARY}; a model directory needs one to read text"
-                ),
-            )
+            let message = format!(
+                "no such file and no {VOCABULARY}; a model directory needs one to read text"
+            );
+            Error::file(&self.tokenizer_path, message)
         })
     }
 
+    /// The model of weights that were checked.
     fn from_parts(
         config: ModelConfig,
-        mut weights: HashMap<String, Tensor>,
+        mut weights: Weights,
         tokenizer: Option<Tokenizer>,
         source: &Path,
     ) -> Result<Self> {
-        let in_config = |message: String| Error::file(source.with_file_name(CONFIG), message);
-        let state = config.validate().and_then(|()| config.state_bytes(1));
-        let state = state.map_err(|e| in_config(e.to_string()))?;
-        if state > MAX_STATE_BYTES {
-            return Err(in_config(format!(
-                "streaming would keep {state} bytes, at most {MAX_STATE_BYTES} are supported; its dilations are too large"
-            )));
-        }
-        let tied = config.drop_tied_copy(&mut weights);
+        let tied = config.drop_tied_copy(&mut weights.tensors);
         tied.map_err(|e| Error::file(source, e.to_string()))?;
-        check_weights(&config, &weights).map_err(|e| Error::file(source, e.to_string()))?;
-        let (tokens, vocab) = (
-            tokenizer.as_ref().map_or(0, Tokenizer::vocab_size),
-            config.vocab_size(),
-        );
+        let tokens = tokenizer.as_ref().map_or(0, Tokenizer::vocab_size);
+        let vocab = config.vocab_size();
         if tokens > vocab && config.expect_tokens().is_ok() {
-            return Err(in_config(format!(
-                "vocab_size: expected at least the {tokens} tokens of {TOKENIZER}, found {vocab}"
-            )));
+            return Err(Error::file(
+                source.with_file_name(CONFIG),
+                format!(
+                    "vocab_size: expected at least the {tokens} tokens of {TOKENIZER}, found {vocab}"
+                ),
+            ));
         }
-        let vb = VarBuilder::from_tensors(weights, DType::F32, &Device::Cpu);
+        let vb = VarBuilder::from_tensors(weights.tensors, DType::F32, &Device::Cpu);
         let model = Model::new(&config, vb)?.freeze()?;
         Ok(Self {
             config,
             model,
             tokenizer,
             tokenizer_path: source.with_file_name(TOKENIZER),
+            int8: weights.int8,
         })
     }
 }
@@ -156,6 +158,25 @@ pub fn read_tokenizer(dir: impl AsRef<Path>) -> Result<Option<Tokenizer>> {
         (false, true) => Tokenizer::from_vocab_file(vocabulary).map(Some),
         (false, false) => Ok(None),
     }
+}
+
+/// Whether the configuration can be run and the tensors found in `source` are those it asks for.
+fn check<'a>(
+    config: &ModelConfig,
+    found: impl Iterator<Item = Described<'a>>,
+    source: &Path,
+) -> Result<()> {
+    let in_config = |message: String| Error::file(source.with_file_name(CONFIG), message);
+    let state = config.validate().and_then(|()| config.state_bytes(1));
+    let state = state.map_err(|e| in_config(e.to_string()))?;
+    if state > MAX_STATE_BYTES {
+        return Err(in_config(format!(
+            "streaming would keep {state} bytes, at most {MAX_STATE_BYTES} are supported; its dilations are too large"
+        )));
+    }
+    // a second copy of a tied matrix is compared when it is read
+    let found = found.filter(|(name, ..)| Some(*name) != config.tied_name());
+    check_tensors(config, found).map_err(|e| Error::file(source, e.to_string()))
 }
 
 /// Reads a `config.json`.
@@ -184,6 +205,24 @@ pub fn read_config(path: impl AsRef<Path>) -> Result<ModelConfig> {
 /// # Errors
 /// [`Error::Tensor`] naming the first tensor that is missing, left over, of another shape or no float.
 pub fn check_weights(config: &ModelConfig, weights: &HashMap<String, Tensor>) -> Result<()> {
+    check_tensors(config, described(weights))
+}
+
+/// A tensor's name, shape and type.
+type Described<'a> = (&'a str, &'a [usize], DType);
+
+fn described(weights: &HashMap<String, Tensor>) -> impl Iterator<Item = Described<'_>> {
+    let tensors = weights.iter();
+    tensors.map(|(name, tensor)| (name.as_str(), tensor.dims(), tensor.dtype()))
+}
+
+fn check_tensors<'a>(
+    config: &ModelConfig,
+    found: impl Iterator<Item = Described<'a>>,
+) -> Result<()> {
+    let found: HashMap<&str, (&[usize], DType)> = found
+        .map(|(name, shape, dtype)| (name, (shape, dtype)))
+        .collect();
     let expected = config.tensors()?;
     for (name, shape) in &expected {
         let mismatch = |found: String| Error::Tensor {
@@ -191,23 +230,22 @@ pub fn check_weights(config: &ModelConfig, weights: &HashMap<String, Tensor>) ->
             expected: format!("{shape:?}"),
             found,
         };
-        let tensor = weights
-            .get(name)
-            .ok_or_else(|| mismatch("no such tensor".into()))?;
-        if tensor.dims() != shape {
-            return Err(mismatch(format!("{:?}", tensor.dims())));
-        }
-        if !tensor.dtype().is_float() {
-            return Err(mismatch(format!("{:?} numbers", tensor.dtype())));
+        match found.get(name.as_str()) {
+            None => return Err(mismatch("no such tensor".into())),
+            Some((found, _)) if found != shape => return Err(mismatch(format!("{found:?}"))),
+            Some((_, dtype)) if !dtype.is_float() => {
+                return Err(mismatch(format!("{dtype:?} numbers")));
+            }
+            Some(_) => {}
         }
     }
-    let known: HashSet<&String> = expected.iter().map(|(name, _)| name).collect();
-    match weights.keys().filter(|name| !known.contains(name)).min() {
+    let known: HashSet<&str> = expected.iter().map(|(name, _)| name.as_str()).collect();
+    match found.keys().filter(|name| !known.contains(*name)).min() {
         None => Ok(()),
         Some(name) => Err(Error::Tensor {
-            name: name.clone(),
+            name: weights::shown(name),
             expected: "no such tensor in this configuration".into(),
-            found: format!("{:?}", weights[name].dims()),
+            found: format!("{:?}", found[name].0),
         }),
     }
 }

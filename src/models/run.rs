@@ -102,7 +102,9 @@ pub fn run(
             let known = results.keys().filter(|name| *name != OUTPUT);
             let mut known: Vec<_> = known.cloned().collect();
             if known.is_empty() {
-                known = (0..=config.hidden_layers()).map(|i| format!("hidden.{i}")).collect();
+                known = (0..=config.hidden_layers())
+                    .map(|i| format!("hidden.{i}"))
+                    .collect();
             }
             known.sort();
             let expected = format!("an intermediate of this model ({})", known.join(", "));
@@ -150,7 +152,9 @@ impl Given<'_> {
         let wanted = |name: &str| self.options.record.iter().any(|r| r == name || r == ALL);
         let mut pass = Pass::eval().with_embeddings(&embeddings).recording(wanted);
         if let Some(mask) = &self.mask {
-            let fits = mask.dims2().is_ok_and(|dims| dims == (self.xs.dims()[0], self.xs.dims()[1]));
+            let fits = mask
+                .dims2()
+                .is_ok_and(|dims| dims == (self.xs.dims()[0], self.xs.dims()[1]));
             if !fits {
                 return Err(Error::Tensor {
                     name: MASK[0].into(),
