@@ -12,6 +12,7 @@
 //! | [`train`] | the loop, optimizers, schedules, exact evaluation, checkpoints |
 //! | [`generate`] | sampling, stop strings, text as it is made |
 //! | [`plot`] | loss curves and receptive fields as SVG |
+//! | `hub` | models from the Hugging Face Hub and back (feature `hub`) |
 //! | [`profile`] | where the time goes |
 //!
 //! Tensors are channels-last, `(batch, time, channels)`; weights keep PyTorch's names and shapes.
@@ -48,6 +49,8 @@ mod error;
 mod fsutil;
 pub mod generate;
 pub mod geometry;
+#[cfg(feature = "hub")]
+pub mod hub;
 pub mod kernels;
 pub mod model_dir;
 pub mod models;

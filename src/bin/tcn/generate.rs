@@ -1,7 +1,6 @@
 //! `tcn generate`: text, as it is made.
 
 use std::io::Write;
-use std::path::PathBuf;
 use std::time::Instant;
 
 use candle_tcn::generate::{ConstraintConfig, GenerateConfig, Generator, SamplerConfig};
@@ -13,9 +12,9 @@ use crate::{model, print_line, usage_error};
 
 #[derive(clap::Args)]
 pub struct Args {
-    /// A model directory (default: the built-in model)
-    #[arg(long, value_name = "DIR")]
-    model: Option<PathBuf>,
+    /// A model directory, or org/name[@revision] on the Hub (default: the built-in model)
+    #[arg(long, value_name = "MODEL")]
+    model: Option<String>,
     /// Text to continue
     #[arg(long, value_name = "TEXT", default_value = "")]
     prompt: String,
