@@ -131,11 +131,7 @@ impl Error {
     }
 
     /// A failure of the Hub at `place`, with the HTTP `status` if there was an answer.
-    pub fn hub(
-        place: impl Into<String>,
-        status: Option<u16>,
-        message: impl Into<String>,
-    ) -> Self {
+    pub fn hub(place: impl Into<String>, status: Option<u16>, message: impl Into<String>) -> Self {
         Self::Hub {
             place: place.into(),
             status,

@@ -69,7 +69,10 @@ impl Hub {
             Error::hub(
                 id.clone(),
                 None,
-                format!("{what} in the cache {}; {how}", self.config.cache_dir.display()),
+                format!(
+                    "{what} in the cache {}; {how}",
+                    self.config.cache_dir.display()
+                ),
             )
         };
         let none = || missing("there is no copy".into());
@@ -78,14 +81,21 @@ impl Hub {
             return Err(none());
         }
         let has = |name: &str| snapshot.join(name).is_file();
-        let chosen = select(has).map_err(|what| missing(format!("the copy is not whole: {what}")))?;
-        let mut files: Vec<PathBuf> = chosen.files.iter().map(|name| snapshot.join(name)).collect();
+        let chosen =
+            select(has).map_err(|what| missing(format!("the copy is not whole: {what}")))?;
+        let mut files: Vec<PathBuf> = chosen
+            .files
+            .iter()
+            .map(|name| snapshot.join(name))
+            .collect();
         if chosen.sharded
             && let Some(index) = files.last()
         {
             for shard in read_shards(index)? {
                 if !has(&shard) {
-                    return Err(missing(format!("the copy is not whole: there is no {shard}")));
+                    return Err(missing(format!(
+                        "the copy is not whole: there is no {shard}"
+                    )));
                 }
                 files.push(snapshot.join(shard));
             }
@@ -239,7 +249,9 @@ impl<'a> Fetch<'a> {
         if have == entry.size {
             return Ok(());
         }
-        let mut url = self.http.url([self.id.owner(), self.id.name(), "resolve", self.commit]);
+        let mut url = self
+            .http
+            .url([self.id.owner(), self.id.name(), "resolve", self.commit]);
         if let Ok(mut segments) = url.path_segments_mut() {
             segments.extend(entry.path.split('/'));
         }
@@ -288,7 +300,8 @@ impl<'a> Fetch<'a> {
 fn continues(response: &reqwest::Response, start: u64) -> bool {
     let range = response.headers().get(CONTENT_RANGE);
     let range = range.and_then(|range| range.to_str().ok()).unwrap_or("");
-    response.status() == StatusCode::PARTIAL_CONTENT && range.starts_with(&format!("bytes {start}-"))
+    response.status() == StatusCode::PARTIAL_CONTENT
+        && range.starts_with(&format!("bytes {start}-"))
 }
 
 fn transport(message: &str) -> Trouble {

@@ -248,7 +248,9 @@ impl<'a> Place<'a> {
                  {endpoint}/settings/tokens"
             ),
             404 => return self.missing(answer),
-            429 => "too many requests: wait some minutes, or set HF_TOKEN for a higher limit".into(),
+            429 => {
+                "too many requests: wait some minutes, or set HF_TOKEN for a higher limit".into()
+            }
             500..=599 => format!("{endpoint} has trouble of its own: try again later"),
             _ => format!("{endpoint} refused the request"),
         };
@@ -278,8 +280,5 @@ impl<'a> Place<'a> {
 /// The start of what a server wrote, on one line and without control characters.
 fn first_line(text: &str) -> String {
     let line = text.lines().next().unwrap_or_default();
-    line.chars()
-        .filter(|c| !c.is_control())
-        .take(200)
-        .collect()
+    line.chars().filter(|c| !c.is_control()).take(200).collect()
 }

@@ -265,7 +265,9 @@ impl Http {
             files.extend(entries.map(|entry| (entry.path.clone(), entry)));
         }
         Err(place
-            .error(format!("the list of files is longer than {MAX_PAGES} pages"))
+            .error(format!(
+                "the list of files is longer than {MAX_PAGES} pages"
+            ))
             .into())
     }
 }
@@ -359,7 +361,9 @@ async fn body(mut response: Response, limit: usize) -> Result<Vec<u8>, Trouble> 
 /// The address of `Link: <...>; rel="next"`.
 fn next_page(headers: &HeaderMap, url: &Url) -> Option<Url> {
     let links = headers.get(LINK)?.to_str().ok()?;
-    let next = links.split(',').find(|link| link.contains("rel=\"next\""))?;
+    let next = links
+        .split(',')
+        .find(|link| link.contains("rel=\"next\""))?;
     let target = next.trim().strip_prefix('<')?.split('>').next()?;
     url.join(target).ok()
 }

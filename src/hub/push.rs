@@ -77,7 +77,11 @@ impl<'a> Upload<'a> {
     pub async fn run(&self, private: bool) -> Result<String, Failure> {
         self.create(private).await?;
         let modes = self.modes().await?;
-        let large: Vec<&Item> = self.items.iter().filter(|item| is_large(&modes, item)).collect();
+        let large: Vec<&Item> = self
+            .items
+            .iter()
+            .filter(|item| is_large(&modes, item))
+            .collect();
         let mut hashes = HashMap::new();
         for item in &large {
             let hash = File::open(&item.path).and_then(|file| digest(Sha256::new(), file));
@@ -92,7 +96,8 @@ impl<'a> Upload<'a> {
             self.commit_by_xet(&modes).await?;
         } else {
             for item in large {
-                self.large_file(item, &hashes[item.name.as_str()], &batch).await?;
+                self.large_file(item, &hashes[item.name.as_str()], &batch)
+                    .await?;
             }
             self.commit(&modes, &hashes).await?;
         }
@@ -154,8 +159,14 @@ impl<'a> Upload<'a> {
     }
 
     fn api(&self, what: &str) -> Url {
-        self.http
-            .url(["api", "models", self.id.owner(), self.id.name(), what, "main"])
+        self.http.url([
+            "api",
+            "models",
+            self.id.owner(),
+            self.id.name(),
+            what,
+            "main",
+        ])
     }
 
     /// How the Hub wants each file.
@@ -198,7 +209,9 @@ impl<'a> Upload<'a> {
             "ref": { "name": "main" },
         });
         let name = format!("{}.git", self.id.name());
-        let url = self.http.url([self.id.owner(), &name, "info", "lfs", "objects", "batch"]);
+        let url = self
+            .http
+            .url([self.id.owner(), &name, "info", "lfs", "objects", "batch"]);
         self.http
             .retry(self.place(), self.progress, async || {
                 let request = self.http.post(url.clone()).json(&body);
@@ -227,7 +240,10 @@ impl<'a> Upload<'a> {
         });
         let upload = &actions.upload;
         match upload.header.get("chunk_size") {
-            None => self.put(place, item, 0, item.size, upload, &upload.header).await.map(drop)?,
+            None => self
+                .put(place, item, 0, item.size, upload, &upload.header)
+                .await
+                .map(drop)?,
             Some(size) => self.put_parts(place, item, hash, upload, size).await?,
         }
         let Some(verify) = &actions.verify else {
@@ -289,7 +305,11 @@ impl<'a> Upload<'a> {
         for number in 1..=item.size.div_ceil(size) {
             // 1, or 00001
             let is_part = |(name, _): &(&String, &Value)| name.parse() == Ok(number);
-            let href = upload.header.iter().find(is_part).and_then(|(_, href)| href.as_str());
+            let href = upload
+                .header
+                .iter()
+                .find(is_part)
+                .and_then(|(_, href)| href.as_str());
             let href = href.ok_or_else(|| {
                 place.error(format!("the Hub did not say where to upload part {number}"))
             })?;
@@ -299,7 +319,9 @@ impl<'a> Upload<'a> {
                 header: BTreeMap::new(),
             };
             let length = size.min(item.size - start);
-            let tag = self.put(place, item, start, length, &action, &action.header).await?;
+            let tag = self
+                .put(place, item, start, length, &action, &action.header)
+                .await?;
             let tag = tag.ok_or_else(|| place.error(format!("part {number} was given no tag")))?;
             parts.push(json!({ "partNumber": number, "etag": tag }));
         }
@@ -384,7 +406,9 @@ impl<'a> Upload<'a> {
                 Err(error) => Some(Err(error)),
             }
         });
-        Ok(reqwest::Body::wrap_stream(futures_util::stream::iter(chunks)))
+        Ok(reqwest::Body::wrap_stream(futures_util::stream::iter(
+            chunks,
+        )))
     }
 
     fn tell(&self, done: u64) {
@@ -408,7 +432,9 @@ impl Item {
     fn read(&self, start: u64, length: u64) -> Result<Vec<u8>> {
         let mut bytes = Vec::new();
         let mut source = self.open_at(start)?.take(length);
-        source.read_to_end(&mut bytes).map_err(|e| Error::io(&self.path, e))?;
+        source
+            .read_to_end(&mut bytes)
+            .map_err(|e| Error::io(&self.path, e))?;
         Ok(bytes)
     }
 }

@@ -39,11 +39,18 @@ pub fn select(has: impl Fn(&str) -> bool) -> Result<Selection, String> {
     let mut files = vec!["config.json"];
     match has("tokenizer.json") {
         true => files.push("tokenizer.json"),
-        false => files.extend(["vocab.txt", "tokenizer_config.json"].iter().filter(|f| has(f))),
+        false => files.extend(
+            ["vocab.txt", "tokenizer_config.json"]
+                .iter()
+                .filter(|f| has(f)),
+        ),
     }
     files.extend(["README.md"].iter().filter(|f| has(f)));
     let weights = WEIGHTS.into_iter().find(|f| has(f)).ok_or_else(|| {
-        format!("there are no weights: expected one of {}", WEIGHTS.join(", "))
+        format!(
+            "there are no weights: expected one of {}",
+            WEIGHTS.join(", ")
+        )
     })?;
     files.push(weights);
     Ok(Selection {
@@ -134,18 +141,45 @@ mod tests {
         let selection = of(&all).unwrap();
         assert_eq!(
             selection.files,
-            ["config.json", "tokenizer.json", "README.md", "model.safetensors"]
+            [
+                "config.json",
+                "tokenizer.json",
+                "README.md",
+                "model.safetensors"
+            ]
         );
         assert!(!selection.sharded);
 
-        let old = of(&["config.json", "vocab.txt", "tokenizer_config.json", "pytorch_model.bin"]);
+        let old = of(&[
+            "config.json",
+            "vocab.txt",
+            "tokenizer_config.json",
+            "pytorch_model.bin",
+        ]);
         assert_eq!(
             old.unwrap().files,
-            ["config.json", "vocab.txt", "tokenizer_config.json", "pytorch_model.bin"]
+            [
+                "config.json",
+                "vocab.txt",
+                "tokenizer_config.json",
+                "pytorch_model.bin"
+            ]
         );
-        assert!(of(&["config.json", "model.safetensors.index.json"]).unwrap().sharded);
-        assert!(of(&["model.safetensors"]).unwrap_err().contains("config.json"));
-        assert!(of(&["config.json"]).unwrap_err().contains("pytorch_model.bin"));
+        assert!(
+            of(&["config.json", "model.safetensors.index.json"])
+                .unwrap()
+                .sharded
+        );
+        assert!(
+            of(&["model.safetensors"])
+                .unwrap_err()
+                .contains("config.json")
+        );
+        assert!(
+            of(&["config.json"])
+                .unwrap_err()
+                .contains("pytorch_model.bin")
+        );
     }
 
     #[test]

@@ -121,7 +121,10 @@ fn stderr(output: &Output) -> String {
 fn done(command: &mut Command) -> (Value, String) {
     let output = command.output().unwrap();
     assert!(output.status.success(), "{}", stderr(&output));
-    (serde_json::from_slice(&output.stdout).unwrap(), stderr(&output))
+    (
+        serde_json::from_slice(&output.stdout).unwrap(),
+        stderr(&output),
+    )
 }
 
 fn failed(command: &mut Command) -> String {

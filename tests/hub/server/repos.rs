@@ -41,7 +41,9 @@ impl Repo {
     /// Adds files to a branch, a tag or another ref; gives the commit.
     pub fn commit(&mut self, reference: &str, files: BTreeMap<String, Vec<u8>>) -> String {
         let parent = self.refs.get(reference);
-        let mut all = parent.map(|id| self.commits[id].clone()).unwrap_or_default();
+        let mut all = parent
+            .map(|id| self.commits[id].clone())
+            .unwrap_or_default();
         all.extend(files);
         let mut hasher = Sha1::new_with_prefix(format!("{parent:?}"));
         for (name, bytes) in &all {
@@ -128,7 +130,11 @@ impl State {
             return response;
         }
         let token = request.header("authorization");
-        if token.is_some_and(|t| ![WRITER, READER].iter().any(|known| t == format!("Bearer {known}"))) {
+        if token.is_some_and(|t| {
+            ![WRITER, READER]
+                .iter()
+                .any(|known| t == format!("Bearer {known}"))
+        }) {
             return error(401, "", "Invalid credentials in Authorization header");
         }
         match (&*request.method, &path[..]) {
@@ -161,14 +167,22 @@ impl State {
 
     /// Where a repository has moved to.
     fn redirect(&self, path: &[&str], request: &Request) -> Option<Response> {
-        let start = if path.starts_with(&["api", "models"]) { 2 } else { 0 };
+        let start = if path.starts_with(&["api", "models"]) {
+            2
+        } else {
+            0
+        };
         let [owner, name, ..] = path.get(start..)? else {
             return None;
         };
         let new = self.moved.get(&format!("{owner}/{name}"))?;
         let part = |part: &&str| part.replace('/', "%2F");
         let parts = |parts: &[&str]| parts.iter().map(part).collect::<Vec<_>>().join("/");
-        let mut target = format!("{}/{new}/{}", parts(&path[..start]), parts(&path[start + 2..]));
+        let mut target = format!(
+            "{}/{new}/{}",
+            parts(&path[..start]),
+            parts(&path[start + 2..])
+        );
         if !request.query.is_empty() {
             target += "?recursive=true";
         }
@@ -211,7 +225,10 @@ impl State {
         };
         let repo = &self.repos[&format!("{owner}/{name}")];
         let id = format!("{owner}/{name}");
-        let siblings: Vec<Value> = files.keys().map(|file| json!({ "rfilename": file })).collect();
+        let siblings: Vec<Value> = files
+            .keys()
+            .map(|file| json!({ "rfilename": file }))
+            .collect();
         Response::json(json!({
             "_id": "0123456789abcdef01234567", "id": id, "modelId": id, "author": owner, "sha": commit,
             "lastModified": "2026-01-01T00:00:00.000Z", "createdAt": "2026-01-01T00:00:00.000Z",
@@ -225,7 +242,11 @@ impl State {
             Ok(found) => found,
             Err(response) => return response,
         };
-        let cursor = request.query.get("cursor").and_then(|c| c.parse().ok()).unwrap_or(0);
+        let cursor = request
+            .query
+            .get("cursor")
+            .and_then(|c| c.parse().ok())
+            .unwrap_or(0);
         let entries: Vec<Value> = files
             .iter()
             .skip(cursor)
@@ -238,7 +259,11 @@ impl State {
             return response;
         }
         let path: Vec<String> = request.path.iter().map(|p| p.replace('/', "%2F")).collect();
-        let url = format!("{}/{}?recursive=true&cursor={next}", self.hub_url, path.join("/"));
+        let url = format!(
+            "{}/{}?recursive=true&cursor={next}",
+            self.hub_url,
+            path.join("/")
+        );
         response.with("Link", format!("<{url}>; rel=\"next\""))
     }
 
@@ -249,7 +274,9 @@ impl State {
         };
         let body: Value = serde_json::from_slice(&request.body).unwrap_or_default();
         let paths = body["paths"].as_array().cloned().unwrap_or_default();
-        let known = paths.iter().filter_map(|path| files.get_key_value(path.as_str()?));
+        let known = paths
+            .iter()
+            .filter_map(|path| files.get_key_value(path.as_str()?));
         Response::json(known.map(|(name, bytes)| entry(name, bytes)).collect())
     }
 
@@ -279,18 +306,27 @@ impl State {
         };
         if !is_large(file, bytes, bytes.len()) {
             return Response::new(307, "")
-                .with("Location", format!("/api/resolve-cache/models/{owner}/{name}/{commit}/{file}"))
+                .with(
+                    "Location",
+                    format!("/api/resolve-cache/models/{owner}/{name}/{commit}/{file}"),
+                )
                 .with("X-Repo-Commit", commit)
                 .with("ETag", format!("\"{}\"", git_hash(bytes)))
                 .with("X-Linked-Size", bytes.len().to_string());
         }
         let hash = sha256(bytes);
         Response::new(302, "")
-            .with("Location", format!("{}/file/{owner}/{name}/{commit}/{file}", self.store_url))
+            .with(
+                "Location",
+                format!("{}/file/{owner}/{name}/{commit}/{file}", self.store_url),
+            )
             .with("X-Repo-Commit", commit)
             .with("X-Linked-Size", bytes.len().to_string())
             .with("X-Linked-ETag", format!("\"{hash}\""))
-            .with("ETag", format!("\"{}\"", git_hash(pointer(bytes).as_bytes())))
+            .with(
+                "ETag",
+                format!("\"{}\"", git_hash(pointer(bytes).as_bytes())),
+            )
     }
 
     fn small_file(

@@ -46,7 +46,11 @@ impl State {
             ("POST", ["api", "models", owner, name, "commit", revision]) => {
                 self.commit(request, owner, name, revision)
             }
-            _ => error(404, "", "Sorry, we can't find the page you are looking for."),
+            _ => error(
+                404,
+                "",
+                "Sorry, we can't find the page you are looking for.",
+            ),
         }
     }
 
@@ -59,16 +63,20 @@ impl State {
         if self.repos.contains_key(&id) {
             return Response {
                 status: 409,
-                ..Response::json(json!({ "error": "You already created this model repo", "url": url }))
+                ..Response::json(
+                    json!({ "error": "You already created this model repo", "url": url }),
+                )
             };
         }
         let mut repo = Repo {
-            private: body["private"].as_bool().unwrap_or(false)
-                || body["visibility"] == "private",
+            private: body["private"].as_bool().unwrap_or(false) || body["visibility"] == "private",
             ..Repo::default()
         };
         let attributes = b"*.safetensors filter=lfs diff=lfs merge=lfs -text\n".to_vec();
-        repo.commit("main", BTreeMap::from([(".gitattributes".into(), attributes)]));
+        repo.commit(
+            "main",
+            BTreeMap::from([(".gitattributes".into(), attributes)]),
+        );
         self.repos.insert(id, repo);
         Response::json(answer)
     }
@@ -113,12 +121,15 @@ impl State {
     pub fn store_upload(&mut self, request: &Request, path: &[&str]) -> Response {
         match (&*request.method, path) {
             // S3 takes no body of unknown length
-            ("PUT", _) if request.header("content-length").is_none() => error(411, "", "length required"),
+            ("PUT", _) if request.header("content-length").is_none() => {
+                error(411, "", "length required")
+            }
             ("PUT", ["put", oid]) => self.keep(oid, request.body.clone()),
             ("PUT", ["part", oid, number]) => {
                 let number = number.parse().unwrap();
                 let tag = format!("\"{}\"", sha256(&request.body));
-                self.parts.insert((oid.to_string(), number), request.body.clone());
+                self.parts
+                    .insert((oid.to_string(), number), request.body.clone());
                 Response::new(200, "").with("ETag", tag)
             }
             ("POST", ["complete", oid]) => {
@@ -160,7 +171,11 @@ impl State {
                 "file" => {
                     let bytes = BASE64.decode(text(&value["content"])).expect("base64");
                     if is_large(&path, &bytes, bytes.len()) {
-                        return error(400, "", "Your push was rejected: binary files belong into LFS");
+                        return error(
+                            400,
+                            "",
+                            "Your push was rejected: binary files belong into LFS",
+                        );
                     }
                     files.insert(path, bytes);
                 }
@@ -190,7 +205,11 @@ fn preupload(request: &Request) -> Response {
         let path = text(&file["path"]);
         let sample = BASE64.decode(text(&file["sample"])).unwrap_or_default();
         let size = file["size"].as_u64().unwrap_or(0) as usize;
-        let mode = if is_large(path, &sample, size) { "lfs" } else { "regular" };
+        let mode = if is_large(path, &sample, size) {
+            "lfs"
+        } else {
+            "regular"
+        };
         json!({ "path": path, "uploadMode": mode, "shouldIgnore": false, "oid": null })
     };
     let files = body["files"].as_array().cloned().unwrap_or_default();
