@@ -82,6 +82,16 @@ pub enum Error {
         /// The learning rate of that step.
         lr: f64,
     },
+    /// The Hugging Face Hub, or the way to it, refused or failed.
+    #[error("{place}: {message}")]
+    Hub {
+        /// The repository, with its revision and the file where it is about one.
+        place: String,
+        /// The HTTP status, if the server answered.
+        status: Option<u16>,
+        /// What happened and what to do.
+        message: String,
+    },
     /// An error of candle.
     #[error(transparent)]
     Candle(#[from] candle_core::Error),
@@ -117,6 +127,15 @@ impl Error {
         Self::Io {
             path: path.as_ref().to_path_buf(),
             source,
+        }
+    }
+
+    /// A failure of the Hub at `place`, with the HTTP `status` if there was an answer.
+    pub fn hub(place: impl Into<String>, status: Option<u16>, message: impl Into<String>) -> Self {
+        Self::Hub {
+            place: place.into(),
+            status,
+            message: message.into(),
         }
     }
 

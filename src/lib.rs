@@ -16,6 +16,7 @@
 //! | [`encode`] | whole sequences: hidden states, masks filled in |
 //! | [`weights`] | safetensors and PyTorch files, read without running anything |
 //! | [`plot`] | loss curves and receptive fields as SVG |
+//! | `hub` | models from the Hugging Face Hub and back (feature `hub`) |
 //! | [`profile`] | where the time goes |
 //!
 //! Tensors are channels-last, `(batch, time, channels)`; weights keep PyTorch's names and shapes.
@@ -53,6 +54,8 @@ mod error;
 mod fsutil;
 pub mod generate;
 pub mod geometry;
+#[cfg(feature = "hub")]
+pub mod hub;
 pub mod kernels;
 pub mod model_dir;
 pub mod models;

@@ -13,9 +13,9 @@ use crate::progress::read_through;
 
 #[derive(clap::Args)]
 pub struct Args {
-    /// A model directory (default: the built-in model)
-    #[arg(long, value_name = "DIR")]
-    model: Option<PathBuf>,
+    /// A model directory, or org/name[@revision] on the Hub (default: the built-in model)
+    #[arg(long, value_name = "MODEL")]
+    model: Option<String>,
     /// The text
     #[arg(long, value_name = "FILE")]
     data: PathBuf,

@@ -9,7 +9,7 @@ use candle_tcn::nn::StepDtype;
 use candle_tcn::train::Precision;
 use clap::ValueEnum;
 
-use crate::usage_error;
+use crate::{model, usage_error};
 
 /// A number of at least 1. What is too large is found where it is used.
 pub fn count(text: &str) -> Result<usize, String> {
@@ -26,13 +26,13 @@ pub fn count(text: &str) -> Result<usize, String> {
 pub fn network(
     preset: &str,
     config: &Option<PathBuf>,
-    model: &Option<PathBuf>,
-) -> candle_tcn::Result<ModelConfig> {
-    match (config, model) {
-        (_, Some(dir)) => read_config(dir.join(model_dir::CONFIG)),
-        (Some(file), None) => read_config(file),
-        (None, None) => ModelConfig::preset(preset),
-    }
+    model: &Option<String>,
+) -> anyhow::Result<ModelConfig> {
+    Ok(match (config, model) {
+        (_, Some(model)) => read_config(model::resolve(model)?.join(model_dir::CONFIG))?,
+        (Some(file), None) => read_config(file)?,
+        (None, None) => ModelConfig::preset(preset)?,
+    })
 }
 
 /// `--dtype`: how numbers are kept.

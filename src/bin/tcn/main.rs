@@ -15,9 +15,15 @@ mod bench;
 mod eval;
 mod flags;
 mod generate;
+#[cfg(feature = "hub")]
+mod hub;
 mod memory;
 mod model;
 mod progress;
+#[cfg(feature = "hub")]
+mod pull;
+#[cfg(feature = "hub")]
+mod push;
 mod receptive_field;
 mod train;
 
@@ -51,6 +57,12 @@ enum Command {
     ReceptiveField(receptive_field::Args),
     /// Measure how fast this machine trains or runs a network
     Bench(bench::Args),
+    /// Download a model from the Hugging Face Hub; prints its directory
+    #[cfg(feature = "hub")]
+    Pull(pull::Args),
+    /// Upload a model directory to the Hugging Face Hub; prints its address
+    #[cfg(feature = "hub")]
+    Push(push::Args),
 }
 
 /// Wrong use of the command line: exit code 2.
@@ -135,6 +147,10 @@ fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Eval(args) => eval::run(args),
         Command::ReceptiveField(args) => receptive_field::run(args),
         Command::Bench(args) => bench::run(args),
+        #[cfg(feature = "hub")]
+        Command::Pull(args) => pull::run(args),
+        #[cfg(feature = "hub")]
+        Command::Push(args) => push::run(args),
     }
 }
 

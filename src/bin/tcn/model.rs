@@ -1,6 +1,6 @@
 //! What is compiled in, and where a model comes from.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use candle_tcn::LoadedModel;
 use candle_tcn::text::Tokenizer;
@@ -12,10 +12,41 @@ pub const TEXT: &str = include_str!("default/kjv.txt");
 /// The name of the compiled-in text.
 pub const TEXT_NAME: &str = "kjv (built in)";
 
+/// The directory that `--model` means: itself if there is one of that name, else a model on the Hub.
+pub fn resolve(model: &str) -> anyhow::Result<PathBuf> {
+    let path = Path::new(model);
+    // a file is named as what it is by whoever reads the directory
+    if path.exists() {
+        return Ok(path.into());
+    }
+    from_hub(model)
+}
+
+#[cfg(feature = "hub")]
+fn from_hub(model: &str) -> anyhow::Result<PathBuf> {
+    use anyhow::Context;
+    if model.parse::<candle_tcn::hub::ModelId>().is_err() {
+        anyhow::bail!(
+            "--model: there is no such directory as {model}, and it is no name on the Hub, which would be \
+             org/name or org/name@revision"
+        );
+    }
+    crate::hub::pull(model).with_context(|| {
+        format!("--model: there is no such directory as {model}, and the Hub does not help")
+    })
+}
+
+#[cfg(not(feature = "hub"))]
+fn from_hub(model: &str) -> anyhow::Result<PathBuf> {
+    anyhow::bail!(
+        "--model: there is no such directory as {model}; this program was built without the Hub (feature `hub`)"
+    )
+}
+
 /// The model of `--model`, or the built-in one.
-pub fn load(dir: Option<&Path>) -> anyhow::Result<LoadedModel> {
-    Ok(match dir {
-        Some(dir) => LoadedModel::load(dir)?,
+pub fn load(model: Option<&str>) -> anyhow::Result<LoadedModel> {
+    Ok(match model {
+        Some(model) => LoadedModel::load(resolve(model)?)?,
         None => LoadedModel::from_bytes(
             include_str!("../../../models/kjv-tiny/config.json"),
             include_bytes!("../../../models/kjv-tiny/model.safetensors"),

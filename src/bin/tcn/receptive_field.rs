@@ -11,7 +11,7 @@ use candle_tcn::plot::receptive_field_svg;
 use serde_json::json;
 
 use crate::flags::{self, count};
-use crate::{print_line, usage_error};
+use crate::{explain, print_line, usage_error};
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -21,9 +21,9 @@ pub struct Args {
     /// Measure a configuration file
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// Measure a model directory
-    #[arg(long, value_name = "DIR")]
-    model: Option<PathBuf>,
+    /// Measure a model: a directory, or org/name[@revision] on the Hub
+    #[arg(long, value_name = "MODEL")]
+    model: Option<String>,
     /// Measure a stack of convolutions with so many taps
     #[arg(long, value_name = "K", value_parser = count, allow_negative_numbers = true)]
     kernel_size: Option<usize>,
@@ -142,7 +142,7 @@ fn stack(args: &Args) -> anyhow::Result<Stack> {
     let shape = given(&shape_flags(args));
     match (&sources[..], &shape[..]) {
         ([], []) => Err(usage_error(
-            "nothing to measure: give --preset NAME, --config FILE, --model DIR, or --kernel-size K \
+            "nothing to measure: give --preset NAME, --config FILE, --model MODEL, or --kernel-size K \
              with --dilations 1,2,4 (or --levels N)",
         )),
         ([], _) => described(args),
@@ -159,9 +159,12 @@ fn stack(args: &Args) -> anyhow::Result<Stack> {
 fn configured(args: &Args) -> anyhow::Result<Stack> {
     let preset = args.preset.as_deref().unwrap_or_default();
     let config = flags::network(preset, &args.config, &args.model);
-    // a file is to this command what flags are to others
-    let stack = config.and_then(|config| config.geometry());
-    stack.map_err(|error| usage_error(error.to_string()))
+    let stack = config.and_then(|config| Ok(config.geometry()?));
+    stack.map_err(|error| match error.downcast_ref() {
+        Some(candle_tcn::Error::Hub { .. }) => error,
+        // a file is to this command what flags are to others
+        _ => usage_error(explain(&error)),
+    })
 }
 
 fn described(args: &Args) -> anyhow::Result<Stack> {

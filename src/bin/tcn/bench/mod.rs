@@ -29,9 +29,9 @@ pub struct Args {
     /// The network, as a config.json
     #[arg(long, value_name = "FILE", conflicts_with = "model")]
     config: Option<PathBuf>,
-    /// The network of a model directory; its weights do not matter
+    /// The network of a model, a directory or org/name[@revision] on the Hub; its weights do not matter
     #[arg(long, value_name = "DIR")]
-    model: Option<PathBuf>,
+    model: Option<String>,
     /// Rows of a batch, or sequences that are generated at once (default: 32, generate: 1)
     #[arg(long, value_name = "N", value_parser = count, allow_negative_numbers = true)]
     batch_size: Option<usize>,

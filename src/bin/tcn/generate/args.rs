@@ -10,9 +10,9 @@ use crate::usage_error;
 
 #[derive(clap::Args)]
 pub struct Args {
-    /// A model directory (default: the built-in model)
-    #[arg(long, value_name = "DIR")]
-    pub model: Option<PathBuf>,
+    /// A model directory, or org/name[@revision] on the Hub (default: the built-in model)
+    #[arg(long, value_name = "MODEL")]
+    pub model: Option<String>,
     /// Text to continue, shown before what follows; `-` reads it from standard input, without showing it
     #[arg(long, value_name = "TEXT", default_value = "")]
     pub prompt: String,

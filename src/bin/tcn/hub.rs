@@ -1,0 +1,108 @@
+//! The Hub as the environment describes it, with a progress bar.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use candle_tcn::hub::{Event, Hub, HubConfig, Progress};
+use indicatif::{ProgressBar, ProgressStyle};
+
+use crate::usage_error;
+
+/// The Hub and cache that Python's `huggingface_hub` would use.
+pub fn open() -> anyhow::Result<Hub> {
+    let home = match folder("HF_HOME") {
+        Some(folder) => folder,
+        None => cache_home()?.join("huggingface"),
+    };
+    let cache = folder("HF_HUB_CACHE").or_else(|| folder("HUGGINGFACE_HUB_CACHE"));
+    let mut config = HubConfig::new(cache.unwrap_or_else(|| home.join("hub")));
+    if let Some(endpoint) = text("HF_ENDPOINT") {
+        config.endpoint = endpoint;
+    }
+    config.token = token(&home)?;
+    config.offline = is_set("HF_HUB_OFFLINE");
+    if let Some(seconds) = text("HF_HUB_DOWNLOAD_TIMEOUT") {
+        config.timeout = timeout(&seconds)?;
+    }
+    Ok(Hub::new(config)?)
+}
+
+/// The value of a variable that is set to something.
+fn text(variable: &str) -> Option<String> {
+    let value = std::env::var(variable).ok()?;
+    Some(value.trim().to_string()).filter(|value| !value.is_empty())
+}
+
+/// A variable that names a folder, `~` being the user's own.
+fn folder(variable: &str) -> Option<PathBuf> {
+    let folder = std::env::var_os(variable).filter(|value| !value.is_empty())?;
+    let folder = PathBuf::from(folder);
+    match (folder.strip_prefix("~"), std::env::home_dir()) {
+        (Ok(rest), Some(home)) => Some(home.join(rest)),
+        _ => Some(folder),
+    }
+}
+
+fn cache_home() -> anyhow::Result<PathBuf> {
+    let home = || Some(std::env::home_dir()?.join(".cache"));
+    folder("XDG_CACHE_HOME").or_else(home).ok_or_else(|| {
+        usage_error("HF_HOME: expected a folder for models, since there is no home folder")
+    })
+}
+
+/// The token itself, or what the token file holds.
+fn token(home: &Path) -> anyhow::Result<Option<String>> {
+    if let Some(token) = text("HF_TOKEN").or_else(|| text("HUGGING_FACE_HUB_TOKEN")) {
+        return Ok(Some(token));
+    }
+    let path = folder("HF_TOKEN_PATH").unwrap_or_else(|| home.join("token"));
+    match std::fs::read_to_string(&path) {
+        Ok(token) => Ok(Some(token.trim().to_string()).filter(|token| !token.is_empty())),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(candle_tcn::Error::io(path, error).into()),
+    }
+}
+
+fn is_set(variable: &str) -> bool {
+    let yes = |value: String| matches!(&*value.to_uppercase(), "1" | "ON" | "YES" | "TRUE");
+    text(variable).is_some_and(yes)
+}
+
+fn timeout(seconds: &str) -> anyhow::Result<Duration> {
+    let valid = |seconds: &f64| (0.001..=86_400.0).contains(seconds);
+    match seconds.parse().ok().filter(valid) {
+        Some(seconds) => Ok(Duration::from_secs_f64(seconds)),
+        None => Err(usage_error(format!(
+            "HF_HUB_DOWNLOAD_TIMEOUT: expected seconds from 0.001 to 86400, found {seconds:?}"
+        ))),
+    }
+}
+
+/// A bar on standard error that is drawn once there is something to transfer. `what` is a verb.
+pub fn bar(what: &str) -> anyhow::Result<(ProgressBar, Progress)> {
+    let bar = ProgressBar::new(0)
+        .with_style(ProgressStyle::with_template(
+            "{prefix} {msg} {wide_bar} {bytes}/{total_bytes} {bytes_per_sec} ETA {eta}",
+        )?)
+        .with_prefix(what.to_string());
+    let drawn = bar.clone();
+    let progress = Progress::new(move |event| match event {
+        Event::File { name, .. } => drawn.set_message(name.to_string()),
+        Event::Transferred { done, total } => {
+            drawn.set_length(total);
+            drawn.set_position(done);
+        }
+        Event::Message(text) => drawn.suspend(|| say!("{text}")),
+        _ => {}
+    });
+    Ok((bar, progress))
+}
+
+/// The local directory of a model on the Hub.
+pub fn pull(id: &str) -> anyhow::Result<PathBuf> {
+    let hub = open()?;
+    let (bar, progress) = bar("downloading")?;
+    let dir = hub.pull(id, &progress);
+    bar.finish_and_clear();
+    Ok(dir?)
+}

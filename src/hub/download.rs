@@ -1,0 +1,321 @@
+//! Files from the Hub into the cache: resumed where they were cut, used only when they are right.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use reqwest::StatusCode;
+use reqwest::header::{CONTENT_RANGE, RANGE};
+
+use super::cache::{Entry, Repo};
+use super::failure::{Failure, Place, Trouble};
+use super::http::{Http, answer};
+use super::id::ModelId;
+use super::select::{MAX_INDEX_BYTES, select, shards};
+use super::{Event, Hub, Progress};
+use crate::{Error, Result};
+
+/// A try that brought so much was worth it: it does not count.
+const WORTH_IT: u64 = 1 << 20;
+
+impl Hub {
+    /// The snapshot of a model, with every file it needs.
+    pub(super) async fn fetch(
+        &self,
+        id: &ModelId,
+        repo: &Repo,
+        progress: &Progress,
+    ) -> Result<PathBuf, Failure> {
+        let commit = self.http.commit(id, progress).await?;
+        let files = self.http.files(id, &commit, progress).await?;
+        let mut fetch = Fetch {
+            http: &self.http,
+            id,
+            repo,
+            commit: &commit,
+            progress,
+            done: 0,
+            total: 0,
+        };
+        let place = fetch.place();
+        let chosen = select(|name| files.contains_key(name));
+        let chosen = chosen.map_err(|missing| Error::hub(id.clone(), Some(404), missing))?;
+        fetch.all(&files, chosen.files.iter().copied()).await?;
+
+        let snapshot = repo.snapshot(&commit);
+        if chosen.sharded {
+            let index = chosen.files.last().copied().unwrap_or_default();
+            let shards = read_shards(&snapshot.join(index))?;
+            if let Some(shard) = shards.iter().find(|shard| !files.contains_key(*shard)) {
+                let message = format!("named by {index}, but the repository has no such file");
+                return Err(place.file(shard).error(message).into());
+            }
+            fetch.all(&files, shards.iter().map(String::as_str)).await?;
+        }
+        if id.revision() != commit {
+            repo.set_commit(id.revision(), &commit)?;
+        }
+        Ok(snapshot)
+    }
+
+    /// The snapshot of a model, if the cache has every file it needs.
+    pub(super) fn cached(&self, id: &ModelId, repo: &Repo) -> Result<PathBuf> {
+        let missing = |what: String| {
+            let how = match self.config.offline {
+                true => "unset HF_HUB_OFFLINE to download it",
+                false => "it has to be downloaded",
+            };
+            Error::hub(
+                id.clone(),
+                None,
+                format!(
+                    "{what} in the cache {}; {how}",
+                    self.config.cache_dir.display()
+                ),
+            )
+        };
+        let none = || missing("there is no copy".into());
+        let snapshot = repo.snapshot(&repo.commit(id.revision()).ok_or_else(none)?);
+        if !snapshot.is_dir() {
+            return Err(none());
+        }
+        let has = |name: &str| snapshot.join(name).is_file();
+        let chosen =
+            select(has).map_err(|what| missing(format!("the copy is not whole: {what}")))?;
+        let mut files: Vec<PathBuf> = chosen
+            .files
+            .iter()
+            .map(|name| snapshot.join(name))
+            .collect();
+        if chosen.sharded
+            && let Some(index) = files.last()
+        {
+            for shard in read_shards(index)? {
+                if !has(&shard) {
+                    return Err(missing(format!(
+                        "the copy is not whole: there is no {shard}"
+                    )));
+                }
+                files.push(snapshot.join(shard));
+            }
+        }
+        files.iter().try_for_each(|file| repo.check_cached(file))?;
+        Ok(snapshot)
+    }
+}
+
+/// The shards that an index in the cache names.
+fn read_shards(index: &Path) -> Result<Vec<String>> {
+    let size = index.metadata().map_err(|e| Error::io(index, e))?.len();
+    if size > MAX_INDEX_BYTES {
+        return Err(Error::file(
+            index,
+            format!("expected an index of at most {MAX_INDEX_BYTES} bytes, found {size}"),
+        ));
+    }
+    let bytes = std::fs::read(index).map_err(|e| Error::io(index, e))?;
+    let shards = shards(&bytes).map_err(|message| Error::file(index, message))?;
+    Ok(shards.into_iter().collect())
+}
+
+/// The download of one commit.
+struct Fetch<'a> {
+    http: &'a Http,
+    id: &'a ModelId,
+    repo: &'a Repo,
+    commit: &'a str,
+    progress: &'a Progress,
+    done: u64,
+    total: u64,
+}
+
+impl<'a> Fetch<'a> {
+    fn place(&self) -> Place<'a> {
+        self.http.place(self.id)
+    }
+
+    /// Downloads those of `names` that the cache lacks, and links them all.
+    async fn all<'n>(
+        &mut self,
+        files: &BTreeMap<String, Entry>,
+        names: impl Iterator<Item = &'n str>,
+    ) -> Result<(), Failure> {
+        let mut lacking = Vec::new();
+        for entry in names.filter_map(|name| files.get(name)) {
+            match self.repo.has(entry)? {
+                true => self.repo.link(self.commit, entry)?,
+                false => {
+                    self.total = self.total.saturating_add(entry.size);
+                    lacking.push(entry);
+                }
+            }
+        }
+        for entry in lacking {
+            self.one(entry).await?;
+            self.repo.link(self.commit, entry)?;
+        }
+        Ok(())
+    }
+
+    /// Downloads a file, unless another process does so first.
+    async fn one(&mut self, entry: &Entry) -> Result<(), Failure> {
+        let _lock = self.repo.lock(entry, self.progress).await?;
+        let before = self.done;
+        if !self.repo.has(entry)? {
+            self.progress.tell(Event::File {
+                name: &entry.path,
+                bytes: entry.size,
+            });
+            self.right_bytes(entry).await?;
+            self.repo.keep(&entry.hash)?;
+        }
+        self.arrived(before + entry.size);
+        Ok(())
+    }
+
+    /// Fills the partial file until it is right: what was there before may be wrong, or what arrived
+    /// damaged on the way, so it is begun anew once.
+    async fn right_bytes(&mut self, entry: &Entry) -> Result<(), Failure> {
+        let partial = self.repo.partial(&entry.hash);
+        let found = |size| entry.hash.of_same_kind(&partial, size);
+        self.all_bytes(entry, &partial).await?;
+        let mut hash = found(entry.size).map_err(|e| Error::io(&partial, e))?;
+        if hash != entry.hash {
+            self.progress.message(&format!(
+                "{}: what arrived has the wrong hash; downloading it anew",
+                entry.path
+            ));
+            remove(&partial)?;
+            self.all_bytes(entry, &partial).await?;
+            hash = found(entry.size).map_err(|e| Error::io(&partial, e))?;
+        }
+        if hash != entry.hash {
+            remove(&partial)?;
+            let message = format!(
+                "expected a file with hash {}, found {hash}: it is damaged on the server or on the way; nothing \
+                 of it is kept",
+                entry.hash
+            );
+            return Err(self.place().file(&entry.path).error(message).into());
+        }
+        Ok(())
+    }
+
+    /// Fills the partial file up to its size, however often the connection is cut.
+    async fn all_bytes(&mut self, entry: &Entry, partial: &Path) -> Result<(), Failure> {
+        let place = self.place().file(&entry.path);
+        let (http, progress) = (self.http, self.progress);
+        let before = self.done;
+        loop {
+            let mut reached = 0;
+            let result = http
+                .retry(place, progress, async || {
+                    let start = length(partial);
+                    let result = self.more_bytes(entry, partial, before).await;
+                    reached = length(partial);
+                    match result {
+                        // worth it: begin to count the tries anew
+                        Err(Trouble::Transport { .. }) if reached >= start + WORTH_IT => Ok(false),
+                        other => other.map(|()| true),
+                    }
+                })
+                .await;
+            if result? {
+                return Ok(());
+            }
+        }
+    }
+
+    /// One request for what is still lacking.
+    async fn more_bytes(
+        &mut self,
+        entry: &Entry,
+        partial: &Path,
+        before: u64,
+    ) -> Result<(), Trouble> {
+        let io = |error| Trouble::Fatal(Error::io(partial, error));
+        let mut file = File::options()
+            .create(true)
+            .append(true)
+            .open(partial)
+            .map_err(io)?;
+        let mut have = length(partial);
+        if have > entry.size {
+            file.set_len(0).map_err(io)?;
+            have = 0;
+        }
+        self.arrived(before + have);
+        if have == entry.size {
+            return Ok(());
+        }
+        let mut url = self
+            .http
+            .url([self.id.owner(), self.id.name(), "resolve", self.commit]);
+        if let Ok(mut segments) = url.path_segments_mut() {
+            segments.extend(entry.path.split('/'));
+        }
+        let request = self.http.get(url);
+        let request = match have {
+            0 => request,
+            _ => request.header(RANGE, format!("bytes={have}-")),
+        };
+        let mut response = match answer(request).await {
+            Err(Trouble::Http(answer)) if answer.status == 416 && have > 0 => {
+                file.set_len(0).map_err(io)?;
+                return Err(transport("the server cannot go on from the middle"));
+            }
+            other => other?,
+        };
+        // a server that does not know ranges begins at the beginning
+        if have > 0 && !continues(&response, have) {
+            file.set_len(0).map_err(io)?;
+            have = 0;
+        }
+        while let Some(chunk) = response.chunk().await? {
+            have += chunk.len() as u64;
+            if have > entry.size {
+                file.set_len(0).map_err(io)?;
+                return Err(transport("the file is longer than the Hub said"));
+            }
+            file.write_all(&chunk).map_err(io)?;
+            self.arrived(before + have);
+        }
+        match have == entry.size {
+            true => Ok(()),
+            false => Err(transport("the connection ended too early")),
+        }
+    }
+
+    fn arrived(&mut self, done: u64) {
+        self.done = done;
+        self.progress.tell(Event::Transferred {
+            done,
+            total: self.total,
+        });
+    }
+}
+
+/// Whether a response is the part from `start` on.
+fn continues(response: &reqwest::Response, start: u64) -> bool {
+    let range = response.headers().get(CONTENT_RANGE);
+    let range = range.and_then(|range| range.to_str().ok()).unwrap_or("");
+    response.status() == StatusCode::PARTIAL_CONTENT
+        && range.starts_with(&format!("bytes {start}-"))
+}
+
+fn transport(message: &str) -> Trouble {
+    Trouble::Transport {
+        message: message.into(),
+        connect: false,
+    }
+}
+
+/// The length of a file, 0 if there is none.
+fn length(path: &Path) -> u64 {
+    path.metadata().map_or(0, |file| file.len())
+}
+
+fn remove(path: &Path) -> Result<()> {
+    std::fs::remove_file(path).map_err(|e| Error::io(path, e))
+}

@@ -1,0 +1,254 @@
+//! The Hugging Face Hub: a model's name becomes a local directory, and a directory a repository.
+//! The only network code of the crate.
+//!
+//! Files are kept in the cache that Python's `huggingface_hub` also uses, in its layout:
+//!
+//! ```text
+//! models--org--name/blobs/HASH                       the files, named by their hash
+//! models--org--name/refs/main                        the commit that a branch or tag stood at
+//! models--org--name/snapshots/COMMIT/config.json     links to the files
+//! .locks/models--org--name/HASH.lock                 held by whoever downloads
+//! ```
+//!
+//! The crate `hf-hub` names commits, makes repositories and speaks Xet, the Hub's own protocol for
+//! uploads. Downloads are made here, because those of hf-hub 1.0 neither resume nor look at what
+//! arrived: not at the status of the answer, not at its size, not at its hash. Its lists of files lose
+//! the SHA-256 of large files. Uploads to servers without Xet (Git LFS) are made here too.
+
+mod cache;
+mod download;
+mod failure;
+mod http;
+mod id;
+mod push;
+mod select;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::{Error, Result};
+use cache::Repo;
+use failure::Failure;
+use http::Http;
+
+pub use id::ModelId;
+
+/// Where the Hub is, where its files are kept, and who asks.
+///
+/// # Example
+///
+/// ```
+/// use candle_tcn::hub::HubConfig;
+/// let config = HubConfig { token: Some("hf_secret".into()), ..HubConfig::new("cache") };
+/// assert_eq!(config.endpoint, "https://huggingface.co");
+/// // never printed
+/// assert!(!format!("{config:?}").contains("secret"));
+/// ```
+#[derive(Clone, PartialEq)]
+pub struct HubConfig {
+    /// The address of the Hub.
+    pub endpoint: String,
+    /// The folder of the cache.
+    pub cache_dir: PathBuf,
+    /// The access token, if there is one.
+    pub token: Option<String>,
+    /// Use the cache only.
+    pub offline: bool,
+    /// How long a server may be silent before the request is made again.
+    pub timeout: Duration,
+}
+
+impl HubConfig {
+    /// The public Hub, nobody in particular, ten seconds of patience.
+    pub fn new(cache_dir: impl Into<PathBuf>) -> Self {
+        Self {
+            endpoint: "https://huggingface.co".into(),
+            cache_dir: cache_dir.into(),
+            token: None,
+            offline: false,
+            timeout: Duration::from_secs(10),
+        }
+    }
+}
+
+impl std::fmt::Debug for HubConfig {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let token = self.token.as_ref().map(|_| "(hidden)");
+        f.debug_struct("HubConfig")
+            .field("endpoint", &self.endpoint)
+            .field("cache_dir", &self.cache_dir)
+            .field("token", &token)
+            .field("offline", &self.offline)
+            .field("timeout", &self.timeout)
+            .finish()
+    }
+}
+
+/// What happens during a transfer.
+#[derive(Debug, Clone, Copy, PartialEq)]
+#[non_exhaustive]
+pub enum Event<'a> {
+    /// The transfer of a file begins.
+    File {
+        /// Its name in the repository.
+        name: &'a str,
+        /// Its size.
+        bytes: u64,
+    },
+    /// So much of everything has been transferred.
+    Transferred {
+        /// Bytes that are there.
+        done: u64,
+        /// Bytes of all files that have to be transferred.
+        total: u64,
+    },
+    /// Something worth telling: a wait, another try, a copy used instead.
+    Message(&'a str),
+}
+
+/// Who is told what happens. Called from several threads.
+#[derive(Clone)]
+pub struct Progress(Arc<dyn Fn(Event<'_>) + Send + Sync>);
+
+impl Progress {
+    /// Calls `f` with every event.
+    pub fn new(f: impl Fn(Event<'_>) + Send + Sync + 'static) -> Self {
+        Self(Arc::new(f))
+    }
+
+    /// Nobody is told.
+    pub fn silent() -> Self {
+        Self::new(|_| {})
+    }
+
+    fn tell(&self, event: Event<'_>) {
+        (self.0)(event);
+    }
+
+    fn message(&self, text: &str) {
+        self.tell(Event::Message(text));
+    }
+}
+
+impl std::fmt::Debug for Progress {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Progress")
+    }
+}
+
+/// The Hub and its cache.
+///
+/// Its methods wait for the network; call them from ordinary threads, not from an async task.
+///
+/// # Example
+///
+/// ```
+/// use candle_tcn::hub::{Hub, HubConfig, Progress};
+///
+/// let cache = tempfile::tempdir()?;
+/// let hub = Hub::new(HubConfig { offline: true, ..HubConfig::new(cache.path()) })?;
+/// let error = hub.pull("songlab/gpn-brassicales@refs/pr/1", &Progress::silent()).unwrap_err();
+/// assert!(error.to_string().contains("HF_HUB_OFFLINE"));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Debug)]
+pub struct Hub {
+    config: HubConfig,
+    http: Http,
+    runtime: tokio::runtime::Runtime,
+}
+
+impl Hub {
+    /// A client. Nothing is sent yet.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] for an endpoint that is no http address, a token that cannot be sent.
+    pub fn new(config: HubConfig) -> Result<Self> {
+        let http = Http::new(&config)?;
+        // Xet needs a runtime with threads
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(2)
+            .enable_all()
+            .build()
+            .map_err(|error| Error::hub("the network", None, error.to_string()))?;
+        Ok(Self {
+            config,
+            http,
+            runtime,
+        })
+    }
+
+    /// The directory of the model `org/name` or `org/name@revision` (a branch, a tag, a commit,
+    /// `refs/pr/1`), whose files are downloaded where the cache lacks them.
+    ///
+    /// Only what a model needs: `config.json`; `tokenizer.json`, else `vocab.txt` and
+    /// `tokenizer_config.json`; `README.md`; and of the weights the first of `model.safetensors`, the
+    /// same in shards, `pytorch_model.bin`, the same in shards. A file is used only if its size and
+    /// hash are those that the Hub says, one in the cache too. What an interrupted download left is
+    /// continued. Of several processes one downloads, the others wait for it.
+    ///
+    /// If the Hub cannot be reached, the copy of the cache serves, and `progress` is told.
+    ///
+    /// # Errors
+    /// [`Error::Hub`] naming repository, revision, file, HTTP status and what to do; [`Error::Io`]
+    /// naming the file; [`Error::Invalid`] for what is no name.
+    pub fn pull(&self, id: &str, progress: &Progress) -> Result<PathBuf> {
+        let id: ModelId = id.parse()?;
+        let repo = Repo::new(&self.config.cache_dir, &id);
+        if self.config.offline {
+            return self.cached(&id, &repo);
+        }
+        match self.runtime.block_on(self.fetch(&id, &repo, progress)) {
+            Ok(dir) => Ok(dir),
+            Err(Failure {
+                error,
+                unreachable: true,
+            }) => match self.cached(&id, &repo) {
+                Ok(dir) => {
+                    progress.message(&format!("{error}. Using the copy in the cache"));
+                    Ok(dir)
+                }
+                Err(_) => Err(error),
+            },
+            Err(failure) => Err(failure.error),
+        }
+    }
+
+    /// Makes the repository `org/name` if there is none, uploads the files of a model directory as
+    /// one commit, and gives the repository's address.
+    ///
+    /// Uploaded are the files of `dir` itself: neither hidden ones nor its folders (the checkpoints
+    /// of a training run).
+    ///
+    /// # Errors
+    /// As [`Hub::pull`]; [`Error::File`] for what is no model directory; also where `private` is asked
+    /// for and the repository exists and is public.
+    pub fn push(
+        &self,
+        dir: impl AsRef<Path>,
+        id: &str,
+        private: bool,
+        progress: &Progress,
+    ) -> Result<String> {
+        let parsed: ModelId = id.parse()?;
+        if id.contains('@') {
+            return Err(Error::invalid(
+                "repository",
+                "org/name without a revision",
+                id,
+            ));
+        }
+        if self.config.offline {
+            return Err(Error::hub(
+                parsed,
+                None,
+                "uploading needs the network; unset HF_HUB_OFFLINE",
+            ));
+        }
+        let upload = push::Upload::new(&self.http, &parsed, dir.as_ref(), progress)?;
+        self.runtime
+            .block_on(upload.run(private))
+            .map_err(|failure| failure.error)
+    }
+}

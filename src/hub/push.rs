@@ -1,0 +1,543 @@
+//! A directory to the Hub: repository, large files, one commit.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fs::File;
+use std::io::{Read, Seek, SeekFrom};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use hf_hub::RepoTypeModel;
+use hf_hub::progress::{ProgressEvent, ProgressHandler, UploadEvent};
+use hf_hub::repository::CommitOperation;
+use reqwest::header::{ACCEPT, CONTENT_LENGTH, CONTENT_TYPE, ETAG};
+use reqwest::{Method, Url};
+use serde::Deserialize;
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
+
+use super::cache::digest;
+use super::failure::{Failure, Place, Trouble};
+use super::http::{Http, answer, json as json_of};
+use super::id::ModelId;
+use super::{Event, Progress};
+use crate::model_dir::CONFIG;
+use crate::{Error, Result};
+
+const LFS: &str = "application/vnd.git-lfs+json";
+const MESSAGE: &str = "Upload a model with candle-tcn";
+
+/// By its first bytes the Hub tells text from what belongs into large storage.
+const SAMPLE: u64 = 512;
+const CHUNK: u64 = 1 << 18;
+/// Parts of one large file, as S3 has it.
+const MAX_PARTS: u64 = 10_000;
+
+/// A file to upload.
+struct Item {
+    name: String,
+    path: PathBuf,
+    size: u64,
+}
+
+/// An upload of a directory.
+pub struct Upload<'a> {
+    http: &'a Http,
+    id: &'a ModelId,
+    progress: &'a Progress,
+    items: Vec<Item>,
+    /// Bytes sent, and of how many.
+    sent: Arc<AtomicU64>,
+    total: u64,
+}
+
+impl<'a> Upload<'a> {
+    /// Looks what is in `dir`.
+    pub fn new(
+        http: &'a Http,
+        id: &'a ModelId,
+        dir: &Path,
+        progress: &'a Progress,
+    ) -> Result<Self> {
+        let items = items(dir)?;
+        let total = items.iter().map(|item| item.size).sum();
+        Ok(Self {
+            http,
+            id,
+            progress,
+            items,
+            sent: Arc::default(),
+            total,
+        })
+    }
+
+    /// Uploads everything; gives the repository's address.
+    pub async fn run(&self, private: bool) -> Result<String, Failure> {
+        self.create(private).await?;
+        let modes = self.modes().await?;
+        let large: Vec<&Item> = self
+            .items
+            .iter()
+            .filter(|item| is_large(&modes, item))
+            .collect();
+        let mut hashes = HashMap::new();
+        for item in &large {
+            let hash = File::open(&item.path).and_then(|file| digest(Sha256::new(), file));
+            let hash = hash.map_err(|e| Error::io(&item.path, e))?;
+            hashes.insert(item.name.as_str(), hash);
+        }
+        let batch = match large.is_empty() {
+            true => Batch::default(),
+            false => self.batch(&large, &hashes).await?,
+        };
+        if batch.transfer.as_deref() == Some("xet") {
+            self.commit_by_xet(&modes).await?;
+        } else {
+            for item in large {
+                self.large_file(item, &hashes[item.name.as_str()], &batch)
+                    .await?;
+            }
+            self.commit(&modes, &hashes).await?;
+        }
+        Ok(format!("{}/{}", self.http.endpoint(), self.id.repository()))
+    }
+
+    fn place(&self) -> Place<'_> {
+        Place {
+            writing: true,
+            ..self.http.place(self.id)
+        }
+    }
+
+    /// Makes the repository, or finds it as it should be.
+    async fn create(&self, private: bool) -> Result<(), Failure> {
+        let place = self.place();
+        let model = |client: hf_hub::HFClient| client.model(self.id.owner(), self.id.name());
+        let created = self.http.retry(place, self.progress, async || {
+            let client = self.http.hf(true)?;
+            let repository = self.id.repository();
+            let request = client
+                .create_repository()
+                .repo_id(&repository)
+                .repo_type(RepoTypeModel)
+                .private(private)
+                .exist_ok(true);
+            match request.send().await {
+                Ok(_) => Ok(()),
+                Err(error) => match Trouble::from(error) {
+                    // who may not make one may still write to the one that is there
+                    Trouble::Http(answer) if answer.status == 403 => {
+                        match model(client).exists().send().await {
+                            Ok(true) => Ok(()),
+                            _ => Err(Trouble::Http(answer)),
+                        }
+                    }
+                    trouble => Err(trouble),
+                },
+            }
+        });
+        created.await?;
+        if !private {
+            return Ok(());
+        }
+        let info = self.http.retry(place, self.progress, async || {
+            Ok(model(self.http.hf(true)?).info().send().await?)
+        });
+        match info.await?.private {
+            Some(false) => Err(place
+                .error(format!(
+                    "expected a private repository, found a public one; nothing was uploaded. Change it at \
+                     {}/{}/settings, or leave out --private",
+                    self.http.endpoint(),
+                    self.id.repository()
+                ))
+                .into()),
+            _ => Ok(()),
+        }
+    }
+
+    fn api(&self, what: &str) -> Url {
+        self.http.url([
+            "api",
+            "models",
+            self.id.owner(),
+            self.id.name(),
+            what,
+            "main",
+        ])
+    }
+
+    /// How the Hub wants each file.
+    async fn modes(&self) -> Result<BTreeMap<String, Mode>, Failure> {
+        let mut files = Vec::new();
+        for item in &self.items {
+            files.push(json!({
+                "path": item.name,
+                "size": item.size,
+                "sample": BASE64.encode(item.read(0, SAMPLE)?),
+            }));
+        }
+        let body = json!({ "files": files });
+        let modes: Modes = self
+            .http
+            .retry(self.place(), self.progress, async || {
+                let request = self.http.post(self.api("preupload")).json(&body);
+                json_of(answer(request).await?).await
+            })
+            .await?;
+        let by_name = |mode: Mode| (mode.path.clone(), mode);
+        Ok(modes.files.into_iter().map(by_name).collect())
+    }
+
+    /// Asks where large files go.
+    async fn batch(
+        &self,
+        large: &[&Item],
+        hashes: &HashMap<&str, String>,
+    ) -> Result<Batch, Failure> {
+        let objects: Vec<Value> = large
+            .iter()
+            .map(|item| json!({ "oid": hashes[item.name.as_str()], "size": item.size }))
+            .collect();
+        let body = json!({
+            "operation": "upload",
+            "transfers": ["basic", "multipart", "xet"],
+            "objects": objects,
+            "hash_algo": "sha256",
+            "ref": { "name": "main" },
+        });
+        let name = format!("{}.git", self.id.name());
+        let url = self
+            .http
+            .url([self.id.owner(), &name, "info", "lfs", "objects", "batch"]);
+        self.http
+            .retry(self.place(), self.progress, async || {
+                let request = self.http.post(url.clone()).json(&body);
+                let request = request.header(ACCEPT, LFS).header(CONTENT_TYPE, LFS);
+                json_of(answer(request).await?).await
+            })
+            .await
+    }
+
+    /// Sends a large file to where the Hub said, unless it is there already.
+    async fn large_file(&self, item: &Item, hash: &str, batch: &Batch) -> Result<(), Failure> {
+        let place = self.place().file(&item.name);
+        let object = batch.objects.iter().find(|object| object.oid == hash);
+        let object = object.ok_or_else(|| place.error("the Hub did not say where to upload it"))?;
+        if let Some(error) = &object.error {
+            let message = format!("the Hub refuses it: {} ({})", error.message, error.code);
+            return Err(place.error(message).into());
+        }
+        let Some(actions) = &object.actions else {
+            self.tell(self.sent.fetch_add(item.size, Ordering::Relaxed) + item.size);
+            return Ok(());
+        };
+        self.progress.tell(Event::File {
+            name: &item.name,
+            bytes: item.size,
+        });
+        let upload = &actions.upload;
+        match upload.header.get("chunk_size") {
+            None => self
+                .put(place, item, 0, item.size, upload, &upload.header)
+                .await
+                .map(drop)?,
+            Some(size) => self.put_parts(place, item, hash, upload, size).await?,
+        }
+        let Some(verify) = &actions.verify else {
+            return Ok(());
+        };
+        let url = self.target(place, &verify.href)?;
+        let body = json!({ "oid": hash, "size": item.size });
+        let verified = self.http.retry(place, self.progress, async || {
+            let request = match self.http.is_own(&url) {
+                true => self.http.post(url.clone()),
+                false => self.http.unsigned(Method::POST, url.clone()),
+            };
+            answer(request.json(&body)).await
+        });
+        verified.await.map(drop)
+    }
+
+    /// Sends the bytes of `item` from `start` on as one request; gives the tag they were given.
+    async fn put(
+        &self,
+        place: Place<'_>,
+        item: &Item,
+        start: u64,
+        length: u64,
+        action: &Action,
+        headers: &BTreeMap<String, Value>,
+    ) -> Result<Option<String>, Failure> {
+        let url = self.target(place, &action.href)?;
+        let before = self.sent.load(Ordering::Relaxed);
+        let response = self.http.retry(place, self.progress, async || {
+            self.sent.store(before, Ordering::Relaxed);
+            let mut request = self
+                .http
+                .unsigned(Method::PUT, url.clone())
+                .header(CONTENT_LENGTH, length)
+                .body(self.body(item, start, length)?);
+            for (name, value) in headers {
+                request = request.header(name, value.as_str().unwrap_or_default());
+            }
+            answer(request).await
+        });
+        let tag = response.await?.headers().get(ETAG).cloned();
+        Ok(tag.and_then(|tag| tag.to_str().ok().map(String::from)))
+    }
+
+    /// Sends a file in parts of `size`, each to its own address, then says that they are all there.
+    async fn put_parts(
+        &self,
+        place: Place<'_>,
+        item: &Item,
+        hash: &str,
+        upload: &Action,
+        size: &Value,
+    ) -> Result<(), Failure> {
+        let size = size.as_u64().or_else(|| size.as_str()?.parse().ok());
+        let size = size.filter(|&size| size > 0 && item.size.div_ceil(size) <= MAX_PARTS);
+        let size = size.ok_or_else(|| place.error("the Hub names no size of parts"))?;
+        let mut parts = Vec::new();
+        for number in 1..=item.size.div_ceil(size) {
+            // 1, or 00001
+            let is_part = |(name, _): &(&String, &Value)| name.parse() == Ok(number);
+            let href = upload
+                .header
+                .iter()
+                .find(is_part)
+                .and_then(|(_, href)| href.as_str());
+            let href = href.ok_or_else(|| {
+                place.error(format!("the Hub did not say where to upload part {number}"))
+            })?;
+            let start = (number - 1) * size;
+            let action = Action {
+                href: href.into(),
+                header: BTreeMap::new(),
+            };
+            let length = size.min(item.size - start);
+            let tag = self
+                .put(place, item, start, length, &action, &action.header)
+                .await?;
+            let tag = tag.ok_or_else(|| place.error(format!("part {number} was given no tag")))?;
+            parts.push(json!({ "partNumber": number, "etag": tag }));
+        }
+        let url = self.target(place, &upload.href)?;
+        let body = json!({ "oid": hash, "parts": parts });
+        let completed = self.http.retry(place, self.progress, async || {
+            let request = self.http.unsigned(Method::POST, url.clone()).json(&body);
+            answer(request.header(ACCEPT, LFS).header(CONTENT_TYPE, LFS)).await
+        });
+        completed.await.map(drop)
+    }
+
+    /// Commits small files as they are and large ones by their hashes.
+    async fn commit(
+        &self,
+        modes: &BTreeMap<String, Mode>,
+        hashes: &HashMap<&str, String>,
+    ) -> Result<(), Failure> {
+        let header = json!({ "summary": MESSAGE, "description": "" });
+        let mut lines = json!({ "key": "header", "value": header }).to_string() + "\n";
+        for item in self.items.iter().filter(|item| !is_ignored(modes, item)) {
+            let line = match hashes.get(item.name.as_str()) {
+                Some(hash) => json!({ "key": "lfsFile", "value": {
+                    "path": item.name, "algo": "sha256", "oid": hash, "size": item.size,
+                }}),
+                None => json!({ "key": "file", "value": {
+                    "path": item.name, "encoding": "base64", "content": BASE64.encode(item.read(0, item.size)?),
+                }}),
+            };
+            lines += &(line.to_string() + "\n");
+        }
+        let committed = self.http.retry(self.place(), self.progress, async || {
+            let request = self.http.post(self.api("commit"));
+            let request = request.header(CONTENT_TYPE, "application/x-ndjson");
+            answer(request.body(lines.clone())).await
+        });
+        committed.await?;
+        self.tell(self.total);
+        Ok(())
+    }
+
+    /// The same by the Hub's own protocol, where it asks for that.
+    async fn commit_by_xet(&self, modes: &BTreeMap<String, Mode>) -> Result<(), Failure> {
+        let items = self.items.iter().filter(|item| !is_ignored(modes, item));
+        let operations: Vec<CommitOperation> = items
+            .map(|item| CommitOperation::add_file(&item.name, item.path.clone()))
+            .collect();
+        let committed = self.http.retry(self.place(), self.progress, async || {
+            let model = self.http.hf(true)?.model(self.id.owner(), self.id.name());
+            let request = model
+                .create_commit()
+                .operations(operations.clone())
+                .commit_message(MESSAGE)
+                .progress(Forward(self.progress.clone()));
+            Ok(request.send().await?)
+        });
+        committed.await?;
+        self.tell(self.total);
+        Ok(())
+    }
+
+    /// An address that the Hub gave, which may leave out its own.
+    fn target(&self, place: Place<'_>, href: &str) -> Result<Url> {
+        let url = self.http.url([]).join(href);
+        url.map_err(|error| place.error(format!("the Hub gave a wrong address, {href:?}: {error}")))
+    }
+
+    /// The bytes of a file as they are asked for.
+    fn body(&self, item: &Item, start: u64, length: u64) -> Result<reqwest::Body> {
+        let file = item.open_at(start)?;
+        let (progress, sent, total) = (self.progress.clone(), self.sent.clone(), self.total);
+        let mut source = file.take(length);
+        let chunks = std::iter::from_fn(move || {
+            let mut chunk = Vec::new();
+            match source.by_ref().take(CHUNK).read_to_end(&mut chunk) {
+                Ok(0) => None,
+                Ok(n) => {
+                    let done = sent.fetch_add(n as u64, Ordering::Relaxed) + n as u64;
+                    progress.tell(Event::Transferred { done, total });
+                    Some(Ok(chunk))
+                }
+                Err(error) => Some(Err(error)),
+            }
+        });
+        Ok(reqwest::Body::wrap_stream(futures_util::stream::iter(
+            chunks,
+        )))
+    }
+
+    fn tell(&self, done: u64) {
+        self.progress.tell(Event::Transferred {
+            done,
+            total: self.total,
+        });
+    }
+}
+
+impl Item {
+    fn open_at(&self, start: u64) -> Result<File> {
+        let open = || {
+            let mut file = File::open(&self.path)?;
+            file.seek(SeekFrom::Start(start))?;
+            Ok(file)
+        };
+        open().map_err(|e| Error::io(&self.path, e))
+    }
+
+    fn read(&self, start: u64, length: u64) -> Result<Vec<u8>> {
+        let mut bytes = Vec::new();
+        let mut source = self.open_at(start)?.take(length);
+        source
+            .read_to_end(&mut bytes)
+            .map_err(|e| Error::io(&self.path, e))?;
+        Ok(bytes)
+    }
+}
+
+/// The files of a model directory that are not hidden.
+fn items(dir: &Path) -> Result<Vec<Item>> {
+    if !dir.join(CONFIG).is_file() {
+        return Err(Error::file(
+            dir,
+            format!("expected a model directory to upload, found no {CONFIG} in it"),
+        ));
+    }
+    let mut items = Vec::new();
+    for entry in std::fs::read_dir(dir).map_err(|e| Error::io(dir, e))? {
+        let path = entry.map_err(|e| Error::io(dir, e))?.path();
+        let metadata = path.metadata().map_err(|e| Error::io(&path, e))?;
+        let name = path.file_name().unwrap_or_default().to_str();
+        let name = name.ok_or_else(|| Error::file(&path, "expected a name in UTF-8"))?;
+        if metadata.is_file() && !name.starts_with('.') {
+            items.push(Item {
+                name: name.into(),
+                size: metadata.len(),
+                path,
+            });
+        }
+    }
+    items.sort_by(|a, b| a.name.cmp(&b.name));
+    Ok(items)
+}
+
+/// Large storage takes no empty files.
+fn is_large(modes: &BTreeMap<String, Mode>, item: &Item) -> bool {
+    let mode = modes.get(&item.name);
+    item.size > 0 && mode.is_some_and(|mode| mode.upload_mode == "lfs" && !mode.should_ignore)
+}
+
+fn is_ignored(modes: &BTreeMap<String, Mode>, item: &Item) -> bool {
+    modes.get(&item.name).is_some_and(|mode| mode.should_ignore)
+}
+
+/// `hf-hub`'s events as ours.
+struct Forward(Progress);
+
+impl ProgressHandler for Forward {
+    fn on_progress(&self, event: &ProgressEvent) {
+        if let ProgressEvent::Upload(UploadEvent::Progress {
+            bytes_completed,
+            total_bytes,
+            ..
+        }) = event
+        {
+            self.0.tell(Event::Transferred {
+                done: *bytes_completed,
+                total: *total_bytes,
+            });
+        }
+    }
+}
+
+#[derive(Deserialize)]
+struct Modes {
+    files: Vec<Mode>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Mode {
+    path: String,
+    upload_mode: String,
+    #[serde(default)]
+    should_ignore: bool,
+}
+
+#[derive(Deserialize, Default)]
+struct Batch {
+    transfer: Option<String>,
+    #[serde(default)]
+    objects: Vec<Object>,
+}
+
+#[derive(Deserialize)]
+struct Object {
+    oid: String,
+    actions: Option<Actions>,
+    error: Option<Refusal>,
+}
+
+#[derive(Deserialize)]
+struct Refusal {
+    code: i64,
+    message: String,
+}
+
+#[derive(Deserialize)]
+struct Actions {
+    upload: Action,
+    verify: Option<Action>,
+}
+
+/// A request that the Hub asks for.
+#[derive(Deserialize)]
+struct Action {
+    href: String,
+    #[serde(default)]
+    header: BTreeMap<String, Value>,
+}
