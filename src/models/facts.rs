@@ -4,7 +4,8 @@ use std::collections::HashMap;
 
 use candle_core::{DType, Tensor};
 
-use super::ModelConfig;
+use super::{ModelConfig, PytorchNorm};
+use crate::nn::NormKind;
 use crate::{Error, Result};
 
 impl ModelConfig {
@@ -40,6 +41,24 @@ impl ModelConfig {
             true => Ok(()),
             false => Err(masked(self.model_type())),
         }
+    }
+
+    /// The same model without weight norm, for weights in which it is [folded](crate::store::fold_weight_norm).
+    pub fn without_weight_norm(mut self) -> Self {
+        let fold = |norm: &mut NormKind| {
+            if *norm == NormKind::Weight {
+                *norm = NormKind::None;
+            }
+        };
+        match &mut self {
+            Self::Tcn(cfg) => fold(&mut cfg.network.norm),
+            Self::TemporalConvNet(cfg) => fold(&mut cfg.network.norm),
+            Self::PytorchTcn(cfg) if cfg.use_norm == Some(PytorchNorm::WeightNorm) => {
+                cfg.use_norm = None;
+            }
+            _ => {}
+        }
+        self
     }
 
     /// Layers of which [`Pass::recording`](crate::nn::Pass::recording) knows `hidden.1`, `hidden.2` and so on.

@@ -3,6 +3,7 @@
 use std::num::IntErrorKind;
 use std::path::PathBuf;
 
+use candle_tcn::LoadedModel;
 use candle_tcn::model_dir::{self, read_config};
 use candle_tcn::models::ModelConfig;
 use candle_tcn::nn::StepDtype;
@@ -38,7 +39,8 @@ pub fn network(
 /// `--dtype`: how numbers are kept.
 #[derive(Clone, Copy, ValueEnum)]
 pub enum Dtype {
-    /// bf16 where the processor multiplies it in tiles (AMX), f32 elsewhere
+    /// bf16 where the processor multiplies it in tiles (AMX), f32 elsewhere; int8 to generate with weights
+    /// stored so
     Auto,
     /// 32 bits
     F32,
@@ -55,6 +57,14 @@ impl Dtype {
             (Self::Auto, Precision::F32) | (Self::F32, _) => StepDtype::F32,
             (Self::Auto, Precision::Bf16) | (Self::Bf16, _) => StepDtype::Bf16,
             (Self::Int8, _) => StepDtype::Int8,
+        }
+    }
+
+    /// As [`step`](Self::step), for a model whose weights may be stored as int8.
+    pub fn step_of(self, loaded: &LoadedModel) -> StepDtype {
+        match (self, loaded.int8) {
+            (Self::Auto, true) => StepDtype::Int8,
+            _ => self.step(),
         }
     }
 

@@ -12,11 +12,15 @@ macro_rules! say {
 }
 
 mod bench;
+mod convert;
+mod embed;
 mod eval;
+mod fill_mask;
 mod flags;
 mod generate;
 #[cfg(feature = "hub")]
 mod hub;
+mod info;
 mod memory;
 mod model;
 mod progress;
@@ -25,6 +29,7 @@ mod pull;
 #[cfg(feature = "hub")]
 mod push;
 mod receptive_field;
+mod run;
 mod train;
 
 use std::io::Write;
@@ -53,6 +58,16 @@ enum Command {
     Generate(generate::Args),
     /// Measure a model on a text: every token but the first, with its whole left context
     Eval(eval::Args),
+    /// Tell what a masked language model would put in the place of masks
+    FillMask(fill_mask::Args),
+    /// Write vectors of sequences
+    Embed(embed::Args),
+    /// Apply any model to tensors of a file
+    Run(run::Args),
+    /// Make a model directory of another project's weights, or of a model in another form
+    Convert(convert::Args),
+    /// Tell what a model is
+    Info(info::Args),
     /// Tell the receptive field of a stack of convolutions, layer by layer
     ReceptiveField(receptive_field::Args),
     /// Measure how fast this machine trains or runs a network
@@ -102,7 +117,7 @@ fn print_line(line: impl std::fmt::Display) -> anyhow::Result<()> {
 }
 
 fn main() -> ExitCode {
-    match parse().and_then(run) {
+    match parse().and_then(execute) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => exit_code(&error),
     }
@@ -126,7 +141,7 @@ fn parse() -> anyhow::Result<Cli> {
     })
 }
 
-fn run(cli: Cli) -> anyhow::Result<()> {
+fn execute(cli: Cli) -> anyhow::Result<()> {
     candle_tcn::kernels::memory::keep_freed_memory();
     if let Ok(name) = std::env::var("TCN_KERNEL") {
         name.parse::<candle_tcn::kernels::Kernel>()?.select()?;
@@ -145,6 +160,11 @@ fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Train(args) => train::run(args),
         Command::Generate(args) => generate::run(args),
         Command::Eval(args) => eval::run(args),
+        Command::FillMask(args) => fill_mask::run(args),
+        Command::Embed(args) => embed::run(args),
+        Command::Run(args) => run::run(args),
+        Command::Convert(args) => convert::run(args),
+        Command::Info(args) => info::run(args),
         Command::ReceptiveField(args) => receptive_field::run(args),
         Command::Bench(args) => bench::run(args),
         #[cfg(feature = "hub")]

@@ -26,7 +26,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     let tokenizer = loaded.tokenizer()?;
     let config = args.config(tokenizer)?;
     let seed = config.sampler.seed;
-    let stepper = loaded.model.stepper(args.dtype.step())?;
+    let stepper = loaded.model.stepper(args.dtype.step_of(&loaded))?;
     let mut generator = Generator::new(&stepper, tokenizer, config)?;
     if let Some(path) = &args.load_state {
         generator.load_state(path)?;

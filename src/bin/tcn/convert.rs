@@ -1,0 +1,241 @@
+//! `tcn convert`: another project's network, or a model in another form, as a model directory.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+
+use candle_core::{DType, Device, Tensor};
+use candle_tcn::model_dir::{self, check_weights, read_config, read_tokenizer};
+use candle_tcn::models::{Model, ModelConfig, convert};
+use candle_tcn::nn::{Params, StepDtype};
+use candle_tcn::store::{fold_weight_norm, write_weights};
+use candle_tcn::train::RunDir;
+use candle_tcn::weights;
+use clap::ValueEnum;
+use serde_json::json;
+
+use crate::{model, print_line, usage_error};
+
+#[derive(clap::Args)]
+pub struct Args {
+    /// A model directory, a model on the Hub, or a file of weights (.pt, .pth, .bin, .safetensors) of
+    /// locuslab/TCN, pytorch-tcn, protein-sequence-models (ByteNet) or CARP
+    src: String,
+    /// The model directory to make
+    dst: PathBuf,
+    /// A JSON file of the arguments that made the network in Python, for a file of weights
+    #[arg(long, value_name = "FILE")]
+    arguments: Option<PathBuf>,
+    /// A tokenizer.json to put beside a language model that was a file of weights
+    #[arg(long, value_name = "FILE")]
+    tokenizer: Option<PathBuf>,
+    /// Replace direction and length of weight-normed weights by their product
+    #[arg(long)]
+    fold_weight_norm: bool,
+    /// How matrices and kernels are stored (int8 folds weight norm)
+    #[arg(long, value_enum, default_value_t = Stored::F32)]
+    dtype: Stored,
+    /// Leave tensors out that the network has no use for
+    #[arg(long)]
+    allow_left_over: bool,
+    /// Give tensors that are missing the values that training starts from
+    #[arg(long)]
+    allow_missing: bool,
+    /// Print the result as one JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Stored {
+    /// 32 bits
+    F32,
+    /// 16 bits
+    Bf16,
+    /// 8 bits with a scale for each output channel
+    Int8,
+}
+
+impl Stored {
+    fn step(self) -> StepDtype {
+        match self {
+            Self::F32 => StepDtype::F32,
+            Self::Bf16 => StepDtype::Bf16,
+            Self::Int8 => StepDtype::Int8,
+        }
+    }
+}
+
+/// What a source holds.
+struct Source {
+    config: ModelConfig,
+    tensors: HashMap<String, Tensor>,
+    /// Files to copy, and their names.
+    files: Vec<(PathBuf, &'static str)>,
+    left_over: Vec<String>,
+    missing: Vec<String>,
+}
+
+pub fn run(args: Args) -> anyhow::Result<()> {
+    if std::fs::read_dir(&args.dst).map_or(args.dst.exists(), |mut dir| dir.next().is_some()) {
+        return Err(usage_error(format!(
+            "{}: exists already; name a folder that does not, or remove it first",
+            args.dst.display()
+        )));
+    }
+    let path = model::resolve(&args.src)?;
+    let mut source = match path.is_dir() {
+        true => read_dir(&path, &args)?,
+        false => read_file(&path, &args)?,
+    };
+    complete(&mut source, &args)?;
+    if args.fold_weight_norm || args.dtype == Stored::Int8 {
+        fold_weight_norm(&mut source.tensors)?;
+        source.config = source.config.without_weight_norm();
+    }
+    check_weights(&source.config, &source.tensors)?;
+    write(&source, &args)?;
+    report(&source, &args)
+}
+
+fn read_dir(dir: &Path, args: &Args) -> anyhow::Result<Source> {
+    if args.arguments.is_some() {
+        return Err(usage_error(format!(
+            "--arguments: goes with a file of weights; {} is a folder, with a config.json of its own",
+            dir.display()
+        )));
+    }
+    let config = read_config(dir.join(model_dir::CONFIG))?;
+    let mut tensors = weights::read(weights::find(dir)?)?.tensors;
+    config.drop_tied_copy(&mut tensors)?;
+    let names = [model_dir::TOKENIZER, RunDir::CARD];
+    let mut files: Vec<_> = names.map(|name| (dir.join(name), name)).into();
+    files.retain(|(file, _)| file.exists());
+    let expected: HashMap<_, _> = config.tensors()?.into_iter().collect();
+    let mut left_over: Vec<_> = tensors
+        .keys()
+        .filter(|name| !expected.contains_key(*name))
+        .cloned()
+        .collect();
+    let mut missing: Vec<_> = expected
+        .keys()
+        .filter(|name| !tensors.contains_key(*name))
+        .cloned()
+        .collect();
+    left_over.sort();
+    missing.sort();
+    left_over.iter().for_each(|name| drop(tensors.remove(name)));
+    Ok(Source {
+        config,
+        tensors,
+        files,
+        left_over,
+        missing,
+    })
+}
+
+fn read_file(path: &Path, args: &Args) -> anyhow::Result<Source> {
+    let arguments = args.arguments.as_deref().map(read_json).transpose()?;
+    let tensors = weights::read(path)?.tensors;
+    let converted = convert(tensors, arguments.as_ref())?;
+    Ok(Source {
+        config: converted.config,
+        tensors: converted.tensors,
+        files: Vec::new(),
+        left_over: converted.left_over,
+        missing: converted.missing,
+    })
+}
+
+fn read_json(path: &Path) -> anyhow::Result<serde_json::Value> {
+    const MAX_BYTES: u64 = 1 << 20;
+    let io = |error| candle_tcn::Error::io(path, error);
+    let wrong = |message: String| candle_tcn::Error::file(path, message);
+    if std::fs::metadata(path).map_err(io)?.len() > MAX_BYTES {
+        return Err(wrong("expected the arguments of a network, found a large file".into()).into());
+    }
+    let bytes = std::fs::read(path).map_err(io)?;
+    Ok(serde_json::from_slice(&bytes).map_err(|e| wrong(format!("expected JSON: {e}")))?)
+}
+
+/// Refuses what is left over or missing, or makes up for it.
+fn complete(source: &mut Source, args: &Args) -> anyhow::Result<()> {
+    let list = |names: &[String]| {
+        names
+            .iter()
+            .map(|name| format!("\n  {name}"))
+            .collect::<String>()
+    };
+    if !source.left_over.is_empty() && !args.allow_left_over {
+        anyhow::bail!(
+            "{}: {} tensors are of no use to a {} network; --allow-left-over leaves them out:{}",
+            args.src,
+            source.left_over.len(),
+            source.config.model_type(),
+            list(&source.left_over)
+        );
+    }
+    if source.missing.is_empty() {
+        return Ok(());
+    }
+    if !args.allow_missing {
+        anyhow::bail!(
+            "{}: {} tensors of a {} network are missing; --allow-missing gives them the values that training starts from:{}",
+            args.src,
+            source.missing.len(),
+            source.config.model_type(),
+            list(&source.missing)
+        );
+    }
+    let params = Params::new(0, DType::F32, &Device::Cpu);
+    Model::new(&source.config, params.builder())?;
+    let initial = params.snapshot()?.into_iter();
+    source
+        .tensors
+        .extend(initial.filter(|(name, _)| source.missing.contains(name)));
+    Ok(())
+}
+
+fn write(source: &Source, args: &Args) -> anyhow::Result<()> {
+    std::fs::create_dir_all(&args.dst)?;
+    for (file, name) in &source.files {
+        std::fs::copy(file, args.dst.join(name))?;
+    }
+    let to = args.dst.join(model_dir::TOKENIZER);
+    if let Some(file) = &args.tokenizer {
+        candle_tcn::text::Tokenizer::from_file(file)?;
+        std::fs::copy(file, to)?;
+    } else if !to.exists()
+        && Path::new(&args.src).is_dir()
+        && let Some(tokenizer) = read_tokenizer(&args.src)?
+    {
+        // of a vocab.txt
+        tokenizer.save(to)?;
+    }
+    let is_embedding = |name: &str| source.config.embedding_name() == Some(name);
+    let to = args.dst.join(model_dir::WEIGHTS);
+    write_weights(to, &source.tensors, args.dtype.step(), is_embedding)?;
+    // last: a directory without it is no model yet
+    Ok(std::fs::write(
+        args.dst.join(model_dir::CONFIG),
+        source.config.to_json()?,
+    )?)
+}
+
+fn report(source: &Source, args: &Args) -> anyhow::Result<()> {
+    let bytes = std::fs::metadata(args.dst.join(model_dir::WEIGHTS))?.len();
+    let (model_type, parameters) = (source.config.model_type(), source.config.parameters()?);
+    if args.json {
+        return print_line(json!({
+            "model_type": model_type,
+            "parameters": parameters,
+            "bytes": bytes,
+            "left_over": source.left_over,
+            "missing": source.missing,
+            "out": args.dst,
+        }));
+    }
+    print_line(format_args!(
+        "{model_type}: {parameters} parameters, {bytes} bytes of weights, in {}",
+        args.dst.display()
+    ))
+}

@@ -1,0 +1,367 @@
+//! Embeddings on their way to a file: first into a partial one beside it, row by row, which an interrupted
+//! run goes on with; at the end into the form that was asked for. Memory does not grow with their number.
+
+use std::fs::File;
+use std::io::{BufRead, BufReader, BufWriter, Read, Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+
+use candle_tcn::Error;
+use safetensors::tensor::{Dtype, Metadata, TensorInfo};
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+
+use crate::usage_error;
+
+/// The longest line that a partial file's own notes take.
+const MAX_NOTE: u64 = 1 << 20;
+
+/// The form of the output.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Format {
+    /// `embeddings` (sequences, width), or a tensor `0`, `1`, … (positions, width) for each sequence
+    Safetensors,
+    /// (sequences, width)
+    Npy,
+    /// `{"index", "id", "embedding"}`, one a line
+    JsonLines,
+}
+
+impl Format {
+    /// By the file's ending.
+    pub fn of(path: &Path, per_position: bool) -> anyhow::Result<Self> {
+        let ending = path
+            .extension()
+            .map(|ending| ending.to_string_lossy().to_lowercase());
+        match ending.as_deref() {
+            Some("safetensors") => Ok(Self::Safetensors),
+            Some("npy") if per_position => Err(usage_error(
+                "--output: .npy holds one array, which sequences of many lengths do not fit; expected .safetensors or .jsonl with --per-position",
+            )),
+            Some("npy") => Ok(Self::Npy),
+            Some("jsonl") => Ok(Self::JsonLines),
+            _ => Err(usage_error(format!(
+                "--output: expected a name that ends in .safetensors, .npy or .jsonl, found {}",
+                path.display()
+            ))),
+        }
+    }
+}
+
+/// What a run was asked for: one that goes on has to be asked for the same.
+#[derive(PartialEq, Serialize, Deserialize)]
+pub struct Settings {
+    pub model: String,
+    pub input: String,
+    pub layer: String,
+    pub per_position: bool,
+    pub dtype: String,
+}
+
+/// The embedding of a sequence.
+pub struct Row {
+    pub id: Option<String>,
+    pub positions: usize,
+    /// (positions, width)
+    pub numbers: Vec<f32>,
+}
+
+/// What stands before the numbers of a row, as a line of JSON.
+#[derive(Serialize, Deserialize)]
+struct Note {
+    id: Option<String>,
+    positions: usize,
+    width: usize,
+}
+
+/// A file of rows: the settings, then for each row a note and its numbers.
+pub struct Partial {
+    path: PathBuf,
+    file: File,
+    rows: u64,
+    width: usize,
+    positions: u64,
+}
+
+impl Partial {
+    /// The partial file of this output, as far as it is whole.
+    pub fn open(output: &Path, settings: &Settings, force: bool) -> anyhow::Result<Self> {
+        let mut name = output.as_os_str().to_owned();
+        name.push(".part");
+        let path = PathBuf::from(name);
+        let io = |error| Error::io(&path, error);
+        let mut options = File::options();
+        options.read(true).write(true).create(true).truncate(force);
+        let mut file = options.open(&path).map_err(io)?;
+        if file.metadata().map_err(io)?.len() == 0 {
+            writeln!(file, "{}", serde_json::to_string(settings)?).map_err(io)?;
+        }
+        let mut partial = Self {
+            path,
+            file,
+            rows: 0,
+            width: 0,
+            positions: 0,
+        };
+        let end = partial.scan(settings)?;
+        // a row that was cut is computed anew
+        let io = |error| Error::io(&partial.path, error);
+        partial.file.set_len(end).map_err(io)?;
+        partial.file.seek(SeekFrom::Start(end)).map_err(io)?;
+        Ok(partial)
+    }
+
+    /// Counts the whole rows; where the last of them ends.
+    fn scan(&mut self, settings: &Settings) -> anyhow::Result<u64> {
+        let mut reader = Rows::new(&self.path)?;
+        let found: Option<Settings> = serde_json::from_str(&reader.settings).ok();
+        if found.as_ref() != Some(settings) {
+            return Err(usage_error(format!(
+                "--output: {} is left over from a run with other settings ({}); begin anew with --force",
+                self.path.display(),
+                reader.settings.trim()
+            )));
+        }
+        let mut end = reader.at;
+        while let Some(note) = reader.skip()? {
+            self.count(&note);
+            end = reader.at;
+        }
+        Ok(end)
+    }
+
+    fn count(&mut self, note: &Note) {
+        self.rows += 1;
+        self.width = note.width;
+        self.positions += note.positions as u64;
+    }
+
+    /// Rows so far.
+    pub fn rows(&self) -> u64 {
+        self.rows
+    }
+
+    /// Numbers of a position.
+    pub fn width(&self) -> usize {
+        self.width
+    }
+
+    /// Appends rows and makes them last.
+    pub fn append(&mut self, rows: &[Row]) -> anyhow::Result<()> {
+        let mut out = BufWriter::new(&self.file);
+        let mut notes = Vec::with_capacity(rows.len());
+        let mut write = || -> std::io::Result<()> {
+            for row in rows {
+                let note = Note {
+                    id: row.id.clone(),
+                    positions: row.positions,
+                    width: row.numbers.len() / row.positions.max(1),
+                };
+                writeln!(out, "{}", serde_json::to_string(&note)?)?;
+                for number in &row.numbers {
+                    out.write_all(&number.to_le_bytes())?;
+                }
+                notes.push(note);
+            }
+            out.flush()
+        };
+        write().map_err(|e| Error::io(&self.path, e))?;
+        drop(out);
+        self.file
+            .sync_data()
+            .map_err(|e| Error::io(&self.path, e))?;
+        notes.iter().for_each(|note| self.count(note));
+        Ok(())
+    }
+
+    /// Writes the output and removes the partial file.
+    pub fn finish(self, format: Format, output: &Path) -> anyhow::Result<()> {
+        let folder = match output.parent() {
+            Some(folder) if !folder.as_os_str().is_empty() => folder,
+            _ => Path::new("."),
+        };
+        let io = |error| Error::io(output, error);
+        let mut temporary = tempfile::Builder::new()
+            .prefix(".tmp-")
+            .tempfile_in(folder)
+            .map_err(io)?;
+        let mut out = BufWriter::new(temporary.as_file_mut());
+        match format {
+            Format::Safetensors => self.write_safetensors(&mut out)?,
+            Format::Npy => {
+                out.write_all(&npy_header(self.rows, self.width))
+                    .map_err(io)?;
+                self.copy_numbers(&mut out)?;
+            }
+            Format::JsonLines => self.write_json_lines(&mut out)?,
+        }
+        out.flush().map_err(io)?;
+        drop(out);
+        temporary.as_file().sync_all().map_err(io)?;
+        temporary.persist(output).map_err(|e| io(e.error))?;
+        std::fs::remove_file(&self.path).map_err(|e| Error::io(&self.path, e))?;
+        Ok(())
+    }
+
+    fn write_safetensors(&self, out: &mut impl Write) -> anyhow::Result<()> {
+        let mut tensors = Vec::new();
+        let mut reader = Rows::new(&self.path)?;
+        let settings: Settings = serde_json::from_str(&reader.settings)?;
+        let mut tensor = |name: String, shape: Vec<usize>, start: usize| {
+            let end = start + shape.iter().product::<usize>() * size_of::<f32>();
+            let info = TensorInfo {
+                dtype: Dtype::F32,
+                shape,
+                data_offsets: (start, end),
+            };
+            tensors.push((name, info));
+            end
+        };
+        if settings.per_position {
+            let mut start = 0;
+            for index in 0.. {
+                let Some(note) = reader.skip()? else { break };
+                start = tensor(index.to_string(), vec![note.positions, note.width], start);
+            }
+        } else {
+            tensor("embeddings".into(), vec![self.rows as usize, self.width], 0);
+        }
+        let mut header = serde_json::to_vec(&Metadata::new(None, tensors)?)?;
+        // the numbers begin at a multiple of 8 bytes
+        header.resize(header.len().next_multiple_of(8), b' ');
+        out.write_all(&(header.len() as u64).to_le_bytes())?;
+        out.write_all(&header)?;
+        self.copy_numbers(out)
+    }
+
+    fn copy_numbers(&self, out: &mut impl Write) -> anyhow::Result<()> {
+        let mut reader = Rows::new(&self.path)?;
+        while let Some((_, bytes)) = reader.row()? {
+            out.write_all(&bytes)?;
+        }
+        Ok(())
+    }
+
+    fn write_json_lines(&self, out: &mut impl Write) -> anyhow::Result<()> {
+        let mut reader = Rows::new(&self.path)?;
+        for index in 0.. {
+            let Some((note, bytes)) = reader.row()? else {
+                break;
+            };
+            let numbers: Vec<f32> = bytes
+                .as_chunks::<4>()
+                .0
+                .iter()
+                .map(|b| f32::from_le_bytes(*b))
+                .collect();
+            let embedding = match note.positions == 1 && numbers.len() == note.width {
+                true => json!(numbers),
+                false => numbers
+                    .chunks_exact(note.width.max(1))
+                    .map(|row| json!(row))
+                    .collect(),
+            };
+            writeln!(
+                out,
+                "{}",
+                json!({"index": index, "id": note.id, "embedding": embedding})
+            )?;
+        }
+        Ok(())
+    }
+}
+
+/// Reads a partial file from the beginning.
+struct Rows {
+    path: PathBuf,
+    reader: BufReader<File>,
+    settings: String,
+    /// Bytes read.
+    at: u64,
+    len: u64,
+}
+
+impl Rows {
+    fn new(path: &Path) -> anyhow::Result<Self> {
+        let io = |error| Error::io(path, error);
+        let file = File::open(path).map_err(io)?;
+        let len = file.metadata().map_err(io)?.len();
+        let mut rows = Self {
+            path: path.into(),
+            reader: BufReader::new(file),
+            settings: String::new(),
+            at: 0,
+            len,
+        };
+        rows.settings = rows.line()?.unwrap_or_default();
+        Ok(rows)
+    }
+
+    /// The next whole line.
+    fn line(&mut self) -> anyhow::Result<Option<String>> {
+        let mut bytes = Vec::new();
+        let read = (&mut self.reader)
+            .take(MAX_NOTE)
+            .read_until(b'\n', &mut bytes);
+        self.at += read.map_err(|e| Error::io(&self.path, e))? as u64;
+        let whole = bytes.ends_with(b"\n");
+        Ok(whole.then(|| String::from_utf8_lossy(&bytes).into_owned()))
+    }
+
+    /// The next note, and the bytes of its numbers, if they are all there.
+    fn note(&mut self) -> anyhow::Result<Option<(Note, u64)>> {
+        let Some(line) = self.line()? else {
+            return Ok(None);
+        };
+        let damaged = |_| {
+            let message = "not a partial file of tcn embed; begin anew with --force";
+            Error::file(&self.path, message)
+        };
+        let note: Note = serde_json::from_str(&line).map_err(damaged)?;
+        let bytes = (note.positions as u64)
+            .checked_mul(note.width as u64)
+            .and_then(|numbers| numbers.checked_mul(size_of::<f32>() as u64));
+        let there = self.len - self.at;
+        Ok(bytes
+            .filter(|&bytes| bytes <= there)
+            .map(|bytes| (note, bytes)))
+    }
+
+    fn skip(&mut self) -> anyhow::Result<Option<Note>> {
+        let Some((note, bytes)) = self.note()? else {
+            return Ok(None);
+        };
+        let relative = i64::try_from(bytes)?;
+        self.reader
+            .seek_relative(relative)
+            .map_err(|e| Error::io(&self.path, e))?;
+        self.at += bytes;
+        Ok(Some(note))
+    }
+
+    fn row(&mut self) -> anyhow::Result<Option<(Note, Vec<u8>)>> {
+        let Some((note, len)) = self.note()? else {
+            return Ok(None);
+        };
+        let mut bytes = vec![0; usize::try_from(len)?];
+        self.reader
+            .read_exact(&mut bytes)
+            .map_err(|e| Error::io(&self.path, e))?;
+        self.at += len;
+        Ok(Some((note, bytes)))
+    }
+}
+
+/// NumPy's format 1.0: magic, version, length of the description, the description, ended by a line end at a
+/// multiple of 64 bytes.
+fn npy_header(rows: u64, width: usize) -> Vec<u8> {
+    const BEFORE: usize = 10;
+    let mut description =
+        format!("{{'descr': '<f4', 'fortran_order': False, 'shape': ({rows}, {width}), }}");
+    let len = (BEFORE + description.len() + 1).next_multiple_of(64) - BEFORE;
+    description.extend(std::iter::repeat_n(' ', len - 1 - description.len()));
+    description.push('\n');
+    let mut header = b"\x93NUMPY\x01\x00".to_vec();
+    header.extend_from_slice(&(len as u16).to_le_bytes());
+    header.extend_from_slice(description.as_bytes());
+    header
+}

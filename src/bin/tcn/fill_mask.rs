@@ -1,0 +1,163 @@
+//! `tcn fill-mask`: what a masked language model would put in the place of a mask.
+
+use std::path::PathBuf;
+
+use candle_tcn::encode::{Candidate, Encoder, candidates};
+use candle_tcn::text::Tokenizer;
+use candle_tcn::{Error, LoadedModel};
+use serde_json::{Value, json};
+
+use crate::embed::{Sequence, Sequences};
+use crate::flags::{Dtype, count};
+use crate::{model, print_line, usage_error};
+
+/// Sequences that are given to the model together.
+const TOGETHER: usize = 1024;
+
+#[derive(clap::Args)]
+pub struct Args {
+    /// A masked language model: a directory, or org/name[@revision] on the Hub
+    #[arg(long, value_name = "MODEL")]
+    model: String,
+    /// Sequences with one or more masks, such as "MANLG<mask>G"
+    sequences: Vec<String>,
+    /// A file of them, one a line or FASTA; `-` is standard input
+    #[arg(long, value_name = "FILE")]
+    input: Option<PathBuf>,
+    /// Candidates for each mask
+    #[arg(long, value_name = "K", value_parser = count, allow_negative_numbers = true, default_value = "5")]
+    top_k: usize,
+    /// Tokens that are computed at once, which bounds the memory
+    #[arg(long, value_name = "N", value_parser = count, allow_negative_numbers = true, default_value = "16384")]
+    batch_tokens: usize,
+    /// What it is computed in
+    #[arg(long, value_enum, default_value_t = Dtype::F32)]
+    dtype: Dtype,
+    /// Print one JSON object a sequence
+    #[arg(long)]
+    json: bool,
+}
+
+/// A mask: where it is, and what may stand there.
+type Filled = (usize, Vec<Candidate>);
+
+pub fn run(args: Args) -> anyhow::Result<()> {
+    if args.sequences.is_empty() == args.input.is_none() {
+        return Err(usage_error(
+            "expected sequences as arguments, or a file of them with --input",
+        ));
+    }
+    let loaded = LoadedModel::load(model::resolve(&args.model)?)?;
+    let tokenizer = loaded.tokenizer()?;
+    let mask = masked(&loaded, tokenizer)?;
+    let dtype = args.dtype.precision()?.dtype();
+    let encoder = Encoder::new(&loaded.config, &loaded.model, args.batch_tokens, dtype)?;
+    let mut sequences: Box<dyn Iterator<Item = anyhow::Result<Sequence>>> = match &args.input {
+        Some(file) => Box::new(Sequences::open(file)?),
+        None => Box::new(args.sequences.iter().map(|text| Ok(Sequence::new(text)))),
+    };
+    loop {
+        let some = sequences
+            .by_ref()
+            .take(TOGETHER)
+            .collect::<anyhow::Result<Vec<_>>>()?;
+        if some.is_empty() {
+            return Ok(());
+        }
+        for (sequence, masks) in some
+            .iter()
+            .zip(fill(&encoder, tokenizer, mask, &some, args.top_k)?)
+        {
+            match args.json {
+                true => print_line(as_json(sequence, &masks, tokenizer))?,
+                false => print_text(sequence, &masks, tokenizer)?,
+            }
+        }
+    }
+}
+
+/// The token that stands for what is to be found.
+fn masked(loaded: &LoadedModel, tokenizer: &Tokenizer) -> anyhow::Result<u32> {
+    if loaded.config.is_causal() {
+        return Err(usage_error(format!(
+            "--model: expected a masked language model (bytenet, carp, ConvNet), found {}, which predicts the next token; use tcn generate",
+            loaded.config.model_type()
+        )));
+    }
+    let missing = || Error::Text("the tokenizer has no token <mask> or [MASK]".into());
+    Ok(tokenizer.mask_id().ok_or_else(missing)?)
+}
+
+fn fill(
+    encoder: &Encoder,
+    tokenizer: &Tokenizer,
+    mask: u32,
+    sequences: &[Sequence],
+    top_k: usize,
+) -> anyhow::Result<Vec<Vec<Filled>>> {
+    let encode = |sequence: &Sequence| {
+        let ids = tokenizer.encode(&sequence.text)?;
+        if !ids.contains(&mask) {
+            let name = tokenizer.token_text(mask).unwrap_or_default();
+            return Err(Error::Text(format!(
+                "{}: expected at least one {name}, found none",
+                sequence.name()
+            )));
+        }
+        Ok(ids)
+    };
+    let ids = sequences
+        .iter()
+        .map(encode)
+        .collect::<Result<Vec<_>, _>>()?;
+    let mut filled = vec![Vec::new(); ids.len()];
+    encoder.run(&ids, "logits", |i, logits| {
+        for (position, _) in ids[i].iter().enumerate().filter(|(_, id)| **id == mask) {
+            let row: Vec<f32> = logits.get(position)?.to_vec1()?;
+            filled[i].push((position, candidates(&row, top_k)?));
+        }
+        Ok(())
+    })?;
+    Ok(filled)
+}
+
+fn text_of(tokenizer: &Tokenizer, candidate: &Candidate) -> String {
+    let name = || format!("(token {})", candidate.id);
+    tokenizer.token_text(candidate.id).unwrap_or_else(name)
+}
+
+fn as_json(sequence: &Sequence, masks: &[Filled], tokenizer: &Tokenizer) -> Value {
+    let candidate = |candidate: &Candidate| {
+        json!({
+            "token": text_of(tokenizer, candidate),
+            "id": candidate.id,
+            "probability": candidate.probability,
+        })
+    };
+    let masks: Vec<Value> = masks
+        .iter()
+        .map(|(position, best)| {
+            let best: Vec<Value> = best.iter().map(candidate).collect();
+            json!({"position": position, "candidates": best})
+        })
+        .collect();
+    json!({"id": sequence.id, "sequence": sequence.text, "masks": masks})
+}
+
+fn print_text(sequence: &Sequence, masks: &[Filled], tokenizer: &Tokenizer) -> anyhow::Result<()> {
+    print_line(sequence.id.as_ref().unwrap_or(&sequence.text))?;
+    for (position, best) in masks {
+        let best: Vec<String> = best
+            .iter()
+            .map(|candidate| {
+                format!(
+                    "{} {:.4}",
+                    text_of(tokenizer, candidate),
+                    candidate.probability
+                )
+            })
+            .collect();
+        print_line(format_args!("  token {position}: {}", best.join(", ")))?;
+    }
+    Ok(())
+}
