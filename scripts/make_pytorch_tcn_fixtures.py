@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Golden cases of pytorch-tcn 1.2.3: every option of TCN, and its layers alone.
+"""Golden cases of pytorch-tcn 1.2.3 (every option of TCN, and its layers alone) and of transposed convolutions.
 
     pip install torch==2.9.1 pytorch-tcn==1.2.3 numpy safetensors
     scripts/make_pytorch_tcn_fixtures.py
@@ -10,6 +10,9 @@ dict as saved), input, embedding.N, output, grad_output, grad.* (of every parame
 for the sum of output * grad_output), streaming_output (row by row, buffers reset before each, as the package
 streams single sequences only), train_output and train.* (batch statistics, and the running ones after it).
 Layouts are the package's own. Weights are float32; all is computed in float64 and cast back.
+
+Writes tests/fixtures/conv_transpose1d.{json,safetensors} too: torch.nn.ConvTranspose1d at awkward sizes, in
+(batch, channels, time): CASE.{input, weight, bias, output, grad_output, grad_input, grad_weight, grad_bias}.
 """
 
 import json
@@ -170,7 +173,44 @@ def case(seed, name, cls, kwargs, shapes, time, blocks, tensors):
     return dict(listed, streaming_blocks=blocks) if blocks else listed
 
 
+def plain_transposed():
+    """(in_channels, out_channels, kernel_size, the rest) of torch.nn.ConvTranspose1d"""
+    yield 3, 2, 3, dict()
+    yield 3, 5, 4, dict(stride=2, padding=1)
+    yield 4, 6, 3, dict(stride=3, padding=2, output_padding=2, groups=2)
+    yield 2, 2, 3, dict(stride=2, dilation=3, output_padding=2, groups=2)
+    yield 1, 3, 1, dict(stride=4, output_padding=3)
+    yield 5, 1, 2, dict(dilation=4, padding=3)
+    yield 17, 33, 6, dict(stride=2, padding=3, output_padding=1)
+
+
+def write_plain_transposed():
+    tensors, listed = {}, []
+    for i, (c_in, c_out, kernel_size, rest) in enumerate(plain_transposed()):
+        for batch, time in [(1, 1), (3, 7)]:
+            name = f"{len(listed)}"
+            torch.manual_seed(1000 + len(listed))
+            layer = torch.nn.ConvTranspose1d(c_in, c_out, kernel_size, bias=i % 3 != 2, **rest)
+            xs = torch.randn(batch, c_in, time).double().requires_grad_()
+            try:
+                ys = layer.double()(xs)
+            except RuntimeError:  # too short for its padding
+                continue
+            grad_output = torch.randn_like(ys).float()
+            (ys * grad_output.double()).sum().backward()
+            found = {"input": xs, "output": ys, "grad_output": grad_output, "grad_input": xs.grad}
+            for kind, p in layer.named_parameters():
+                found |= {kind: p, f"grad_{kind}": p.grad}
+            tensors |= {f"{name}.{k}": v.detach().float().contiguous() for k, v in found.items()}
+            listed.append(dict(name=name, in_channels=c_in, out_channels=c_out, kernel_size=kernel_size, **rest))
+    out = OUT.with_name("conv_transpose1d")
+    save_file(tensors, out.with_suffix(".safetensors"))
+    out.with_suffix(".json").write_text("[\n" + ",\n".join(map(json.dumps, listed)) + "\n]\n")
+    print(f"{len(listed)} transposed convolutions")
+
+
 def main():
+    write_plain_transposed()
     tensors, listed = {}, []
 
     def add(name, cls, kwargs, shapes=(), time=13, blocks=(5, 1, 4, 3)):
