@@ -7,7 +7,7 @@
 //! | [`kernels`] | slices in, slices out: the arithmetic, and a naive oracle of it |
 //! | [`ops`] | the same as differentiable operations on candle tensors |
 //! | [`nn`] | layers and stacks, named parameters, streaming [`State`](nn::State) |
-//! | [`models`] | whole language models from a `config.json`, presets |
+//! | [`models`] | whole models from a `config.json`, presets; state dicts of other projects |
 //! | [`text`] | tokenizers, corpora, batches |
 //! | [`train`] | the loop, optimizers, schedules, exact evaluation, checkpoints |
 //! | [`generate`] | sampling, stop strings, text as it is made |

@@ -4,8 +4,9 @@
 mod common;
 
 use candle_core::{DType, Device, Tensor, Var};
+use candle_nn::VarBuilder;
 use candle_tcn::Result;
-use candle_tcn::models::{Model, ModelConfig, TcnLmConfig};
+use candle_tcn::models::{FrameLayout, Model, ModelConfig, TcnLmConfig, convert, run};
 use candle_tcn::nn::{Activation, Params, Pass, TcnConfig, TemporalConvNet, linear};
 use candle_tcn::ops;
 use common::{Tensors, assert_close, assert_gradients, ids, under};
@@ -153,4 +154,84 @@ fn tcn_k3_downsample() -> Result<()> {
         let loss = (&ys * golden.io("loss_coef", dtype)?)?.sum_all()?;
         Ok((ys, loss, Some(xs)))
     })
+}
+
+/// Each state dict as saved, arguments where the shapes do not tell: a model directory's configuration and
+/// weights, and the fixture's output from them, at once and in chunks.
+#[test]
+fn state_dicts_become_models() -> Result<()> {
+    for (name, model_type, layout) in [
+        ("char_cnn", "tcn", FrameLayout::ChannelsLast),
+        ("poly_music", "temporal_conv_net", FrameLayout::ChannelsLast),
+        (
+            "tcn_k3_downsample",
+            "temporal_conv_net",
+            FrameLayout::ChannelsFirst,
+        ),
+    ] {
+        let state = common::tensors(&format!("locuslab/{name}/state_dict"));
+        let arguments = common::json(&format!("locuslab/{name}/config"));
+        let io = common::tensors(&format!("locuslab/{name}/io"));
+        let converted = convert(state.clone(), Some(&arguments))?;
+        assert_eq!(converted.config.model_type(), model_type);
+        assert!(converted.left_over.is_empty(), "{:?}", converted.left_over);
+        assert!(converted.missing.is_empty(), "{:?}", converted.missing);
+        if let ModelConfig::TemporalConvNet(cfg) = &converted.config {
+            assert_eq!(cfg.input_shape, layout);
+        }
+        let json = converted.config.to_json()?;
+        assert_eq!(ModelConfig::from_json(&json, name)?, converted.config);
+        // the names are the same without the arguments
+        let plain = convert(state, None)?;
+        let names = |tensors: &Tensors| {
+            tensors
+                .keys()
+                .cloned()
+                .collect::<std::collections::BTreeSet<_>>()
+        };
+        assert_eq!(names(&plain.tensors), names(&converted.tensors));
+
+        let vb = VarBuilder::from_tensors(converted.tensors, DType::F32, &Device::Cpu);
+        let model = Model::new(&converted.config, vb)?.freeze()?;
+        for chunk in [None, Some(1), Some(7)] {
+            let ys = run(&model, &converted.config, &io, chunk)?;
+            let what = format!("{name} in chunks of {chunk:?}");
+            assert_close(&what, &ys, &io["output"], TOLERANCE)?;
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn an_untied_decoder_and_folded_weights_convert_too() -> Result<()> {
+    let mut state = common::tensors("locuslab/char_cnn/state_dict");
+    let decoder = (&state["decoder.weight"] + 1.0)?;
+    state.insert("decoder.weight".into(), decoder);
+    let untied = convert(state.clone(), None)?;
+    let ModelConfig::Tcn(cfg) = &untied.config else {
+        panic!("{:?}", untied.config);
+    };
+    assert!(!cfg.tie_weights && untied.tensors.contains_key("decoder.weight"));
+
+    // as after torch.nn.utils.remove_weight_norm
+    let network = common::under("tcn.", &state);
+    let mut folded = Tensors::new();
+    for (name, tensor) in network
+        .into_iter()
+        .filter(|(name, _)| !name.contains(".net."))
+    {
+        match name.strip_suffix("weight_v") {
+            Some(stem) => {
+                let g = &state[&format!("tcn.{stem}weight_g")];
+                folded.insert(format!("{stem}weight"), ops::weight_norm(&tensor, g)?);
+            }
+            None if name.ends_with("weight_g") => {}
+            None => {
+                folded.insert(name, tensor);
+            }
+        }
+    }
+    let converted = convert(folded, None)?;
+    assert!(converted.missing.is_empty() && converted.left_over.is_empty());
+    Ok(())
 }

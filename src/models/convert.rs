@@ -221,6 +221,16 @@ impl Arguments {
         })
     }
 
+    /// Without those of `names` that are `null`.
+    fn without_nulls(&self, names: &[&str]) -> Self {
+        let mut values = self.values.clone();
+        values.retain(|name, value| !(value.is_null() && names.contains(&name.as_str())));
+        Self {
+            class: self.class.clone(),
+            values,
+        }
+    }
+
     fn has(&self, name: &str) -> bool {
         self.values.contains_key(name)
     }

@@ -29,5 +29,7 @@ pub(super) fn layer(tensors: Tensors, arguments: &Arguments) -> Result<(ModelCon
         true => "temporal_conv_transpose1d",
         false => "temporal_conv1d",
     };
+    // arguments that say nothing about the layer; a stream begins with zeros
+    let arguments = arguments.without_nulls(&["device", "dtype", "buffer"]);
     Ok((arguments.config(model_type)?, tensors))
 }
