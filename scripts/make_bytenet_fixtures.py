@@ -170,17 +170,17 @@ CASES = {
         CAUSAL | {"d_embedding": 8, "d_model": 8, "n_layers": 3, "kernel_size": 3, "r": 2,
                   "tie_weights": True}, 9, True),
     "bytenet_even_kernel": (
-        CAUSAL | {"d_embedding": 7, "d_model": 7, "n_layers": 3, "kernel_size": 2, "r": 1,
+        CAUSAL | {"d_embedding": 13, "d_model": 13, "n_layers": 3, "kernel_size": 2, "r": 1,
                   "down_embed": False, "final_ln": True, "activation": "silu"}, 6, False),
     "bytenet_one_step": (
-        CAUSAL | {"d_embedding": 3, "d_model": 4, "n_layers": 2, "kernel_size": 3, "r": 128,
+        CAUSAL | {"d_embedding": 3, "d_model": 16, "n_layers": 2, "kernel_size": 3, "r": 128,
                   "activation": "gelu"}, 1, False),
     "carp_dilation_6": (
         CARP | {"embedding_size": 3, "hidden_size": 6, "intermediate_size": None, "slim": False,
                 "num_hidden_layers": 5, "kernel_size": 3, "max_dilation": 6, "hidden_act": "RELU",
                 "layer_norm_eps": 1e-3, "dtype": None, "torch_dtype": "float32"}, 19, True),
     "carp_tied": (
-        CARP | {"embedding_size": 6, "hidden_size": 6, "num_hidden_layers": 3, "kernel_size": 5,
+        CARP | {"embedding_size": 12, "hidden_size": 12, "num_hidden_layers": 3, "kernel_size": 5,
                 "max_dilation": 1, "tie_word_embeddings": True}, 8, False),
     "carp_dilation_12": (
         CARP | {"embedding_size": 4, "hidden_size": 8, "intermediate_size": 5, "num_hidden_layers": 6,

@@ -90,13 +90,14 @@ fn masks_texts_and_means() -> Result<()> {
     assert_close("pooled", &pooled, &io["pooler_output"], TOLERANCE)?;
 
     for (i, text) in reference.sequences.iter().enumerate() {
-        let ids = loaded.tokenizer()?.encode(text)?;
+        let tokenizer = loaded.tokenizer()?;
+        let ids = tokenizer.encode(text)?;
         let row = common::ids(&io["input_ids"].get(i)?)?;
         assert_eq!(ids, row[..ids.len()], "{text}");
         assert!(
             row[ids.len()..]
                 .iter()
-                .all(|&id| Some(id) == loaded.tokenizer.pad_id())
+                .all(|&id| Some(id) == tokenizer.pad_id())
         );
         let ids = Tensor::new(ids, &Device::Cpu)?.unsqueeze(0)?;
         let logits = model.forward(&ids, &mut Pass::eval())?;
@@ -118,7 +119,7 @@ fn activations_of_bf16() -> Result<()> {
 
 #[test]
 fn the_tokenizer_of_a_vocabulary() -> Result<()> {
-    let tokenizer = model_dir::read_tokenizer(DIR)?;
+    let tokenizer = model_dir::read_tokenizer(DIR)?.expect("a vocabulary");
     assert_eq!(tokenizer.vocab_size(), 37);
     assert_eq!(
         (tokenizer.mask_id(), tokenizer.pad_id()),

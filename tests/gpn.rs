@@ -74,7 +74,7 @@ fn a_model_of_the_hub() -> Result<()> {
 #[test]
 fn its_tokenizer() -> Result<()> {
     let reference: Reference = common::json("gpn-tiny/reference");
-    let tokenizer = candle_tcn::model_dir::read_tokenizer(DIR)?;
+    let tokenizer = candle_tcn::model_dir::read_tokenizer(DIR)?.expect("a tokenizer");
     assert_eq!(
         (tokenizer.mask_id(), tokenizer.pad_id()),
         (Some(1), Some(0))

@@ -236,6 +236,12 @@ fn language_models() -> Vec<ModelConfig> {
                 dropout: 0.0,
             },
         }),
+        ModelConfig::from_json(
+            r#"{"model_type": "bytenet", "n_tokens": 11, "d_embedding": 6, "d_model": 8, "n_layers": 3,
+                "kernel_size": 3, "r": 4, "causal": true, "final_ln": true, "activation": "gelu"}"#,
+            "config.json",
+        )
+        .expect("a configuration"),
     ]
 }
 

@@ -4,7 +4,7 @@ use super::ModelConfig;
 use crate::{Error, Result};
 
 /// The presets: name, what it is for, configuration.
-pub const PRESETS: [(&str, &str, &str); 4] = [
+pub const PRESETS: [(&str, &str, &str); 5] = [
     (
         "char",
         "pre-norm, gated residual blocks: trains best in a few minutes; the default",
@@ -24,6 +24,11 @@ pub const PRESETS: [(&str, &str, &str); 4] = [
         "wavenet-char",
         "WaveNet's gated layers with a skip sum",
         include_str!("../../models/wavenet-char.json"),
+    ),
+    (
+        "bytenet-small",
+        "ByteNet's residual layers with layer norms, causal",
+        include_str!("../../models/bytenet-small.json"),
     ),
 ];
 

@@ -211,3 +211,18 @@ fn of_wavenet() -> Result<()> {
     }
     Ok(())
 }
+
+#[test]
+fn of_bytenet() -> Result<()> {
+    for (tied, dropout) in [(false, 0.0), (true, 0.3)] {
+        let json = format!(
+            r#"{{"model_type": "bytenet", "n_tokens": {VOCAB}, "d_embedding": 6, "d_model": 6, "n_layers": 3,
+                "kernel_size": 2, "r": 4, "causal": true, "padding_idx": 2, "final_ln": {tied},
+                "activation": "gelu", "tie_weights": {tied}, "dropout": {dropout}}}"#
+        );
+        let config = ModelConfig::from_json(&json, "config.json")?;
+        everywhere(&config)?;
+        bf16_is_near(&config)?;
+    }
+    Ok(())
+}
