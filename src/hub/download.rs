@@ -208,20 +208,17 @@ impl<'a> Fetch<'a> {
         let (http, progress) = (self.http, self.progress);
         let before = self.done;
         loop {
-            let mut reached = 0;
-            let result = http
-                .retry(place, progress, async || {
-                    let start = length(partial);
-                    let result = self.more_bytes(entry, partial, before).await;
-                    reached = length(partial);
-                    match result {
-                        // worth it: begin to count the tries anew
-                        Err(Trouble::Transport { .. }) if reached >= start + WORTH_IT => Ok(false),
-                        other => other.map(|()| true),
+            let attempt = async || {
+                let start = length(partial);
+                match self.more_bytes(entry, partial, before).await {
+                    // worth it: begin to count the tries anew
+                    Err(Trouble::Transport { .. }) if length(partial) >= start + WORTH_IT => {
+                        Ok(false)
                     }
-                })
-                .await;
-            if result? {
+                    other => other.map(|()| true),
+                }
+            };
+            if http.retry(place, progress, attempt).await? {
                 return Ok(());
             }
         }
