@@ -19,46 +19,46 @@ use crate::{Error, Result};
 /// A try that brought so much was worth it: it does not count.
 const WORTH_IT: u64 = 1 << 20;
 
-impl Hub {
-    /// The snapshot of a model, with every file it needs.
-    pub(super) async fn fetch(
-        &self,
-        id: &ModelId,
-        repo: &Repo,
-        progress: &Progress,
-    ) -> Result<PathBuf, Failure> {
-        let commit = self.http.commit(id, progress).await?;
-        let files = self.http.files(id, &commit, progress).await?;
-        let mut fetch = Fetch {
-            http: &self.http,
-            id,
-            repo,
-            commit: &commit,
-            progress,
-            done: 0,
-            total: 0,
-        };
-        let place = fetch.place();
-        let chosen = select(|name| files.contains_key(name));
-        let chosen = chosen.map_err(|missing| Error::hub(id.clone(), Some(404), missing))?;
-        fetch.all(&files, chosen.files.iter().copied()).await?;
+/// The snapshot of a model, with every file it needs.
+pub async fn fetch(
+    http: &Http,
+    id: &ModelId,
+    repo: &Repo,
+    progress: &Progress,
+) -> Result<PathBuf, Failure> {
+    let commit = http.commit(id, progress).await?;
+    let files = http.files(id, &commit, progress).await?;
+    let mut fetch = Fetch {
+        http,
+        id,
+        repo,
+        commit: &commit,
+        progress,
+        done: 0,
+        total: 0,
+    };
+    let place = fetch.place();
+    let chosen = select(|name| files.contains_key(name));
+    let chosen = chosen.map_err(|missing| Error::hub(id.clone(), Some(404), missing))?;
+    fetch.all(&files, chosen.files.iter().copied()).await?;
 
-        let snapshot = repo.snapshot(&commit);
-        if chosen.sharded {
-            let index = chosen.files.last().copied().unwrap_or_default();
-            let shards = read_shards(&snapshot.join(index))?;
-            if let Some(shard) = shards.iter().find(|shard| !files.contains_key(*shard)) {
-                let message = format!("named by {index}, but the repository has no such file");
-                return Err(place.file(shard).error(message).into());
-            }
-            fetch.all(&files, shards.iter().map(String::as_str)).await?;
+    let snapshot = repo.snapshot(&commit);
+    if chosen.sharded {
+        let index = chosen.files.last().copied().unwrap_or_default();
+        let shards = read_shards(&snapshot.join(index))?;
+        if let Some(shard) = shards.iter().find(|shard| !files.contains_key(*shard)) {
+            let message = format!("named by {index}, but the repository has no such file");
+            return Err(place.file(shard).error(message).into());
         }
-        if id.revision() != commit {
-            repo.set_commit(id.revision(), &commit)?;
-        }
-        Ok(snapshot)
+        fetch.all(&files, shards.iter().map(String::as_str)).await?;
     }
+    if id.revision() != commit {
+        repo.set_commit(id.revision(), &commit)?;
+    }
+    Ok(snapshot)
+}
 
+impl Hub {
     /// The snapshot of a model, if the cache has every file it needs.
     pub(super) fn cached(&self, id: &ModelId, repo: &Repo) -> Result<PathBuf> {
         let missing = |what: String| {
@@ -208,20 +208,17 @@ impl<'a> Fetch<'a> {
         let (http, progress) = (self.http, self.progress);
         let before = self.done;
         loop {
-            let mut reached = 0;
-            let result = http
-                .retry(place, progress, async || {
-                    let start = length(partial);
-                    let result = self.more_bytes(entry, partial, before).await;
-                    reached = length(partial);
-                    match result {
-                        // worth it: begin to count the tries anew
-                        Err(Trouble::Transport { .. }) if reached >= start + WORTH_IT => Ok(false),
-                        other => other.map(|()| true),
+            let attempt = async || {
+                let start = length(partial);
+                match self.more_bytes(entry, partial, before).await {
+                    // worth it: begin to count the tries anew
+                    Err(Trouble::Transport { .. }) if length(partial) >= start + WORTH_IT => {
+                        Ok(false)
                     }
-                })
-                .await;
-            if result? {
+                    other => other.map(|()| true),
+                }
+            };
+            if http.retry(place, progress, attempt).await? {
                 return Ok(());
             }
         }

@@ -69,7 +69,7 @@ impl Http {
         let build = |builder: reqwest::ClientBuilder| {
             builder
                 .build()
-                .map_err(|error| Error::hub("the network", None, error.to_string()))
+                .map_err(|error| Error::hub("the network", None, unprepared(error)))
         };
         Ok(Self {
             endpoint,
@@ -270,6 +270,15 @@ impl Http {
             ))
             .into())
     }
+}
+
+/// Why there is no client: nearly always a system without certificates.
+fn unprepared(error: reqwest::Error) -> String {
+    let trouble = Trouble::from(error);
+    format!(
+        "{trouble}. Servers are checked by the system's certificates: install them (the package \
+         ca-certificates), or name them by SSL_CERT_FILE"
+    )
 }
 
 /// An entry of the Hub's list of files.

@@ -29,8 +29,10 @@ use std::time::Duration;
 
 use crate::{Error, Result};
 use cache::Repo;
+use download::fetch;
 use failure::Failure;
 use http::Http;
+use tokio::runtime::Runtime;
 
 pub use id::ModelId;
 
@@ -155,28 +157,37 @@ impl std::fmt::Debug for Progress {
 #[derive(Debug)]
 pub struct Hub {
     config: HubConfig,
+    online: Option<Online>,
+}
+
+/// What only a request needs. The certificates that it loads are not there on every system that has
+/// a cache.
+#[derive(Debug)]
+struct Online {
     http: Http,
-    runtime: tokio::runtime::Runtime,
+    runtime: Runtime,
 }
 
 impl Hub {
     /// A client. Nothing is sent yet.
     ///
     /// # Errors
-    /// [`Error::Invalid`] for an endpoint that is no http address, a token that cannot be sent.
+    /// Unless it is offline: [`Error::Invalid`] for an endpoint that is no http address, a token that
+    /// cannot be sent; [`Error::Hub`] for a system without certificates to check servers by.
     pub fn new(config: HubConfig) -> Result<Self> {
-        let http = Http::new(&config)?;
-        // Xet needs a runtime with threads
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(2)
-            .enable_all()
-            .build()
-            .map_err(|error| Error::hub("the network", None, error.to_string()))?;
-        Ok(Self {
-            config,
-            http,
-            runtime,
-        })
+        let online = match config.offline {
+            true => None,
+            false => Some(Online {
+                http: Http::new(&config)?,
+                // Xet needs a runtime with threads
+                runtime: tokio::runtime::Builder::new_multi_thread()
+                    .worker_threads(2)
+                    .enable_all()
+                    .build()
+                    .map_err(|error| Error::hub("the network", None, error.to_string()))?,
+            }),
+        };
+        Ok(Self { config, online })
     }
 
     /// The directory of the model `org/name` or `org/name@revision` (a branch, a tag, a commit,
@@ -196,10 +207,10 @@ impl Hub {
     pub fn pull(&self, id: &str, progress: &Progress) -> Result<PathBuf> {
         let id: ModelId = id.parse()?;
         let repo = Repo::new(&self.config.cache_dir, &id);
-        if self.config.offline {
+        let Some(Online { http, runtime }) = &self.online else {
             return self.cached(&id, &repo);
-        }
-        match self.runtime.block_on(self.fetch(&id, &repo, progress)) {
+        };
+        match runtime.block_on(fetch(http, &id, &repo, progress)) {
             Ok(dir) => Ok(dir),
             Err(Failure {
                 error,
@@ -239,15 +250,12 @@ impl Hub {
                 id,
             ));
         }
-        if self.config.offline {
-            return Err(Error::hub(
-                parsed,
-                None,
-                "uploading needs the network; unset HF_HUB_OFFLINE",
-            ));
-        }
-        let upload = push::Upload::new(&self.http, &parsed, dir.as_ref(), progress)?;
-        self.runtime
+        let Some(Online { http, runtime }) = &self.online else {
+            let message = "uploading needs the network; unset HF_HUB_OFFLINE";
+            return Err(Error::hub(parsed, None, message));
+        };
+        let upload = push::Upload::new(http, &parsed, dir.as_ref(), progress)?;
+        runtime
             .block_on(upload.run(private))
             .map_err(|failure| failure.error)
     }

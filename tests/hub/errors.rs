@@ -117,6 +117,25 @@ fn offline_without_a_copy() {
     assert!(world.server.state().seen.is_empty());
 }
 
+#[cfg(target_os = "linux")]
+#[test]
+fn certificates_are_needed_for_the_network_only() {
+    let world = World::new();
+    let without = |command: &str| {
+        let mut command = world.command(command);
+        command
+            .env("SSL_CERT_FILE", "/none")
+            .env("SSL_CERT_DIR", "/none");
+        command
+    };
+    says(
+        &failed(&mut without("pull org/model")),
+        &["ca-certificates", "SSL_CERT_FILE"],
+    );
+    world.json("pull org/model");
+    crate::done(without("pull org/model --json").env("HF_HUB_OFFLINE", "1"));
+}
+
 #[test]
 fn what_is_no_name_is_wrong_usage() {
     let world = World::new();

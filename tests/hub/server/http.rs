@@ -147,16 +147,17 @@ fn read(
         query: pairs
             .map(|(name, value)| (decode(name), decode(value)))
             .collect(),
-        headers: parsed
-            .headers
-            .iter()
-            .map(|header| {
-                let value = String::from_utf8_lossy(header.value).into_owned();
-                (header.name.to_ascii_lowercase(), value)
-            })
-            .collect(),
+        headers: BTreeMap::new(),
         body: Vec::new(),
     };
+    for header in parsed.headers.iter() {
+        let values = request.headers.entry(header.name.to_ascii_lowercase());
+        let value = String::from_utf8_lossy(header.value);
+        // one that is sent twice shows
+        values
+            .and_modify(|before| *before += &format!(", {value}"))
+            .or_insert_with(|| value.clone().into_owned());
+    }
     if request.header("expect").is_some() {
         stream.write_all(b"HTTP/1.1 100 Continue\r\n\r\n")?;
     }

@@ -83,6 +83,9 @@ impl State {
 
     /// Says where large files go: nowhere, if they are there.
     fn batch(&self, request: &Request) -> Response {
+        if request.header("content-type") != Some("application/vnd.git-lfs+json") {
+            return error(415, "", "expected the media type of Git LFS");
+        }
         let body = body(request);
         let transfer = match self.part_size {
             None => "basic",
