@@ -78,7 +78,7 @@ impl LoadedModel {
         let weights = file.read()?;
         let tokenizer = dir.join(TOKENIZER);
         let tokenizer = match tokenizer.exists() {
-            true => Tokenizer::from_file(tokenizer)?,
+            true => Tokenizer::from_file_for(&tokenizer, config.vocab_size())?,
             false => {
                 return Err(Error::file(
                     tokenizer,

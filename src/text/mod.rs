@@ -30,6 +30,7 @@ mod check;
 mod corpus;
 mod decode;
 mod inspect;
+mod limits;
 mod pieces;
 mod spec;
 mod stream;
