@@ -9,7 +9,7 @@ use candle_nn::VarBuilder;
 
 use crate::fsutil::write_atomic;
 use crate::models::{Model, ModelConfig};
-use crate::text::Tokenizer;
+use crate::text::{MAX_VOCAB_SIZE, Tokenizer};
 use crate::weights::{self, Weights};
 use crate::{Error, Result};
 
@@ -81,7 +81,7 @@ impl LoadedModel {
         let found = found.map(|tensor| (tensor.name.as_str(), &tensor.shape[..], tensor.dtype));
         check(&config, found, &source)?;
         let weights = file.read()?;
-        let tokenizer = read_tokenizer(dir)?;
+        let tokenizer = read_tokenizer_for(dir, config.vocab_size())?;
         Self::from_parts(config, weights, tokenizer, &source)
     }
 
@@ -151,10 +151,15 @@ impl LoadedModel {
 /// # Errors
 /// [`Error::Io`] and [`Error::File`] naming the file.
 pub fn read_tokenizer(dir: impl AsRef<Path>) -> Result<Option<Tokenizer>> {
-    let dir = dir.as_ref();
+    read_tokenizer_for(dir.as_ref(), MAX_VOCAB_SIZE)
+}
+
+/// As [`read_tokenizer`], for a model of `vocab_size` tokens; a network on frames has none.
+fn read_tokenizer_for(dir: &Path, vocab_size: usize) -> Result<Option<Tokenizer>> {
     let (tokenizer, vocabulary) = (dir.join(TOKENIZER), dir.join(VOCABULARY));
     match (tokenizer.exists(), vocabulary.exists()) {
-        (true, _) => Tokenizer::from_file(tokenizer).map(Some),
+        _ if vocab_size == 0 => Ok(None),
+        (true, _) => Tokenizer::from_file_for(&tokenizer, vocab_size).map(Some),
         (false, true) => Tokenizer::from_vocab_file(vocabulary).map(Some),
         (false, false) => Ok(None),
     }

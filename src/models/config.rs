@@ -338,10 +338,6 @@ impl SimpleBackend for Lister {
     ) -> candle_core::Result<Tensor> {
         let mut list = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         list.push((name.to_string(), shape.dims().to_vec()));
-        // Batch norm makes variables of its statistics, which need storage of their own.
-        if shape.rank() == 1 {
-            return Tensor::zeros(shape, dtype, dev);
-        }
         Tensor::zeros(vec![1; shape.rank()], dtype, dev)?.broadcast_as(shape)
     }
 

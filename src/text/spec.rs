@@ -8,7 +8,7 @@ use crate::{Error, Result};
 
 /// The most ids a tokenizer may have. A model allocates an embedding row per id, so a larger
 /// number in a file is taken for damage.
-pub(super) const MAX_VOCAB_SIZE: usize = 1_000_000;
+pub(crate) const MAX_VOCAB_SIZE: usize = 1_000_000;
 
 /// 256 bytes and one merge: with fewer there is nothing to learn, that is [`TokenizerSpec::Byte`].
 const MIN_BPE_SIZE: usize = 257;

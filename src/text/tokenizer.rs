@@ -5,13 +5,15 @@ use std::path::Path;
 use std::sync::Arc;
 
 use rayon::prelude::*;
+use serde_json::Value;
 use tokenizers::Tokenizer as HfTokenizer;
 use tokenizers::models::ModelWrapper;
 
 use super::check::{Origin, text_of};
 use super::inspect::{self, Encoder, Vocabulary};
 use super::pieces::{PIECE_BYTES, cut, cut_all};
-use super::{Decoder, TokenizerSpec, build};
+use super::spec::MAX_VOCAB_SIZE;
+use super::{Decoder, TokenizerSpec, build, limits};
 use crate::fsutil::write_atomic;
 use crate::{Error, Result};
 
@@ -99,21 +101,29 @@ impl Tokenizer {
     ///
     /// [`Error::Io`] if the file cannot be read, [`Error::File`] if it holds no usable tokenizer.
     pub fn from_file(path: impl AsRef<Path>) -> Result<Self> {
-        let path = path.as_ref();
-        if path.is_dir() {
-            return Err(Error::file(
-                path,
-                "expected a tokenizer.json, found a folder",
-            ));
-        }
-        let json = std::fs::read(path).map_err(|error| match error.kind() {
+        Self::from_file_for(path.as_ref(), MAX_VOCAB_SIZE)
+    }
+
+    /// As [`Tokenizer::from_file`], for a model of `vocab_size` tokens: nothing is built of tables that
+    /// are much larger.
+    pub(crate) fn from_file_for(path: &Path, vocab_size: usize) -> Result<Self> {
+        let about = std::fs::metadata(path).map_err(|error| match error.kind() {
             std::io::ErrorKind::NotFound => Error::file(
                 path,
                 "no such file; --tokenizer takes char, byte, bpe:N or the path of a tokenizer.json",
             ),
             _ => Error::io(path, error),
         })?;
-        Self::from_json(&json).map_err(|error| Error::file(path, error.to_string()))
+        let expected =
+            |found: &str| Error::file(path, format!("expected a tokenizer.json, found {found}"));
+        if about.is_dir() {
+            return Err(expected("a folder"));
+        }
+        if about.len() > limits::MAX_FILE_BYTES {
+            return Err(expected(&format!("{} bytes", about.len())));
+        }
+        let json = std::fs::read(path).map_err(|error| Error::io(path, error))?;
+        Self::from_json_for(&json, vocab_size).map_err(|error| Error::file(path, error.to_string()))
     }
 
     /// Reads a tokenizer from the content of a `tokenizer.json`.
@@ -122,9 +132,16 @@ impl Tokenizer {
     ///
     /// [`Error::Text`] if it holds no usable tokenizer.
     pub fn from_json(json: &[u8]) -> Result<Self> {
+        Self::from_json_for(json, MAX_VOCAB_SIZE)
+    }
+
+    fn from_json_for(json: &[u8], vocab_size: usize) -> Result<Self> {
+        /// Tables so small may be larger than the model's: what is wrong is found when they are read.
+        const SMALL: usize = 1 << 14;
         // the tokenizers crate panics on some files that contradict themselves, for instance on a
         // merge whose product is not in the vocabulary, or on words of length zero
         let load = || {
+            limits::check_tables(json, vocab_size.max(SMALL))?;
             let hf = HfTokenizer::from_bytes(json).map_err(|error| error.to_string())?;
             let tokenizer = Self::from_hf(hf)?;
             tokenizer.encode("a b").map_err(|error| error.to_string())?;
@@ -150,7 +167,10 @@ impl Tokenizer {
         }
         let size = inspect::vocab_size(&hf)?;
         let json = hf.to_string(false).map_err(|error| error.to_string())?;
-        let json = serde_json::from_str(&json).map_err(|error| error.to_string())?;
+        let json: Value = serde_json::from_str(&json).map_err(|error| error.to_string())?;
+        for part in ["normalizer", "decoder"] {
+            limits::check_growth(part, &json[part])?;
+        }
         let vocabulary = inspect::vocabulary(&hf, size, &json);
         Ok(Self {
             inner: Arc::new(Inner {

@@ -117,9 +117,12 @@ fn directory(source: &Source) -> Result<(u64, u64, u64)> {
     let (count, len, start, limit) = if count == u16::MAX || len == u32::MAX || start == u32::MAX {
         let locator_at = end_at.checked_sub(LOCATOR).ok_or_else(cut)?;
         let locator = source.bytes("the archive's end", locator_at, LOCATOR)?;
+        if !locator.starts_with(b"PK\x06\x07") {
+            return Err(cut());
+        }
         let end64_at = u64_at(&locator, 8);
         let end64 = source.bytes("the archive's end", end64_at, END64)?;
-        if !locator.starts_with(b"PK\x06\x07") || !end64.starts_with(b"PK\x06\x06") {
+        if !end64.starts_with(b"PK\x06\x06") {
             return Err(cut());
         }
         (
