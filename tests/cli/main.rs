@@ -3,6 +3,7 @@
 mod bad_input;
 mod bench;
 mod generate;
+mod models;
 mod run;
 
 use std::path::{Path, PathBuf};
