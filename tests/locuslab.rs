@@ -6,10 +6,10 @@ mod common;
 use candle_core::{DType, Device, Tensor, Var};
 use candle_nn::VarBuilder;
 use candle_tcn::Result;
-use candle_tcn::models::{FrameLayout, Model, ModelConfig, TcnLmConfig, convert, run};
+use candle_tcn::models::{FrameLayout, Model, ModelConfig, TcnLmConfig, convert};
 use candle_tcn::nn::{Activation, Params, Pass, TcnConfig, TemporalConvNet, linear};
 use candle_tcn::ops;
-use common::{Tensors, assert_close, assert_gradients, ids, under};
+use common::{Tensors, assert_close, assert_gradients, ids, output, under};
 use serde::Deserialize;
 
 /// Against gradients and outputs computed in f64 and stored in f32.
@@ -194,7 +194,7 @@ fn state_dicts_become_models() -> Result<()> {
         let vb = VarBuilder::from_tensors(converted.tensors, DType::F32, &Device::Cpu);
         let model = Model::new(&converted.config, vb)?.freeze()?;
         for chunk in [None, Some(1), Some(7)] {
-            let ys = run(&model, &converted.config, &io, chunk)?;
+            let ys = output(&model, &converted.config, &io, chunk)?;
             let what = format!("{name} in chunks of {chunk:?}");
             assert_close(&what, &ys, &io["output"], TOLERANCE)?;
         }

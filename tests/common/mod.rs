@@ -12,6 +12,7 @@ use std::path::PathBuf;
 use candle_core::backprop::GradStore;
 use candle_core::{DType, Device, Tensor};
 use candle_tcn::Result;
+use candle_tcn::models::{Model, ModelConfig, RunOptions};
 use candle_tcn::nn::Params;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -130,4 +131,19 @@ pub fn scatter(params: &Params, rng: &mut ChaCha8Rng) -> Result<()> {
         var.set(&value)?;
     }
     Ok(())
+}
+
+/// The output of a model for the tensors of a file, whole or in chunks.
+pub fn output(
+    model: &Model,
+    config: &ModelConfig,
+    inputs: &Tensors,
+    chunk: Option<usize>,
+) -> Result<Tensor> {
+    let options = RunOptions {
+        chunk,
+        ..Default::default()
+    };
+    let mut results = candle_tcn::models::run(model, config, inputs, &options)?;
+    Ok(results.remove("output").expect("an output"))
 }

@@ -1,12 +1,12 @@
 //! What does not fit is named.
 
 use candle_core::{DType, Device, Tensor};
-use candle_tcn::models::{Model, ModelConfig, convert, run};
+use candle_tcn::models::{Model, ModelConfig, convert};
 use candle_tcn::nn::{Params, Pass};
 use candle_tcn::{Error, Result};
 use serde_json::{Value, json};
 
-use super::common::Tensors;
+use super::common::{Tensors, output};
 use super::{golden, message};
 
 fn parsed(fields: Value) -> Result<ModelConfig> {
@@ -103,9 +103,9 @@ fn inputs_that_do_not_fit_are_named() -> Result<()> {
             .map(|(name, t)| (name.to_string(), t))
             .collect()
     };
-    let error = message(run(&model, &config, &named(vec![]), None));
+    let error = message(output(&model, &config, &named(vec![]), None));
     assert!(error.starts_with("tensor input"), "{error}");
-    let error = message(run(
+    let error = message(output(
         &model,
         &config,
         &named(vec![("input", fits.clone())]),
@@ -120,7 +120,7 @@ fn inputs_that_do_not_fit_are_named() -> Result<()> {
         ("embedding.0", zeros(&[1, 4])?),
         ("embedding.1", zeros(&[1, 2, 3])?),
     ]);
-    let error = message(run(&model, &config, &inputs, Some(3)));
+    let error = message(output(&model, &config, &inputs, Some(3)));
     assert!(error.starts_with("tensor embedding.1"), "{error}");
     Ok(())
 }

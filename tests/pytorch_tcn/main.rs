@@ -8,10 +8,10 @@ mod errors;
 use candle_core::{DType, Device, Tensor, Var};
 use candle_nn::VarBuilder;
 use candle_tcn::model_dir::{self, write_tensors};
-use candle_tcn::models::{Converted, FrameLayout, Input, Model, ModelConfig, convert, run};
+use candle_tcn::models::{Converted, FrameLayout, Input, Model, ModelConfig, convert};
 use candle_tcn::nn::{Params, Pass};
 use candle_tcn::{LoadedModel, Result};
-use common::{Tensors, max_abs, under};
+use common::{Tensors, max_abs, output, under};
 use serde_json::Value;
 
 /// The shared cases, one folder each.
@@ -203,7 +203,7 @@ fn outputs_and_every_gradient() -> Result<()> {
 fn files_of_tensors_in_their_own_layout() -> Result<()> {
     for golden in golden() {
         let (config, model) = golden.frozen()?;
-        let ys = run(&model, &config, &golden.io, None)?;
+        let ys = output(&model, &config, &golden.io, None)?;
         assert_close(&golden.name, &ys, &golden.io["output"], F32)?;
     }
     Ok(())
@@ -282,7 +282,7 @@ fn whole_batches_and_single_taps_stream_too() -> Result<()> {
             assert_eq!(config.state_bytes(1)?, 0);
             // a single tap sees no later input whatever the option says
             if kwargs["kernel_size"] != 1 {
-                let error = message(run(&model, &config, &golden.io, Some(3)));
+                let error = message(output(&model, &config, &golden.io, Some(3)));
                 assert!(error.contains("causal"), "{error}");
             }
             continue;
@@ -293,7 +293,7 @@ fn whole_batches_and_single_taps_stream_too() -> Result<()> {
             _ => continue,
         };
         for chunk in [1, 2, 5] {
-            let ys = run(&model, &config, &golden.io, Some(chunk * stride))?;
+            let ys = output(&model, &config, &golden.io, Some(chunk * stride))?;
             let what = format!("{} in chunks of {chunk}", golden.name);
             assert_close(&what, &ys, expected, F32)?;
         }
@@ -363,7 +363,7 @@ fn a_directory_without_a_tokenizer_loads() -> Result<()> {
     std::fs::write(dir.path().join(model_dir::CONFIG), json).expect("written");
     write_tensors(dir.path().join(model_dir::WEIGHTS), &tensors)?;
     let loaded = LoadedModel::load(dir.path())?;
-    let ys = run(&loaded.model, &loaded.config, &golden.io, Some(4))?;
+    let ys = output(&loaded.model, &loaded.config, &golden.io, Some(4))?;
     assert_close(&golden.name, &ys, &golden.io["streaming_output"], F32)?;
     let error = message(loaded.tokenizer());
     assert!(error.contains("pytorch_tcn"), "{error}");
