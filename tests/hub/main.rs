@@ -1,5 +1,6 @@
 //! Models from the Hub and back, against a Hub on the loopback.
 
+mod commands;
 mod errors;
 mod faults;
 mod pull;
