@@ -10,7 +10,7 @@ CASE.pt, CASE.bin     files of torch.save: the archive and the older format, pro
                       numbers, parameters, tied and transposed tensors, checkpoints with the state dict inside
 sharded/, sharded_bin/
                       one state dict in several files, with their index as transformers writes it
-expected.safetensors  `CASE/TENSOR` for all of these, as PyTorch itself reads them
+expected.safetensors  `CASE/TENSOR` for all of these, as PyTorch itself reads them; booleans as bytes
 refused_*.pt          what must not be read: whole modules, complex numbers, a compressed archive
 
 The seed is fixed: the same PyTorch writes the same tensors.
@@ -40,6 +40,7 @@ def case(name, content, state_dict=None, **how):
 def expect(name, state_dict):
     for key, tensor in state_dict.items():
         if isinstance(tensor, torch.Tensor):
+            tensor = tensor.to(torch.uint8) if tensor.dtype == torch.bool else tensor
             EXPECTED[f"{name}/{key}"] = tensor.detach().clone().contiguous()
 
 

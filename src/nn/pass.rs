@@ -23,9 +23,12 @@ pub struct Pass<'a> {
     dtype: Option<DType>,
     embeddings: &'a [Tensor],
     mask: Option<Mask>,
-    wanted: Option<Box<dyn Fn(&str) -> bool + 'a>>,
+    wanted: Option<Wanted<'a>>,
     recorded: Vec<(String, Tensor)>,
 }
+
+/// Whether a tensor of this name is to be kept.
+type Wanted<'a> = Box<dyn Fn(&str) -> bool + 'a>;
 
 /// One factor for each step of each sequence.
 struct Mask {

@@ -114,9 +114,9 @@ impl View {
         }
         let numbers = shape.iter().try_fold(1usize, |n, &d| n.checked_mul(d));
         let last = || {
-            let axes = shape.iter().zip(&strides);
-            axes.fold(Some(offset), |sum, (&length, &stride)| {
-                sum?.checked_add(length.checked_sub(1)?.checked_mul(stride)?)
+            let mut axes = shape.iter().zip(&strides);
+            axes.try_fold(offset, |sum, (&length, &stride)| {
+                sum.checked_add(length.checked_sub(1)?.checked_mul(stride)?)
             })
         };
         match numbers {
@@ -273,11 +273,9 @@ impl Bytes<'_> {
         let whole = |view: &View| view.count() == numbers.len() && view.is_contiguous();
         if views.len() == 1 && views.keys().all(|view| whole(view)) {
             // the usual case: the numbers that were read are the tensor
-            for (view, names) in views {
-                return Ok(give(
-                    names,
-                    Tensor::from_vec(numbers, &view.shape[..], &Device::Cpu)?,
-                ));
+            if let Some((view, names)) = views.into_iter().next() {
+                let tensor = Tensor::from_vec(numbers, &view.shape[..], &Device::Cpu)?;
+                give(names, tensor);
             }
             return Ok(());
         }

@@ -310,8 +310,6 @@ fn embeddings_in_every_form_go_on_where_they_were() {
     assert!(lines.len() == 40 && lines[39]["index"] == 39);
 
     // an interrupted run left some rows, the last of them cut
-    bench.write("first.txt", sequences[..13].join("\n"));
-    bench.write("kept.txt", &sequences.join("\n"));
     bench.write("some.txt", sequences[..13].join("\n"));
     std::fs::create_dir(bench.path("dir")).unwrap();
     let part = bench.path("dir/r.npy.part");

@@ -109,6 +109,10 @@ fn headers_of_safetensors() {
     );
     let message = header(&long, 8).refused("found C64");
     assert!(!message.contains('\u{1b}'));
+    let read = header(&a(one("[2]", "BOOL", 0, 2)), 2)
+        .read()
+        .expect("whole");
+    assert_eq!(read.tensors["a"].to_vec1::<u8>().expect("bytes"), [0, 0]);
     // empty files are whole
     assert!(header("{}", 0).read().expect("whole").tensors.is_empty());
     assert!(

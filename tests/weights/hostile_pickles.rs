@@ -246,15 +246,17 @@ fn every_cut_of_a_file_is_an_error_and_no_damage_a_panic() {
     ] {
         let whole = std::fs::read(fixture(name)).expect("the fixture");
         let name = name.replace('/', "-");
-        for length in 0..whole.len() {
-            File::new(&name, &whole[..length]).refused("");
-        }
         let file = File::new(&name, &whole);
+        let write = |content: &[u8]| std::fs::write(&file.path, content).expect("writable");
+        for length in 0..whole.len() {
+            write(&whole[..length]);
+            file.refused("");
+        }
         for at in 0..whole.len() {
-            for bits in [0x01, 0x80, 0xff] {
+            for bits in [0x01, 0xff] {
                 let mut damaged = whole.clone();
                 damaged[at] ^= bits;
-                std::fs::write(&file.path, damaged).expect("writable");
+                write(&damaged);
                 // some damage is to the numbers of a file without checksums
                 if let Err(error) = file.read() {
                     assert!(error.to_string().contains(&name), "{error}");
