@@ -333,7 +333,8 @@ fn any_layer2d() -> impl Strategy<Value = (Layer, Layer)> {
 /// The pixels that a pixel of the last layer's output reads, by walking down from it on a map of booleans,
 /// with the input pixel that offsets are counted from.
 fn reachability(layers: &[(Layer, Layer)], size: usize) -> (Vec<Vec<bool>>, (usize, usize)) {
-    let jump = |axis: fn(&(Layer, Layer)) -> &Layer| layers.iter().map(|l| axis(l).stride()).product();
+    let jump =
+        |axis: fn(&(Layer, Layer)) -> &Layer| layers.iter().map(|l| axis(l).stride()).product();
     let jumps: (usize, usize) = (jump(|l| &l.0), jump(|l| &l.1));
     // an output pixel whose place in the input is about the middle
     let output = (size / 2 / jumps.0, size / 2 / jumps.1);

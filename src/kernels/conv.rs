@@ -3,8 +3,8 @@
 
 mod shape;
 
-pub use shape::{Axis, ConvShape};
 pub(super) use shape::Segment;
+pub use shape::{Axis, ConvShape};
 
 use super::dropout::{self, MaskKey};
 use super::elementwise::Activation;

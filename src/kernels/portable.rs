@@ -283,18 +283,12 @@ fn each_source<T: Real>(
     let (height, width) = (&shape.height, &shape.width);
     let (m, n) = shape.tap(tap);
     let all = 0..width.out_len;
-    let (past, now) = (
-        shape.history_segment(n, &all),
-        width.input_segment(n, &all),
-    );
+    let (past, now) = (shape.history_segment(n, &all), width.input_segment(n, &all));
     for (line, dy) in dy.chunks_exact(width.out_len * co).enumerate() {
         let Some(line) = source_line(height, m, line) else {
             continue;
         };
-        for (source, len, segment) in [
-            (history, shape.history, &past),
-            (x, width.in_len, &now),
-        ] {
+        for (source, len, segment) in [(history, shape.history, &past), (x, width.in_len, &now)] {
             if !segment.out.is_empty() {
                 let rows = &source[line * len * ci..][..len * ci];
                 add(

@@ -165,7 +165,11 @@ impl Aspp {
     pub fn forward(&self, xs: &Tensor, pass: &mut Pass) -> Result<Tensor> {
         let (batch, height, width, _) = xs.dims4()?;
         if height * width == 0 {
-            return Err(Error::invalid("image", "at least one pixel", format!("{:?}", xs.dims())));
+            return Err(Error::invalid(
+                "image",
+                "at least one pixel",
+                format!("{:?}", xs.dims()),
+            ));
         }
         let mut ys = Vec::with_capacity(self.branches.len() + 1);
         for branch in &self.branches {

@@ -155,7 +155,9 @@ impl Conv2d {
             lo: -bound,
             up: bound,
         };
-        let bias = cfg.bias.then(|| vb.get_with_hints(out_channels, "bias", init));
+        let bias = cfg
+            .bias
+            .then(|| vb.get_with_hints(out_channels, "bias", init));
         Ok(Self {
             weight: vb.get_with_hints(shape, "weight", init)?,
             bias: bias.transpose()?,

@@ -52,7 +52,12 @@ impl SpatioTemporalConfig {
             Ok(Stack::series(vec![layer]))
         };
         Ok([
-            stack("time", self.time_kernel, self.time_dilation, Padding::Causal)?,
+            stack(
+                "time",
+                self.time_kernel,
+                self.time_dilation,
+                Padding::Causal,
+            )?,
             stack("space", kernel.0, dilation.0, Padding::Same)?,
             stack("space", kernel.1, dilation.1, Padding::Same)?,
         ])
@@ -122,7 +127,13 @@ impl SpatioTemporalConv {
         };
         let (mid, over_time) = (config.mid_channels, (config.time_kernel, 1));
         Ok(Self {
-            space: Conv2d::new(config.in_channels, mid, config.space_kernel, space, vb.pp("space"))?,
+            space: Conv2d::new(
+                config.in_channels,
+                mid,
+                config.space_kernel,
+                space,
+                vb.pp("space"),
+            )?,
             time: Conv2d::new(mid, config.out_channels, over_time, time, vb.pp("time"))?,
         })
     }
@@ -143,6 +154,9 @@ impl SpatioTemporalConv {
         let zs = tape::reshape(&zs, (batch, frames, height * width, mid))?;
         let ys = self.time.forward(&zs)?;
         let channels = ys.dim(3)?;
-        Ok(tape::reshape(&ys, (batch, frames, height, width, channels))?)
+        Ok(tape::reshape(
+            &ys,
+            (batch, frames, height, width, channels),
+        )?)
     }
 }

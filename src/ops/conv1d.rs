@@ -234,7 +234,12 @@ pub(super) struct Forward {
 }
 
 /// (batch, time, channels), or (batch, height, width, channels) beside a tensor of rank 4.
-fn activations(beside: Arg, batch: usize, (height, width): (usize, usize), channels: usize) -> Shape {
+fn activations(
+    beside: Arg,
+    batch: usize,
+    (height, width): (usize, usize),
+    channels: usize,
+) -> Shape {
     match beside.1.dims().len() {
         4 => (batch, height, width, channels).into(),
         _ => (batch, height * width, channels).into(),

@@ -54,9 +54,7 @@ fn gradients_agree_with_differences() {
     for (channels, kernel, params) in cases() {
         for batch in [1, 2] {
             let inputs = tensors((batch, 4, 5), channels, kernel);
-            gradients(&inputs, |t| {
-                Ok(conv2d(&t[0], &t[1], Some(&t[2]), params)?)
-            });
+            gradients(&inputs, |t| Ok(conv2d(&t[0], &t[1], Some(&t[2]), params)?));
         }
     }
 }
@@ -72,7 +70,7 @@ fn gradients_of_the_smallest_inputs_agree_with_differences() {
     };
     for size in [(1, 1, 4), (2, 4, 1), (2, 1, 1)] {
         let inputs = tensors(size, (2, 3, 1), (3, 3));
-        gradients(&inputs, |t| Ok(conv2d(&t[0], &t[1], None, params)?));
+        gradients(&inputs[..2], |t| Ok(conv2d(&t[0], &t[1], None, params)?));
     }
 }
 
@@ -87,7 +85,12 @@ fn gradients_through_padding_modes_agree_with_differences() {
         let inputs = tensors((2, 3, 4), (2, 2, 1), (2, 3));
         gradients(&inputs, |t| {
             let padded = pad2d(&t[0], (2, 1), (1, 3), mode)?;
-            Ok(conv2d(&padded, &t[1], Some(&t[2]), Conv2dParams::default())?)
+            Ok(conv2d(
+                &padded,
+                &t[1],
+                Some(&t[2]),
+                Conv2dParams::default(),
+            )?)
         });
     }
 }
@@ -198,7 +201,12 @@ fn what_does_not_fit_is_an_error() {
     let xs = random(1, &[1, 3, 3, 2]);
     let fits = random(2, &[4, 2, 1, 1]);
     for (weight, bias, params, field) in [
-        (random(2, &[4, 3, 1, 1]), 4, Conv2dParams::default(), "weight"),
+        (
+            random(2, &[4, 3, 1, 1]),
+            4,
+            Conv2dParams::default(),
+            "weight",
+        ),
         (fits.clone(), 3, Conv2dParams::default(), "bias"),
         (
             fits.clone(),
@@ -240,5 +248,14 @@ fn what_does_not_fit_is_an_error() {
         let error = conv2d(&xs, &weight, Some(&random(3, &[bias])), params).unwrap_err();
         assert!(error.to_string().starts_with(field), "{error}");
     }
-    assert!(conv1d(&xs, &random(2, &[4, 2, 1]), None, None, Conv1dParams::default()).is_err());
+    assert!(
+        conv1d(
+            &xs,
+            &random(2, &[4, 2, 1]),
+            None,
+            None,
+            Conv1dParams::default()
+        )
+        .is_err()
+    );
 }

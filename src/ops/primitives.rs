@@ -103,5 +103,8 @@ fn pick(xs: &Tensor, dim: usize, axis: &Axis, tap: usize) -> Result<Tensor> {
     let mut dims = xs.dims().to_vec();
     dims[dim] = axis.out_len;
     dims.insert(dim + 1, axis.stride);
-    xs.contiguous()?.reshape(dims)?.narrow(dim + 1, 0, 1)?.squeeze(dim + 1)
+    xs.contiguous()?
+        .reshape(dims)?
+        .narrow(dim + 1, 0, 1)?
+        .squeeze(dim + 1)
 }

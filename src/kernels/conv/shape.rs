@@ -133,15 +133,14 @@ impl ConvShape {
 
     /// Taps along both axes: tap `m·width.kernel_size + n` is tap `m` of the lines, `n` of the columns.
     pub fn taps(&self) -> usize {
-        self.height.kernel_size.saturating_mul(self.width.kernel_size)
+        self.height
+            .kernel_size
+            .saturating_mul(self.width.kernel_size)
     }
 
     /// The line's and the column's part of a tap.
     pub(crate) fn tap(&self, tap: usize) -> (usize, usize) {
-        (
-            tap / self.width.kernel_size,
-            tap % self.width.kernel_size,
-        )
+        (tap / self.width.kernel_size, tap % self.width.kernel_size)
     }
 
     /// Where a convolution sees no neighbour along an axis, that axis is only more of the batch.
@@ -176,7 +175,9 @@ impl ConvShape {
     pub(super) fn check(&self, buffers: &[(&'static str, usize, usize)]) -> Result<()> {
         let axes = [self.height, self.width];
         if self.groups == 0
-            || axes.iter().any(|axis| axis.stride == 0 || axis.kernel_size == 0)
+            || axes
+                .iter()
+                .any(|axis| axis.stride == 0 || axis.kernel_size == 0)
             || !self.in_channels.is_multiple_of(self.groups)
             || !self.out_channels.is_multiple_of(self.groups)
         {

@@ -120,9 +120,7 @@ impl<X: Stored<Real = f32>, Y: Stored<Real = f32>> Gradient<'_, X, Y> {
             return 0;
         }
         let (m, n) = s.tap(tap);
-        -s.height.position(m, 0) * self.pitch as isize
-            - s.width.position(n, 0)
-            - s.history as isize
+        -s.height.position(m, 0) * self.pitch as isize - s.width.position(n, 0) - s.history as isize
     }
 
     /// Of pairs, the first row of x may stand second in its word, so that pairs of dy stay pairs.
@@ -177,7 +175,10 @@ impl<X: Stored<Real = f32>, Y: Stored<Real = f32>> Gradient<'_, X, Y> {
         let mut rows = 0;
         // so long that most of what is packed is not packed for the next run again
         let shifts = self.shifts();
-        let len = (shifts.1 - shifts.0).unsigned_abs().next_multiple_of(RUN).max(RUN);
+        let len = (shifts.1 - shifts.0)
+            .unsigned_abs()
+            .next_multiple_of(RUN)
+            .max(RUN);
         for sequence in 0..self.shape.batch {
             for from in (0..self.len()).step_by(len) {
                 let run = self.run(sequence, from, (from + len).min(self.len()), shifts);
@@ -246,7 +247,9 @@ impl<X: Stored<Real = f32>, Y: Stored<Real = f32>> Gradient<'_, X, Y> {
         let s = self.shape;
         let (lines, columns) = (s.height.out_len, s.width.out_len);
         let row = |place: isize| {
-            let place = usize::try_from(place).ok().filter(|&p| p < self.out_len())?;
+            let place = usize::try_from(place)
+                .ok()
+                .filter(|&p| p < self.out_len())?;
             let (i, j) = (place / self.pitch, place % self.pitch);
             let at = ((run.sequence * lines + i) * columns + j) * s.out_channels;
             (j < columns).then(|| &self.dy[at..][..s.out_channels])
@@ -400,7 +403,9 @@ impl<X: Stored<Real = f32>, Y: Stored<Real = f32>> Gradient<'_, X, Y> {
                 return 0..0;
             }
             let all = 0..width.out_len;
-            width.segment(n, (-history, width.in_len as isize), &all).out
+            width
+                .segment(n, (-history, width.in_len as isize), &all)
+                .out
         };
         i * self.pitch + columns.start..i * self.pitch + columns.end
     }

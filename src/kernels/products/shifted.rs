@@ -74,7 +74,11 @@ impl Reads {
 
     /// Of what is dense: how far behind the first position result 0 reads at `tap`.
     fn offset(&self, tap: usize) -> usize {
-        let tap = if self.step < 0 { self.taps - 1 - tap } else { tap };
+        let tap = if self.step < 0 {
+            self.taps - 1 - tap
+        } else {
+            tap
+        };
         tap * self.step.unsigned_abs()
     }
 }
@@ -196,11 +200,21 @@ impl<S: Stored<Real = f32>> Shifted<'_, S> {
                 false => Packing::Taps,
             };
             let size = size.next_multiple_of(M::ROWS);
-            return Plan { unit: width, size, packing };
+            return Plan {
+                unit: width,
+                size,
+                packing,
+            };
         }
         self.plan_lines::<M>(rows).unwrap_or_else(|| {
-            let size = rows.div_ceil(rows.div_ceil(M::PIECE)).next_multiple_of(M::ROWS);
-            Plan { unit: rows, size, packing: Packing::Taps }
+            let size = rows
+                .div_ceil(rows.div_ceil(M::PIECE))
+                .next_multiple_of(M::ROWS);
+            Plan {
+                unit: rows,
+                size,
+                packing: Packing::Taps,
+            }
         })
     }
 
@@ -242,7 +256,10 @@ impl<S: Stored<Real = f32>> Shifted<'_, S> {
         let reads = &self.source.lines;
         let (all, each) = (lines + reads.span(), reads.taps * lines);
         let shared = reads.is_dense() && one_image && all <= each;
-        PackedLines { shared, lines: if shared { all } else { each } }
+        PackedLines {
+            shared,
+            lines: if shared { all } else { each },
+        }
     }
 
     /// Computes all result rows in pieces; `finish(first row, C, its stride, rows of the result)`
@@ -257,7 +274,11 @@ impl<S: Stored<Real = f32>> Shifted<'_, S> {
         if out.is_empty() {
             return;
         }
-        let Plan { unit, size, packing } = self.plan::<M>(out.len() / channels);
+        let Plan {
+            unit,
+            size,
+            packing,
+        } = self.plan::<M>(out.len() / channels);
         let units = out.par_chunks_mut(unit * channels).enumerate();
         units.for_each(|(u, out)| {
             let pieces = out.par_chunks_mut(size * channels).enumerate();
@@ -317,7 +338,10 @@ impl<S: Stored<Real = f32>> Shifted<'_, S> {
             _ => pitch,
         };
         let rows = ((block.lines - 1) * pitch + block.columns).next_multiple_of(M::ROWS);
-        let (image, last) = (block.line / lines.out, (block.line + block.lines - 1) / lines.out);
+        let (image, last) = (
+            block.line / lines.out,
+            (block.line + block.lines - 1) / lines.out,
+        );
         let packed = self.packed_lines(block.lines, image == last);
         let first_row = |m: usize| match packed.shared {
             true => lines.offset(m) * pitch,
@@ -367,11 +391,15 @@ impl<S: Stored<Real = f32>> Shifted<'_, S> {
                     let i = usize::try_from((r + p) as isize + lines.first()).ok();
                     i.filter(|&i| i < lines.len).map(|i| image * lines.len + i)
                 }
-                _ => self.source.line(p / block.lines, block.line + p % block.lines),
+                _ => self
+                    .source
+                    .line(p / block.lines, block.line + p % block.lines),
             };
             for (i, packed) in a.chunks_exact_mut(self.a_stride()).enumerate() {
                 let row = match line {
-                    Some(line) if i < last_column => self.source.row(line, first_column + i as isize),
+                    Some(line) if i < last_column => {
+                        self.source.row(line, first_column + i as isize)
+                    }
                     _ => None,
                 };
                 self.pack_row::<M>(row, packed);

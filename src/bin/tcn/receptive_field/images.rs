@@ -79,11 +79,18 @@ pub fn measure(args: &Args) -> anyhow::Result<()> {
             height.jump, width.jump
         ))?;
     }
-    for (name, unit, stack) in [("height", "lines", &stack.height), ("width", "columns", &stack.width)] {
+    for (name, unit, stack) in [
+        ("height", "lines", &stack.height),
+        ("width", "columns", &stack.width),
+    ] {
         print_line(match stack.reach()?.map(|reach| reach.holes().count) {
-            None => format!("holes along the {name}: not counted, there are too many separate runs"),
+            None => {
+                format!("holes along the {name}: not counted, there are too many separate runs")
+            }
             Some(0) => format!("holes along the {name}: none"),
-            Some(count) => format!("holes along the {name}: {count} {unit} inside the field never read"),
+            Some(count) => {
+                format!("holes along the {name}: {count} {unit} inside the field never read")
+            }
         })?;
     }
     Ok(())

@@ -14,8 +14,8 @@ use candle_tcn::plot::receptive_field_svg;
 use serde_json::json;
 
 use crate::flags::{self, count};
-use size::{List, Size, sizes};
 use crate::{print_line, usage_error};
+use size::{List, Size, sizes};
 
 #[derive(clap::Args)]
 pub struct Args {
