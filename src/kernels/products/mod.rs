@@ -13,6 +13,7 @@ mod ceiling;
 mod gradient;
 mod pack;
 mod shifted;
+mod source;
 mod spans;
 #[cfg(test)]
 pub mod tiles_in_loops;

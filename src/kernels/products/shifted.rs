@@ -2,165 +2,12 @@
 
 use rayon::prelude::*;
 
-use super::super::conv::{Axis, ConvShape, Epilogue};
+use super::super::conv::{ConvShape, Epilogue};
 use super::super::{Stored, vectorized};
 use super::buffer::{LINE, with_buffer};
 use super::pack::{WeightPanels, pack_row};
+use super::source::{Block, PackedLines, Packing, Plan, Reads, Source};
 use super::{Micro, Product, Term};
-
-/// Which positions of one axis a product reads: at tap `tap`, result `r` reads position
-/// `(r·stride + start + tap·step) / divide`, where that is whole.
-#[derive(Clone, Copy)]
-struct Reads {
-    /// Positions that there are.
-    len: usize,
-    /// Results.
-    out: usize,
-    taps: usize,
-    stride: usize,
-    divide: usize,
-    start: isize,
-    step: isize,
-}
-
-impl Reads {
-    /// What outputs read of the input.
-    fn forward(axis: &Axis) -> Self {
-        Self {
-            len: axis.in_len,
-            out: axis.out_len,
-            taps: axis.kernel_size,
-            stride: axis.stride,
-            divide: 1,
-            start: -(axis.pad_before as isize),
-            step: axis.dilation as isize,
-        }
-    }
-
-    /// What gradients of inputs read of those of the outputs.
-    fn backward(axis: &Axis) -> Self {
-        Self {
-            len: axis.out_len,
-            out: axis.in_len,
-            taps: axis.kernel_size,
-            stride: 1,
-            divide: axis.stride,
-            start: axis.pad_before as isize,
-            step: -(axis.dilation as isize),
-        }
-    }
-
-    fn position(&self, tap: usize, r: usize) -> Option<isize> {
-        let i = (r * self.stride) as isize + self.start + tap as isize * self.step;
-        let divide = self.divide as isize;
-        (i % divide == 0).then_some(i / divide)
-    }
-
-    /// Whether neighbouring results read neighbouring positions.
-    fn is_dense(&self) -> bool {
-        (self.stride, self.divide) == (1, 1)
-    }
-
-    /// From the first tap to the last.
-    fn span(&self) -> usize {
-        (self.taps - 1) * self.step.unsigned_abs()
-    }
-
-    /// Of what is dense: the first position that result 0 reads.
-    fn first(&self) -> isize {
-        let span = self.span() as isize;
-        self.start - if self.step < 0 { span } else { 0 }
-    }
-
-    /// Of what is dense: how far behind the first position result 0 reads at `tap`.
-    fn offset(&self, tap: usize) -> usize {
-        let tap = if self.step < 0 {
-            self.taps - 1 - tap
-        } else {
-            tap
-        };
-        tap * self.step.unsigned_abs()
-    }
-}
-
-/// The rows that a product reads.
-#[derive(Clone, Copy)]
-struct Source<'a, S> {
-    /// (batch, lines, columns, channels)
-    data: &'a [S],
-    /// (batch, lines, history, channels): the columns before column 0.
-    past: &'a [S],
-    history: usize,
-    channels: usize,
-    lines: Reads,
-    columns: Reads,
-}
-
-impl<'a, S> Source<'a, S> {
-    /// The line (of all images) that result line `line` (of all images) reads at line tap `tap`.
-    fn line(&self, tap: usize, line: usize) -> Option<usize> {
-        let (image, r) = (line / self.lines.out, line % self.lines.out);
-        let i = usize::try_from(self.lines.position(tap, r)?).ok()?;
-        (i < self.lines.len).then_some(image * self.lines.len + i)
-    }
-
-    /// Column `column` of a line; nothing beyond its ends, which counts as zeros.
-    #[inline(always)]
-    fn row(&self, line: usize, column: isize) -> Option<&'a [S]> {
-        let (rows, len, i) = if column >= 0 {
-            (self.data, self.columns.len, column as usize)
-        } else {
-            let back = column + self.history as isize;
-            (self.past, self.history, usize::try_from(back).ok()?)
-        };
-        (i < len).then(|| &rows[(line * len + i) * self.channels..][..self.channels])
-    }
-
-    /// Whether the results `from..from + count` of a line read anything at column tap `tap`.
-    fn has_columns(&self, tap: usize, from: usize, count: usize) -> bool {
-        if !self.columns.is_dense() {
-            return true;
-        }
-        let first = self.columns.first() + (from + self.columns.offset(tap)) as isize;
-        first < self.columns.len as isize && first + count as isize > -(self.history as isize)
-    }
-}
-
-/// How the result is cut, and how the rows that a piece reads are packed.
-#[derive(Debug, Clone, Copy)]
-struct Plan {
-    /// Consecutive rows that no piece reaches across.
-    unit: usize,
-    /// Rows of a piece.
-    size: usize,
-    packing: Packing,
-}
-
-#[derive(Debug, Clone, Copy)]
-enum Packing {
-    /// The rows of one tap after those of another.
-    Taps,
-    /// Lines with the columns around them that their taps read, `pitch` rows from line to line: the taps of
-    /// a line are one buffer read from several first rows. Neighbours share the zeros between them. A piece
-    /// of one line takes its own pitch.
-    Lines { pitch: usize },
-}
-
-/// Whether the line taps of `lines` result lines read the same packed lines, or each its own.
-#[derive(Debug, Clone, Copy)]
-struct PackedLines {
-    shared: bool,
-    lines: usize,
-}
-
-/// Consecutive rows of the result: `columns` of each of `lines` lines, from one column on.
-#[derive(Debug, Clone, Copy)]
-struct Block {
-    line: usize,
-    lines: usize,
-    column: usize,
-    columns: usize,
-}
 
 /// A product of packed rows with packed weights over a whole batch.
 struct Shifted<'a, S> {
@@ -185,83 +32,6 @@ impl<S: Stored<Real = f32>> Shifted<'_, S> {
         spread(self.groups * self.panels.panels * M::COLS)
     }
 
-    fn taps(&self) -> usize {
-        self.source.lines.taps * self.source.columns.taps
-    }
-
-    /// Cuts a result of `rows` rows.
-    fn plan<M: Micro>(&self, rows: usize) -> Plan {
-        let width = self.source.columns.out;
-        if width >= M::PIECE / 2 {
-            let size = width.div_ceil(width.div_ceil(M::PIECE));
-            let packed = self.source.lines.taps * (size + self.source.columns.span());
-            let packing = match self.source.columns.is_dense() && packed <= self.taps() * size {
-                true => Packing::Lines { pitch: width },
-                false => Packing::Taps,
-            };
-            let size = size.next_multiple_of(M::ROWS);
-            return Plan {
-                unit: width,
-                size,
-                packing,
-            };
-        }
-        self.plan_lines::<M>(rows).unwrap_or_else(|| {
-            let size = rows
-                .div_ceil(rows.div_ceil(M::PIECE))
-                .next_multiple_of(M::ROWS);
-            Plan {
-                unit: rows,
-                size,
-                packing: Packing::Taps,
-            }
-        })
-    }
-
-    /// Pieces of several whole lines, where they cost less than packing the rows of each tap.
-    fn plan_lines<M: Micro>(&self, rows: usize) -> Option<Plan> {
-        let Source { lines, columns, .. } = &self.source;
-        if !columns.is_dense() {
-            return None;
-        }
-        let (width, height) = (columns.out, lines.out);
-        let pitch = self.pitch();
-        let fit = (M::PIECE / pitch).max(1).min(rows / width);
-        // whole images, or an even part of one
-        let (unit, count) = match fit >= height {
-            true => (rows, fit / height * height),
-            false => (height * width, height.div_ceil(height.div_ceil(fit))),
-        };
-        let packed = self.packed_lines(count, fit < height).lines * pitch;
-        let saved = (self.taps() * count * width).checked_sub(packed)?;
-        let wasted = (count - 1) * (pitch - width) * self.taps() * self.panels.columns;
-        (wasted <= saved * M::PACKING).then_some(Plan {
-            unit,
-            size: count * width,
-            packing: Packing::Lines { pitch },
-        })
-    }
-
-    /// The least rows from line to line with which no tap of a line reads a neighbour's rows.
-    fn pitch(&self) -> usize {
-        let columns = &self.source.columns;
-        let (len, before) = (columns.len as isize, -columns.first());
-        let after = (columns.out + columns.span()) as isize - len - before;
-        let pitch = len + before.max(after + self.source.history as isize);
-        (pitch.max(0) as usize).clamp(columns.out, columns.out + columns.span())
-    }
-
-    /// The packed lines of `lines` result lines, of one image or several.
-    fn packed_lines(&self, lines: usize, one_image: bool) -> PackedLines {
-        let reads = &self.source.lines;
-        let (all, each) = (lines + reads.span(), reads.taps * lines);
-        let shared = reads.is_dense() && one_image && all <= each;
-        PackedLines {
-            shared,
-            lines: if shared { all } else { each },
-        }
-    }
-
     /// Computes all result rows in pieces; `finish(first row, C, its stride, rows of the result)`
     /// stores some rows of a piece.
     fn run<M: Micro, Y: Send>(
@@ -278,7 +48,9 @@ impl<S: Stored<Real = f32>> Shifted<'_, S> {
             unit,
             size,
             packing,
-        } = self.plan::<M>(out.len() / channels);
+        } = self
+            .source
+            .plan::<M>(out.len() / channels, self.panels.columns);
         let units = out.par_chunks_mut(unit * channels).enumerate();
         units.for_each(|(u, out)| {
             let pieces = out.par_chunks_mut(size * channels).enumerate();
@@ -293,7 +65,7 @@ impl<S: Stored<Real = f32>> Shifted<'_, S> {
                         );
                     }),
                     Packing::Lines { pitch } => {
-                        let block = self.block(first, rows);
+                        let block = self.source.block(first, rows);
                         self.lines_apart(micro, block, pitch, |c, stride, pitch| {
                             vectorized(
                                 #[inline(always)]
@@ -311,19 +83,6 @@ impl<S: Stored<Real = f32>> Shifted<'_, S> {
             });
         });
     }
-
-    /// The rows `first..first + rows` of the result, part of one line or whole lines.
-    fn block(&self, first: usize, rows: usize) -> Block {
-        let width = self.source.columns.out;
-        let lines = rows.div_ceil(width);
-        Block {
-            line: first / width,
-            lines,
-            column: first % width,
-            columns: rows / lines,
-        }
-    }
-
     /// The result rows of `block`, its lines `pitch` rows apart.
     fn lines_apart<M: Micro>(
         &self,
@@ -342,7 +101,7 @@ impl<S: Stored<Real = f32>> Shifted<'_, S> {
             block.line / lines.out,
             (block.line + block.lines - 1) / lines.out,
         );
-        let packed = self.packed_lines(block.lines, image == last);
+        let packed = self.source.packed_lines(block.lines, image == last);
         let first_row = |m: usize| match packed.shared {
             true => lines.offset(m) * pitch,
             false => m * block.lines * pitch,
@@ -355,7 +114,7 @@ impl<S: Stored<Real = f32>> Shifted<'_, S> {
                 #[inline(always)]
                 || self.pack_lines::<M>(&block, packed, pitch, a),
             );
-            let mut taps = Vec::with_capacity(self.taps());
+            let mut taps = Vec::with_capacity(self.source.taps());
             for m in 0..lines.taps {
                 let mut of_block = block.line..block.line + block.lines;
                 if !of_block.any(|line| self.source.line(m, line).is_some()) {
@@ -416,10 +175,10 @@ impl<S: Stored<Real = f32>> Shifted<'_, S> {
         finish: impl FnOnce(&[f32], usize),
     ) {
         let padded = rows.next_multiple_of(M::ROWS);
-        let a_len = self.taps() * padded * self.a_stride();
+        let a_len = self.source.taps() * padded * self.a_stride();
         with_buffer(a_len, |a| {
             let a = &mut a.words_mut()[..a_len];
-            let mut taps = Vec::with_capacity(self.taps());
+            let mut taps = Vec::with_capacity(self.source.taps());
             let each = a.chunks_exact_mut(padded * self.a_stride());
             for (tap, a) in each.enumerate() {
                 let found = vectorized(
