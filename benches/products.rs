@@ -10,7 +10,7 @@
 use std::fmt;
 
 use candle_core::{DType, Device, Tensor, Var};
-use candle_tcn::kernels::conv1d::{self, Conv1dShape, Epilogue};
+use candle_tcn::kernels::conv::{self, Axis, ConvShape, Epilogue};
 use candle_tcn::kernels::{self, Kernel, Stored};
 use divan::counter::ItemsCount;
 use divan::{Bencher, black_box};
@@ -66,18 +66,21 @@ impl Layer {
         }
     }
 
-    fn shape(&self) -> Conv1dShape {
-        Conv1dShape {
+    fn shape(&self) -> ConvShape {
+        ConvShape {
             batch: self.batch,
-            in_len: self.len,
-            out_len: self.len,
             in_channels: self.channels,
             out_channels: self.channels,
-            kernel_size: TAPS,
-            dilation: self.dilation,
-            stride: 1,
             groups: 1,
-            pad_left: (TAPS - 1) * self.dilation,
+            height: Axis::ONE,
+            width: Axis {
+                in_len: self.len,
+                out_len: self.len,
+                kernel_size: TAPS,
+                dilation: self.dilation,
+                stride: 1,
+                pad_before: (TAPS - 1) * self.dilation,
+            },
             history: 0,
         }
     }
@@ -141,7 +144,7 @@ impl fmt::Display for Case {
 
 impl Case {
     /// Times `work` under the kernel, with the layer's sizes.
-    fn run(&self, bencher: Bencher, mut work: impl FnMut(&Conv1dShape)) {
+    fn run(&self, bencher: Bencher, mut work: impl FnMut(&ConvShape)) {
         self.0.select().expect("only available kernels are listed");
         let shape = self.1.shape();
         bencher
@@ -173,7 +176,7 @@ fn forward<S: Stored<Real = f32>>(bencher: Bencher, case: &Case) {
         dropout: None,
     };
     case.run(bencher, |shape| {
-        conv1d::forward(shape, &x, &[], &weight, &nothing, black_box(&mut y)).unwrap();
+        conv::forward(shape, &x, &[], &weight, &nothing, black_box(&mut y)).unwrap();
     });
 }
 
@@ -182,7 +185,7 @@ fn grad_input<S: Stored<Real = f32>>(bencher: Bencher, case: &Case) {
     let (dy, weight) = (stored::<S>(case.1.activations(2)), case.1.weight());
     let mut dx = dy.clone();
     case.run(bencher, |shape| {
-        conv1d::grad_input(shape, &dy, &weight, black_box(&mut dx)).unwrap();
+        conv::grad_input(shape, &dy, &weight, black_box(&mut dx)).unwrap();
     });
 }
 
@@ -192,7 +195,7 @@ fn grad_weight<S: Stored<Real = f32>>(bencher: Bencher, case: &Case) {
     let dy = stored::<S>(case.1.activations(2));
     let mut dw = case.1.weight();
     case.run(bencher, |shape| {
-        conv1d::grad_weight(shape, &x, &[], &dy, black_box(&mut dw)).unwrap();
+        conv::grad_weight(shape, &x, &[], &dy, black_box(&mut dw)).unwrap();
     });
 }
 

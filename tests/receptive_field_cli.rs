@@ -243,3 +243,69 @@ fn wrong_input_is_one_line() {
         assert!(message.contains(why), "{arguments}: {message}");
     }
 }
+
+#[test]
+fn fields_of_images_have_two_axes() {
+    for (arguments, field) in [
+        ("--kernel-size 3x3 --dilations 1,1,2,4,8,16,1", [67, 67]),
+        ("--kernel-size 3x3 --dilations 36", [73, 73]),
+        ("--kernel-size 3x5 --dilations 1,2x4", [7, 21]),
+        ("--kernel-size 3 --dilations 1,1 --strides 2,1x2", [7, 7]),
+        (
+            "--kernel-size 3 --dilations 1,1,1 --strides 2x1,1,1",
+            [11, 7],
+        ),
+        ("--kernel-size 3x1 --levels 3 --stacks 2", [29, 1]),
+    ] {
+        let result = json_of(arguments);
+        assert_eq!(result["receptive_field"], json!(field), "{arguments}");
+        assert_eq!(result["height"]["receptive_field"], field[0], "{arguments}");
+        let layers = result["layers"].as_array().unwrap();
+        assert_eq!(
+            layers.last().unwrap()["receptive_field"],
+            json!(field),
+            "{arguments}"
+        );
+    }
+    let strided = json_of("--kernel-size 3 --dilations 1,1 --strides 2,1x2");
+    assert_eq!(strided["height"]["stride"], 2);
+    assert_eq!(strided["width"]["stride"], 4);
+    let text = text_of("--kernel-size 3x3 --dilations 2x1");
+    assert!(
+        text.contains("receptive field: 5 lines x 3 columns"),
+        "{text}"
+    );
+    assert!(text.contains("holes along the height: 2 lines"), "{text}");
+    // over time
+    assert_eq!(
+        json_of("--kernel-size 3 --dilations 1,1 --strides 2,1")["receptive_field"],
+        7
+    );
+}
+
+#[test]
+fn fields_of_images_are_drawn() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("field.svg");
+    let arguments = format!(
+        "--kernel-size 3x3 --dilations 1,2,4 --svg {}",
+        path.display()
+    );
+    tcn(&arguments).success();
+    let svg = std::fs::read_to_string(path).unwrap();
+    assert!(svg.contains("Receptive field: 15 × 15 pixels"));
+}
+
+#[test]
+fn sizes_of_images_that_do_not_fit_are_usage_errors() {
+    for (arguments, word) in [
+        ("--preset char-ptb --strides 2x1", "--preset"),
+        ("--kernel-size 3x3 --dilations 1 --channels 3", "--channels"),
+        ("--kernel-size 3x3 --at-least 100", "--kernel-size"),
+        ("--kernel-size 3x3 --dilations 1,2 --strides 2", "--strides"),
+        ("--kernel-size 3x3", "--dilations"),
+    ] {
+        let message = usage_error(arguments);
+        assert!(message.contains(word), "{arguments}: {message}");
+    }
+}

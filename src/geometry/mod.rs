@@ -28,6 +28,7 @@ mod plan;
 mod reach;
 mod schedule;
 mod stack;
+mod stack2d;
 #[cfg(test)]
 mod tests;
 
@@ -35,7 +36,8 @@ pub use conv::{Padding, effective_kernel, output_length};
 pub use plan::{Plan, PlanOptions, plan};
 pub use reach::{Holes, Reach};
 pub use schedule::{Dilations, Growth};
-pub use stack::{Block, Field, Layer, Row, Stack, Stack2d};
+pub use stack::{Block, Field, Layer, Row, Stack};
+pub use stack2d::Stack2d;
 
 use crate::{Error, Result};
 

@@ -50,6 +50,11 @@ impl Reach {
         self.runs.iter().map(|run| run.1.abs_diff(run.0) + 1).sum()
     }
 
+    /// First and last offset of each run of steps that are read, lowest first.
+    pub(crate) fn runs(&self) -> Vec<(i64, i64)> {
+        self.runs.clone()
+    }
+
     /// The gaps between the runs, as first and last offset.
     fn gaps(&self) -> impl DoubleEndedIterator<Item = Run> {
         self.runs

@@ -270,6 +270,34 @@ impl Stack {
         blocks.collect::<Result<_>>().map(Self::new)
     }
 
+    /// The same stack with a stride for each block, which its first layer takes.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Invalid`] where there are not as many strides as blocks, or one is 0.
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// use candle_tcn::geometry::{Padding, Stack};
+    /// let stack = Stack::uniform(3, &[1, 1], 1, Padding::Same)?.with_strides(&[2, 1])?;
+    /// assert_eq!(stack.receptive_field()?.total, 7); // 1 + 2 + 2·2
+    /// # Ok::<(), candle_tcn::Error>(())
+    /// ```
+    pub fn with_strides(mut self, strides: &[usize]) -> Result<Self> {
+        if strides.len() != self.blocks.len() {
+            let expected = format!("{}, one for each dilation", self.blocks.len());
+            return Err(Error::invalid("strides", expected, strides.len()));
+        }
+        for (block, &stride) in self.blocks.iter_mut().zip(strides) {
+            at_least_one("stride", stride)?;
+            if let Some(layer) = block.layers.first_mut() {
+                layer.stride = stride;
+            }
+        }
+        Ok(self)
+    }
+
     /// Its blocks, from the input on.
     pub fn blocks(&self) -> &[Block] {
         &self.blocks
@@ -323,51 +351,4 @@ fn extend(field: Field, layer: &Layer) -> Result<Field> {
             ),
         )
     })
-}
-
-/// A stack of two-dimensional convolutions: one [`Stack`] for each axis.
-///
-/// # Example
-///
-/// The context module of Yu and Koltun: 3×3 kernels.
-///
-/// ```
-/// use candle_tcn::geometry::{Padding, Stack, Stack2d};
-/// let axis = Stack::uniform(3, &[1, 1, 2, 4, 8, 16, 1], 1, Padding::Same)?;
-/// let (height, width) = Stack2d::square(axis).receptive_field()?;
-/// assert_eq!((height.total, width.total), (67, 67)); // 1 + 2 · 33
-/// # Ok::<(), candle_tcn::Error>(())
-/// ```
-///
-/// # References
-///
-/// Yu and Koltun, arXiv:1511.07122, table 1.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Stack2d {
-    /// Along the height: rows.
-    pub height: Stack,
-    /// Along the width: columns.
-    pub width: Stack,
-}
-
-impl Stack2d {
-    /// The same along both axes.
-    pub fn square(axis: Stack) -> Self {
-        Self {
-            height: axis.clone(),
-            width: axis,
-        }
-    }
-
-    /// The field along the height and along the width, in pixels.
-    ///
-    /// # Errors
-    ///
-    /// As [`Stack::receptive_field`].
-    pub fn receptive_field(&self) -> Result<(Field, Field)> {
-        Ok((
-            self.height.receptive_field()?,
-            self.width.receptive_field()?,
-        ))
-    }
 }

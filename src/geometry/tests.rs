@@ -324,3 +324,71 @@ proptest! {
         prop_assert_eq!(reach.holes().first, holes);
     }
 }
+
+/// One layer of a random image stack: an axis each.
+fn any_layer2d() -> impl Strategy<Value = (Layer, Layer)> {
+    (any_layer(), any_layer())
+}
+
+/// The pixels that a pixel of the last layer's output reads, by walking down from it on a map of booleans,
+/// with the input pixel that offsets are counted from.
+fn reachability(layers: &[(Layer, Layer)], size: usize) -> (Vec<Vec<bool>>, (usize, usize)) {
+    let jump =
+        |axis: fn(&(Layer, Layer)) -> &Layer| layers.iter().map(|l| axis(l).stride()).product();
+    let jumps: (usize, usize) = (jump(|l| &l.0), jump(|l| &l.1));
+    // an output pixel whose place in the input is about the middle
+    let output = (size / 2 / jumps.0, size / 2 / jumps.1);
+    let mut map = vec![vec![false; size]; size];
+    map[output.0][output.1] = true;
+    for (height, width) in layers.iter().rev() {
+        let mut below = vec![vec![false; size]; size];
+        for i in 0..size {
+            for j in (0..size).filter(|&j| map[i][j]) {
+                for m in 0..height.kernel_size() {
+                    for n in 0..width.kernel_size() {
+                        let line = i * height.stride() + m * height.dilation() - height.left();
+                        let column = j * width.stride() + n * width.dilation() - width.left();
+                        below[line][column] = true;
+                    }
+                }
+            }
+        }
+        map = below;
+    }
+    (map, (output.0 * jumps.0, output.1 * jumps.1))
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(1000))]
+
+    #[test]
+    fn fields_of_images_equal_a_map_of_reached_pixels(
+        layers in prop::collection::vec(any_layer2d(), 1..4),
+    ) {
+        let (heights, widths) = layers.iter().cloned().unzip();
+        let stack = Stack2d { height: Stack::series(heights), width: Stack::series(widths) };
+        let (height, width) = stack.receptive_field().unwrap();
+        let size = 2 * (height.total.max(width.total) + height.jump.max(width.jump));
+        let (map, origin) = reachability(&layers, size);
+
+        let lines = (0..size).filter(|&i| map[i].contains(&true));
+        let columns = (0..size).filter(|&j| map.iter().any(|line| line[j]));
+        for (field, origin, reached) in [
+            (height, origin.0, lines.collect::<Vec<_>>()),
+            (width, origin.1, columns.collect()),
+        ] {
+            prop_assert_eq!(origin - field.left, reached[0]);
+            prop_assert_eq!(origin + field.right, reached[reached.len() - 1]);
+            prop_assert_eq!(field.total, field.left + 1 + field.right);
+        }
+        // without paths around layers, the pixels are those of both axes
+        let reach = (stack.height.reach().unwrap().unwrap(), stack.width.reach().unwrap().unwrap());
+        let offset = |n: usize, origin: usize| n as i64 - origin as i64;
+        for (i, line) in map.iter().enumerate() {
+            for (j, &reached) in line.iter().enumerate() {
+                let by_axis = reach.0.contains(offset(i, origin.0)) && reach.1.contains(offset(j, origin.1));
+                prop_assert_eq!(reached, by_axis);
+            }
+        }
+    }
+}

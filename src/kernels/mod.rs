@@ -16,7 +16,7 @@
 //! threads never shows in a result.
 
 pub mod batch_norm;
-pub mod conv1d;
+pub mod conv;
 pub mod dropout;
 pub mod elementwise;
 pub mod gather;
@@ -57,11 +57,11 @@ pub trait Real:
     fn f64(self) -> f64;
     /// The convolution products of this type, sizes already checked.
     #[doc(hidden)]
-    type Products: conv1d::Products<Self>;
+    type Products: conv::Products<Self>;
 }
 
 impl Real for f32 {
-    type Products = conv1d::Single;
+    type Products = conv::Single;
     fn of(value: f64) -> Self {
         value as f32
     }
@@ -71,7 +71,7 @@ impl Real for f32 {
 }
 
 impl Real for f64 {
-    type Products = conv1d::Double;
+    type Products = conv::Double;
     fn of(value: f64) -> Self {
         value
     }

@@ -5,7 +5,7 @@ use std::ops::Range;
 use rayon::prelude::*;
 
 use super::Real;
-use super::conv1d::{Conv1dShape, Segment};
+use super::conv::{Axis, ConvShape, Segment};
 use super::matmul::{View, add_product};
 
 /// Rows of one piece of work: long enough to repay packing the weights, short enough that a single
@@ -16,8 +16,8 @@ const ROWS: usize = 512;
 const CHANNELS: usize = 64;
 
 /// The weight as `(tap, group, in, out)`, so that each tap of each group is a plain matrix.
-fn pack<T: Real>(shape: &Conv1dShape, weight: &[T]) -> Vec<T> {
-    let (gi, go, k) = (shape.group_in(), shape.group_out(), shape.kernel_size);
+fn pack<T: Real>(shape: &ConvShape, weight: &[T]) -> Vec<T> {
+    let (gi, go, k) = (shape.group_in(), shape.group_out(), shape.taps());
     let mut packed = vec![T::zero(); weight.len()];
     for (co, filter) in weight.chunks_exact((gi * k).max(1)).enumerate() {
         let (group, out) = (co / go, co % go);
@@ -30,8 +30,8 @@ fn pack<T: Real>(shape: &Conv1dShape, weight: &[T]) -> Vec<T> {
 }
 
 /// The inverse of [`pack`].
-fn unpack<T: Real>(shape: &Conv1dShape, packed: &[T], weight: &mut [T]) {
-    let (gi, go, k) = (shape.group_in(), shape.group_out(), shape.kernel_size);
+fn unpack<T: Real>(shape: &ConvShape, packed: &[T], weight: &mut [T]) {
+    let (gi, go, k) = (shape.group_in(), shape.group_out(), shape.taps());
     for (co, filter) in weight.chunks_exact_mut((gi * k).max(1)).enumerate() {
         let (group, out) = (co / go, co % go);
         for (i, w) in filter.iter_mut().enumerate() {
@@ -41,8 +41,8 @@ fn unpack<T: Real>(shape: &Conv1dShape, packed: &[T], weight: &mut [T]) {
     }
 }
 
-/// Splits `buffer` (batch, len, channels) into pieces of [`ROWS`] rows and runs `work(sequence,
-/// rows, piece)` on each.
+/// Splits `buffer` (lines, len, channels) into pieces of [`ROWS`] rows and runs `work(line, rows,
+/// piece)` on each.
 fn each_piece<T: Real>(
     buffer: &mut [T],
     len: usize,
@@ -66,18 +66,23 @@ fn each_piece<T: Real>(
         });
 }
 
-/// See [`super::conv1d::forward`].
-pub fn forward<T: Real>(shape: &Conv1dShape, x: &[T], history: &[T], weight: &[T], y: &mut [T]) {
+/// See [`super::conv::forward`].
+pub fn forward<T: Real>(shape: &ConvShape, x: &[T], history: &[T], weight: &[T], y: &mut [T]) {
     let packed = pack(shape, weight);
     let (ci, co) = (shape.in_channels, shape.out_channels);
-    each_piece(y, shape.out_len, co, |b, rows, piece| {
+    let (height, width) = (&shape.height, &shape.width);
+    each_piece(y, width.out_len, co, |line, rows, piece| {
         piece.fill(T::zero());
-        let x = &x[b * shape.in_len * ci..][..shape.in_len * ci];
-        let past = &history[b * shape.history * ci..][..shape.history * ci];
-        for tap in 0..shape.kernel_size {
+        for tap in 0..shape.taps() {
+            let (m, n) = shape.tap(tap);
+            let Some(line) = source_line(height, m, line) else {
+                continue;
+            };
+            let x = &x[line * width.in_len * ci..][..width.in_len * ci];
+            let past = &history[line * shape.history * ci..][..shape.history * ci];
             for (source, segment) in [
-                (past, shape.history_segment(tap, &rows)),
-                (x, shape.input_segment(tap, &rows)),
+                (past, shape.history_segment(n, &rows)),
+                (x, width.input_segment(n, &rows)),
             ] {
                 if !segment.out.is_empty() {
                     let out = &mut piece[(segment.out.start - rows.start) * co..];
@@ -88,9 +93,23 @@ pub fn forward<T: Real>(shape: &Conv1dShape, x: &[T], history: &[T], weight: &[T
     });
 }
 
+/// The line of all inputs that line `line` of all outputs reads at `tap`.
+fn source_line(height: &Axis, tap: usize, line: usize) -> Option<usize> {
+    let (image, r) = (line / height.out_len, line % height.out_len);
+    Some(image * height.in_len + height.input(tap, r)?)
+}
+
+impl ConvShape {
+    /// The outputs of `within` that read the carried history of their line at column tap `tap`.
+    fn history_segment(&self, tap: usize, within: &Range<usize>) -> Segment {
+        let before = (-(self.history as isize), 0);
+        self.width.segment(tap, before, within)
+    }
+}
+
 /// `out[r] += source[first + r·stride] · W[tap]` for the rows of one segment.
 fn tap_forward<T: Real>(
-    shape: &Conv1dShape,
+    shape: &ConvShape,
     tap: usize,
     source: &[T],
     segment: &Segment,
@@ -103,7 +122,7 @@ fn tap_forward<T: Real>(
     let weight = &packed[tap * gi * co..][..gi * co];
     if gi == 1 {
         for (r, row) in out.chunks_mut(co).take(segment.out.len()).enumerate() {
-            let x = &source[r * shape.stride * ci..][..ci];
+            let x = &source[r * shape.width.stride * ci..][..ci];
             for ((y, w), &x) in row.chunks_exact_mut(go).zip(weight.chunks_exact(go)).zip(x) {
                 y.iter_mut().zip(w).for_each(|(y, &w)| *y += x * w);
             }
@@ -117,7 +136,7 @@ fn tap_forward<T: Real>(
             co,
             View {
                 data: &source[group * gi..],
-                row_stride: shape.stride * ci,
+                row_stride: shape.width.stride * ci,
                 col_stride: 1,
             },
             View {
@@ -129,43 +148,39 @@ fn tap_forward<T: Real>(
     }
 }
 
-/// See [`super::conv1d::grad_input`].
-pub fn grad_input<T: Real>(shape: &Conv1dShape, dy: &[T], weight: &[T], dx: &mut [T]) {
+/// See [`super::conv::grad_input`].
+pub fn grad_input<T: Real>(shape: &ConvShape, dy: &[T], weight: &[T], dx: &mut [T]) {
     let packed = pack(shape, weight);
     let (ci, co) = (shape.in_channels, shape.out_channels);
-    each_piece(dx, shape.in_len, ci, |b, rows, piece| {
+    let (height, width) = (&shape.height, &shape.width);
+    each_piece(dx, width.in_len, ci, |line, rows, piece| {
         piece.fill(T::zero());
-        let dy = &dy[b * shape.out_len * co..][..shape.out_len * co];
-        // The output rows that read these input rows: the same question with the input narrowed to
-        // the piece, which starts `rows.start` rows later.
-        let narrowed = Conv1dShape {
-            in_len: rows.len(),
-            ..*shape
-        };
-        for tap in 0..shape.kernel_size {
-            let segment = narrowed.input_segment_from(tap, rows.start, shape.out_len);
-            if !segment.out.is_empty() {
-                let from = &dy[segment.out.start * co..];
-                tap_grad_input(shape, tap, from, &segment, &packed, piece);
+        let (image, i) = (line / height.in_len, line % height.in_len);
+        for tap in 0..shape.taps() {
+            let (m, n) = shape.tap(tap);
+            // the one output line that reads this line at this tap, where there is one
+            let lines = readers(height, m, &(i..i + 1)).out;
+            let segment = readers(width, n, &rows);
+            if lines.is_empty() || segment.out.is_empty() {
+                continue;
             }
+            let line = image * height.out_len + lines.start;
+            let from = &dy[(line * width.out_len + segment.out.start) * co..];
+            tap_grad_input(shape, tap, from, &segment, &packed, piece);
         }
     });
 }
 
-impl Conv1dShape {
-    /// The output rows that read, at `tap`, the `in_len` input rows from `start` on.
-    fn input_segment_from(&self, tap: usize, start: usize, out_len: usize) -> Segment {
-        let shifted = Conv1dShape {
-            pad_left: self.pad_left + start,
-            ..*self
-        };
-        shifted.input_segment(tap, &(0..out_len))
-    }
+/// The outputs that read, at `tap`, the inputs `within`, and the first that they read, counted from the
+/// first of those.
+fn readers(axis: &Axis, tap: usize, within: &Range<usize>) -> Segment {
+    let within = (within.start as isize, within.end as isize);
+    axis.segment(tap, within, &(0..axis.out_len))
 }
 
 /// `dx[first + r·stride] += dy[r] · W[tap]ᵀ` for the rows of one segment.
 fn tap_grad_input<T: Real>(
-    shape: &Conv1dShape,
+    shape: &ConvShape,
     tap: usize,
     dy: &[T],
     segment: &Segment,
@@ -178,7 +193,7 @@ fn tap_grad_input<T: Real>(
     let weight = &packed[tap * gi * co..][..gi * co];
     if gi == 1 {
         for (r, row) in dy.chunks(co).take(segment.out.len()).enumerate() {
-            let dx = &mut dx[r * shape.stride * ci..][..ci];
+            let dx = &mut dx[r * shape.width.stride * ci..][..ci];
             for ((dy, w), dx) in row.chunks_exact(go).zip(weight.chunks_exact(go)).zip(dx) {
                 *dx += dy.iter().zip(w).map(|(&dy, &w)| dy * w).sum();
             }
@@ -189,7 +204,7 @@ fn tap_grad_input<T: Real>(
         add_product(
             (segment.out.len(), gi, go),
             &mut dx[group * gi..],
-            shape.stride * ci,
+            shape.width.stride * ci,
             View {
                 data: &dy[group * go..],
                 row_stride: co,
@@ -204,9 +219,9 @@ fn tap_grad_input<T: Real>(
     }
 }
 
-/// See [`super::conv1d::grad_weight`]. A piece is one tap, one group and some input channels; each
+/// See [`super::conv::grad_weight`]. A piece is one tap, one group and some input channels; each
 /// sums over all rows by itself, so no partial sums meet.
-pub fn grad_weight<T: Real>(shape: &Conv1dShape, x: &[T], history: &[T], dy: &[T], dw: &mut [T]) {
+pub fn grad_weight<T: Real>(shape: &ConvShape, x: &[T], history: &[T], dy: &[T], dw: &mut [T]) {
     let (gi, go) = (shape.group_in(), shape.group_out());
     if dw.is_empty() {
         return;
@@ -240,7 +255,7 @@ pub fn grad_weight<T: Real>(shape: &Conv1dShape, x: &[T], history: &[T], dy: &[T
                                 View {
                                     data: &source[first..],
                                     row_stride: 1,
-                                    col_stride: shape.stride * shape.in_channels,
+                                    col_stride: shape.width.stride * shape.in_channels,
                                 },
                                 View {
                                     data: &dy[group * go..],
@@ -255,9 +270,9 @@ pub fn grad_weight<T: Real>(shape: &Conv1dShape, x: &[T], history: &[T], dy: &[T
     unpack(shape, &packed, dw);
 }
 
-/// Calls `add(source rows, output-gradient rows, how many)` for every sequence and source of `tap`.
+/// Calls `add(source rows, output-gradient rows, how many)` for every line and source of `tap`.
 fn each_source<T: Real>(
-    shape: &Conv1dShape,
+    shape: &ConvShape,
     tap: usize,
     x: &[T],
     history: &[T],
@@ -265,16 +280,17 @@ fn each_source<T: Real>(
     mut add: impl FnMut(&[T], &[T], usize),
 ) {
     let (ci, co) = (shape.in_channels, shape.out_channels);
-    let all = 0..shape.out_len;
-    let (past, now) = (
-        shape.history_segment(tap, &all),
-        shape.input_segment(tap, &all),
-    );
-    for b in 0..shape.batch {
-        let dy = &dy[b * shape.out_len * co..][..shape.out_len * co];
-        for (source, len, segment) in [(history, shape.history, &past), (x, shape.in_len, &now)] {
+    let (height, width) = (&shape.height, &shape.width);
+    let (m, n) = shape.tap(tap);
+    let all = 0..width.out_len;
+    let (past, now) = (shape.history_segment(n, &all), width.input_segment(n, &all));
+    for (line, dy) in dy.chunks_exact(width.out_len * co).enumerate() {
+        let Some(line) = source_line(height, m, line) else {
+            continue;
+        };
+        for (source, len, segment) in [(history, shape.history, &past), (x, width.in_len, &now)] {
             if !segment.out.is_empty() {
-                let rows = &source[b * len * ci..][..len * ci];
+                let rows = &source[line * len * ci..][..len * ci];
                 add(
                     &rows[segment.first * ci..],
                     &dy[segment.out.start * co..],
@@ -286,7 +302,7 @@ fn each_source<T: Real>(
 }
 
 fn depthwise_grad_weight<T: Real>(
-    shape: &Conv1dShape,
+    shape: &ConvShape,
     source: &[T],
     dy: &[T],
     rows: usize,
@@ -294,7 +310,7 @@ fn depthwise_grad_weight<T: Real>(
 ) {
     let go = shape.group_out();
     for (r, dy) in dy.chunks_exact(shape.out_channels).take(rows).enumerate() {
-        let x = &source[r * shape.stride * shape.in_channels..][..shape.in_channels];
+        let x = &source[r * shape.width.stride * shape.in_channels..][..shape.in_channels];
         for ((w, dy), &x) in weight.chunks_exact_mut(go).zip(dy.chunks_exact(go)).zip(x) {
             w.iter_mut().zip(dy).for_each(|(w, &dy)| *w += x * dy);
         }

@@ -1,46 +1,49 @@
 //! The oracle: the definition of the convolution and its gradients as plain loops, never optimised.
 
 use super::Real;
-use super::conv1d::Conv1dShape;
+use super::conv::ConvShape;
 
-/// Where tap `tap` of output row `r` reads: a row of the input, a row of the history, or nothing.
+/// The columns of a line that one tap may read.
 enum Source {
     Input(usize),
     History(usize),
     Zero,
 }
 
-fn source(shape: &Conv1dShape, r: usize, tap: usize) -> Source {
-    let row = (r * shape.stride + tap * shape.dilation) as isize - shape.pad_left as isize;
-    if row >= 0 {
-        if (row as usize) < shape.in_len {
-            Source::Input(row as usize)
-        } else {
-            Source::Zero
-        }
+/// Where column tap `n` of output column `j` reads: a column of the input, one of the history, or nothing.
+fn source(shape: &ConvShape, j: usize, n: usize) -> Source {
+    let w = &shape.width;
+    let column = (j * w.stride + n * w.dilation) as isize - w.pad_before as isize;
+    if column >= w.in_len as isize {
+        Source::Zero
+    } else if column >= 0 {
+        Source::Input(column as usize)
+    } else if column + shape.history as isize >= 0 {
+        Source::History((column + shape.history as isize) as usize)
     } else {
-        let back = row + shape.history as isize;
-        if back >= 0 {
-            Source::History(back as usize)
-        } else {
-            Source::Zero
-        }
+        Source::Zero
     }
 }
 
 /// Calls `visit(x index, history index, weight index, output index)` for every product of the
 /// convolution.
 fn each_product(
-    shape: &Conv1dShape,
+    shape: &ConvShape,
     mut visit: impl FnMut(Option<usize>, Option<usize>, usize, usize),
 ) {
-    let (gi, go, k) = (shape.group_in(), shape.group_out(), shape.kernel_size);
+    let (gi, go) = (shape.group_in(), shape.group_out());
+    let (h, w) = (&shape.height, &shape.width);
     for b in 0..shape.batch {
-        for r in 0..shape.out_len {
-            for tap in 0..k {
-                let (x_row, h_row) = match source(shape, r, tap) {
-                    Source::Input(row) => (Some(b * shape.in_len + row), None),
-                    Source::History(row) => (None, Some(b * shape.history + row)),
+        for (i, j) in pairs(h.out_len, w.out_len) {
+            for (m, n) in pairs(h.kernel_size, w.kernel_size) {
+                let line = (i * h.stride + m * h.dilation) as isize - h.pad_before as isize;
+                if line < 0 || line >= h.in_len as isize {
+                    continue;
+                }
+                let line = b * h.in_len + line as usize;
+                let (x_row, h_row) = match source(shape, j, n) {
+                    Source::Input(column) => (Some(line * w.in_len + column), None),
+                    Source::History(column) => (None, Some(line * shape.history + column)),
                     Source::Zero => continue,
                 };
                 for co in 0..shape.out_channels {
@@ -49,8 +52,8 @@ fn each_product(
                         visit(
                             x_row.map(|row| row * shape.in_channels + channel),
                             h_row.map(|row| row * shape.in_channels + channel),
-                            (co * gi + ci) * k + tap,
-                            (b * shape.out_len + r) * shape.out_channels + co,
+                            ((co * gi + ci) * h.kernel_size + m) * w.kernel_size + n,
+                            ((b * h.out_len + i) * w.out_len + j) * shape.out_channels + co,
                         );
                     }
                 }
@@ -59,8 +62,12 @@ fn each_product(
     }
 }
 
-/// See [`super::conv1d::forward`].
-pub fn forward<T: Real>(shape: &Conv1dShape, x: &[T], history: &[T], weight: &[T], y: &mut [T]) {
+fn pairs(lines: usize, columns: usize) -> impl Iterator<Item = (usize, usize)> {
+    (0..lines).flat_map(move |i| (0..columns).map(move |j| (i, j)))
+}
+
+/// See [`super::conv::forward`].
+pub fn forward<T: Real>(shape: &ConvShape, x: &[T], history: &[T], weight: &[T], y: &mut [T]) {
     y.fill(T::zero());
     each_product(shape, |xi, hi, wi, yi| {
         let value = xi.map_or_else(|| hi.map_or(T::zero(), |i| history[i]), |i| x[i]);
@@ -68,8 +75,8 @@ pub fn forward<T: Real>(shape: &Conv1dShape, x: &[T], history: &[T], weight: &[T
     });
 }
 
-/// See [`super::conv1d::grad_input`].
-pub fn grad_input<T: Real>(shape: &Conv1dShape, dy: &[T], weight: &[T], dx: &mut [T]) {
+/// See [`super::conv::grad_input`].
+pub fn grad_input<T: Real>(shape: &ConvShape, dy: &[T], weight: &[T], dx: &mut [T]) {
     dx.fill(T::zero());
     each_product(shape, |xi, _, wi, yi| {
         if let Some(i) = xi {
@@ -78,8 +85,8 @@ pub fn grad_input<T: Real>(shape: &Conv1dShape, dy: &[T], weight: &[T], dx: &mut
     });
 }
 
-/// See [`super::conv1d::grad_weight`].
-pub fn grad_weight<T: Real>(shape: &Conv1dShape, x: &[T], history: &[T], dy: &[T], dw: &mut [T]) {
+/// See [`super::conv::grad_weight`].
+pub fn grad_weight<T: Real>(shape: &ConvShape, x: &[T], history: &[T], dy: &[T], dw: &mut [T]) {
     dw.fill(T::zero());
     each_product(shape, |xi, hi, wi, yi| {
         let value = xi.map_or_else(|| hi.map_or(T::zero(), |i| history[i]), |i| x[i]);

@@ -5,7 +5,7 @@ use std::borrow::Cow;
 
 use rayon::prelude::*;
 
-use super::conv1d::{Conv1dShape, Epilogue};
+use super::conv::{ConvShape, Epilogue};
 use super::{Kernel, Real, Stored, portable, reference};
 
 /// Rows of one piece of what is done row by row.
@@ -19,9 +19,9 @@ fn operands<'a, S: Stored, T: Stored<Real = S::Real>>(values: &'a [T]) -> Cow<'a
     Cow::Owned(values.iter().map(|&x| S::store(x.load()).load()).collect())
 }
 
-/// See [`super::conv1d::forward`].
+/// See [`super::conv::forward`].
 pub fn forward<R: Real, X: Stored<Real = R>, Y: Stored<Real = R>>(
-    shape: &Conv1dShape,
+    shape: &ConvShape,
     (x, history): (&[X], &[X]),
     weight: &[R],
     epilogue: &Epilogue<R>,
@@ -45,9 +45,9 @@ pub fn forward<R: Real, X: Stored<Real = R>, Y: Stored<Real = R>>(
     });
 }
 
-/// See [`super::conv1d::grad_input`].
+/// See [`super::conv::grad_input`].
 pub fn grad_input<R: Real, X: Stored<Real = R>, Y: Stored<Real = R>>(
-    shape: &Conv1dShape,
+    shape: &ConvShape,
     dy: &[Y],
     weight: &[R],
     dx: &mut [X],
@@ -63,9 +63,9 @@ pub fn grad_input<R: Real, X: Stored<Real = R>, Y: Stored<Real = R>>(
     pieces.for_each(|(dx, sum)| *dx = X::store(sum));
 }
 
-/// See [`super::conv1d::grad_weight`].
+/// See [`super::conv::grad_weight`].
 pub fn grad_weight<R: Real, X: Stored<Real = R>, Y: Stored<Real = R>>(
-    shape: &Conv1dShape,
+    shape: &ConvShape,
     (x, history): (&[X], &[X]),
     dy: &[Y],
     dw: &mut [R],

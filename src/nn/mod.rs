@@ -1,29 +1,39 @@
-//! Layers on channels-last tensors `(batch, time, channels)`, built from a candle `VarBuilder` with
+//! Layers on channels-last tensors, `(batch, time, channels)` or `(batch, height, width, channels)`, built from a candle `VarBuilder` with
 //! PyTorch's names and shapes, and the value that carries them through a sequence in pieces.
 
+mod aspp;
 mod block;
 mod bytenet;
+mod context;
 mod conv1d;
+mod conv2d;
 mod conv_transpose1d;
+mod layout;
 mod norm;
 mod params;
 mod pass;
 mod pool;
+mod spatio_temporal;
 mod state;
 mod step;
 mod tcn_config;
 mod wavenet;
 
 pub use crate::kernels::step::StepDtype;
+pub use aspp::{Aspp, AsppConfig};
 pub use block::TemporalConvNet;
 pub(crate) use bytenet::norm_eps;
 pub use bytenet::{ByteNetStack, ByteNetStackConfig};
+pub use context::{ContextConfig, ContextForm, ContextModule};
 pub use conv_transpose1d::{ConvTranspose1d, ConvTranspose1dConfig, TransposePadding};
 pub use conv1d::{Conv1d, Conv1dConfig, linear};
+pub use conv2d::{Conv2d, Conv2dConfig};
+pub use layout::{to_channels_first, to_channels_last};
 pub use norm::{Norm, NormKind};
 pub use params::Params;
 pub use pass::Pass;
 pub use pool::mean_time;
+pub use spatio_temporal::{SpatioTemporalConfig, SpatioTemporalConv};
 pub use state::{RingShape, State};
 pub use step::StepNet;
 pub(crate) use step::{Slot, StepBuilder};
@@ -31,7 +41,7 @@ pub use tcn_config::TcnConfig;
 pub use wavenet::{WaveNetStack, WaveNetStackConfig};
 
 pub use crate::kernels::elementwise::{Activation, Gate};
-pub use crate::ops::{DropoutKind, PaddingMode};
+pub use crate::ops::{DropoutKind, Epilogue, PaddingMode};
 
 use crate::{Error, Result};
 

@@ -1,4 +1,4 @@
-//! The 1-D dilated convolution as an operation with its own gradients.
+//! The 1-D dilated convolution as an operation with its own gradients, and what it shares with the 2-D one.
 
 use candle_core::backend::BackendStorage;
 use candle_core::{CpuStorage, D, DType, Result, Shape, Tensor, WithDType};
@@ -11,7 +11,7 @@ use super::{
     zeros,
 };
 use crate::Error;
-use crate::kernels::conv1d::{self as kernel, Conv1dShape};
+use crate::kernels::conv::{self as kernel, Axis, ConvShape};
 use crate::kernels::dropout::{Mask, MaskKey};
 use crate::kernels::elementwise::Activation;
 use crate::kernels::{Real, rows};
@@ -50,7 +50,7 @@ impl Conv1dParams {
         xs: &Tensor,
         weight: &Tensor,
         history: Option<&Tensor>,
-    ) -> crate::Result<Conv1dShape> {
+    ) -> crate::Result<ConvShape> {
         let (batch, in_len, in_channels) = xs.dims3()?;
         let (out_channels, group_in, kernel_size) = weight.dims3()?;
         for (field, value) in [
@@ -95,17 +95,20 @@ impl Conv1dParams {
             self.pad_left,
             self.pad_right,
         )?;
-        Ok(Conv1dShape {
+        Ok(ConvShape {
             batch,
-            in_len,
-            out_len,
             in_channels,
             out_channels,
-            kernel_size,
-            dilation: self.dilation,
-            stride: self.stride,
             groups: self.groups,
-            pad_left: self.pad_left,
+            height: Axis::ONE,
+            width: Axis {
+                in_len,
+                out_len,
+                kernel_size,
+                dilation: self.dilation,
+                stride: self.stride,
+                pad_before: self.pad_left,
+            },
             history,
         })
     }
@@ -205,47 +208,22 @@ pub fn conv1d_then(
     params: Conv1dParams,
     epilogue: Epilogue,
 ) -> crate::Result<Tensor> {
-    if let Some((p, _)) = epilogue.dropout {
-        check_probability(p)?;
-    }
     if !xs.device().is_cpu() {
         let ys = conv1d_primitives(xs, weight, bias, history, params)?;
         return finish_primitives(ys, epilogue);
     }
-    let shape = params.shape(xs, weight, history)?;
-    if let Some(bias) = bias {
-        bias.dims1()
-            .ok()
-            .filter(|&n| n == shape.out_channels)
-            .ok_or_else(|| {
-                Error::invalid(
-                    "bias",
-                    format!("({})", shape.out_channels),
-                    format!("{:?}", bias.dims()),
-                )
-            })?;
-    }
     let op = Forward {
-        shape,
+        shape: params.shape(xs, weight, history)?,
         history: history
             .map(Tensor::detach)
             .map(|h| h.contiguous())
             .transpose()?,
         epilogue,
     };
-    let keep = if epilogue.relu {
-        Keep::Both
-    } else {
-        Keep::Inputs
-    };
-    let (xs, weight) = (xs.contiguous()?, weight.contiguous()?);
-    Ok(match bias {
-        None => tape::apply2(&xs, &weight, op, keep)?,
-        Some(bias) => tape::apply3(&xs, &weight, &bias.contiguous()?, op, keep)?,
-    })
+    op.apply(xs, weight, bias)
 }
 
-fn finish_primitives(mut ys: Tensor, epilogue: Epilogue) -> crate::Result<Tensor> {
+pub(super) fn finish_primitives(mut ys: Tensor, epilogue: Epilogue) -> crate::Result<Tensor> {
     if epilogue.relu {
         ys = super::activate(&ys, Activation::Relu)?;
     }
@@ -258,13 +236,57 @@ fn finish_primitives(mut ys: Tensor, epilogue: Epilogue) -> crate::Result<Tensor
     Ok(ys)
 }
 
+/// The convolution of tensors with a time axis, or with a height and a width: their rank says which.
 pub(super) struct Forward {
-    pub(super) shape: Conv1dShape,
+    pub(super) shape: ConvShape,
     pub(super) history: Option<Tensor>,
     pub(super) epilogue: Epilogue,
 }
 
+/// (batch, time, channels), or (batch, height, width, channels) beside a tensor of rank 4.
+fn activations(
+    beside: Arg,
+    batch: usize,
+    (height, width): (usize, usize),
+    channels: usize,
+) -> Shape {
+    match beside.1.dims().len() {
+        4 => (batch, height, width, channels).into(),
+        _ => (batch, height * width, channels).into(),
+    }
+}
+
 impl Forward {
+    /// The result for tensors that fit `shape`, but for the bias, which is checked here.
+    pub(super) fn apply(
+        self,
+        xs: &Tensor,
+        weight: &Tensor,
+        bias: Option<&Tensor>,
+    ) -> crate::Result<Tensor> {
+        let (shape, epilogue) = (&self.shape, self.epilogue);
+        if let Some((p, _)) = epilogue.dropout {
+            check_probability(p)?;
+        }
+        let keep = match epilogue.relu {
+            true => Keep::Both,
+            false => Keep::Inputs,
+        };
+        let (xs, weight) = (xs.contiguous()?, weight.contiguous()?);
+        let Some(bias) = bias else {
+            return Ok(tape::apply2(&xs, &weight, self, keep)?);
+        };
+        if bias.dims() != [shape.out_channels] {
+            return Err(Error::invalid(
+                "bias",
+                format!("({})", shape.out_channels),
+                format!("{:?}", bias.dims()),
+            ));
+        }
+        let bias = bias.contiguous()?;
+        Ok(tape::apply3(&xs, &weight, &bias, self, keep)?)
+    }
+
     fn run2<X: StoredElement>(&self, x: Arg, w: Arg) -> Result<(CpuStorage, Shape)> {
         self.run::<X>(x, w, None)
     }
@@ -293,6 +315,8 @@ impl Forward {
         bias: Option<Arg>,
     ) -> Result<(CpuStorage, Shape)> {
         let s = &self.shape;
+        let size = (s.height.out_len, s.width.out_len);
+        let shape = activations(x, s.batch, size, s.out_channels);
         let (x, w) = (slice::<X>(x)?, slice::<X::Real>(w)?);
         let epilogue = kernel::Epilogue {
             bias: bias.map(slice::<X::Real>).transpose()?,
@@ -303,9 +327,8 @@ impl Forward {
         let history = held
             .as_ref()
             .map_or(Ok(&[][..]), |h| slice::<X>(argument(h)?))?;
-        let mut y = zeros::<Y>(s.batch * s.out_len * s.out_channels);
+        let mut y = zeros::<Y>(shape.elem_count());
         kernel::forward(s, x, history, w, &epilogue, &mut y)?;
-        let shape = (s.batch, s.out_len, s.out_channels).into();
         Ok((Y::to_cpu_storage_owned(y), shape))
     }
 
@@ -398,7 +421,7 @@ fn relu_grad<Y: StoredElement>(
 }
 
 struct GradInput {
-    shape: Conv1dShape,
+    shape: ConvShape,
     /// Of the input; with bf16, the output gradient may be f32.
     dtype: DType,
 }
@@ -406,7 +429,9 @@ struct GradInput {
 impl GradInput {
     fn run2<Y: StoredElement>(&self, dy: Arg, w: Arg) -> Result<(CpuStorage, Shape)> {
         let s = &self.shape;
-        let len = s.batch * s.in_len * s.in_channels;
+        let size = (s.height.in_len, s.width.in_len);
+        let shape = activations(dy, s.batch, size, s.in_channels);
+        let len = shape.elem_count();
         let dx = if self.dtype == Y::DTYPE {
             let mut dx = zeros::<Y>(len);
             kernel::grad_input(s, slice::<Y>(dy)?, slice::<Y::Real>(w)?, &mut dx)?;
@@ -416,21 +441,25 @@ impl GradInput {
             kernel::grad_input(s, slice::<f32>(dy)?, slice::<f32>(w)?, &mut dx)?;
             CpuStorage::BF16(dx)
         };
-        Ok((dx, (s.batch, s.in_len, s.in_channels).into()))
+        Ok((dx, shape))
     }
 }
 
 cpu_op!(CustomOp2 + bf16 for GradInput, "dilated-conv1d-grad-input");
 
 pub(super) struct GradWeight {
-    pub(super) shape: Conv1dShape,
+    pub(super) shape: ConvShape,
     pub(super) history: Option<Tensor>,
 }
 
 impl GradWeight {
     fn run2<X: StoredElement>(&self, x: Arg, dy: Arg) -> Result<(CpuStorage, Shape)> {
         let s = &self.shape;
-        let shape = Shape::from((s.out_channels, s.group_in(), s.kernel_size));
+        let (kernel_height, kernel_width) = (s.height.kernel_size, s.width.kernel_size);
+        let shape: Shape = match x.1.dims().len() {
+            4 => (s.out_channels, s.group_in(), kernel_height, kernel_width).into(),
+            _ => (s.out_channels, s.group_in(), s.taps()).into(),
+        };
         let mut dw = zeros::<X::Real>(shape.elem_count());
         let x = slice::<X>(x)?;
         let held = self.history.as_ref().map(Tensor::storage_and_layout);

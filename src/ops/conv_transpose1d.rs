@@ -7,7 +7,7 @@ use super::conv1d::{Forward, GradWeight, SumRows};
 use super::tape::{self, Keep};
 use super::{Arg, Conv1dParams, Epilogue, StoredElement, conv1d_primitives, cpu_op, slice, zeros};
 use crate::Error;
-use crate::kernels::conv1d::{self as kernel, Conv1dShape};
+use crate::kernels::conv::{self as kernel, Axis, ConvShape};
 
 /// How the taps of a transposed convolution lie on its output.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,7 +26,7 @@ pub struct ConvTranspose1dParams {
 
 impl ConvTranspose1dParams {
     /// The sizes of the convolution whose input gradient this is.
-    fn shape(&self, xs: &Tensor, weight: &Tensor) -> crate::Result<Conv1dShape> {
+    fn shape(&self, xs: &Tensor, weight: &Tensor) -> crate::Result<ConvShape> {
         let (batch, in_len, in_channels) = xs.dims3()?;
         let (rows, group_out, kernel_size) = weight.dims3()?;
         for (field, value) in [
@@ -49,17 +49,20 @@ impl ConvTranspose1dParams {
                 format!("{:?}", weight.dims()),
             ));
         }
-        Ok(Conv1dShape {
+        Ok(ConvShape {
             batch,
-            in_len: self.out_len,
-            out_len: in_len,
             in_channels: group_out * self.groups,
             out_channels: in_channels,
-            kernel_size,
-            dilation: self.dilation,
-            stride: self.stride,
             groups: self.groups,
-            pad_left: self.crop_left,
+            height: Axis::ONE,
+            width: Axis {
+                in_len: self.out_len,
+                out_len: in_len,
+                kernel_size,
+                dilation: self.dilation,
+                stride: self.stride,
+                pad_before: self.crop_left,
+            },
             history: 0,
         })
     }
@@ -124,20 +127,20 @@ pub fn conv_transpose1d(
 }
 
 struct Transposed {
-    shape: Conv1dShape,
+    shape: ConvShape,
 }
 
 impl Transposed {
     fn sums<X: StoredElement>(&self, x: Arg, w: Arg) -> Result<Vec<X>> {
         let s = &self.shape;
-        let mut y = zeros::<X>(s.batch * s.in_len * s.in_channels);
+        let mut y = zeros::<X>(s.batch * s.width.in_len * s.in_channels);
         kernel::grad_input(s, slice::<X>(x)?, slice::<X::Real>(w)?, &mut y)?;
         Ok(y)
     }
 
     fn output<X: StoredElement>(&self, y: Vec<X>) -> (CpuStorage, Shape) {
         let s = &self.shape;
-        let shape = (s.batch, s.in_len, s.in_channels).into();
+        let shape = (s.batch, s.width.in_len, s.in_channels).into();
         (X::to_cpu_storage_owned(y), shape)
     }
 
@@ -205,31 +208,31 @@ fn primitives(
     xs: &Tensor,
     weight: &Tensor,
     bias: Option<&Tensor>,
-    s: &Conv1dShape,
+    s: &ConvShape,
 ) -> crate::Result<Tensor> {
     let (batch, len, channels) = xs.dims3()?;
     let spread = xs
         .unsqueeze(2)?
-        .pad_with_zeros(2, 0, s.stride - 1)?
-        .reshape((batch, len * s.stride, channels))?;
-    let taps: Vec<u32> = (0..s.kernel_size as u32).rev().collect();
+        .pad_with_zeros(2, 0, s.width.stride - 1)?
+        .reshape((batch, len * s.width.stride, channels))?;
+    let taps: Vec<u32> = (0..s.width.kernel_size as u32).rev().collect();
     let weight = weight
         .index_select(&Tensor::new(taps, xs.device())?, 2)?
-        .reshape((s.groups, s.group_out(), s.group_in(), s.kernel_size))?
+        .reshape((s.groups, s.group_out(), s.group_in(), s.width.kernel_size))?
         .transpose(1, 2)?
         .contiguous()?
-        .reshape((s.in_channels, s.group_out(), s.kernel_size))?;
-    let span = (s.kernel_size - 1) * s.dilation;
-    let wanted = s.pad_left + s.in_len;
+        .reshape((s.in_channels, s.group_out(), s.width.kernel_size))?;
+    let span = (s.width.kernel_size - 1) * s.width.dilation;
+    let wanted = s.width.pad_before + s.width.in_len;
     let params = Conv1dParams {
-        dilation: s.dilation,
+        dilation: s.width.dilation,
         groups: s.groups,
         pad_left: span,
-        pad_right: wanted.saturating_sub(len * s.stride),
+        pad_right: wanted.saturating_sub(len * s.width.stride),
         ..Conv1dParams::default()
     };
     let ys = conv1d_primitives(&spread, &weight, bias, None, params)?;
-    Ok(ys.i((.., s.pad_left..wanted, ..))?)
+    Ok(ys.i((.., s.width.pad_before..wanted, ..))?)
 }
 
 #[cfg(test)]

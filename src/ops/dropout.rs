@@ -23,7 +23,7 @@ pub enum DropoutKind {
 /// alone, so a step can be repeated exactly; the backward pass computes it again.
 ///
 /// # Shapes
-/// `xs` (batch, time, channels), result the same.
+/// `xs` (batch, time, channels), or of any shape where single elements are dropped; result the same.
 ///
 /// # Errors
 /// [`Error::Invalid`] unless `0 ≤ p < 1`.
@@ -43,7 +43,10 @@ pub fn dropout(xs: &Tensor, p: f64, kind: DropoutKind, key: MaskKey) -> crate::R
     if p == 0.0 {
         return Ok(xs.clone());
     }
-    let (_, len, channels) = xs.dims3()?;
+    let (len, channels) = match kind {
+        DropoutKind::Channel => (xs.dim(1)?, xs.dims3()?.2),
+        DropoutKind::Element => (0, 0),
+    };
     let op = Dropout {
         p,
         kind,
@@ -70,6 +73,7 @@ struct Dropout {
     p: f64,
     kind: DropoutKind,
     key: MaskKey,
+    /// Of a sequence, where whole channels are dropped.
     len: usize,
     channels: usize,
 }

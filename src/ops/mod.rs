@@ -2,12 +2,13 @@
 //! operations with their own backward pass, for `f32`, `f64` and (activations) `bf16` on the CPU.
 //!
 //! On other devices the same maths runs in candle's primitives, which are right everywhere. Tensors
-//! are channels-last, `(batch, time, channels)`.
+//! are channels-last, `(batch, time, channels)` or `(batch, height, width, channels)`.
 //!
 //! Gradients of gradients are not supported.
 
 mod batch_norm;
 mod conv1d;
+pub(crate) mod conv2d;
 mod conv_transpose1d;
 mod dropout;
 mod gather;
@@ -26,13 +27,14 @@ mod walk;
 pub use batch_norm::{batch_norm, batch_norm_with};
 pub use conv_transpose1d::{ConvTranspose1dParams, conv_transpose1d};
 pub use conv1d::{Conv1dParams, Epilogue, conv1d, conv1d_then};
+pub use conv2d::{Conv2dParams, conv2d, conv2d_then};
 pub use dropout::{DropoutKind, dropout};
 pub use gather::{embed, embed_with_padding, narrow_time, one_hot};
 pub use loss::cross_entropy;
 pub use norm::{normalize_rows, weight_norm};
-pub use pad::{PaddingMode, pad1d};
+pub use pad::{PaddingMode, pad1d, pad2d};
 pub use pointwise::{activate, gate};
-pub use primitives::conv1d_primitives;
+pub use primitives::{conv1d_primitives, conv2d_primitives};
 pub use scale::scale_rows;
 pub use sum::{add, add_relu};
 

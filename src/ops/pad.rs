@@ -1,9 +1,11 @@
-//! Padding of the time axis with something other than zeros.
+//! Padding of the time axis, or of the height and width, with something other than zeros.
 
 use candle_core::Tensor;
 use serde::{Deserialize, Serialize};
 
+use super::conv2d::along;
 use super::gather::pick_time;
+use super::tape;
 use crate::{Error, Result};
 
 /// What stands before the first and after the last step, drawn for `1234` and two steps each side.
@@ -78,6 +80,45 @@ pub fn pad1d(xs: &Tensor, left: usize, right: usize, mode: PaddingMode) -> Resul
     pick_time(xs, &(0..left + len + right).map(source).collect::<Vec<_>>())
 }
 
+/// Pads the height (above and below), then the width (left and right).
+///
+/// # Shapes
+/// `xs` (batch, height, width, channels) to (batch, above + height + below, left + width + right,
+/// channels).
+///
+/// # Errors
+/// As [`pad1d`], for either axis.
+///
+/// # Example
+///
+/// ```
+/// use candle_core::{Device, Tensor};
+/// use candle_tcn::ops::{PaddingMode, pad2d};
+/// let xs = Tensor::new(&[[1f32, 2.], [3., 4.]], &Device::Cpu)?.reshape((1, 2, 2, 1))?;
+/// let ys = pad2d(&xs, (1, 0), (0, 1), PaddingMode::Replicate)?;
+/// assert_eq!(ys.reshape((3, 3))?.to_vec2::<f32>()?, [[1., 2., 2.], [1., 2., 2.], [3., 4., 4.]]);
+/// # Ok::<(), candle_tcn::Error>(())
+/// ```
+///
+/// # References
+/// `torch.nn.functional.pad`.
+pub fn pad2d(
+    xs: &Tensor,
+    (above, below): (usize, usize),
+    (left, right): (usize, usize),
+    mode: PaddingMode,
+) -> Result<Tensor> {
+    let (batch, height, width, channels) = xs.dims4()?;
+    // a line of the image as one step, then a column of one line
+    let lines = tape::reshape(xs, (batch, height, width * channels))?;
+    let lines = pad1d(&lines, above, below, mode).map_err(|error| along("height", error))?;
+    let height = lines.dim(1)?;
+    let columns = tape::reshape(&lines, (batch * height, width, channels))?;
+    let columns = pad1d(&columns, left, right, mode).map_err(|error| along("width", error))?;
+    let width = columns.dim(1)?;
+    Ok(tape::reshape(&columns, (batch, height, width, channels))?)
+}
+
 #[cfg(test)]
 mod tests {
     use super::super::check::{gradients, random};
@@ -117,6 +158,19 @@ mod tests {
                 });
             }
         }
+    }
+
+    #[test]
+    fn an_image_is_padded_along_both_axes() {
+        let xs = random(1, &[2, 3, 4, 2]);
+        for mode in [PaddingMode::Reflect, PaddingMode::Circular] {
+            let ys = pad2d(&xs, (1, 2), (3, 0), mode).unwrap();
+            assert_eq!(ys.dims(), [2, 6, 7, 2]);
+            let middle = ys.narrow(1, 1, 3).unwrap().narrow(2, 3, 4).unwrap();
+            super::super::check::assert_close(&middle, &xs, 0.0);
+        }
+        let error = pad2d(&xs, (3, 0), (0, 0), PaddingMode::Reflect).unwrap_err();
+        assert!(error.to_string().starts_with("height: padding"), "{error}");
     }
 
     #[test]

@@ -1,9 +1,9 @@
-//! The 1-D dilated convolution in candle's own operations, for every device.
+//! The dilated convolutions in candle's own operations, for every device.
 
-use candle_core::{IndexOp, Tensor};
+use candle_core::{IndexOp, Result, Tensor};
 
-use super::Conv1dParams;
-use crate::Error;
+use super::{Conv1dParams, Conv2dParams};
+use crate::kernels::conv::{Axis, ConvShape};
 
 /// [`conv1d`](super::conv1d) in candle's primitives: a sum over taps of `narrow` and `matmul`. Right on every device
 /// and differentiable by candle itself; slower than the kernels on a CPU.
@@ -20,53 +20,91 @@ pub fn conv1d_primitives(
     history: Option<&Tensor>,
     params: Conv1dParams,
 ) -> crate::Result<Tensor> {
-    let s = params.shape(xs, weight, history)?;
-    let weight = weight.to_dtype(xs.dtype())?;
-    let known = s.history.min(s.pad_left);
-    let past = history
-        .map(|h| {
-            let past = h.detach().narrow(1, s.history - known, known)?;
-            past.to_dtype(xs.dtype())
-        })
-        .transpose()?;
-    let xs = match past {
-        Some(past) => Tensor::cat(&[&past, xs], 1)?,
+    let mut shape = params.shape(xs, weight, history)?;
+    let known = shape.history.min(shape.width.pad_before);
+    let xs = match history {
+        Some(history) => {
+            let past = history.detach().narrow(1, shape.history - known, known)?;
+            Tensor::cat(&[&past.to_dtype(xs.dtype())?, xs], 1)?
+        }
         None => xs.clone(),
     };
-    // room for whole strides after the last tap
-    let reach = (s.kernel_size - 1) * s.dilation + s.out_len * s.stride;
-    let right = (reach + known)
-        .saturating_sub(s.pad_left + s.in_len)
-        .max(params.pad_right);
-    let xs = xs.pad_with_zeros(1, s.pad_left - known, right)?;
+    // what is known stands in place of as much padding
+    shape.width.in_len += known;
+    shape.width.pad_before -= known;
+    let ys = sum_over_taps(&xs.unsqueeze(1)?, &weight.unsqueeze(2)?, bias, &shape)?;
+    Ok(ys.squeeze(1)?)
+}
 
-    let rows = s.batch * s.out_len;
-    let mut ys: Option<Tensor> = None;
-    for tap in 0..s.kernel_size {
-        let x = xs
-            .narrow(1, tap * s.dilation, s.out_len * s.stride)?
-            .reshape((s.batch, s.out_len, s.stride, s.in_channels))?
-            .i((.., .., 0, ..))?
+/// [`conv2d`](super::conv2d) in candle's primitives, as [`conv1d_primitives`].
+///
+/// # Numerics
+/// As [`conv1d_primitives`].
+///
+/// # Errors
+/// As [`conv2d`](super::conv2d).
+pub fn conv2d_primitives(
+    xs: &Tensor,
+    weight: &Tensor,
+    bias: Option<&Tensor>,
+    params: Conv2dParams,
+) -> crate::Result<Tensor> {
+    let shape = params.shape(xs, weight)?;
+    Ok(sum_over_taps(xs, weight, bias, &shape)?)
+}
+
+fn sum_over_taps(
+    xs: &Tensor,
+    weight: &Tensor,
+    bias: Option<&Tensor>,
+    s: &ConvShape,
+) -> Result<Tensor> {
+    let weight = weight.to_dtype(xs.dtype())?;
+    let xs = pad(&pad(xs, 1, &s.height)?, 2, &s.width)?;
+    let (height, width) = (s.height.out_len, s.width.out_len);
+    let rows = s.batch * height * width;
+    let mut sum = Tensor::zeros((s.groups, rows, s.group_out()), xs.dtype(), xs.device())?;
+    for tap in 0..s.taps() {
+        let (m, n) = s.tap(tap);
+        let x = pick(&pick(&xs, 1, &s.height, m)?, 2, &s.width, n)?;
+        let x = x
             .reshape((rows, s.groups, s.group_in()))?
             .transpose(0, 1)?
             .contiguous()?;
         let w = weight
-            .i((.., .., tap))?
+            .i((.., .., m, n))?
             .reshape((s.groups, s.group_out(), s.group_in()))?
             .transpose(1, 2)?
             .contiguous()?;
-        let y = x.matmul(&w)?;
-        ys = Some(match ys {
-            None => y,
-            Some(sum) => (sum + y)?,
-        });
+        sum = (sum + x.matmul(&w)?)?;
     }
-    let ys = ys
-        .ok_or_else(|| Error::invalid("kernel_size", "at least 1", 0))?
+    let ys = sum
         .transpose(0, 1)?
-        .reshape((s.batch, s.out_len, s.out_channels))?;
-    Ok(match bias {
-        None => ys,
-        Some(bias) => ys.broadcast_add(&bias.to_dtype(ys.dtype())?)?,
-    })
+        .reshape((s.batch, height, width, s.out_channels))?;
+    match bias {
+        None => Ok(ys),
+        Some(bias) => ys.broadcast_add(&bias.to_dtype(ys.dtype())?),
+    }
+}
+
+/// Zeros before axis `dim`, and after it, so many that there are whole strides after the last tap.
+fn pad(xs: &Tensor, dim: usize, axis: &Axis) -> Result<Tensor> {
+    let reach = axis.span() + axis.out_len * axis.stride;
+    let after = reach.saturating_sub(axis.pad_before + axis.in_len);
+    xs.pad_with_zeros(dim, axis.pad_before, after)
+}
+
+/// What the outputs read at `tap` of axis `dim`.
+fn pick(xs: &Tensor, dim: usize, axis: &Axis, tap: usize) -> Result<Tensor> {
+    let xs = xs.narrow(dim, tap * axis.dilation, axis.out_len * axis.stride)?;
+    if axis.stride == 1 {
+        return Ok(xs);
+    }
+    let mut dims = xs.dims().to_vec();
+    dims[dim] = axis.out_len;
+    dims.insert(dim + 1, axis.stride);
+    xs.contiguous()?
+        .reshape(dims)?
+        .narrow(dim + 1, 0, 1)?
+        .squeeze(dim + 1)
 }

@@ -2,9 +2,11 @@
 
 mod loss;
 mod receptive_field;
+mod receptive_field_2d;
 
 pub use loss::loss_svg;
 pub use receptive_field::receptive_field_svg;
+pub use receptive_field_2d::receptive_field_2d_svg;
 
 /// A whole number with thousands separators: 12,345.
 pub(crate) fn grouped(number: u64) -> String {

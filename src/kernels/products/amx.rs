@@ -115,6 +115,7 @@ impl Micro for Amx {
     const PIECE: usize = 128;
     const CHANNELS: usize = 64;
     const ROWS_FIRST: bool = true;
+    const PACKING: usize = 1024;
     const FORMAT: Format = Format::Pairs;
 
     fn block(

@@ -3,16 +3,21 @@
 //! Depth runs along time here, so x is transposed. With stride 1 every tap sums over the same rows of
 //! x, each with the rows of dy that lie `shift(tap)` further: x is packed once, and a tap is another
 //! first row of dy.
+//!
+//! The lines of an image are one such sequence of *places*, [`Gradient::pitch`] from line to line in x
+//! and in dy; a tap leaves out the places where it reads beyond a line's ends or beyond the image.
+
+use std::ops::Range;
 
 use rayon::prelude::*;
 
-use super::super::conv1d::Conv1dShape;
+use super::super::conv::ConvShape;
 use super::super::{Stored, vectorized};
 use super::buffer::{LINE, with_buffer};
 use super::spans::{Run, Span, groups, spans};
 use super::{Format, Micro, Product, Term};
 
-/// Rows of a sequence whose output gradients are packed together.
+/// Places of a sequence whose output gradients are packed together, at least.
 const RUN: usize = 1024;
 /// Rows whose output gradients are packed at once.
 const PART: usize = 4096;
@@ -30,7 +35,7 @@ struct Panels<'a> {
 }
 
 struct Gradient<'a, X, Y> {
-    shape: &'a Conv1dShape,
+    shape: &'a ConvShape,
     x: &'a [X],
     history: &'a [X],
     dy: &'a [Y],
@@ -41,12 +46,14 @@ struct Gradient<'a, X, Y> {
     block: usize,
     blocks: usize,
     panels: usize,
+    /// Places from one line to the next.
+    pitch: usize,
 }
 
-/// See [`grad_weight`](super::super::conv1d::grad_weight).
+/// See [`grad_weight`](super::super::conv::grad_weight).
 pub fn grad_weight<M: Micro, X: Stored<Real = f32>, Y: Stored<Real = f32>>(
     micro: M,
-    shape: &Conv1dShape,
+    shape: &ConvShape,
     (x, history): (&[X], &[X]),
     dy: &[Y],
     dw: &mut [f32],
@@ -67,6 +74,7 @@ pub fn grad_weight<M: Micro, X: Stored<Real = f32>, Y: Stored<Real = f32>>(
         block,
         blocks,
         panels: shape.group_out().div_ceil(M::COLS),
+        pitch: pitch::<M>(shape),
     };
     let sums_len = shape.groups * blocks * gradient.block_len();
     with_buffer(sums_len, |sums| {
@@ -79,19 +87,40 @@ pub fn grad_weight<M: Micro, X: Stored<Real = f32>, Y: Stored<Real = f32>>(
     });
 }
 
+/// Whether taps share the packed rows of x; otherwise each has its own, in step with dy.
+fn is_dense(shape: &ConvShape) -> bool {
+    (shape.height.stride, shape.width.stride) == (1, 1)
+}
+
+/// Places from one line to the next: of dy where taps have their own rows of x. Otherwise room for the
+/// columns of x (with the history) and of dy, and for as many zeros between lines as keep a tap of one
+/// line off the next, or as the rounding of terms to whole steps can take in.
+fn pitch<M: Micro>(shape: &ConvShape) -> usize {
+    let w = &shape.width;
+    if !is_dense(shape) {
+        return w.out_len;
+    }
+    let columns = w.out_len.max(shape.history + w.in_len);
+    let before = w.pad_before as isize;
+    let after = (w.out_len + w.span()) as isize - w.in_len as isize - before;
+    let apart = w.in_len as isize + before.max(after + shape.history as isize);
+    let zeros = (apart - columns as isize).max(0).unsigned_abs();
+    columns + zeros.min(M::STEP * M::FORMAT.per_word() - 1)
+}
+
 impl<X: Stored<Real = f32>, Y: Stored<Real = f32>> Gradient<'_, X, Y> {
-    /// Whether taps share the packed rows of x; otherwise each has its own, in step with dy.
     fn dense(&self) -> bool {
-        self.shape.stride == 1
+        is_dense(self.shape)
     }
 
-    /// How much further than a row of x (counted from the first of the history) its row of dy is.
+    /// How much further than a place of x its place of dy is.
     fn shift(&self, tap: usize) -> isize {
         let s = self.shape;
-        match self.dense() {
-            true => s.pad_left as isize - s.history as isize - (tap * s.dilation) as isize,
-            false => 0,
+        if !self.dense() {
+            return 0;
         }
+        let (m, n) = s.tap(tap);
+        -s.height.position(m, 0) * self.pitch as isize - s.width.position(n, 0) - s.history as isize
     }
 
     /// Of pairs, the first row of x may stand second in its word, so that pairs of dy stay pairs.
@@ -107,7 +136,7 @@ impl<X: Stored<Real = f32>, Y: Stored<Real = f32>> Gradient<'_, X, Y> {
     }
 
     fn areas(&self) -> usize {
-        let last = (0..self.shape.kernel_size).map(|tap| self.area(tap)).max();
+        let last = (0..self.shape.taps()).map(|tap| self.area(tap)).max();
         last.unwrap_or(0) + 1
     }
 
@@ -116,15 +145,27 @@ impl<X: Stored<Real = f32>, Y: Stored<Real = f32>> Gradient<'_, X, Y> {
     }
 
     fn block_len(&self) -> usize {
-        self.shape.kernel_size * self.block * self.c_stride()
+        self.shape.taps() * self.block * self.c_stride()
     }
 
-    /// Rows of a sequence that are summed over.
+    /// Places of a sequence that are summed over.
     fn len(&self) -> usize {
+        let s = self.shape;
         match self.dense() {
-            true => self.shape.history + self.shape.in_len,
-            false => self.shape.out_len,
+            true => (s.height.in_len - 1) * self.pitch + s.history + s.width.in_len,
+            false => self.out_len(),
         }
+    }
+
+    /// Places of a sequence's output gradients.
+    fn out_len(&self) -> usize {
+        (self.shape.height.out_len - 1) * self.pitch + self.shape.width.out_len
+    }
+
+    /// Lowest and highest shift.
+    fn shifts(&self) -> (isize, isize) {
+        let shifts = (0..self.shape.taps()).map(|tap| self.shift(tap));
+        (shifts.clone().min().unwrap_or(0), shifts.max().unwrap_or(0))
     }
 
     /// The work in parts of about [`PART`] rows to pack.
@@ -132,12 +173,18 @@ impl<X: Stored<Real = f32>, Y: Stored<Real = f32>> Gradient<'_, X, Y> {
         let mut parts = Vec::new();
         let mut part: Vec<Run> = Vec::new();
         let mut rows = 0;
+        // so long that most of what is packed is not packed for the next run again
+        let shifts = self.shifts();
+        let len = (shifts.1 - shifts.0)
+            .unsigned_abs()
+            .next_multiple_of(RUN)
+            .max(RUN);
         for sequence in 0..self.shape.batch {
-            for from in (0..self.len()).step_by(RUN) {
-                let run = self.run(sequence, from, (from + RUN).min(self.len()));
+            for from in (0..self.len()).step_by(len) {
+                let run = self.run(sequence, from, (from + len).min(self.len()), shifts);
                 part.push(run);
                 rows += run.words * self.format.per_word();
-                if rows >= PART {
+                if rows >= PART.max(2 * len) {
                     parts.push(std::mem::take(&mut part));
                     rows = 0;
                 }
@@ -149,14 +196,13 @@ impl<X: Stored<Real = f32>, Y: Stored<Real = f32>> Gradient<'_, X, Y> {
         parts
     }
 
-    fn run(&self, sequence: usize, from: usize, to: usize) -> Run {
+    fn run(&self, sequence: usize, from: usize, to: usize, shifts: (isize, isize)) -> Run {
         let per_word = self.format.per_word() as isize;
         let margin = self.step as isize * per_word;
-        let shifts = (0..self.shape.kernel_size).map(|tap| self.shift(tap));
-        let (lowest, highest) = (shifts.clone().min().unwrap_or(0), shifts.max().unwrap_or(0));
+        let (lowest, highest) = shifts;
         let first = (from as isize + lowest).max(-margin);
         let dy_from = first - first.rem_euclid(per_word);
-        let end = (to as isize + highest + margin).min(self.shape.out_len as isize + margin);
+        let end = (to as isize + highest + margin).min(self.out_len() as isize + margin);
         Run {
             sequence,
             from,
@@ -199,9 +245,14 @@ impl<X: Stored<Real = f32>, Y: Stored<Real = f32>> Gradient<'_, X, Y> {
     #[inline(always)]
     fn pack_dy(&self, run: &Run, packed: &mut [u32], panel_len: usize) {
         let s = self.shape;
-        let row = |r: isize| {
-            let r = usize::try_from(r).ok().filter(|&r| r < s.out_len)?;
-            Some(&self.dy[(run.sequence * s.out_len + r) * s.out_channels..][..s.out_channels])
+        let (lines, columns) = (s.height.out_len, s.width.out_len);
+        let row = |place: isize| {
+            let place = usize::try_from(place)
+                .ok()
+                .filter(|&p| p < self.out_len())?;
+            let (i, j) = (place / self.pitch, place % self.pitch);
+            let at = ((run.sequence * lines + i) * columns + j) * s.out_channels;
+            (j < columns).then(|| &self.dy[at..][..s.out_channels])
         };
         for j in 0..run.words {
             let r = run.dy_from + (j * self.format.per_word()) as isize;
@@ -305,58 +356,96 @@ impl<X: Stored<Real = f32>, Y: Stored<Real = f32>> Gradient<'_, X, Y> {
         });
     }
 
-    /// Row `i` of one copy of a span; nothing where it is not the span's, or beyond the sequence.
+    /// Row `i` of one copy of a span; nothing where it is not the span's, or beyond a line.
     #[inline(always)]
     fn x_row(&self, span: &Span, area: usize, i: usize) -> Option<&[X]> {
         let s = self.shape;
-        let row = (span.from + i).checked_sub(if self.dense() { area } else { 0 })?;
-        if !(span.from..span.to).contains(&row) {
+        let place = (span.from + i).checked_sub(if self.dense() { area } else { 0 })?;
+        if !(span.from..span.to).contains(&place) {
             return None;
         }
-        let (rows, len, row) = if self.dense() {
-            match row.checked_sub(s.history) {
-                None => (self.history, s.history, row),
-                Some(row) => (self.x, s.in_len, row),
-            }
+        let (i, j) = (place / self.pitch, place % self.pitch);
+        let (line, column) = if self.dense() {
+            (i, j as isize - s.history as isize)
         } else {
-            let row = (row * s.stride + area * s.dilation) as isize - s.pad_left as isize;
-            match usize::try_from(row) {
-                Ok(row) => (self.x, s.in_len, row),
-                Err(_) => {
-                    let back = row + s.history as isize;
-                    (self.history, s.history, usize::try_from(back).ok()?)
-                }
+            let (m, n) = s.tap(area);
+            (s.height.input(m, i)?, s.width.position(n, j))
+        };
+        let line = span.run.sequence * s.height.in_len + line;
+        let (rows, len, column) = match usize::try_from(column) {
+            Ok(column) => (self.x, s.width.in_len, column),
+            Err(_) => {
+                let back = column + s.history as isize;
+                (self.history, s.history, usize::try_from(back).ok()?)
             }
         };
-        let at = (span.run.sequence * len + row) * s.in_channels;
-        (row < len).then(|| &rows[at..][..s.in_channels])
+        let at = (line * len + column) * s.in_channels;
+        (column < len).then(|| &rows[at..][..s.in_channels])
     }
 
-    /// What tap `tap` sums over `spans`, without the steps in which all of dy is zero.
+    /// Of line `i` of places, those at which tap `tap` reads both x and dy.
+    fn places(&self, tap: usize, i: usize) -> Range<usize> {
+        let s = self.shape;
+        let (m, n) = s.tap(tap);
+        let (history, width) = (s.history as isize, &s.width);
+        let columns = if self.dense() {
+            // the line and the columns of dy
+            let line = i as isize - s.height.position(m, 0);
+            if !(0..s.height.out_len as isize).contains(&line) {
+                return 0..0;
+            }
+            let first = width.position(n, 0);
+            let from = first.max(-history) + history;
+            let to = (first + width.out_len as isize).min(width.in_len as isize) + history;
+            from.max(0).unsigned_abs()..to.max(0).unsigned_abs()
+        } else {
+            if s.height.input(m, i).is_none() {
+                return 0..0;
+            }
+            let all = 0..width.out_len;
+            width
+                .segment(n, (-history, width.in_len as isize), &all)
+                .out
+        };
+        i * self.pitch + columns.start..i * self.pitch + columns.end
+    }
+
+    /// What tap `tap` sums over `spans`, without the steps in which all of x or of dy is zero.
     fn terms<M: Micro>(&self, spans: &[Span], tap: usize, run_len: usize) -> Vec<Term> {
-        let (shift, phase) = (self.shift(tap), self.phase(tap));
-        let per_word = self.format.per_word() as isize;
+        let per_word = self.format.per_word();
         let mut terms = Vec::with_capacity(spans.len());
         let mut at = 0;
         for span in spans {
             let words = self.x_words(span);
             let a = at + self.area(tap) * words;
             at += self.areas() * words;
-            // the row of dy that word 0 meets; those before row 0 and after the last are zero
-            let r = span.from as isize - phase as isize + shift;
-            let skip = ((-r).max(0) / per_word) as usize / M::STEP * M::STEP;
-            let rows = (self.shape.out_len as isize - r).max(0);
-            let end = self.format.words(rows.unsigned_abs());
-            let own = self.format.words(span.to - span.from + phase);
-            let end = end.min(own).next_multiple_of(M::STEP);
-            if skip < end {
-                let b = (r + skip as isize * per_word - span.run.dy_from) / per_word;
-                terms.push(Term {
-                    a: a + skip,
-                    b: span.index * run_len + b.unsigned_abs() * M::COLS,
-                    depth: end - skip,
-                });
+            // the places of x and of dy at word 0
+            let origin = span.from as isize - self.phase(tap) as isize;
+            let dy = origin + self.shift(tap) - span.run.dy_from;
+            let word = |place: usize| (place as isize - origin).unsigned_abs();
+            // whole steps; where two lines meet in one, they are one range of words
+            let mut ranges: Vec<Range<usize>> = Vec::new();
+            for line in span.from / self.pitch..=(span.to - 1) / self.pitch {
+                let places = self.places(tap, line);
+                let (from, to) = (places.start.max(span.from), places.end.min(span.to));
+                if from >= to {
+                    continue;
+                }
+                let from = word(from) / per_word / M::STEP * M::STEP;
+                let to = self.format.words(word(to)).next_multiple_of(M::STEP);
+                match ranges.last_mut() {
+                    Some(last) if from <= last.end => last.end = to,
+                    _ => ranges.push(from..to),
+                }
             }
+            terms.extend(ranges.into_iter().map(|words| {
+                let b = dy / per_word as isize + words.start as isize;
+                Term {
+                    a: a + words.start,
+                    b: span.index * run_len + b.unsigned_abs() * M::COLS,
+                    depth: words.len(),
+                }
+            }));
         }
         terms
     }
@@ -364,7 +453,7 @@ impl<X: Stored<Real = f32>, Y: Stored<Real = f32>> Gradient<'_, X, Y> {
     /// Writes the sums (group, block, tap, in, out) as (out, in, tap).
     fn unpack(&self, sums: &[f32], dw: &mut [f32]) {
         let s = self.shape;
-        let (gi, go, taps) = (s.group_in(), s.group_out(), s.kernel_size);
+        let (gi, go, taps) = (s.group_in(), s.group_out(), s.taps());
         let (row, c_stride) = (gi * taps, self.c_stride());
         dw.par_chunks_mut(go * row)
             .enumerate()

@@ -10,9 +10,10 @@ mod amx;
 mod buffer;
 #[cfg(target_arch = "x86_64")]
 mod ceiling;
-mod conv1d;
 mod gradient;
 mod pack;
+mod shifted;
+mod source;
 mod spans;
 #[cfg(test)]
 pub mod tiles_in_loops;
@@ -21,8 +22,8 @@ mod words;
 mod x86;
 
 pub use buffer::{Buffer, with_buffer};
-pub use conv1d::{forward, grad_input};
 pub use gradient::grad_weight;
+pub use shifted::{forward, grad_input};
 pub use words::Format;
 #[cfg(target_arch = "x86_64")]
 pub use {amx::Amx, amx::has_amx, ceiling::ceiling, x86::Avx2, x86::Avx512, x86::Avx512Pairs};
@@ -53,6 +54,8 @@ pub trait Micro: Copy + Send + Sync {
     const CHANNELS: usize;
     /// Whether a block row of A is kept in the cache while panels pass by, or the other way round.
     const ROWS_FIRST: bool;
+    /// Multiply-adds that take as long as packing a word of A.
+    const PACKING: usize = Self::COLS;
     /// What words hold.
     const FORMAT: Format;
 

@@ -2,7 +2,7 @@
 
 use rayon::prelude::*;
 
-use super::super::conv1d::Conv1dShape;
+use super::super::conv::ConvShape;
 use super::super::{Stored, vectorized};
 use super::{Format, Micro};
 
@@ -25,7 +25,7 @@ pub struct WeightPanels {
 
 impl WeightPanels {
     /// The sizes for a product that contracts the input channels or, `transposed`, the output channels.
-    pub fn new<M: Micro>(shape: &Conv1dShape, transposed: bool) -> Self {
+    pub fn new<M: Micro>(shape: &ConvShape, transposed: bool) -> Self {
         let (gi, go) = (shape.group_in(), shape.group_out());
         let (depth, columns) = if transposed { (go, gi) } else { (gi, go) };
         let words = M::FORMAT.words(depth).next_multiple_of(M::STEP);
@@ -34,20 +34,20 @@ impl WeightPanels {
             columns,
             words,
             panels: columns.div_ceil(M::COLS),
-            stride: shape.kernel_size * words * M::COLS,
+            stride: shape.taps() * words * M::COLS,
             transposed,
         }
     }
 
     /// Words of all panels of all groups.
-    pub fn len(&self, shape: &Conv1dShape) -> usize {
+    pub fn len(&self, shape: &ConvShape) -> usize {
         shape.groups * self.panels * self.stride
     }
 
-    /// Packs `weight` (out_channels, in_channels / groups, kernel_size) as (group, panel, tap, depth,
+    /// Packs `weight` (out_channels, in_channels / groups, taps) as (group, panel, tap, depth,
     /// column), zeros beyond the last depth and column.
-    pub fn pack<M: Micro>(&self, shape: &Conv1dShape, weight: &[f32], packed: &mut [u32]) {
-        let group_len = shape.group_out() * shape.group_in() * shape.kernel_size;
+    pub fn pack<M: Micro>(&self, shape: &ConvShape, weight: &[f32], packed: &mut [u32]) {
+        let group_len = shape.group_out() * shape.group_in() * shape.taps();
         packed
             .par_chunks_exact_mut(self.stride)
             .enumerate()
@@ -64,12 +64,12 @@ impl WeightPanels {
     #[inline(always)]
     fn pack_panel<M: Micro>(
         &self,
-        shape: &Conv1dShape,
+        shape: &ConvShape,
         weight: &[f32],
         first: usize,
         panel: &mut [u32],
     ) {
-        let (taps, row) = (shape.kernel_size, shape.group_in() * shape.kernel_size);
+        let (taps, row) = (shape.taps(), shape.group_in() * shape.taps());
         // how far the next depth and the next column are in the weight
         let (along, across) = if self.transposed {
             (row, taps)

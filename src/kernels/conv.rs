@@ -1,10 +1,10 @@
-//! The safe face of the 1-D dilated convolution: sizes are checked once, then the chosen
+//! The safe face of the dilated convolution, in one dimension or two: sizes are checked once, then the chosen
 //! implementation runs.
 
 mod shape;
 
-pub use shape::Conv1dShape;
 pub(super) use shape::Segment;
+pub use shape::{Axis, ConvShape};
 
 use super::dropout::{self, MaskKey};
 use super::elementwise::Activation;
@@ -63,7 +63,7 @@ impl<R: Real> Epilogue<'_, R> {
 pub trait Products<R: Real> {
     /// See [`forward`].
     fn forward<X: Stored<Real = R>, Y: Stored<Real = R>>(
-        shape: &Conv1dShape,
+        shape: &ConvShape,
         x: (&[X], &[X]),
         weight: &[R],
         epilogue: &Epilogue<R>,
@@ -71,14 +71,14 @@ pub trait Products<R: Real> {
     );
     /// See [`grad_input`].
     fn grad_input<X: Stored<Real = R>, Y: Stored<Real = R>>(
-        shape: &Conv1dShape,
+        shape: &ConvShape,
         dy: &[Y],
         weight: &[R],
         dx: &mut [X],
     );
     /// See [`grad_weight`].
     fn grad_weight<X: Stored<Real = R>, Y: Stored<Real = R>>(
-        shape: &Conv1dShape,
+        shape: &ConvShape,
         x: (&[X], &[X]),
         dy: &[Y],
         dw: &mut [R],
@@ -91,7 +91,7 @@ pub struct Double;
 
 impl Products<f64> for Double {
     fn forward<X: Stored<Real = f64>, Y: Stored<Real = f64>>(
-        shape: &Conv1dShape,
+        shape: &ConvShape,
         x: (&[X], &[X]),
         weight: &[f64],
         epilogue: &Epilogue<f64>,
@@ -100,7 +100,7 @@ impl Products<f64> for Double {
         unpacked::forward(shape, x, weight, epilogue, y);
     }
     fn grad_input<X: Stored<Real = f64>, Y: Stored<Real = f64>>(
-        shape: &Conv1dShape,
+        shape: &ConvShape,
         dy: &[Y],
         weight: &[f64],
         dx: &mut [X],
@@ -108,7 +108,7 @@ impl Products<f64> for Double {
         unpacked::grad_input(shape, dy, weight, dx);
     }
     fn grad_weight<X: Stored<Real = f64>, Y: Stored<Real = f64>>(
-        shape: &Conv1dShape,
+        shape: &ConvShape,
         x: (&[X], &[X]),
         dy: &[Y],
         dw: &mut [f64],
@@ -157,7 +157,7 @@ macro_rules! with_micro {
 
 impl Products<f32> for Single {
     fn forward<X: Stored<Real = f32>, Y: Stored<Real = f32>>(
-        shape: &Conv1dShape,
+        shape: &ConvShape,
         x: (&[X], &[X]),
         weight: &[f32],
         epilogue: &Epilogue<f32>,
@@ -169,7 +169,7 @@ impl Products<f32> for Single {
         unpacked::forward(shape, x, weight, epilogue, y);
     }
     fn grad_input<X: Stored<Real = f32>, Y: Stored<Real = f32>>(
-        shape: &Conv1dShape,
+        shape: &ConvShape,
         dy: &[Y],
         weight: &[f32],
         dx: &mut [X],
@@ -180,7 +180,7 @@ impl Products<f32> for Single {
         unpacked::grad_input(shape, dy, weight, dx);
     }
     fn grad_weight<X: Stored<Real = f32>, Y: Stored<Real = f32>>(
-        shape: &Conv1dShape,
+        shape: &ConvShape,
         x: (&[X], &[X]),
         dy: &[Y],
         dw: &mut [f32],
@@ -192,12 +192,13 @@ impl Products<f32> for Single {
     }
 }
 
-/// `y[r] = bias + Σ_tap x[r·stride + offset(tap)] · W[tap]`, then the rest of `epilogue`.
+/// `y[r] = bias + Σ_tap x[r·stride + offset(tap)] · W[tap]`, then the rest of `epilogue`; rows, strides and
+/// offsets are those of both axes.
 ///
 /// # Shapes
-/// `x` (batch, in_len, in_channels); `history` (batch, history, in_channels), empty for none;
-/// `weight` (out_channels, in_channels / groups, kernel_size), as PyTorch keeps it; bias
-/// (out_channels); `y` (batch, out_len, out_channels), overwritten.
+/// `x` (batch, height, width, in_channels); `history` (batch, height, history, in_channels), empty for
+/// none; `weight` (out_channels, in_channels / groups, kernel height, kernel width), as PyTorch keeps it;
+/// bias (out_channels); `y` (batch, out height, out width, out_channels), overwritten.
 ///
 /// # Numerics
 /// Where `x` is `bf16`, so are the operands of the product; sums are `f32`.
@@ -205,7 +206,7 @@ impl Products<f32> for Single {
 /// # Errors
 /// [`Error::Invalid`](crate::Error::Invalid) where a slice is not as long as `shape` says.
 pub fn forward<R: Real, X: Stored<Real = R>, Y: Stored<Real = R>>(
-    shape: &Conv1dShape,
+    shape: &ConvShape,
     x: &[X],
     history: &[X],
     weight: &[R],
@@ -221,7 +222,7 @@ pub fn forward<R: Real, X: Stored<Real = R>, Y: Stored<Real = R>>(
         ("bias", shape.out_channels, bias_len),
         ("output", y_len, y.len()),
     ])?;
-    if shape.in_channels == 0 || y.is_empty() {
+    if (x.is_empty() && history.is_empty()) || y.is_empty() {
         // nothing to sum
         let sums = vec![R::zero(); shape.out_channels];
         for y in y.chunks_exact_mut(shape.out_channels.max(1)) {
@@ -240,7 +241,7 @@ pub fn forward<R: Real, X: Stored<Real = R>, Y: Stored<Real = R>>(
 /// # Errors
 /// As [`forward`].
 pub fn grad_input<R: Real, X: Stored<Real = R>, Y: Stored<Real = R>>(
-    shape: &Conv1dShape,
+    shape: &ConvShape,
     dy: &[Y],
     weight: &[R],
     dx: &mut [X],
@@ -265,7 +266,7 @@ pub fn grad_input<R: Real, X: Stored<Real = R>, Y: Stored<Real = R>>(
 /// # Errors
 /// As [`forward`].
 pub fn grad_weight<R: Real, X: Stored<Real = R>, Y: Stored<Real = R>>(
-    shape: &Conv1dShape,
+    shape: &ConvShape,
     x: &[X],
     history: &[X],
     dy: &[Y],
@@ -278,7 +279,7 @@ pub fn grad_weight<R: Real, X: Stored<Real = R>, Y: Stored<Real = R>>(
         ("output gradient", y_len, dy.len()),
         ("weight gradient", shape.weight_len(), dw.len()),
     ])?;
-    if dw.is_empty() || dy.is_empty() {
+    if dw.is_empty() || dy.is_empty() || (x.is_empty() && history.is_empty()) {
         dw.fill(R::zero());
         return Ok(());
     }
@@ -287,5 +288,5 @@ pub fn grad_weight<R: Real, X: Stored<Real = R>, Y: Stored<Real = R>>(
 }
 
 #[cfg(test)]
-#[path = "conv1d_tests.rs"]
+#[path = "conv_tests.rs"]
 mod tests;

@@ -3,33 +3,51 @@ use super::*;
 use proptest::prelude::*;
 use rand::{Rng, SeedableRng};
 
-fn shapes() -> impl Strategy<Value = Conv1dShape> {
-    let sizes = (1usize..4, 1usize..40, 1usize..5, 1usize..9, 1usize..4);
-    let channels = (1usize..4, 1usize..6, 1usize..6);
-    (sizes, channels, 0usize..30, 0usize..30, 0usize..20).prop_filter_map(
+/// An axis with a padded input at least as long as the kernel.
+fn axis(most_inputs: usize, most_padding: usize) -> impl Strategy<Value = Axis> {
+    let sizes = (1..=most_inputs, 1usize..5, 1usize..9, 1usize..4);
+    let padding = (0..most_padding, 0..most_padding);
+    (sizes, padding).prop_filter_map(
         "padded input shorter than the kernel",
-        |(
-            (batch, in_len, kernel_size, dilation, stride),
-            (groups, ci, co),
-            pad_left,
-            pad_right,
-            history,
-        )| {
+        |((in_len, kernel_size, dilation, stride), (pad_before, pad_after))| {
             let span = (kernel_size - 1) * dilation + 1;
-            let padded = in_len + pad_left + pad_right;
-            (padded >= span).then(|| Conv1dShape {
-                batch,
+            let padded = in_len + pad_before + pad_after;
+            (padded >= span).then(|| Axis {
                 in_len,
                 out_len: (padded - span) / stride + 1,
-                in_channels: groups * ci,
-                out_channels: groups * co,
                 kernel_size,
                 dilation,
                 stride,
-                groups,
-                pad_left,
-                history,
+                pad_before,
             })
+        },
+    )
+}
+
+/// Sequences and images, with one image in two of stride 1 along both axes.
+fn shapes() -> impl Strategy<Value = ConvShape> {
+    let height = prop_oneof![Just(Axis::ONE), axis(9, 10)];
+    let sizes = (1usize..4, 1usize..4, 1usize..6, 1usize..6, 0usize..20);
+    (height, axis(40, 30), sizes, any::<bool>()).prop_map(
+        |(height, width, (batch, groups, ci, co, history), dense)| {
+            let unstrided = |axis: Axis| Axis {
+                out_len: (axis.out_len - 1) * axis.stride + 1,
+                stride: 1,
+                ..axis
+            };
+            let [height, width] = match dense {
+                true => [height, width].map(unstrided),
+                false => [height, width],
+            };
+            ConvShape {
+                batch,
+                in_channels: groups * ci,
+                out_channels: groups * co,
+                groups,
+                height,
+                width,
+                history,
+            }
         },
     )
 }
@@ -67,7 +85,7 @@ struct Operands {
 }
 
 impl Operands {
-    fn new<X: Stored>(shape: &Conv1dShape, seed: u64) -> Self {
+    fn new<X: Stored>(shape: &ConvShape, seed: u64) -> Self {
         let rng = &mut rand_chacha::ChaCha8Rng::seed_from_u64(seed);
         let (x_len, history_len, y_len) = shape.sizes();
         let mut random = |len| -> Vec<f64> {
@@ -85,7 +103,7 @@ impl Operands {
         }
     }
 
-    fn reference(&self, shape: &Conv1dShape) -> Results<f64> {
+    fn reference(&self, shape: &ConvShape) -> Results<f64> {
         let Self { x, history, dy, .. } = self;
         let (mut y, mut dx) = (vec![7.0; dy.len()], vec![7.0; x.len()]);
         let mut dw = vec![7.0; self.weight.len()];
@@ -98,7 +116,7 @@ impl Operands {
         Results { y, dx, dw }
     }
 
-    fn agree<R: Real>(&self, shape: &Conv1dShape, found: &Results<R>, tolerance: f64) -> bool {
+    fn agree<R: Real>(&self, shape: &ConvShape, found: &Results<R>, tolerance: f64) -> bool {
         let wanted = self.reference(shape);
         close(&as_f64(&found.y), &wanted.y, tolerance)
             && close(&as_f64(&found.dx), &wanted.dx, tolerance)
@@ -132,7 +150,7 @@ mod packed {
 
     fn run<X: Stored<Real = f32>>(
         micro: impl Micro,
-        shape: &Conv1dShape,
+        shape: &ConvShape,
         o: &Operands,
     ) -> Results<f32> {
         let stored = |v: &[f64]| -> Vec<X> { v.iter().map(|&x| X::store(x as f32)).collect() };
@@ -157,7 +175,7 @@ mod packed {
     }
 
     /// Runs every implementation that this processor has.
-    fn check(shape: &Conv1dShape, seed: u64) -> std::result::Result<(), TestCaseError> {
+    fn check(shape: &ConvShape, seed: u64) -> std::result::Result<(), TestCaseError> {
         use products::{Amx, Avx2, Avx512, Avx512Pairs};
         let single = Operands::new::<f32>(shape, seed);
         let pairs = Operands::new::<bf16>(shape, seed);
@@ -194,43 +212,66 @@ mod packed {
         }
     }
 
-    /// Several pieces, parts, panels and depths beyond one pass.
-    #[test]
-    fn large_shapes_agree_with_the_reference() {
-        let shape = |batch, in_len, in_channels, out_channels, kernel_size, dilation| Conv1dShape {
-            batch,
+    /// A causal axis of as many outputs as inputs.
+    const fn causal(in_len: usize, kernel_size: usize, dilation: usize) -> Axis {
+        Axis {
             in_len,
             out_len: in_len,
-            in_channels,
-            out_channels,
             kernel_size,
             dilation,
             stride: 1,
+            pad_before: (kernel_size - 1) * dilation,
+        }
+    }
+
+    /// An axis of as many outputs as inputs, padded on both sides.
+    const fn same(in_len: usize, kernel_size: usize, dilation: usize) -> Axis {
+        Axis {
+            pad_before: (kernel_size - 1) * dilation / 2,
+            ..causal(in_len, kernel_size, dilation)
+        }
+    }
+
+    /// Several pieces, parts, panels and depths beyond one pass.
+    #[test]
+    fn large_shapes_agree_with_the_reference() {
+        let shape = |batch, in_channels, out_channels, width| ConvShape {
+            batch,
+            in_channels,
+            out_channels,
             groups: 1,
-            pad_left: (kernel_size - 1) * dilation,
+            height: Axis::ONE,
+            width,
             history: 0,
         };
-        let wide = Conv1dShape {
-            in_channels: 300,
-            out_channels: 40,
-            ..shape(1, 40, 0, 0, 2, 1)
-        };
         for (i, shape) in [
-            wide,
-            shape(1, 1300, 33, 35, 3, 4),
-            shape(11, 401, 17, 9, 3, 1),
-            shape(2, 700, 10, 70, 2, 301),
-            Conv1dShape {
+            shape(1, 300, 40, causal(40, 2, 1)),
+            shape(1, 33, 35, causal(1300, 3, 4)),
+            shape(11, 17, 9, causal(401, 3, 1)),
+            shape(2, 10, 70, causal(700, 2, 301)),
+            ConvShape {
                 history: 12,
                 groups: 2,
-                pad_left: 5,
-                ..shape(3, 260, 34, 36, 4, 3)
+                ..shape(
+                    3,
+                    34,
+                    36,
+                    Axis {
+                        pad_before: 5,
+                        ..causal(260, 4, 3)
+                    },
+                )
             },
-            Conv1dShape {
-                stride: 3,
-                out_len: 200,
-                ..shape(2, 600, 20, 20, 3, 5)
-            },
+            shape(
+                2,
+                20,
+                20,
+                Axis {
+                    out_len: 200,
+                    stride: 3,
+                    ..causal(600, 3, 5)
+                },
+            ),
         ]
         .iter()
         .enumerate()
@@ -238,38 +279,94 @@ mod packed {
             check(shape, i as u64).unwrap();
         }
     }
+
+    /// Lines longer and shorter than a piece, images larger and smaller than one, lines that share packed
+    /// rows and lines that do not, dilations beyond the image.
+    #[test]
+    fn large_images_agree_with_the_reference() {
+        let shape = |batch, in_channels, out_channels, height, width| ConvShape {
+            batch,
+            in_channels,
+            out_channels,
+            groups: 1,
+            height,
+            width,
+            history: 0,
+        };
+        let strided = |axis: Axis| Axis {
+            out_len: axis.in_len.div_ceil(2),
+            stride: 2,
+            ..axis
+        };
+        for (i, shape) in [
+            shape(1, 9, 11, same(5, 3, 1), same(300, 3, 2)),
+            shape(2, 8, 5, same(40, 3, 1), same(33, 3, 1)),
+            shape(13, 10, 40, same(7, 3, 1), same(7, 3, 1)),
+            shape(3, 6, 7, same(20, 3, 8), same(30, 3, 40)),
+            shape(2, 5, 6, causal(150, 2, 1), same(1, 3, 1)),
+            shape(2, 5, 6, causal(70, 3, 7), Axis { ..same(12, 1, 1) }),
+            shape(2, 5, 6, strided(same(50, 3, 2)), same(24, 5, 1)),
+            shape(2, 3, 16, strided(same(61, 7, 1)), strided(same(64, 7, 1))),
+            ConvShape {
+                groups: 2,
+                history: 3,
+                ..shape(2, 20, 18, same(30, 3, 2), causal(25, 3, 2))
+            },
+        ]
+        .iter()
+        .enumerate()
+        {
+            check(shape, 100 + i as u64).unwrap();
+        }
+    }
 }
 
 /// Sizes of zero through the face: the output is the bias, gradients are zero.
 #[test]
 fn nothing_to_sum_gives_the_bias() {
-    let one = Conv1dShape {
-        batch: 1,
+    let three = Axis {
         in_len: 3,
         out_len: 3,
+        ..Axis::ONE
+    };
+    let one = ConvShape {
+        batch: 1,
         in_channels: 2,
         out_channels: 2,
-        kernel_size: 1,
-        dilation: 1,
-        stride: 1,
         groups: 1,
-        pad_left: 0,
+        height: Axis::ONE,
+        width: three,
         history: 0,
     };
+    let nothing = Axis {
+        in_len: 0,
+        pad_before: 1,
+        ..three
+    };
     for shape in [
-        Conv1dShape { batch: 0, ..one },
-        Conv1dShape { out_len: 0, ..one },
-        Conv1dShape {
+        ConvShape { batch: 0, ..one },
+        ConvShape {
+            width: Axis {
+                out_len: 0,
+                ..three
+            },
+            ..one
+        },
+        ConvShape {
             in_channels: 0,
             ..one
         },
-        Conv1dShape {
+        ConvShape {
             out_channels: 0,
             ..one
         },
-        Conv1dShape {
-            in_len: 0,
-            pad_left: 1,
+        ConvShape {
+            width: nothing,
+            ..one
+        },
+        ConvShape {
+            height: nothing,
+            width: nothing,
             ..one
         },
     ] {
@@ -298,17 +395,17 @@ fn nothing_to_sum_gives_the_bias() {
 
 #[test]
 fn a_slice_of_the_wrong_length_is_an_error() {
-    let shape = Conv1dShape {
+    let shape = ConvShape {
         batch: 1,
-        in_len: 3,
-        out_len: 3,
         in_channels: 2,
         out_channels: 1,
-        kernel_size: 1,
-        dilation: 1,
-        stride: 1,
         groups: 1,
-        pad_left: 0,
+        height: Axis::ONE,
+        width: Axis {
+            in_len: 3,
+            out_len: 3,
+            ..Axis::ONE
+        },
         history: 0,
     };
     let none = Epilogue {

@@ -1,5 +1,8 @@
 //! `tcn receptive-field`: which steps a stack reaches, layer by layer, and which stacks reach a
-//! wanted context.
+//! wanted context; of images, along both axes.
+
+mod images;
+mod size;
 
 use std::path::PathBuf;
 
@@ -12,6 +15,7 @@ use serde_json::json;
 
 use crate::flags::{self, count};
 use crate::{explain, print_line, usage_error};
+use size::{List, Size, sizes};
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -24,12 +28,15 @@ pub struct Args {
     /// Measure a model: a directory, or org/name[@revision] on the Hub
     #[arg(long, value_name = "MODEL")]
     model: Option<String>,
-    /// Measure a stack of convolutions with so many taps
-    #[arg(long, value_name = "K", value_parser = count, allow_negative_numbers = true)]
-    kernel_size: Option<usize>,
-    /// Its dilations, such as 1,2,4 or, doubling, 1..128
-    #[arg(long, value_name = "LIST", value_parser = dilations, allow_hyphen_values = true)]
+    /// Measure a stack of convolutions with so many taps; of images: HEIGHTxWIDTH, such as 3x3
+    #[arg(long, value_name = "K", value_parser = size::one, allow_negative_numbers = true)]
+    kernel_size: Option<Size>,
+    /// Its dilations, such as 1,2,4 or, doubling, 1..128; of images also 1,2x4
+    #[arg(long, value_name = "LIST", value_parser = sizes, allow_hyphen_values = true)]
     dilations: Option<List>,
+    /// A stride for each of --dilations, taken by its first convolution; of images also 2,1x2
+    #[arg(long, value_name = "LIST", value_parser = sizes, allow_hyphen_values = true)]
+    strides: Option<List>,
     /// Instead of --dilations: how many there are, growing from 1
     #[arg(long, value_name = "N", value_parser = count, allow_negative_numbers = true)]
     levels: Option<usize>,
@@ -59,49 +66,11 @@ pub struct Args {
     json: bool,
 }
 
-/// The value of `--dilations`; a plain `Vec` would be a repeated flag to clap.
-#[derive(Clone, Debug)]
-struct List(Vec<usize>);
-
 pub fn run(args: Args) -> anyhow::Result<()> {
     match args.at_least {
         Some(at_least) => search(&args, at_least),
+        None if images::is_described(&args) => images::measure(&args),
         None => measure(&args),
-    }
-}
-
-/// Numbers and doubling ranges, separated by commas: `1,2,4`, `1..128`, `1..8,1..8`.
-fn dilations(text: &str) -> Result<List, String> {
-    if text.trim().is_empty() {
-        return Err("expected at least one dilation, such as 1,2,4 or 1..128".into());
-    }
-    let mut list = Vec::new();
-    for item in text.split(',').map(str::trim) {
-        match item.split_once("..") {
-            None => list.push(dilation(item)?),
-            Some((first, last)) => list.extend(doubling(dilation(first)?, dilation(last)?)?),
-        }
-        if list.len() > MAX_LAYERS {
-            return Err(format!("expected at most {MAX_LAYERS} dilations"));
-        }
-    }
-    Ok(List(list))
-}
-
-fn dilation(text: &str) -> Result<usize, String> {
-    count(text.trim()).map_err(|expected| format!("'{text}' in it: {expected}"))
-}
-
-/// `first`, twice that, and so on up to `last`.
-fn doubling(first: usize, last: usize) -> Result<Vec<usize>, String> {
-    let double = |dilation: &usize| dilation.checked_mul(2).filter(|&next| next <= last);
-    let list: Vec<usize> = std::iter::successors(Some(first), double).collect();
-    match list.last() {
-        Some(&end) if end == last => Ok(list),
-        _ => Err(format!(
-            "{first}..{last} doubles from {first} and does not come to {last}; list the dilations \
-             with commas"
-        )),
     }
 }
 
@@ -115,10 +84,11 @@ fn given(flags: &[(&'static str, bool)]) -> Vec<&'static str> {
 }
 
 /// The flags that describe a stack, and whether they are given.
-fn shape_flags(args: &Args) -> [(&'static str, bool); 7] {
+fn shape_flags(args: &Args) -> [(&'static str, bool); 8] {
     [
         ("--kernel-size", args.kernel_size.is_some()),
         ("--dilations", args.dilations.is_some()),
+        ("--strides", args.strides.is_some()),
         ("--levels", args.levels.is_some()),
         ("--base", args.base.is_some()),
         ("--convs-per-block", args.convs_per_block.is_some()),
@@ -168,6 +138,15 @@ fn configured(args: &Args) -> anyhow::Result<Stack> {
 }
 
 fn described(args: &Args) -> anyhow::Result<Stack> {
+    let padding = match args.non_causal {
+        true => Padding::Same,
+        false => Padding::Causal,
+    };
+    axis(args, padding, |size| size.height)
+}
+
+/// The stack along one axis: `of` takes its part of a size.
+fn axis(args: &Args, padding: Padding, of: fn(&Size) -> usize) -> anyhow::Result<Stack> {
     let kernel_size = args
         .kernel_size
         .ok_or_else(|| usage_error("--kernel-size is missing: the taps of each convolution"))?;
@@ -188,34 +167,40 @@ fn described(args: &Args) -> anyhow::Result<Stack> {
                 "--base goes with --levels, not with --dilations",
             ));
         }
-        (Some(List(list)), None) => repeated(list, stacks)?,
+        (Some(list), None) => repeated(&list.axis(of), stacks)?,
         (None, Some(levels)) => Dilations::Growth(Growth {
             stacks,
             ..Growth::new(args.base.unwrap_or(2), levels)
         })
         .expand()?,
     };
-    let padding = match args.non_causal {
-        true => Padding::Same,
-        false => Padding::Causal,
-    };
     let convs = args.convs_per_block.unwrap_or(1);
-    Ok(Stack::uniform(kernel_size, &dilations, convs, padding)?)
+    let stack = Stack::uniform(of(&kernel_size), &dilations, convs, padding)?;
+    match &args.strides {
+        None => Ok(stack),
+        Some(strides) => {
+            let strides = repeated(&strides.axis(of), stacks)?;
+            let stack = stack.with_strides(&strides);
+            stack.map_err(|error| usage_error(format!("--strides: {error}")))
+        }
+    }
 }
 
 fn repeated(list: &[usize], stacks: usize) -> anyhow::Result<Vec<usize>> {
     match list.len().checked_mul(stacks) {
         Some(layers) if layers <= MAX_LAYERS => Ok(list.repeat(stacks)),
         _ => Err(usage_error(format!(
-            "--stacks {stacks} times {} dilations: expected at most {MAX_LAYERS} layers",
+            "--stacks {stacks} times {} of a list: expected at most {MAX_LAYERS} layers",
             list.len()
         ))),
     }
 }
 
+const CHANNELS_ALONE: &str = "--channels goes with --at-least only";
+
 fn measure(args: &Args) -> anyhow::Result<()> {
     if args.channels.is_some() {
-        return Err(usage_error("--channels goes with --at-least only"));
+        return Err(usage_error(CHANNELS_ALONE));
     }
     let stack = stack(args)?;
     let field = stack.receptive_field()?;
@@ -232,6 +217,7 @@ fn measure(args: &Args) -> anyhow::Result<()> {
                 "name": row.layer.name(),
                 "kernel_size": row.layer.kernel_size(),
                 "dilation": row.layer.dilation(),
+                "stride": row.layer.stride(),
                 "receptive_field": row.field.total,
             })
         });
@@ -289,6 +275,12 @@ fn search(args: &Args, at_least: usize) -> anyhow::Result<()> {
     options.convs_per_block = args.convs_per_block.unwrap_or(options.convs_per_block);
     options.channels = args.channels.unwrap_or(options.channels);
     if let Some(kernel_size) = args.kernel_size {
+        if kernel_size.is_pair {
+            return Err(usage_error(
+                "--at-least plans one axis: give --kernel-size as one number",
+            ));
+        }
+        let kernel_size = kernel_size.height;
         options.kernel_sizes = kernel_size..=kernel_size;
     }
     let plans = plan(at_least, &options)?;

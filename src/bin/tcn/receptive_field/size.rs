@@ -1,0 +1,89 @@
+//! Numbers on the command line that may differ along the two axes of an image.
+
+use candle_tcn::geometry::MAX_LAYERS;
+
+use crate::flags::count;
+
+/// A number along each axis.
+#[derive(Clone, Copy, Debug)]
+pub struct Size {
+    pub height: usize,
+    pub width: usize,
+    /// Whether both were given.
+    pub is_pair: bool,
+}
+
+impl Size {
+    fn square(side: usize) -> Self {
+        Self {
+            height: side,
+            width: side,
+            is_pair: false,
+        }
+    }
+}
+
+/// The value of a list; a plain `Vec` would be a repeated flag to clap.
+#[derive(Clone, Debug)]
+pub struct List(Vec<Size>);
+
+impl List {
+    pub fn axis(&self, of: fn(&Size) -> usize) -> Vec<usize> {
+        self.0.iter().map(of).collect()
+    }
+
+    pub fn has_pair(&self) -> bool {
+        self.0.iter().any(|size| size.is_pair)
+    }
+}
+
+/// `3`, or `3x5`: height, then width.
+pub fn one(text: &str) -> Result<Size, String> {
+    let text = text.trim();
+    match text.split_once('x') {
+        None => count(text).map(Size::square),
+        Some((height, width)) => Ok(Size {
+            height: count(height)?,
+            width: count(width)?,
+            is_pair: true,
+        }),
+    }
+}
+
+/// Numbers and doubling ranges, separated by commas: `1,2,4`, `1..128`, `1..8,1..8`.
+pub fn sizes(text: &str) -> Result<List, String> {
+    if text.trim().is_empty() {
+        return Err("expected at least one number, such as 1,2,4 or 1..128".into());
+    }
+    let mut list = Vec::new();
+    for item in text.split(',').map(str::trim) {
+        match item.split_once("..") {
+            None => list.push(one(item).map_err(|expected| format!("'{item}' in it: {expected}"))?),
+            Some((first, last)) => {
+                let range = doubling(number(first)?, number(last)?)?;
+                list.extend(range.into_iter().map(Size::square));
+            }
+        }
+        if list.len() > MAX_LAYERS {
+            return Err(format!("expected at most {MAX_LAYERS} of them"));
+        }
+    }
+    Ok(List(list))
+}
+
+fn number(text: &str) -> Result<usize, String> {
+    count(text.trim()).map_err(|expected| format!("'{text}' in it: {expected}"))
+}
+
+/// `first`, twice that, and so on up to `last`.
+fn doubling(first: usize, last: usize) -> Result<Vec<usize>, String> {
+    let double = |dilation: &usize| dilation.checked_mul(2).filter(|&next| next <= last);
+    let list: Vec<usize> = std::iter::successors(Some(first), double).collect();
+    match list.last() {
+        Some(&end) if end == last => Ok(list),
+        _ => Err(format!(
+            "{first}..{last} doubles from {first} and does not come to {last}; list the numbers with \
+             commas"
+        )),
+    }
+}

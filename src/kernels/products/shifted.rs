@@ -1,0 +1,361 @@
+//! Forward and input gradient: both are `out[r] = Σ_tap rows[source(tap, r)] · W[tap]`.
+
+use rayon::prelude::*;
+
+use super::super::conv::{ConvShape, Epilogue};
+use super::super::{Stored, vectorized};
+use super::buffer::{LINE, with_buffer};
+use super::pack::{WeightPanels, pack_row};
+use super::source::{Block, PackedLines, Packing, Plan, Reads, Source};
+use super::{Micro, Product, Term};
+
+/// A product of packed rows with packed weights over a whole batch.
+struct Shifted<'a, S> {
+    source: Source<'a, S>,
+    groups: usize,
+    panels: WeightPanels,
+    weight: &'a [u32],
+}
+
+/// Rounds words up to an odd number of cache lines, so that equal columns of neighbouring rows do not
+/// compete for the same places of a cache.
+fn spread(words: usize) -> usize {
+    (words.div_ceil(LINE) | 1) * LINE
+}
+
+impl<S: Stored<Real = f32>> Shifted<'_, S> {
+    fn a_stride(&self) -> usize {
+        spread(self.groups * self.panels.words)
+    }
+
+    fn c_stride<M: Micro>(&self) -> usize {
+        spread(self.groups * self.panels.panels * M::COLS)
+    }
+
+    /// Computes all result rows in pieces; `finish(first row, C, its stride, rows of the result)`
+    /// stores some rows of a piece.
+    fn run<M: Micro, Y: Send>(
+        &self,
+        micro: M,
+        out: &mut [Y],
+        finish: impl Fn(usize, &[f32], usize, &mut [Y]) + Sync,
+    ) {
+        let channels = self.groups * self.panels.columns;
+        if out.is_empty() {
+            return;
+        }
+        let Plan {
+            unit,
+            size,
+            packing,
+        } = self
+            .source
+            .plan::<M>(out.len() / channels, self.panels.columns);
+        let units = out.par_chunks_mut(unit * channels).enumerate();
+        units.for_each(|(u, out)| {
+            let pieces = out.par_chunks_mut(size * channels).enumerate();
+            pieces.for_each(|(p, out)| {
+                let first = u * unit + p * size;
+                let rows = out.len() / channels;
+                match packing {
+                    Packing::Taps => self.taps_apart(micro, first, rows, |c, stride| {
+                        vectorized(
+                            #[inline(always)]
+                            || finish(first, c, stride, out),
+                        );
+                    }),
+                    Packing::Lines { pitch } => {
+                        let block = self.source.block(first, rows);
+                        self.lines_apart(micro, block, pitch, |c, stride, pitch| {
+                            vectorized(
+                                #[inline(always)]
+                                || {
+                                    let lines = out.chunks_mut(block.columns * channels);
+                                    for (l, out) in lines.enumerate() {
+                                        let c = &c[l * pitch * stride..];
+                                        finish(first + l * block.columns, c, stride, out);
+                                    }
+                                },
+                            );
+                        });
+                    }
+                }
+            });
+        });
+    }
+    /// The result rows of `block`, its lines `pitch` rows apart.
+    fn lines_apart<M: Micro>(
+        &self,
+        micro: M,
+        block: Block,
+        pitch: usize,
+        finish: impl FnOnce(&[f32], usize, usize),
+    ) {
+        let Source { lines, columns, .. } = &self.source;
+        let pitch = match block.lines {
+            1 => block.columns + columns.span(),
+            _ => pitch,
+        };
+        let rows = ((block.lines - 1) * pitch + block.columns).next_multiple_of(M::ROWS);
+        let (image, last) = (
+            block.line / lines.out,
+            (block.line + block.lines - 1) / lines.out,
+        );
+        let packed = self.source.packed_lines(block.lines, image == last);
+        let first_row = |m: usize| match packed.shared {
+            true => lines.offset(m) * pitch,
+            false => m * block.lines * pitch,
+        };
+        let last_row = (0..lines.taps).map(first_row).max().unwrap_or(0);
+        let a_len = (last_row + columns.span() + rows) * self.a_stride();
+        with_buffer(a_len, |a| {
+            let a = &mut a.words_mut()[..a_len];
+            vectorized(
+                #[inline(always)]
+                || self.pack_lines::<M>(&block, packed, pitch, a),
+            );
+            let mut taps = Vec::with_capacity(self.source.taps());
+            for m in 0..lines.taps {
+                let mut of_block = block.line..block.line + block.lines;
+                if !of_block.any(|line| self.source.line(m, line).is_some()) {
+                    continue;
+                }
+                for n in 0..columns.taps {
+                    if self.source.has_columns(n, block.column, block.columns) {
+                        taps.push((m * columns.taps + n, first_row(m) + columns.offset(n)));
+                    }
+                }
+            }
+            self.multiply(micro, a, rows, &taps, |c, stride| finish(c, stride, pitch));
+        });
+    }
+
+    /// All columns that the taps of the block's lines read, once for each packed line.
+    #[inline(always)]
+    fn pack_lines<M: Micro>(
+        &self,
+        block: &Block,
+        packed: PackedLines,
+        pitch: usize,
+        a: &mut [u32],
+    ) {
+        let Source { lines, columns, .. } = &self.source;
+        let last_column = block.columns + columns.span();
+        let first_column = columns.first() + block.column as isize;
+        for (p, a) in a.chunks_mut(pitch * self.a_stride()).enumerate() {
+            let line = match packed {
+                _ if p >= packed.lines => None,
+                PackedLines { shared: true, .. } => {
+                    let (image, r) = (block.line / lines.out, block.line % lines.out);
+                    let i = usize::try_from((r + p) as isize + lines.first()).ok();
+                    i.filter(|&i| i < lines.len).map(|i| image * lines.len + i)
+                }
+                _ => self
+                    .source
+                    .line(p / block.lines, block.line + p % block.lines),
+            };
+            for (i, packed) in a.chunks_exact_mut(self.a_stride()).enumerate() {
+                let row = match line {
+                    Some(line) if i < last_column => {
+                        self.source.row(line, first_column + i as isize)
+                    }
+                    _ => None,
+                };
+                self.pack_row::<M>(row, packed);
+            }
+        }
+    }
+
+    /// The result rows `first..first + rows`, each tap's rows by themselves.
+    fn taps_apart<M: Micro>(
+        &self,
+        micro: M,
+        first: usize,
+        rows: usize,
+        finish: impl FnOnce(&[f32], usize),
+    ) {
+        let padded = rows.next_multiple_of(M::ROWS);
+        let a_len = self.source.taps() * padded * self.a_stride();
+        with_buffer(a_len, |a| {
+            let a = &mut a.words_mut()[..a_len];
+            let mut taps = Vec::with_capacity(self.source.taps());
+            let each = a.chunks_exact_mut(padded * self.a_stride());
+            for (tap, a) in each.enumerate() {
+                let found = vectorized(
+                    #[inline(always)]
+                    || self.pack_tap::<M>(tap, first, rows, a),
+                );
+                if found {
+                    taps.push((tap, tap * padded));
+                }
+            }
+            self.multiply(micro, a, padded, &taps, finish);
+        });
+    }
+
+    /// The rows that one tap reads; whether there are any.
+    #[inline(always)]
+    fn pack_tap<M: Micro>(&self, tap: usize, first: usize, rows: usize, a: &mut [u32]) -> bool {
+        let Source { columns, .. } = &self.source;
+        let (m, n) = (tap / columns.taps, tap % columns.taps);
+        let (mut line, mut column) = (first / columns.out, first % columns.out);
+        let mut from = self.source.line(m, line);
+        let mut found = false;
+        for (i, packed) in a.chunks_exact_mut(self.a_stride()).enumerate() {
+            let row = match from {
+                Some(from) if i < rows => columns
+                    .position(n, column)
+                    .and_then(|column| self.source.row(from, column)),
+                _ => None,
+            };
+            found |= row.is_some();
+            self.pack_row::<M>(row, packed);
+            column += 1;
+            if column == columns.out && i + 1 < rows {
+                (line, column) = (line + 1, 0);
+                from = self.source.line(m, line);
+            }
+        }
+        found
+    }
+
+    #[inline(always)]
+    fn pack_row<M: Micro>(&self, row: Option<&[S]>, packed: &mut [u32]) {
+        let channels = self.source.channels / self.groups;
+        pack_row(M::FORMAT, row, channels, self.panels.words, packed);
+    }
+
+    /// `C = Σ A · W[tap]` over `taps`, each with its first row of A; then `finish(C, its stride)`.
+    fn multiply<M: Micro>(
+        &self,
+        micro: M,
+        a: &[u32],
+        rows: usize,
+        taps: &[(usize, usize)],
+        finish: impl FnOnce(&[f32], usize),
+    ) {
+        let WeightPanels {
+            words,
+            panels,
+            stride,
+            ..
+        } = self.panels;
+        let c_stride = self.c_stride::<M>();
+        with_buffer(rows * c_stride, |c| {
+            let c = &mut c.floats_mut()[..rows * c_stride];
+            if taps.is_empty() {
+                c.fill(0.0);
+            }
+            for group in 0..self.groups {
+                let term = |&(tap, first_row): &(usize, usize)| Term {
+                    a: first_row * self.a_stride() + group * words,
+                    b: tap * words * M::COLS,
+                    depth: words,
+                };
+                let terms: Vec<Term> = taps.iter().map(term).collect();
+                let mut product = Product {
+                    c: &mut c[group * panels * M::COLS..],
+                    c_stride,
+                    rows,
+                    a,
+                    a_stride: self.a_stride(),
+                    b: &self.weight[group * panels * stride..][..panels * stride],
+                    panel_stride: stride,
+                    columns: self.panels.columns,
+                };
+                product.run(micro, &terms, false);
+            }
+            finish(c, c_stride);
+        });
+    }
+}
+
+/// See [`forward`](super::super::conv::forward).
+pub fn forward<M: Micro, X: Stored<Real = f32>, Y: Stored<Real = f32>>(
+    micro: M,
+    shape: &ConvShape,
+    (x, history): (&[X], &[X]),
+    weight: &[f32],
+    epilogue: &Epilogue<f32>,
+    y: &mut [Y],
+) {
+    let panels = WeightPanels::new::<M>(shape, false);
+    with_buffer(panels.len(shape), |packed| {
+        panels.pack::<M>(shape, weight, &mut packed.words_mut()[..panels.len(shape)]);
+        let shifted = Shifted {
+            source: Source {
+                data: x,
+                past: history,
+                history: shape.history,
+                channels: shape.in_channels,
+                lines: Reads::forward(&shape.height),
+                columns: Reads::forward(&shape.width),
+            },
+            groups: shape.groups,
+            panels,
+            weight: packed.words(),
+        };
+        let (go, width) = (shape.group_out(), panels.panels * M::COLS);
+        shifted.run(
+            micro,
+            y,
+            #[inline(always)]
+            |first, c, stride, y| {
+                for (c, y) in c
+                    .chunks_exact(stride)
+                    .zip(y.chunks_exact_mut(shape.out_channels))
+                {
+                    for (g, y) in y.chunks_exact_mut(go).enumerate() {
+                        epilogue.store_row(&c[g * width..][..go], g * go, y);
+                    }
+                }
+                epilogue.drop_elements(first * shape.out_channels, y);
+            },
+        );
+    });
+}
+
+/// See [`grad_input`](super::super::conv::grad_input).
+pub fn grad_input<M: Micro, X: Stored<Real = f32>, Y: Stored<Real = f32>>(
+    micro: M,
+    shape: &ConvShape,
+    dy: &[Y],
+    weight: &[f32],
+    dx: &mut [X],
+) {
+    let panels = WeightPanels::new::<M>(shape, true);
+    with_buffer(panels.len(shape), |packed| {
+        panels.pack::<M>(shape, weight, &mut packed.words_mut()[..panels.len(shape)]);
+        let shifted = Shifted {
+            source: Source {
+                data: dy,
+                past: &[],
+                history: 0,
+                channels: shape.out_channels,
+                lines: Reads::backward(&shape.height),
+                columns: Reads::backward(&shape.width),
+            },
+            groups: shape.groups,
+            panels,
+            weight: packed.words(),
+        };
+        let (gi, width) = (shape.group_in(), panels.panels * M::COLS);
+        shifted.run(
+            micro,
+            dx,
+            #[inline(always)]
+            |_, c, stride, dx| {
+                for (c, dx) in c
+                    .chunks_exact(stride)
+                    .zip(dx.chunks_exact_mut(shape.in_channels))
+                {
+                    for (g, dx) in dx.chunks_exact_mut(gi).enumerate() {
+                        for (dx, &c) in dx.iter_mut().zip(&c[g * width..]) {
+                            *dx = X::store(c);
+                        }
+                    }
+                }
+            },
+        );
+    });
+}

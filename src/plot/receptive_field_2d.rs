@@ -1,0 +1,224 @@
+//! The pixels that one output pixel reads, and how the field grows from layer to layer.
+
+use plotters::coord::Shift;
+use plotters::prelude::*;
+use plotters::style::text_anchor::{HPos, Pos, VPos};
+
+use super::grouped;
+use crate::geometry::{Field, Reach, Row, Stack, Stack2d};
+use crate::{Error, Result};
+
+const READ: RGBColor = RGBColor(206, 221, 238);
+const OUTPUT: RGBColor = RGBColor(214, 88, 40);
+const INK: RGBColor = RGBColor(60, 64, 70);
+const FAINT: RGBColor = RGBColor(120, 126, 134);
+/// Outlines of the fields, from the first layer to the last.
+const FIRST: RGBColor = RGBColor(150, 186, 221);
+const LAST: RGBColor = RGBColor(20, 60, 110);
+
+/// The longer side of the map, and where its corner is.
+const SIDE: f64 = 480.0;
+const CORNER: (i32, i32) = (40, 90);
+/// Room for the names at its right.
+const NAMES: u32 = 360;
+/// The most layers that are listed and outlined: the last ones.
+const MAX_LAYERS: usize = 20;
+/// The most rectangles of pixels that are drawn; beyond, the whole field is filled.
+const MAX_RECTANGLES: usize = 2_500;
+
+type Canvas<'a> = DrawingArea<SVGBackend<'a>, Shift>;
+type Drawn = std::result::Result<(), DrawingAreaErrorKind<std::io::Error>>;
+
+/// Draws what one output pixel of `stack` reads as the text of an SVG file: the pixels read, those between
+/// them that are not, and the outline of the field after each layer (of the last 20).
+///
+/// # Errors
+///
+/// [`Error::TooLarge`] where the receptive field overflows.
+///
+/// # Example
+///
+/// ```
+/// use candle_tcn::nn::{ContextConfig, ContextForm};
+/// use candle_tcn::plot::receptive_field_2d_svg;
+/// let svg = receptive_field_2d_svg(&ContextConfig::new(8, ContextForm::Basic).geometry()?)?;
+/// assert!(svg.starts_with("<svg") && svg.contains("Receptive field: 67 × 67 pixels"));
+/// # Ok::<(), candle_tcn::Error>(())
+/// ```
+pub fn receptive_field_2d_svg(stack: &Stack2d) -> Result<String> {
+    let (height, width) = stack.receptive_field()?;
+    let rows: Vec<(Row, Row)> = stack
+        .height
+        .table()?
+        .into_iter()
+        .zip(stack.width.table()?)
+        .collect();
+    let map = Map {
+        height,
+        width,
+        scale: SIDE / height.total.max(width.total) as f64,
+    };
+    let runs = (runs(&stack.height, height)?, runs(&stack.width, width)?);
+    let mut svg = String::new();
+    draw(&map, &rows, &runs, &mut svg)
+        .map_err(|error| Error::file("receptive-field.svg", error.to_string()))?;
+    Ok(svg)
+}
+
+/// First and last offset of each run of lines (or columns) that are read; the whole field where they are too
+/// many.
+fn runs(stack: &Stack, field: Field) -> Result<Vec<(i64, i64)>> {
+    let whole = vec![(-(field.left as i64), field.right as i64)];
+    Ok(stack.reach()?.as_ref().map_or(whole, Reach::runs))
+}
+
+/// Where offsets lie in the picture.
+struct Map {
+    height: Field,
+    width: Field,
+    scale: f64,
+}
+
+impl Map {
+    fn x(&self, offset: i64) -> i32 {
+        CORNER.0 + ((offset + self.width.left as i64) as f64 * self.scale).round() as i32
+    }
+
+    fn y(&self, offset: i64) -> i32 {
+        CORNER.1 + ((offset + self.height.left as i64) as f64 * self.scale).round() as i32
+    }
+
+    /// The corners of a rectangle of pixels, its last line and column included.
+    fn corners(&self, lines: (i64, i64), columns: (i64, i64)) -> [(i32, i32); 2] {
+        [
+            (self.x(columns.0), self.y(lines.0)),
+            (self.x(columns.1 + 1), self.y(lines.1 + 1)),
+        ]
+    }
+}
+
+fn draw(
+    map: &Map,
+    rows: &[(Row, Row)],
+    runs: &(Vec<(i64, i64)>, Vec<(i64, i64)>),
+    svg: &mut String,
+) -> Drawn {
+    let listed = rows.len().min(MAX_LAYERS);
+    let names = 24 * listed as i32 + 20;
+    let bottom = CORNER.1 + ((map.height.total as f64 * map.scale) as i32).max(names) + 40;
+    let right = CORNER.0 + (map.width.total as f64 * map.scale) as i32;
+    let size = (
+        (right.unsigned_abs() + NAMES).max(720),
+        bottom.unsigned_abs(),
+    );
+    let root = SVGBackend::with_string(svg, size).into_drawing_area();
+    root.fill(&WHITE)?;
+    let title = format!(
+        "Receptive field: {} × {} pixels",
+        grouped(map.height.total as u64),
+        grouped(map.width.total as u64)
+    );
+    write(&root, &title, (CORNER.0, 34), 24, INK)?;
+    let (height, width) = (map.height, map.width);
+    let subtitle = format!(
+        "{} above the current one, {} below, {} left, {} right; stride {} × {}",
+        grouped(height.left as u64),
+        grouped(height.right as u64),
+        grouped(width.left as u64),
+        grouped(width.right as u64),
+        grouped(height.jump as u64),
+        grouped(width.jump as u64),
+    );
+    write(&root, &subtitle, (CORNER.0, 60), 16, FAINT)?;
+    draw_pixels(&root, map, runs)?;
+    for (i, (h, w)) in rows.iter().skip(rows.len() - listed).enumerate() {
+        let color = shade(i, listed);
+        let hull = |field: Field| (-(field.left as i64), field.right as i64);
+        let corners = map.corners(hull(h.field), hull(w.field));
+        root.draw(&Rectangle::new(corners, color.stroke_width(2)))?;
+        let name = format!(
+            "{}: {} × {}, dilation {} × {}, to {} × {}",
+            h.layer.name(),
+            h.layer.kernel_size(),
+            w.layer.kernel_size(),
+            h.layer.dilation(),
+            w.layer.dilation(),
+            grouped(h.field.total as u64),
+            grouped(w.field.total as u64),
+        );
+        let y = CORNER.1 + 10 + 24 * i as i32;
+        root.draw(&Rectangle::new(
+            [(right + 24, y - 6), (right + 36, y + 6)],
+            color.filled(),
+        ))?;
+        write(&root, &name, (right + 44, y), 14, INK)?;
+    }
+    let output = map.corners((0, 0), (0, 0));
+    let least = [
+        output[0],
+        (
+            output[1].0.max(output[0].0 + 3),
+            output[1].1.max(output[0].1 + 3),
+        ),
+    ];
+    root.draw(&Rectangle::new(least, OUTPUT.filled()))?;
+    root.present()
+}
+
+fn draw_pixels(
+    root: &Canvas,
+    map: &Map,
+    (lines, columns): &(Vec<(i64, i64)>, Vec<(i64, i64)>),
+) -> Drawn {
+    if lines.len().saturating_mul(columns.len()) > MAX_RECTANGLES {
+        let ends = |runs: &[(i64, i64)]| (runs[0].0, runs[runs.len() - 1].1);
+        let corners = map.corners(ends(lines), ends(columns));
+        return root.draw(&Rectangle::new(corners, READ.filled()));
+    }
+    for &line in lines {
+        for &column in columns {
+            root.draw(&Rectangle::new(map.corners(line, column), READ.filled()))?;
+        }
+    }
+    Ok(())
+}
+
+/// The colour of layer `i` of `count`.
+fn shade(i: usize, count: usize) -> RGBColor {
+    let part = (i + 1) as f64 / count as f64;
+    let mix = |a: u8, b: u8| (f64::from(a) + (f64::from(b) - f64::from(a)) * part) as u8;
+    RGBColor(
+        mix(FIRST.0, LAST.0),
+        mix(FIRST.1, LAST.1),
+        mix(FIRST.2, LAST.2),
+    )
+}
+
+fn write(root: &Canvas, text: &str, at: (i32, i32), size: u32, color: RGBColor) -> Drawn {
+    let style = ("sans-serif", size).into_font().color(&color);
+    let style = style.pos(Pos::new(HPos::Left, VPos::Center));
+    root.draw(&Text::new(text, at, style))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::geometry::Padding;
+
+    #[test]
+    fn pixels_between_taps_are_left_out() {
+        let axis = Stack::uniform(3, &[4], 1, Padding::Same).unwrap();
+        let svg = receptive_field_2d_svg(&Stack2d::square(axis)).unwrap();
+        assert!(svg.contains("Receptive field: 9 × 9 pixels"));
+        let filled = format!("fill=\"#{:02X}{:02X}{:02X}\"", READ.0, READ.1, READ.2);
+        assert_eq!(svg.matches(&filled).count(), 9);
+    }
+
+    #[test]
+    fn a_large_field_stays_a_small_file() {
+        let height = Stack::uniform(2, &[100_000, 3, 500, 20_000], 1, Padding::Same).unwrap();
+        let width = Stack::uniform(3, &[1; 60], 1, Padding::Causal).unwrap();
+        let svg = receptive_field_2d_svg(&Stack2d { height, width }).unwrap();
+        assert!(svg.len() < 100_000, "{}", svg.len());
+    }
+}
