@@ -6,7 +6,7 @@
 //! | [`geometry`] | integers only: dilation schedules, padding, receptive fields and their holes, planning |
 //! | [`kernels`] | slices in, slices out: the arithmetic, and a naive oracle of it |
 //! | [`ops`] | the same as differentiable operations on candle tensors |
-//! | [`nn`] | layers and stacks, named parameters, streaming [`State`](nn::State) |
+//! | [`nn`] | layers and stacks over time and over images, named parameters, streaming [`State`](nn::State) |
 //! | [`models`] | whole models from a `config.json`, presets; state dicts of other projects |
 //! | [`text`] | tokenizers, corpora, batches |
 //! | [`train`] | the loop, optimizers, schedules, exact evaluation, checkpoints |
@@ -19,7 +19,8 @@
 //! | `hub` | models from the Hugging Face Hub and back (feature `hub`) |
 //! | [`profile`] | where the time goes |
 //!
-//! Tensors are channels-last, `(batch, time, channels)`; weights keep PyTorch's names and shapes.
+//! Tensors are channels-last, `(batch, time, channels)` or `(batch, height, width, channels)`; weights keep
+//! PyTorch's names and shapes.
 //!
 //! # Example
 //!

@@ -342,8 +342,8 @@ fn reachability(layers: &[(Layer, Layer)], size: usize) -> (Vec<Vec<bool>>, (usi
     map[output.0][output.1] = true;
     for (height, width) in layers.iter().rev() {
         let mut below = vec![vec![false; size]; size];
-        for i in 0..size {
-            for j in (0..size).filter(|&j| map[i][j]) {
+        for (i, row) in map.iter().enumerate() {
+            for j in (0..size).filter(|&j| row[j]) {
                 for m in 0..height.kernel_size() {
                     for n in 0..width.kernel_size() {
                         let line = i * height.stride() + m * height.dilation() - height.left();

@@ -9,6 +9,9 @@
 //! dW[tap] =     Σ_r    x[r·stride + offset(tap)]ᵀ · dy[r]
 //! ```
 //!
+//! In two dimensions a row is one pixel, and taps, strides and offsets have a part along each axis; a
+//! sequence is an image of one line, and the kernels are the same.
+//!
 //! Rows before the first come from the *history* (what a carried window or a streaming state
 //! remembers) and are zero beyond it; rows after the last are zero.
 //!

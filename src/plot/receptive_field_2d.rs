@@ -26,6 +26,8 @@ const MAX_LAYERS: usize = 20;
 /// The most rectangles of pixels that are drawn; beyond, the whole field is filled.
 const MAX_RECTANGLES: usize = 2_500;
 
+/// First and last offset of each run of lines that are read, and of columns.
+type Runs = (Vec<(i64, i64)>, Vec<(i64, i64)>);
 type Canvas<'a> = DrawingArea<SVGBackend<'a>, Shift>;
 type Drawn = std::result::Result<(), DrawingAreaErrorKind<std::io::Error>>;
 
@@ -97,12 +99,7 @@ impl Map {
     }
 }
 
-fn draw(
-    map: &Map,
-    rows: &[(Row, Row)],
-    runs: &(Vec<(i64, i64)>, Vec<(i64, i64)>),
-    svg: &mut String,
-) -> Drawn {
+fn draw(map: &Map, rows: &[(Row, Row)], runs: &Runs, svg: &mut String) -> Drawn {
     let listed = rows.len().min(MAX_LAYERS);
     let names = 24 * listed as i32 + 20;
     let bottom = CORNER.1 + ((map.height.total as f64 * map.scale) as i32).max(names) + 40;
@@ -165,11 +162,7 @@ fn draw(
     root.present()
 }
 
-fn draw_pixels(
-    root: &Canvas,
-    map: &Map,
-    (lines, columns): &(Vec<(i64, i64)>, Vec<(i64, i64)>),
-) -> Drawn {
+fn draw_pixels(root: &Canvas, map: &Map, (lines, columns): &Runs) -> Drawn {
     if lines.len().saturating_mul(columns.len()) > MAX_RECTANGLES {
         let ends = |runs: &[(i64, i64)]| (runs[0].0, runs[runs.len() - 1].1);
         let corners = map.corners(ends(lines), ends(columns));

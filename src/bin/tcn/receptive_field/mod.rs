@@ -15,7 +15,7 @@ use serde_json::json;
 
 use crate::flags::{self, count};
 use crate::{explain, print_line, usage_error};
-use size::{List, Size, sizes};
+use size::{List, Size, dilations, strides};
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -32,10 +32,10 @@ pub struct Args {
     #[arg(long, value_name = "K", value_parser = size::one, allow_negative_numbers = true)]
     kernel_size: Option<Size>,
     /// Its dilations, such as 1,2,4 or, doubling, 1..128; of images also 1,2x4
-    #[arg(long, value_name = "LIST", value_parser = sizes, allow_hyphen_values = true)]
+    #[arg(long, value_name = "LIST", value_parser = dilations, allow_hyphen_values = true)]
     dilations: Option<List>,
     /// A stride for each of --dilations, taken by its first convolution; of images also 2,1x2
-    #[arg(long, value_name = "LIST", value_parser = sizes, allow_hyphen_values = true)]
+    #[arg(long, value_name = "LIST", value_parser = strides, allow_hyphen_values = true)]
     strides: Option<List>,
     /// Instead of --dilations: how many there are, growing from 1
     #[arg(long, value_name = "N", value_parser = count, allow_negative_numbers = true)]
@@ -217,7 +217,6 @@ fn measure(args: &Args) -> anyhow::Result<()> {
                 "name": row.layer.name(),
                 "kernel_size": row.layer.kernel_size(),
                 "dilation": row.layer.dilation(),
-                "stride": row.layer.stride(),
                 "receptive_field": row.field.total,
             })
         });

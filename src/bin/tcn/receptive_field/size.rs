@@ -50,10 +50,22 @@ pub fn one(text: &str) -> Result<Size, String> {
     }
 }
 
-/// Numbers and doubling ranges, separated by commas: `1,2,4`, `1..128`, `1..8,1..8`.
-pub fn sizes(text: &str) -> Result<List, String> {
+/// The value of `--dilations`.
+pub fn dilations(text: &str) -> Result<List, String> {
+    sizes(text, "dilation")
+}
+
+/// The value of `--strides`.
+pub fn strides(text: &str) -> Result<List, String> {
+    sizes(text, "stride")
+}
+
+/// Numbers and doubling ranges, separated by commas: `1,2,4`, `1..128`, `1..8,1..8`, `1,2x4`.
+fn sizes(text: &str, name: &str) -> Result<List, String> {
     if text.trim().is_empty() {
-        return Err("expected at least one number, such as 1,2,4 or 1..128".into());
+        return Err(format!(
+            "expected at least one {name}, such as 1,2,4 or 1..128"
+        ));
     }
     let mut list = Vec::new();
     for item in text.split(',').map(str::trim) {
@@ -65,7 +77,7 @@ pub fn sizes(text: &str) -> Result<List, String> {
             }
         }
         if list.len() > MAX_LAYERS {
-            return Err(format!("expected at most {MAX_LAYERS} of them"));
+            return Err(format!("expected at most {MAX_LAYERS} {name}s"));
         }
     }
     Ok(List(list))
