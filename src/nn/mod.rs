@@ -51,7 +51,7 @@ pub const MAX_CHANNELS: usize = 1 << 20;
 /// The most taps a kernel may have.
 pub const MAX_KERNEL: usize = 1 << 12;
 
-/// The most layers of a stack that is told by their number alone.
+/// The most layers of a network: describing one takes some kilobytes.
 pub const MAX_STACK_LAYERS: usize = 1 << 12;
 
 /// `value` if it is in `1..=most`.
@@ -72,14 +72,17 @@ const MAX_TOTAL_CHANNELS: usize = 1 << 22;
 
 /// Whether the layers of a network are not too many and wide to be even listed.
 pub(crate) fn total_channels(channels: impl Iterator<Item = usize>) -> Result<()> {
-    let total = channels.fold(0usize, usize::saturating_add);
-    if total <= MAX_TOTAL_CHANNELS {
+    let (layers, total) = channels.fold((0, 0usize), |(layers, total), channels| {
+        (layers + 1, total.saturating_add(channels))
+    });
+    let problem = if layers > MAX_STACK_LAYERS {
+        format!("{layers} layers; at most {MAX_STACK_LAYERS} are supported")
+    } else if total > MAX_TOTAL_CHANNELS {
+        format!("{total} channels in all its layers; at most {MAX_TOTAL_CHANNELS} are supported")
+    } else {
         return Ok(());
-    }
-    Err(Error::too_large(
-        "the network",
-        format!("{total} channels in all its layers; at most {MAX_TOTAL_CHANNELS} are supported"),
-    ))
+    };
+    Err(Error::too_large("the network", problem))
 }
 
 /// `p` if it is a probability of dropping.

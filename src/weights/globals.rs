@@ -72,6 +72,7 @@ impl Global {
             | ("argparse", "Namespace")
             | ("pathlib", "Path" | "PosixPath" | "PurePosixPath" | "WindowsPath")
             | ("numpy.core.multiarray" | "numpy._core.multiarray", "scalar" | "_reconstruct")
+            | ("numpy.core.numeric" | "numpy._core.numeric", "_frombuffer")
             | ("numpy", "dtype" | "ndarray" | "float64" | "float32" | "int64")
             | ("_codecs", "encode") => Self::Inert,
             ("builtins" | "__builtin__", class) if python(class) => Self::Inert,
