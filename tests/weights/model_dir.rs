@@ -300,13 +300,3 @@ fn tokenizers_with_huge_or_contradictory_tables() {
             .contains("expected a tokenizer.json, found 67108865 bytes")
     );
 }
-
-#[test]
-fn a_template_of_tokens_that_are_not_there_is_never_used() {
-    let json = r#"{"version": "1.0", "added_tokens": [],
-        "model": {"type": "BPE", "vocab": {"a": 0, "b": 1}, "merges": []},
-        "post_processor": {"type": "TemplateProcessing", "pair": [], "special_tokens": {},
-            "single": [{"SpecialToken": {"id": "no", "type_id": 0}}]}}"#;
-    let tokenizer = candle_tcn::text::Tokenizer::from_json(json.as_bytes()).expect("usable");
-    assert_eq!(tokenizer.encode("ba").expect("known"), [1, 0]);
-}
