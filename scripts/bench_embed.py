@@ -5,12 +5,14 @@
     python3 -m venv venv && venv/bin/pip install torch==2.9.1 numpy safetensors
     venv/bin/python scripts/bench_embed.py
 
-The weights are random: 16 ByteNet layers of 1024 channels, 512 inside, kernel 5, dilations 1 to 128. Both embed
-the same sequences, PyTorch in inference mode with its pointwise layers as matrix products, in batches of the
-size that is fastest for it. Of candle-tcn a second run with one sequence tells how long it takes to start
+The weights are random: 16 ByteNet layers of 1024 channels, 512 inside, kernel 5, dilations 1 to 128. All embed
+the same sequences, PyTorch in inference mode and in batches of the size that is fastest for it: the network as
+MultiMolecule publishes it (where `pip install multimolecule` was run), and rewritten for speed, with its
+pointwise layers as matrix products and no copies between layouts but around the convolution. Of candle-tcn a second run with one sequence tells how long it takes to start
 (reading the weights included), which is subtracted; PyTorch is timed without its start.
 """
 import argparse
+import importlib.util
 import json
 import os
 import random
@@ -21,7 +23,7 @@ import time
 
 import torch
 import torch.nn.functional as F
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 TOKENS = ["<pad>", "<cls>", "<eos>", "<unk>", "<mask>", "<null>", *"ACDEFGHIKLMNPQRSTVWYXZBJUO|.*-?"]
 HIDDEN, INNER, LAYERS, KERNEL, EMBEDDING, MOST = 1024, 512, 16, 5, 8, 128
@@ -78,12 +80,26 @@ def torch_hidden(w, ids):
     return x
 
 
-def torch_seconds(weights, ids, dtype, batch):
+def rewritten(weights, dtype):
     w = {name: tensor.to(dtype) for name, tensor in weights.items()}
+    return lambda ids: torch_hidden(w, ids)
+
+
+def published(weights, dtype):
+    from multimolecule import CarpConfig, CarpModel
+    model = CarpModel(CarpConfig(**{name: value for name, value in CONFIG.items() if name != "model_type"}))
+    prefix = "model."
+    model.load_state_dict({name.removeprefix(prefix): tensor for name, tensor in weights.items()
+                           if name.startswith(prefix)})
+    model = model.eval().to(dtype)
+    return lambda ids: model(ids).last_hidden_state
+
+
+def torch_seconds(network, ids, batch):
     with torch.inference_mode():
-        torch_hidden(w, ids[:batch])
+        network(ids[:batch])
         start = time.perf_counter()
-        means = [torch_hidden(w, part).float().mean(1) for part in ids.split(batch)]
+        means = [network(part).float().mean(1) for part in ids.split(batch)]
         return time.perf_counter() - start, torch.cat(means)
 
 
@@ -105,6 +121,9 @@ def main():
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--dtypes", default="f32,bf16")
     options = parser.parse_args()
+    networks = {"PyTorch, rewritten": rewritten}
+    if importlib.util.find_spec("multimolecule"):
+        networks["PyTorch, MultiMolecule"] = published
     torch.set_num_threads(options.threads)
     weights = make_weights()
     random.seed(0)
@@ -119,22 +138,26 @@ def main():
                 file.write(text)
         for name in options.dtypes.split(","):
             dtype = {"f32": torch.float32, "bf16": torch.bfloat16}[name]
+            peers = {peer: make(weights, dtype) for peer, make in networks.items()}
             few = ids[:min(len(ids), 16)]
-            batch = min((4, 8, 16), key=lambda size: torch_seconds(weights, few, dtype, size)[0])
-            ours, theirs, starts = [], [], []
+            batches = {peer: min((4, 8, 16), key=lambda size: torch_seconds(network, few, size)[0])
+                       for peer, network in peers.items()}
+            ours, starts, theirs = [], [], {peer: [] for peer in peers}
             for _ in range(options.rounds):
                 starts.append(tcn_seconds(options, folder, "one.txt", name)[0])
                 seconds, out = tcn_seconds(options, folder, "all.txt", name)
                 ours.append(seconds - starts[-1])
-                seconds, means = torch_seconds(weights, ids, dtype, batch)
-                theirs.append(seconds)
-            from safetensors.torch import load_file
+                for peer, network in peers.items():
+                    seconds, means = torch_seconds(network, ids, batches[peer])
+                    theirs[peer].append(seconds)
             found = load_file(out)["embeddings"]
             error = ((found - means).abs().max() / means.abs().max()).item()
-            ratio = statistics.median(b / a for a, b in zip(ours, theirs))
-            print(f"{name}: candle-tcn {statistics.median(ours):.2f} s, PyTorch {statistics.median(theirs):.2f} s "
-                  f"(batches of {batch}): {ratio:.2f}x; starts in {statistics.median(starts):.2f} s; "
-                  f"largest difference {error:.1e}", flush=True)
+            print(f"{name}: candle-tcn {statistics.median(ours):.2f} s after a start of "
+                  f"{statistics.median(starts):.2f} s; largest difference {error:.1e}")
+            for peer, seconds in theirs.items():
+                ratio = statistics.median(b / a for a, b in zip(ours, seconds))
+                print(f"{name}: {peer} {statistics.median(seconds):.2f} s (batches of {batches[peer]}): {ratio:.2f}x",
+                      flush=True)
 
 
 if __name__ == "__main__":

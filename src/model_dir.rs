@@ -184,7 +184,7 @@ fn check<'a>(
     check_tensors(config, found).map_err(|e| Error::file(source, e.to_string()))
 }
 
-/// Reads a `config.json`.
+/// Reads a `config.json` and checks every field, the vocabulary where it is known.
 ///
 /// # Errors
 /// [`Error::Io`] and [`Error::File`] naming the file.
@@ -202,7 +202,15 @@ pub fn read_config(path: impl AsRef<Path>) -> Result<ModelConfig> {
     let json = std::fs::read(path).map_err(|e| Error::io(path, e))?;
     let json = String::from_utf8(json)
         .map_err(|e| Error::file(path, format!("expected JSON text: {e}")))?;
-    ModelConfig::from_json(&json, path)
+    let config = ModelConfig::from_json(&json, path)?;
+    let whole = match config.vocab_size() {
+        0 => config.clone().with_vocab_size(1),
+        _ => config.clone(),
+    };
+    whole
+        .validate()
+        .map_err(|e| Error::file(path, e.to_string()))?;
+    Ok(config)
 }
 
 /// Whether `weights` are exactly the tensors that `config` asks for.

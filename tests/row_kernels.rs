@@ -180,7 +180,7 @@ fn norms<S: Number<Real: Number>>(seed: u64, rows: usize, channels: usize) {
         let (y, dx, affine) = under_every_kernel(|| {
             let (mut y, mut dx) = (zeros(len), zeros(len));
             let mut affine = zeros(2 * channels);
-            norm.forward(&x, &weight, Some(&bias), &mut y);
+            norm.forward(&x, &weight, Some(&bias), None, &mut y);
             norm.backward(&x, &weight, &dy, &mut dx, &mut affine);
             (y, dx, affine)
         });

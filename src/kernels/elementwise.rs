@@ -193,9 +193,11 @@ impl Activation {
     }
 
     /// `x = f(x)`, on the calling thread.
-    pub fn apply_in_place(self, x: &mut [f32]) {
+    pub fn apply_in_place<S: Stored>(self, x: &mut [S]) {
         with_activation!(self, F => vectorized(#[inline(always)] || {
-            x.iter_mut().for_each(|x| *x = F.apply(*x));
+            for x in &mut *x {
+                *x = S::store(F.apply(x.load()));
+            }
         }));
     }
 

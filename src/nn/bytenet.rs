@@ -166,7 +166,7 @@ impl ByteNetLayer {
     }
 
     fn activate(&self, norm: &Norm, xs: &Tensor, pass: &mut Pass) -> Result<Tensor> {
-        ops::activate(&norm.forward(xs, pass)?, self.activation)
+        norm.forward_then(xs, self.activation, pass)
     }
 
     /// As [`forward`](Self::forward), in steps and in the place of `xs`.

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Pass;
 use crate::Result;
-use crate::kernels::rows::RowNorm;
+use crate::kernels::{elementwise::Activation, rows::RowNorm};
 use crate::ops;
 
 /// Which normalisation a block uses.
@@ -119,13 +119,31 @@ impl Norm {
         match self {
             Self::Identity => Ok(xs.clone()),
             Self::Rows { weight, bias, norm } => {
-                ops::normalize_rows(xs, weight, bias.as_ref(), *norm)
+                ops::normalize_rows(xs, weight, bias.as_ref(), *norm, None)
             }
             Self::Batch(norm) if pass.is_training() => norm.train(xs),
             Self::Batch(norm) => {
                 let moments = [&*norm.running_mean, &*norm.running_var];
                 ops::batch_norm_with(xs, &norm.weight, &norm.bias, moments, BATCH_EPS)
             }
+        }
+    }
+
+    /// As [`forward`](Self::forward), then `activation`; of a norm of rows in one pass.
+    ///
+    /// # Errors
+    /// Those of candle.
+    pub(crate) fn forward_then(
+        &self,
+        xs: &Tensor,
+        activation: Activation,
+        pass: &mut Pass,
+    ) -> Result<Tensor> {
+        match self {
+            Self::Rows { weight, bias, norm } => {
+                ops::normalize_rows(xs, weight, bias.as_ref(), *norm, Some(activation))
+            }
+            _ => ops::activate(&self.forward(xs, pass)?, activation),
         }
     }
 }

@@ -4,12 +4,16 @@ use candle_core::{CpuStorage, D, Device, Result, Shape, Tensor};
 
 use super::tape::{self, Keep};
 use super::{Arg, Element, StoredElement, argument, cpu_op, dispatch, output, slice, zeros};
-use crate::kernels::rows::{self, RowNorm};
+use crate::kernels::{
+    elementwise::Activation,
+    rows::{self, RowNorm},
+};
 
 /// Normalises each row over its channels, then scales and shifts: layer norm (`norm.center`) or
-/// root-mean-square norm.
+/// root-mean-square norm. Then applies an activation, if there is one, in the same pass.
 ///
-/// `ys = (xs − mean)/√(var + eps)·weight + bias`; without `center`, `mean` is 0 and `var` the mean square.
+/// `ys = then((xs − mean)/√(var + eps)·weight + bias)`; without `center`, `mean` is 0 and `var` the mean
+/// square.
 ///
 /// # Shapes
 /// `xs` (…, channels), `weight` and `bias` (channels); result as `xs`.
@@ -28,7 +32,7 @@ use crate::kernels::rows::{self, RowNorm};
 /// use candle_tcn::{kernels::rows::RowNorm, ops::normalize_rows};
 /// let xs = Tensor::new(&[[1f64, 3.]], &Device::Cpu)?;
 /// let weight = Tensor::new(&[2f64, 2.], &Device::Cpu)?;
-/// let ys = normalize_rows(&xs, &weight, None, RowNorm { center: true, eps: 0. })?;
+/// let ys = normalize_rows(&xs, &weight, None, RowNorm { center: true, eps: 0. }, None)?;
 /// assert_eq!(ys.to_vec2::<f64>()?, [[-2., 2.]]);
 /// # Ok::<(), candle_tcn::Error>(())
 /// ```
@@ -40,6 +44,7 @@ pub fn normalize_rows(
     weight: &Tensor,
     bias: Option<&Tensor>,
     norm: RowNorm,
+    then: Option<Activation>,
 ) -> crate::Result<Tensor> {
     let channels = xs.dim(D::Minus1)?;
     if weight.dims() != [channels] {
@@ -51,14 +56,17 @@ pub fn normalize_rows(
     }
     if xs.device().is_cpu() {
         let (xs, weight) = (xs.contiguous()?, weight.contiguous()?);
+        let op = Norm { norm, then };
         return Ok(match bias {
-            None => tape::apply2(&xs, &weight, Norm(norm), Keep::Inputs)?,
-            Some(bias) => {
-                tape::apply3(&xs, &weight, &bias.contiguous()?, Norm(norm), Keep::Inputs)?
-            }
+            None => tape::apply2(&xs, &weight, op, Keep::Inputs)?,
+            Some(bias) => tape::apply3(&xs, &weight, &bias.contiguous()?, op, Keep::Inputs)?,
         });
     }
-    Ok(primitives(xs, weight, bias, norm)?)
+    let ys = primitives(xs, weight, bias, norm)?;
+    match then {
+        Some(activation) => super::activate(&ys, activation),
+        None => Ok(ys),
+    }
 }
 
 /// The same in candle's operations, for every device.
@@ -81,7 +89,10 @@ fn primitives(
     ys.to_dtype(dtype)
 }
 
-struct Norm(RowNorm);
+struct Norm {
+    norm: RowNorm,
+    then: Option<Activation>,
+}
 
 impl Norm {
     fn run2<T: StoredElement>(&self, x: Arg, w: Arg) -> Result<(CpuStorage, Shape)> {
@@ -101,27 +112,49 @@ impl Norm {
         let shape = x.1.shape();
         let bias = bias.map(slice::<T::Real>).transpose()?;
         let (x, w) = (slice::<T>(x)?, slice::<T::Real>(w)?);
-        Ok(output::<T>(shape, |y| self.0.forward(x, w, bias, y)))
+        let Self { norm, then } = *self;
+        Ok(output::<T>(shape, |y| norm.forward(x, w, bias, then, y)))
     }
 
     /// The gradients of input, weight and bias.
-    fn gradients(&self, xs: &Tensor, weight: &Tensor, dy: &Tensor) -> Result<[Tensor; 3]> {
+    fn gradients(
+        &self,
+        xs: &Tensor,
+        weight: &Tensor,
+        bias: Option<&Tensor>,
+        dy: &Tensor,
+    ) -> Result<[Tensor; 3]> {
         let dy = dy.contiguous()?;
-        dispatch!("row-norm", xs.dtype(), T => self.grad::<T>(xs, weight, &dy), bf16)
+        dispatch!("row-norm", xs.dtype(), T => self.grad::<T>(xs, weight, bias, &dy), bf16)
     }
 
-    fn grad<T: StoredElement>(&self, xs: &Tensor, w: &Tensor, dy: &Tensor) -> Result<[Tensor; 3]> {
+    fn grad<T: StoredElement>(
+        &self,
+        xs: &Tensor,
+        w: &Tensor,
+        bias: Option<&Tensor>,
+        dy: &Tensor,
+    ) -> Result<[Tensor; 3]> {
         let channels = w.elem_count();
         let mut dx = zeros::<T>(xs.elem_count());
         let mut affine = zeros::<T::Real>(2 * channels);
         let [x, w, dy] = [xs, w, dy].map(Tensor::storage_and_layout);
-        self.0.backward(
-            slice::<T>(argument(&x)?)?,
-            slice::<T::Real>(argument(&w)?)?,
-            slice::<T>(argument(&dy)?)?,
-            &mut dx,
-            &mut affine,
-        );
+        let (x, w) = (slice::<T>(argument(&x)?)?, slice::<T::Real>(argument(&w)?)?);
+        let mut dy = slice::<T>(argument(&dy)?)?;
+        let before;
+        if let Some(activation) = self.then {
+            let bias = bias.map(Tensor::storage_and_layout);
+            let bias = bias.as_ref().map(|b| slice::<T::Real>(argument(b)?));
+            // again, instead of keeping it
+            let mut normal = zeros::<T>(x.len());
+            self.norm
+                .forward(x, w, bias.transpose()?, None, &mut normal);
+            let mut grads = zeros::<T>(x.len());
+            activation.backward(&normal, dy, &mut grads);
+            before = grads;
+            dy = &before;
+        }
+        self.norm.backward(x, w, dy, &mut dx, &mut affine);
         let db = affine.split_off(channels);
         let device = &Device::Cpu;
         Ok([
@@ -140,7 +173,7 @@ cpu_op!(CustomOp2 + bf16 for Norm, "row-norm",
         _: &Tensor,
         dy: &Tensor,
     ) -> Result<(Option<Tensor>, Option<Tensor>)> {
-        let [dx, dw, _] = self.gradients(xs, weight, dy)?;
+        let [dx, dw, _] = self.gradients(xs, weight, None, dy)?;
         Ok((Some(dx), Some(dw)))
     }
 );
@@ -150,11 +183,11 @@ cpu_op!(CustomOp3 + bf16 for Norm, "row-norm",
         &self,
         xs: &Tensor,
         weight: &Tensor,
-        _: &Tensor,
+        bias: &Tensor,
         _: &Tensor,
         dy: &Tensor,
     ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
-        let [dx, dw, db] = self.gradients(xs, weight, dy)?;
+        let [dx, dw, db] = self.gradients(xs, weight, Some(bias), dy)?;
         Ok((Some(dx), Some(dw), Some(db)))
     }
 );
@@ -256,16 +289,20 @@ mod tests {
                 center: true,
                 eps: 1e-5,
             };
-            gradients(&inputs, |t| {
-                Ok(normalize_rows(&t[0], &t[1], Some(&t[2]), layer)?)
-            });
+            for then in [None, Some(Activation::Gelu), Some(Activation::Tanh)] {
+                gradients(&inputs, |t| {
+                    Ok(normalize_rows(&t[0], &t[1], Some(&t[2]), layer, then)?)
+                });
+            }
             let rms = RowNorm {
                 center: false,
                 eps: 1e-6,
             };
-            gradients(&inputs[..2], |t| {
-                Ok(normalize_rows(&t[0], &t[1], None, rms)?)
-            });
+            for then in [None, Some(Activation::Silu)] {
+                gradients(&inputs[..2], |t| {
+                    Ok(normalize_rows(&t[0], &t[1], None, rms, then)?)
+                });
+            }
         }
         gradients(&[random(1, &[4, 3, 2]), random(2, &[4, 1, 1])], |t| {
             Ok(weight_norm(&t[0], &t[1])?)
@@ -284,7 +321,7 @@ mod tests {
             let xs = var(&rounded, dtype);
             let weight = var(&random(2, &[7]).to_dtype(DType::F32).unwrap(), weights);
             let bias = var(&random(3, &[7]).to_dtype(DType::F32).unwrap(), weights);
-            let ys = normalize_rows(&xs, &weight, Some(&bias), layer).unwrap();
+            let ys = normalize_rows(&xs, &weight, Some(&bias), layer, None).unwrap();
             let grads = ys.sum_all().unwrap().backward().unwrap();
             let grads = [&xs, &weight, &bias].map(|var| grads.get(var).unwrap().clone());
             (ys, grads)
@@ -308,11 +345,45 @@ mod tests {
                 let xs = random(1, &[2, 3, 7]).to_dtype(dtype).unwrap();
                 let [w, b] = [2, 3].map(|seed| random(seed, &[7]).to_dtype(DType::F32).unwrap());
                 for bias in [None, Some(&b)] {
-                    let ours = normalize_rows(&xs, &w, bias, norm).unwrap();
+                    let ours = normalize_rows(&xs, &w, bias, norm, None).unwrap();
                     let plain = primitives(&xs, &w, bias, norm).unwrap();
                     assert_eq!(plain.dtype(), dtype);
                     assert_close(&ours, &plain, tolerance);
                 }
+            }
+        }
+    }
+
+    #[test]
+    fn an_activation_in_the_same_pass_is_the_one_after_it() {
+        for dtype in [DType::F32, DType::F64, DType::BF16] {
+            let norm = RowNorm {
+                center: true,
+                eps: 1e-5,
+            };
+            let weights = match dtype {
+                DType::BF16 => DType::F32,
+                other => other,
+            };
+            let xs = Var::from_tensor(&random(1, &[3, 50, 33]).to_dtype(dtype).unwrap()).unwrap();
+            let [w, b] = [2, 3].map(|seed| {
+                Var::from_tensor(&random(seed, &[33]).to_dtype(weights).unwrap()).unwrap()
+            });
+            for activation in [Activation::Relu, Activation::Gelu] {
+                let then = Some(activation);
+                let fused = normalize_rows(&xs, &w, Some(&b), norm, then).unwrap();
+                let apart = normalize_rows(&xs, &w, Some(&b), norm, None).unwrap();
+                let apart = super::super::activate(&apart, activation).unwrap();
+                let [fused, apart] = [fused, apart].map(|ys| {
+                    let grads = ys.sqr().unwrap().backward().unwrap();
+                    let grads = [&xs, &w, &b].map(|var| grads.get(var).unwrap().clone());
+                    let all = [ys, grads[0].clone(), grads[1].clone(), grads[2].clone()];
+                    all.map(|t| {
+                        let t = t.to_dtype(DType::F64).unwrap().flatten_all().unwrap();
+                        t.to_vec1::<f64>().unwrap()
+                    })
+                });
+                assert_eq!(fused, apart, "{dtype:?} {activation:?}");
             }
         }
     }

@@ -287,6 +287,30 @@ fn weights_that_are_not_the_configurations() {
 }
 
 #[test]
+fn folders_that_contradict_themselves_are_named() {
+    let bench = Bench::new();
+    bench.trained("run", "");
+    let config = String::from_utf8(bench.bytes("run/config.json")).unwrap();
+    let absurd = config.replace("\"kernel_size\": 3", "\"kernel_size\": 99999999");
+    bench.write("run/config.json", absurd);
+    for command in ["info run", "convert run other", "generate --model run"] {
+        let message = bench.fails(1, command);
+        assert!(
+            message.contains("config.json: kernel_size: expected") && message.contains("99999999"),
+            "{message}"
+        );
+    }
+    bench.write("run/config.json", config);
+    let merges = r#"{"version":"1.0","model":{"type":"BPE","vocab":{"a":0,"b":1,"ab":2},"merges":["a b","ab a"]}}"#;
+    bench.write("run/tokenizer.json", merges);
+    let message = bench.fails(1, "info run");
+    assert!(
+        message.contains("tokenizer.json: not a usable") && !message.contains("panicked"),
+        "{message}"
+    );
+}
+
+#[test]
 fn prompts_and_sampling_that_cannot_be() {
     let bench = Bench::new();
     bench.trained("run", "");

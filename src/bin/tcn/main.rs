@@ -117,10 +117,24 @@ fn print_line(line: impl std::fmt::Display) -> anyhow::Result<()> {
 }
 
 fn main() -> ExitCode {
+    quote_tokenizers();
     match parse().and_then(execute) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => exit_code(&error),
     }
+}
+
+/// The tokenizers crate panics on some files that contradict themselves; the library makes errors of that.
+/// Of the panic itself one line is enough.
+fn quote_tokenizers() {
+    let default = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        let location = panic.location().map_or("", |location| location.file());
+        match panic.payload_as_str() {
+            Some(what) if location.contains("tokenizers-") => eprintln!("tokenizers: {what}"),
+            _ => default(panic),
+        }
+    }));
 }
 
 /// Reads the command line. Mistakes become one line; help and version are printed as they are.

@@ -66,7 +66,7 @@ macro_rules! vector_micro {
             const STEP: usize = 1;
             const DEPTH: usize = $depth;
             const PIECE: usize = $piece;
-            const CHANNELS: usize = $piece / 2;
+            const CHANNELS: usize = 132;
             const ROWS_FIRST: bool = false;
             const FORMAT: Format = $format;
 
@@ -165,7 +165,7 @@ macro_rules! vector_micro {
 
 vector_micro!(
     (impl<const ROUND: bool> Micro for Avx2<ROUND>), "avx2,fma", __m256, rows 6, lanes 8,
-    depth 256, piece 264, format rounded(ROUND),
+    depth 256, piece 132, format rounded(ROUND),
     _mm256_setzero_ps, _mm256_loadu_ps, _mm256_storeu_ps, _mm256_add_ps,
     |acc, b, word| _mm256_fmadd_ps(_mm256_broadcast_ss(&*word.cast()), b, *acc), avx2_block
 );

@@ -3,7 +3,7 @@
 use num_traits::{Float, One, Zero};
 use rayon::prelude::*;
 
-use super::super::{Real, Stored, vectorized};
+use super::super::{Real, Stored, elementwise::Activation, vectorized};
 use super::{reduce, rows_per_piece, sum, sum_pairs};
 
 /// Per-channel affine normalisation of a row: layer norm or root-mean-square norm.
@@ -39,12 +39,13 @@ impl RowNorm {
         (mean, r)
     }
 
-    /// `y = (x − mean)·r·weight + bias` for each row, `r = 1/√(var + eps)`.
+    /// `y = then((x − mean)·r·weight + bias)` for each row, `r = 1/√(var + eps)`.
     pub fn forward<S: Stored>(
         &self,
         x: &[S],
         weight: &[S::Real],
         bias: Option<&[S::Real]>,
+        then: Option<Activation>,
         y: &mut [S],
     ) {
         let c = weight.len();
@@ -69,6 +70,9 @@ impl RowNorm {
                     }
                 },
             );
+            if let Some(activation) = then {
+                activation.apply_in_place(y);
+            }
         });
     }
 
@@ -80,11 +84,14 @@ impl RowNorm {
                 for row in x.chunks_exact_mut(weight.len()) {
                     let (mean, r) = self.moments(row);
                     let numbers = row.iter_mut().zip(weight);
-                    match bias {
-                        Some(bias) => numbers
-                            .zip(bias)
-                            .for_each(|((x, w), b)| *x = (*x - mean) * r * w + b),
-                        None => numbers.for_each(|(x, w)| *x = (*x - mean) * r * w),
+                    if let Some(bias) = bias {
+                        for ((x, w), b) in numbers.zip(bias) {
+                            *x = (*x - mean) * r * w + b;
+                        }
+                    } else {
+                        for (x, w) in numbers {
+                            *x = (*x - mean) * r * w;
+                        }
                     }
                 }
             },
@@ -182,13 +189,16 @@ mod tests {
             center: true,
             eps: 0.0,
         };
-        norm.forward(&[1.0, 3.0], &[2.0, 2.0], Some(&[1.0, 1.0]), &mut y);
+        norm.forward(&[1.0, 3.0], &[2.0, 2.0], Some(&[1.0, 1.0]), None, &mut y);
         assert_eq!(y, [-1.0, 3.0]);
+        let relu = Some(Activation::Relu);
+        norm.forward(&[1.0, 3.0], &[2.0, 2.0], Some(&[1.0, 1.0]), relu, &mut y);
+        assert_eq!(y, [0.0, 3.0]);
         RowNorm {
             center: false,
             eps: 0.0,
         }
-        .forward(&[3.0, -3.0], &[1.0, 1.0], None, &mut y);
+        .forward(&[3.0, -3.0], &[1.0, 1.0], None, None, &mut y);
         assert_eq!(y, [1.0, -1.0]);
     }
 }
