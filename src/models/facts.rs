@@ -70,7 +70,8 @@ impl ModelConfig {
             Self::Carp(cfg) => cfg.num_hidden_layers,
             Self::ConvNet(cfg) => cfg.n_layers,
             Self::TemporalConvNet(cfg) => cfg.network.num_channels.len(),
-            Self::PytorchTcn(_) | Self::TemporalConv1d(_) | Self::TemporalConvTranspose1d(_) => 0,
+            Self::PytorchTcn(cfg) => cfg.num_channels.len(),
+            Self::TemporalConv1d(_) | Self::TemporalConvTranspose1d(_) => 0,
         }
     }
 

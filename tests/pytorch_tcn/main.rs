@@ -8,7 +8,9 @@ mod errors;
 use candle_core::{DType, Device, Tensor, Var};
 use candle_nn::VarBuilder;
 use candle_tcn::model_dir::{self, write_tensors};
-use candle_tcn::models::{Converted, FrameLayout, Input, Model, ModelConfig, convert};
+use candle_tcn::models::{
+    Converted, FrameLayout, Input, Model, ModelConfig, RunOptions, convert, run,
+};
 use candle_tcn::nn::{Params, Pass};
 use candle_tcn::{LoadedModel, Result};
 use common::{Tensors, max_abs, output, under};
@@ -350,6 +352,34 @@ fn batch_statistics_of_a_training_step() -> Result<()> {
 
 fn message<T>(result: Result<T>) -> String {
     result.err().expect("an error").to_string()
+}
+
+#[test]
+fn the_outputs_of_all_blocks_can_be_recorded() -> Result<()> {
+    let json = r#"{"model_type": "pytorch_tcn", "num_inputs": 3, "num_channels": [4, 5, 6], "kernel_size": 2,
+        "use_skip_connections": false}"#;
+    let config = ModelConfig::from_json(json, "config.json")?;
+    let model = Model::new(&config, Params::new(1, DType::F64, &Device::Cpu).builder())?;
+    let input = Tensor::rand(-1f64, 1., (2, 3, 9), &Device::Cpu)?;
+    let inputs = Tensors::from([("input".to_string(), input.clone())]);
+    for chunk in [None, Some(4)] {
+        let options = RunOptions {
+            record: vec!["all".into()],
+            chunk,
+            ..RunOptions::default()
+        };
+        let results = run(&model, &config, &inputs, &options)?;
+        let widths = [3, 4, 5, 6].into_iter().enumerate();
+        for (i, width) in widths {
+            assert_eq!(results[&format!("hidden.{i}")].dims(), [2, 9, width]);
+        }
+        assert_eq!(results.len(), 5);
+        let first = results["hidden.0"].transpose(1, 2)?;
+        let last = results["hidden.3"].transpose(1, 2)?;
+        assert_eq!(max_abs(&(first - &input)?)?, 0.);
+        assert_eq!(max_abs(&(last - &results["output"])?)?, 0.);
+    }
+    Ok(())
 }
 
 #[test]

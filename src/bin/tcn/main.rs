@@ -130,10 +130,13 @@ fn quote_tokenizers() {
     let default = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |panic| {
         let location = panic.location().map_or("", |location| location.file());
-        match panic.payload_as_str() {
-            Some(what) if location.contains("tokenizers-") => eprintln!("tokenizers: {what}"),
-            _ => default(panic),
+        if !location.contains("tokenizers-") {
+            return default(panic);
         }
+        let payload = panic.payload();
+        let what = payload.downcast_ref::<String>().map(String::as_str);
+        let what = what.or_else(|| payload.downcast_ref::<&str>().copied());
+        eprintln!("tokenizers: {}", what.unwrap_or("panicked"));
     }));
 }
 

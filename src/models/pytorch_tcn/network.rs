@@ -295,9 +295,11 @@ impl PytorchTcn {
         let embedding = self.embedding(xs, pass)?;
         let mut xs = xs.clone();
         let mut sum: Option<Tensor> = None;
+        pass.note_hidden(0, &xs);
         for (i, block) in self.blocks.iter().enumerate() {
             let hs = block.branch(&xs, embedding.as_ref(), pass)?;
             xs = block.finish(&hs, &xs, pass)?;
+            pass.note_hidden(i + 1, &xs);
             let Some(skip) = self.skips.as_ref().and_then(|skips| skips.get(i)) else {
                 continue;
             };
