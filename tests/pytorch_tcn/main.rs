@@ -359,8 +359,8 @@ fn the_outputs_of_all_blocks_can_be_recorded() -> Result<()> {
     let json = r#"{"model_type": "pytorch_tcn", "num_inputs": 3, "num_channels": [4, 5, 6], "kernel_size": 2,
         "use_skip_connections": false}"#;
     let config = ModelConfig::from_json(json, "config.json")?;
-    let model = Model::new(&config, Params::new(1, DType::F64, &Device::Cpu).builder())?;
-    let input = Tensor::rand(-1f64, 1., (2, 3, 9), &Device::Cpu)?;
+    let model = Model::new(&config, Params::new(1, DType::F32, &Device::Cpu).builder())?;
+    let input = Tensor::rand(-1f32, 1., (2, 3, 9), &Device::Cpu)?;
     let inputs = Tensors::from([("input".to_string(), input.clone())]);
     for chunk in [None, Some(4)] {
         let options = RunOptions {
