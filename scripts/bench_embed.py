@@ -8,8 +8,10 @@
 The weights are random: 16 ByteNet layers of 1024 channels, 512 inside, kernel 5, dilations 1 to 128. All embed
 the same sequences, PyTorch in inference mode and in batches of the size that is fastest for it: the network as
 MultiMolecule publishes it (where `pip install multimolecule` was run), and rewritten for speed, with its
-pointwise layers as matrix products and no copies between layouts but around the convolution. Of candle-tcn a second run with one sequence tells how long it takes to start
-(reading the weights included), which is subtracted; PyTorch is timed without its start.
+pointwise layers as matrix products and no copies between layouts but around the convolution. Of candle-tcn a
+second run with one sequence tells how long it takes to start (reading the weights included), which is
+subtracted; PyTorch is timed without its start. PyTorch's bf16 takes very long where the processor has no
+instructions for it: `--dtypes f32` leaves it out.
 """
 import argparse
 import importlib.util
