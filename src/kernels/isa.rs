@@ -29,19 +29,42 @@ pub fn has_amx() -> bool {
     return false;
 }
 
-/// Runs `work` compiled for the vector instructions of `kernel`.
+/// Instructions that the processor was found to have.
+pub trait Instructions: Copy {
+    /// Runs `work` compiled for them.
+    fn vectorized<R>(self, work: impl FnOnce() -> R) -> R;
+}
+
+#[cfg(target_arch = "x86_64")]
+impl Instructions for V3 {
+    #[inline(always)]
+    fn vectorized<R>(self, work: impl FnOnce() -> R) -> R {
+        self.vectorize(Call(work))
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+impl Instructions for V4 {
+    #[inline(always)]
+    fn vectorized<R>(self, work: impl FnOnce() -> R) -> R {
+        self.vectorize(Call(work))
+    }
+}
+
+/// Runs `work` compiled for the vector instructions of `kernel`: three times compiled, so where the
+/// instructions are known, [`Instructions::vectorized`] will do.
 #[inline(always)]
 pub fn vectorized<R>(kernel: Kernel, work: impl FnOnce() -> R) -> R {
     #[cfg(target_arch = "x86_64")]
     match kernel {
         Kernel::Amx | Kernel::Avx512 => {
             if let Some(simd) = V4::try_new() {
-                return simd.vectorize(Call(work));
+                return simd.vectorized(work);
             }
         }
         Kernel::Avx2 => {
             if let Some(simd) = V3::try_new() {
-                return simd.vectorize(Call(work));
+                return simd.vectorized(work);
             }
         }
         Kernel::Portable | Kernel::Reference => {}

@@ -110,10 +110,9 @@ fn one_thread(rows: Rows, y: &mut [f32]) {
     run::<16, _>(Plain, rows, y);
 }
 
-/// Compiled for the instructions of the weights' kernel, of which `lanes` are.
+/// Compiled for the instructions of `lanes`.
 fn run<const COLS: usize, L: lanes::Lanes<COLS>>(lanes: L, rows: Rows, y: &mut [f32]) {
-    super::isa::vectorized(
-        rows.w.kernel,
+    lanes.vectorized(
         #[inline(always)]
         || match rows.w.dtype {
             StepDtype::F32 => rows.product::<COLS, L, Singles, 1>(lanes, y),

@@ -6,17 +6,19 @@
 use std::arch::asm;
 use std::sync::OnceLock;
 
-use super::super::isa;
+use pulp::x86::V4;
+
+use super::super::isa::{self, Instructions};
 use super::{Format, Micro, Term, check_block, x86};
 
 /// AMX tiles of bf16: 2 × 2 tiles of C.
 #[derive(Debug, Clone, Copy)]
-pub struct Amx(());
+pub struct Amx(V4);
 
 impl Amx {
     /// The proof that the processor has it and the system grants it.
     pub fn new() -> Option<Self> {
-        has_amx().then_some(Self(()))
+        V4::try_new().filter(|_| has_amx()).map(Self)
     }
 }
 
@@ -103,6 +105,13 @@ fn configure(_: Amx) {
     // them what was there before.
     unsafe {
         asm!("ldtilecfg [{}]", in(reg) &raw const CONFIG, options(nostack, readonly));
+    }
+}
+
+impl Instructions for Amx {
+    #[inline(always)]
+    fn vectorized<R>(self, work: impl FnOnce() -> R) -> R {
+        self.0.vectorized(work)
     }
 }
 

@@ -11,8 +11,8 @@ use std::ops::Range;
 
 use rayon::prelude::*;
 
+use super::super::Stored;
 use super::super::conv::ConvShape;
-use super::super::{Stored, vectorized};
 use super::buffer::{LINE, with_buffer};
 use super::spans::{Run, Span, groups, spans};
 use super::{Format, Micro, Product, Term};
@@ -224,7 +224,7 @@ impl<X: Stored<Real = f32>, Y: Stored<Real = f32>> Gradient<'_, X, Y> {
             let dy = &mut dy.words_mut()[..part.len() * run_len];
             let runs = dy.par_chunks_exact_mut(run_len).zip(part);
             runs.for_each(|(dy, run)| {
-                vectorized(
+                micro.vectorized(
                     #[inline(always)]
                     || self.pack_dy(run, dy, panel_len),
                 );
@@ -296,7 +296,7 @@ impl<X: Stored<Real = f32>, Y: Stored<Real = f32>> Gradient<'_, X, Y> {
         let rows = self.block.next_multiple_of(8);
         with_buffer(rows * a_stride, |a| {
             let a = a.words_mut();
-            vectorized(
+            micro.vectorized(
                 #[inline(always)]
                 || self.transpose_x(micro, i, spans, rows, a, a_stride),
             );

@@ -28,6 +28,8 @@ pub use words::Format;
 #[cfg(target_arch = "x86_64")]
 pub use {amx::Amx, amx::has_amx, ceiling::ceiling, x86::Avx2, x86::Avx512, x86::Avx512Pairs};
 
+use super::isa::Instructions;
+
 /// One term of a sum of products: where its operands begin, in words from the first of A and from the
 /// first of B's panel, and how many words deep it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,7 +41,7 @@ pub struct Term {
 }
 
 /// A product of one block of C, `ROWS × COLS`, in registers: the only part that knows the processor.
-pub trait Micro: Copy + Send + Sync {
+pub trait Micro: Instructions + Send + Sync {
     /// Rows of a block.
     const ROWS: usize;
     /// Columns of a block, and of a panel of B.

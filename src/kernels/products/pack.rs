@@ -2,8 +2,8 @@
 
 use rayon::prelude::*;
 
+use super::super::Stored;
 use super::super::conv::ConvShape;
-use super::super::{Stored, vectorized};
 use super::{Format, Micro};
 
 /// The matrices of a weight, one for each tap and group, with the inner axis of the product first.
@@ -46,7 +46,7 @@ impl WeightPanels {
 
     /// Packs `weight` (out_channels, in_channels / groups, taps) as (group, panel, tap, depth,
     /// column), zeros beyond the last depth and column.
-    pub fn pack<M: Micro>(&self, shape: &ConvShape, weight: &[f32], packed: &mut [u32]) {
+    pub fn pack<M: Micro>(&self, micro: M, shape: &ConvShape, weight: &[f32], packed: &mut [u32]) {
         let group_len = shape.group_out() * shape.group_in() * shape.taps();
         packed
             .par_chunks_exact_mut(self.stride)
@@ -54,7 +54,7 @@ impl WeightPanels {
             .for_each(|(i, panel)| {
                 let (group, first) = (i / self.panels, i % self.panels * M::COLS);
                 let weight = &weight[group * group_len..][..group_len];
-                vectorized(
+                micro.vectorized(
                     #[inline(always)]
                     || self.pack_panel::<M>(shape, weight, first, panel),
                 );

@@ -2,8 +2,8 @@
 
 use rayon::prelude::*;
 
+use super::super::Stored;
 use super::super::conv::{ConvShape, Epilogue};
-use super::super::{Stored, vectorized};
 use super::buffer::{LINE, with_buffer};
 use super::pack::{WeightPanels, pack_row};
 use super::source::{Block, PackedLines, Packing, Plan, Reads, Source};
@@ -59,7 +59,7 @@ impl<S: Stored<Real = f32>> Shifted<'_, S> {
                 let rows = out.len() / channels;
                 match packing {
                     Packing::Taps => self.taps_apart(micro, first, rows, |c, stride| {
-                        vectorized(
+                        micro.vectorized(
                             #[inline(always)]
                             || finish(first, c, stride, out),
                         );
@@ -67,7 +67,7 @@ impl<S: Stored<Real = f32>> Shifted<'_, S> {
                     Packing::Lines { pitch } => {
                         let block = self.source.block(first, rows);
                         self.lines_apart(micro, block, pitch, |c, stride, pitch| {
-                            vectorized(
+                            micro.vectorized(
                                 #[inline(always)]
                                 || {
                                     let lines = out.chunks_mut(block.columns * channels);
@@ -110,7 +110,7 @@ impl<S: Stored<Real = f32>> Shifted<'_, S> {
         let a_len = (last_row + columns.span() + rows) * self.a_stride();
         with_buffer(a_len, |a| {
             let a = &mut a.words_mut()[..a_len];
-            vectorized(
+            micro.vectorized(
                 #[inline(always)]
                 || self.pack_lines::<M>(&block, packed, pitch, a),
             );
@@ -181,7 +181,7 @@ impl<S: Stored<Real = f32>> Shifted<'_, S> {
             let mut taps = Vec::with_capacity(self.source.taps());
             let each = a.chunks_exact_mut(padded * self.a_stride());
             for (tap, a) in each.enumerate() {
-                let found = vectorized(
+                let found = micro.vectorized(
                     #[inline(always)]
                     || self.pack_tap::<M>(tap, first, rows, a),
                 );
@@ -281,7 +281,12 @@ pub fn forward<M: Micro, X: Stored<Real = f32>, Y: Stored<Real = f32>>(
 ) {
     let panels = WeightPanels::new::<M>(shape, false);
     with_buffer(panels.len(shape), |packed| {
-        panels.pack::<M>(shape, weight, &mut packed.words_mut()[..panels.len(shape)]);
+        panels.pack(
+            micro,
+            shape,
+            weight,
+            &mut packed.words_mut()[..panels.len(shape)],
+        );
         let shifted = Shifted {
             source: Source {
                 data: x,
@@ -325,7 +330,12 @@ pub fn grad_input<M: Micro, X: Stored<Real = f32>, Y: Stored<Real = f32>>(
 ) {
     let panels = WeightPanels::new::<M>(shape, true);
     with_buffer(panels.len(shape), |packed| {
-        panels.pack::<M>(shape, weight, &mut packed.words_mut()[..panels.len(shape)]);
+        panels.pack(
+            micro,
+            shape,
+            weight,
+            &mut packed.words_mut()[..panels.len(shape)],
+        );
         let shifted = Shifted {
             source: Source {
                 data: dy,

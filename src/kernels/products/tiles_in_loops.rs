@@ -1,10 +1,18 @@
 //! The blocks of AMX in plain loops, so that what surrounds them is checked on every processor.
 
+use super::super::isa::Instructions;
 use super::{Format, Micro, Term};
 
 /// The blocks of [`Amx`](super::Amx) in plain loops.
 #[derive(Clone, Copy)]
 pub struct Tiles;
+
+impl Instructions for Tiles {
+    #[inline(always)]
+    fn vectorized<R>(self, work: impl FnOnce() -> R) -> R {
+        work()
+    }
+}
 
 impl Micro for Tiles {
     const ROWS: usize = 32;

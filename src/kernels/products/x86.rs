@@ -3,7 +3,9 @@
 
 use std::arch::x86_64::*;
 
-use super::super::isa;
+use pulp::x86::{V3, V4};
+
+use super::super::isa::{self, Instructions};
 use super::{Format, Micro, Term, check_block};
 
 /// Whether there are dot products of bf16 pairs (AVX512-BF16).
@@ -13,34 +15,34 @@ pub fn has_bf16_pairs() -> bool {
 
 /// AVX2 and FMA: 6 rows of two vectors of 8. `ROUND` says whether operands are rounded to bf16.
 #[derive(Debug, Clone, Copy)]
-pub struct Avx2<const ROUND: bool>(());
+pub struct Avx2<const ROUND: bool>(V3);
 
 impl<const ROUND: bool> Avx2<ROUND> {
     /// The proof that the processor has it.
     pub fn new() -> Option<Self> {
-        isa::has_avx2().then_some(Self(()))
+        V3::try_new().map(Self)
     }
 }
 
 /// AVX-512: 12 rows of two vectors of 16. `ROUND` says whether operands are rounded to bf16.
 #[derive(Debug, Clone, Copy)]
-pub struct Avx512<const ROUND: bool>(());
+pub struct Avx512<const ROUND: bool>(V4);
 
 impl<const ROUND: bool> Avx512<ROUND> {
     /// The proof that the processor has it.
     pub fn new() -> Option<Self> {
-        isa::has_avx512().then_some(Self(()))
+        V4::try_new().map(Self)
     }
 }
 
 /// AVX512-BF16: as [`Avx512`], each word a pair of bf16.
 #[derive(Debug, Clone, Copy)]
-pub struct Avx512Pairs(());
+pub struct Avx512Pairs(V4);
 
 impl Avx512Pairs {
     /// The proof that the processor has it.
     pub fn new() -> Option<Self> {
-        has_bf16_pairs().then_some(Self(()))
+        V4::try_new().filter(|_| has_bf16_pairs()).map(Self)
     }
 }
 
@@ -55,12 +57,19 @@ const fn rounded(round: bool) -> Format {
 /// Implements [`Micro`] for a vector instruction set: `$rows` rows of two vectors of `$lanes`.
 macro_rules! vector_micro {
     (
-        ($($micro:tt)*), $feature:literal, $vector:ty, rows $rows:literal, lanes $lanes:literal,
+        impl ($($generics:tt)*) ($micro:ty), $feature:literal, $vector:ty, rows $rows:literal, lanes $lanes:literal,
         depth $depth:literal, piece $piece:literal, format $format:expr,
         $zero:ident, $load:ident, $store:ident, $add:ident,
         |$acc:ident, $b:ident, $word:ident| $multiply_add:expr, $block:ident
     ) => {
-        $($micro)* {
+        impl $($generics)* Instructions for $micro {
+            #[inline(always)]
+            fn vectorized<R>(self, work: impl FnOnce() -> R) -> R {
+                self.0.vectorized(work)
+            }
+        }
+
+        impl $($generics)* Micro for $micro {
             const ROWS: usize = $rows;
             const COLS: usize = 2 * $lanes;
             const STEP: usize = 1;
@@ -164,21 +173,21 @@ macro_rules! vector_micro {
 }
 
 vector_micro!(
-    (impl<const ROUND: bool> Micro for Avx2<ROUND>), "avx2,fma", __m256, rows 6, lanes 8,
+    impl (<const ROUND: bool>) (Avx2<ROUND>), "avx2,fma", __m256, rows 6, lanes 8,
     depth 256, piece 132, format rounded(ROUND),
     _mm256_setzero_ps, _mm256_loadu_ps, _mm256_storeu_ps, _mm256_add_ps,
     |acc, b, word| _mm256_fmadd_ps(_mm256_broadcast_ss(&*word.cast()), b, *acc), avx2_block
 );
 
 vector_micro!(
-    (impl<const ROUND: bool> Micro for Avx512<ROUND>), "avx512f", __m512, rows 12, lanes 16,
+    impl (<const ROUND: bool>) (Avx512<ROUND>), "avx512f", __m512, rows 12, lanes 16,
     depth 192, piece 264, format rounded(ROUND),
     _mm512_setzero_ps, _mm512_loadu_ps, _mm512_storeu_ps, _mm512_add_ps,
     |acc, b, word| _mm512_fmadd_ps(_mm512_set1_ps(*word.cast()), b, *acc), avx512_block
 );
 
 vector_micro!(
-    (impl Micro for Avx512Pairs), "avx512f,avx512bf16", __m512, rows 12, lanes 16,
+    impl () (Avx512Pairs), "avx512f,avx512bf16", __m512, rows 12, lanes 16,
     depth 192, piece 264, format Format::Pairs,
     _mm512_setzero_ps, _mm512_loadu_ps, _mm512_storeu_ps, _mm512_add_ps,
     |acc, b, word| dot_pairs(*acc, *word, b), avx512_pairs_block

@@ -6,11 +6,13 @@ use std::arch::x86_64::{__m256, __m256i, __m512, __m512i};
 #[cfg(target_arch = "x86_64")]
 use pulp::x86::{V3, V4};
 
+use super::super::isa::Instructions;
+
 /// Operations on a panel row: `COLS` columns in two vectors.
 ///
 /// Everything here is to be inlined into code that is compiled for the instructions: a closure on the way
 /// that is not `#[inline(always)]` turns each instruction into a call, fifty times slower.
-pub trait Lanes<const COLS: usize>: Copy {
+pub trait Lanes<const COLS: usize>: Instructions {
     /// One number for each column.
     type Floats: Copy;
     /// One 32-bit sum for each column.
@@ -38,6 +40,13 @@ pub trait Lanes<const COLS: usize>: Copy {
 /// Without vector instructions of our choice: whatever the compiler makes of it.
 #[derive(Debug, Clone, Copy)]
 pub struct Plain;
+
+impl Instructions for Plain {
+    #[inline(always)]
+    fn vectorized<R>(self, work: impl FnOnce() -> R) -> R {
+        work()
+    }
+}
 
 impl Lanes<16> for Plain {
     type Floats = [f32; 16];

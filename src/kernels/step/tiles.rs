@@ -3,7 +3,6 @@
 use super::super::Kernel;
 use super::super::elementwise::Activation;
 use super::super::products::{Amx, Format, Micro, Product, with_buffer};
-use super::super::vectorized;
 use super::{StepDtype, StepWeights};
 
 /// Words of depth that a tile takes.
@@ -28,7 +27,7 @@ pub fn product<M: Micro>(micro: M, w: &StepWeights, a: &[u32], relu: bool, y: &m
     let c_stride = w.bias.len();
     with_buffer(padded * w.words, |pairs| {
         let pairs = &mut pairs.words_mut()[..padded * w.words];
-        vectorized(
+        micro.vectorized(
             #[inline(always)]
             || {
                 for (to, row) in pairs.chunks_exact_mut(w.words).zip(a.chunks_exact(words)) {
@@ -53,7 +52,7 @@ pub fn product<M: Micro>(micro: M, w: &StepWeights, a: &[u32], relu: bool, y: &m
                 columns,
             };
             product.run_depth(micro, w.words);
-            vectorized(
+            micro.vectorized(
                 #[inline(always)]
                 || {
                     let rows = y.chunks_exact_mut(columns).zip(c.chunks_exact(c_stride));
