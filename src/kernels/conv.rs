@@ -27,24 +27,28 @@ impl<R: Real> Epilogue<'_, R> {
     /// `y = relu(sums + bias)` of one row, or of its channels from `first` on.
     #[inline(always)]
     pub(super) fn store_row<Y: Stored<Real = R>>(&self, sums: &[R], first: usize, y: &mut [Y]) {
+        // loops: a closure would be compiled for instructions of its own
         match self.bias {
-            None => self.store(sums.iter().copied(), y),
+            None => {
+                for (y, &sum) in y.iter_mut().zip(sums) {
+                    *y = self.finish(sum);
+                }
+            }
             Some(bias) => {
-                let sums = sums.iter().zip(&bias[first..]);
-                self.store(sums.map(|(&sum, &bias)| sum + bias), y);
+                for ((y, &sum), &bias) in y.iter_mut().zip(sums).zip(&bias[first..]) {
+                    *y = self.finish(sum + bias);
+                }
             }
         }
     }
 
     #[inline(always)]
-    fn store<Y: Stored<Real = R>>(&self, sums: impl Iterator<Item = R>, y: &mut [Y]) {
-        if self.relu {
-            y.iter_mut()
-                .zip(sums)
-                .for_each(|(y, x)| *y = Y::store(Activation::Relu.apply(x)));
+    fn finish<Y: Stored<Real = R>>(&self, x: R) -> Y {
+        Y::store(if self.relu {
+            Activation::Relu.apply(x)
         } else {
-            y.iter_mut().zip(sums).for_each(|(y, x)| *y = Y::store(x));
-        }
+            x
+        })
     }
 
     /// Applies dropout to the output's elements from `first` on.

@@ -2,7 +2,7 @@
 
 use candle_core::Tensor;
 
-use super::conv1d::{Forward, finish_primitives};
+use super::convolution::{Forward, finish_primitives};
 use super::{Epilogue, conv2d_primitives};
 use crate::Error;
 use crate::geometry::output_length;

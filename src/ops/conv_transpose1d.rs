@@ -3,7 +3,7 @@
 use candle_core::{CpuStorage, IndexOp, Result, Shape, Tensor};
 use rayon::prelude::*;
 
-use super::conv1d::{Forward, GradWeight, SumRows};
+use super::convolution::{Forward, GradWeight, SumRows};
 use super::tape::{self, Keep};
 use super::{Arg, Conv1dParams, Epilogue, StoredElement, conv1d_primitives, cpu_op, slice, zeros};
 use crate::Error;

@@ -10,6 +10,7 @@ mod batch_norm;
 mod conv1d;
 pub(crate) mod conv2d;
 mod conv_transpose1d;
+mod convolution;
 mod dropout;
 mod gather;
 pub(crate) mod inplace;

@@ -124,6 +124,7 @@ impl Micro for Amx {
     const PIECE: usize = 128;
     const CHANNELS: usize = 64;
     const ROWS_FIRST: bool = true;
+    const TURN: usize = 64;
     const PACKING: usize = 1024;
     const FORMAT: Format = Format::Pairs;
 

@@ -14,7 +14,6 @@ mod gradient;
 mod pack;
 mod shifted;
 mod source;
-mod spans;
 #[cfg(test)]
 pub mod tiles_in_loops;
 mod words;
@@ -56,6 +55,9 @@ pub trait Micro: Instructions + Send + Sync {
     const CHANNELS: usize;
     /// Whether a block row of A is kept in the cache while panels pass by, or the other way round.
     const ROWS_FIRST: bool;
+    /// Words of a tap's depth after which it is the next tap's turn: taps read the same rows of A but for
+    /// a few, which are still in the first-level cache then.
+    const TURN: usize = usize::MAX;
     /// Multiply-adds that take as long as packing a word of A.
     const PACKING: usize = Self::COLS;
     /// What words hold.

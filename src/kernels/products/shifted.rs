@@ -247,12 +247,15 @@ impl<S: Stored<Real = f32>> Shifted<'_, S> {
                 c.fill(0.0);
             }
             for group in 0..self.groups {
-                let term = |&(tap, first_row): &(usize, usize)| Term {
-                    a: first_row * self.a_stride() + group * words,
-                    b: tap * words * M::COLS,
-                    depth: words,
+                let terms = |done: usize| {
+                    taps.iter().map(move |&(tap, first_row)| Term {
+                        a: first_row * self.a_stride() + group * words + done,
+                        b: (tap * words + done) * M::COLS,
+                        depth: M::TURN.min(words - done),
+                    })
                 };
-                let terms: Vec<Term> = taps.iter().map(term).collect();
+                let turns = (0..words).step_by(M::TURN);
+                let terms: Vec<Term> = turns.flat_map(terms).collect();
                 let mut product = Product {
                     c: &mut c[group * panels * M::COLS..],
                     c_stride,

@@ -22,6 +22,7 @@ impl Micro for Tiles {
     const PIECE: usize = 128;
     const CHANNELS: usize = 64;
     const ROWS_FIRST: bool = true;
+    const TURN: usize = 64;
     const PACKING: usize = 1024;
     const FORMAT: Format = Format::Pairs;
 

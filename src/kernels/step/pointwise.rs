@@ -8,7 +8,11 @@ use half::bf16;
 pub fn add(x: &mut [f32], more: &[f32]) {
     vectorized(
         #[inline(always)]
-        || x.iter_mut().zip(more).for_each(|(x, more)| *x += more),
+        || {
+            for (x, more) in x.iter_mut().zip(more) {
+                *x += more;
+            }
+        },
     );
 }
 
@@ -17,9 +21,9 @@ pub fn add_relu(x: &mut [f32], more: &[f32]) {
     vectorized(
         #[inline(always)]
         || {
-            x.iter_mut()
-                .zip(more)
-                .for_each(|(x, more)| *x = Activation::Relu.apply(*x + more));
+            for (x, more) in x.iter_mut().zip(more) {
+                *x = Activation::Relu.apply(*x + more);
+            }
         },
     );
 }
@@ -30,8 +34,9 @@ pub fn affine(x: &mut [f32], mean: &[f32], scale: &[f32], bias: &[f32]) {
         #[inline(always)]
         || {
             for row in x.chunks_exact_mut(mean.len()) {
-                let channels = row.iter_mut().zip(mean).zip(scale).zip(bias);
-                channels.for_each(|(((x, mean), scale), bias)| *x = (*x - mean) * scale + bias);
+                for (((x, mean), scale), bias) in row.iter_mut().zip(mean).zip(scale).zip(bias) {
+                    *x = (*x - mean) * scale + bias;
+                }
             }
         },
     );
@@ -41,6 +46,10 @@ pub fn affine(x: &mut [f32], mean: &[f32], scale: &[f32], bias: &[f32]) {
 pub fn round(x: &mut [f32]) {
     vectorized(
         #[inline(always)]
-        || x.iter_mut().for_each(|x| *x = bf16::store(*x).load()),
+        || {
+            for x in x.iter_mut() {
+                *x = bf16::store(*x).load();
+            }
+        },
     );
 }
