@@ -1,3 +1,5 @@
+use candle_core::DType;
+
 use super::super::check::{assert_close, gradients, random};
 use super::*;
 
