@@ -190,9 +190,14 @@ fn check<'a>(
 /// [`Error::Io`] and [`Error::File`] naming the file.
 pub fn read_config(path: impl AsRef<Path>) -> Result<ModelConfig> {
     let path = path.as_ref();
-    let size = std::fs::metadata(path)
-        .map_err(|e| Error::io(path, e))?
-        .len();
+    let found = std::fs::metadata(path).map_err(|e| match path.parent() {
+        Some(model) if model.is_file() => Error::file(
+            model,
+            format!("expected the folder of a model, with a {CONFIG} in it, found a file"),
+        ),
+        _ => Error::io(path, e),
+    })?;
+    let size = found.len();
     if size > MAX_CONFIG_BYTES {
         return Err(Error::file(
             path,
