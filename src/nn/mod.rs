@@ -1,5 +1,6 @@
-//! Layers on channels-last tensors, `(batch, time, channels)` or `(batch, height, width, channels)`, built from a candle `VarBuilder` with
-//! PyTorch's names and shapes, and the value that carries them through a sequence in pieces.
+//! Layers on channels-last tensors, `(batch, time, channels)` or `(batch, height, width, channels)`,
+//! built from a candle `VarBuilder` with PyTorch's names and shapes, and the value that carries them
+//! through a sequence in pieces.
 
 mod aspp;
 mod block;
