@@ -64,11 +64,11 @@ export PATH=/bin
 mount -t proc proc /proc
 mount -t sysfs sys /sys
 mount -t devtmpfs dev /dev 2>/dev/null
-mount -t tmpfs tmp /tmp
 cd '$PWD'
 echo BEGIN
 ( $command ) 2>&1
 echo "END \$?"
+sleep 2 # the console is slow
 poweroff -f
 INIT
 chmod +x "$root/init"
