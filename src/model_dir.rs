@@ -1,5 +1,5 @@
 //! A model directory: `config.json`, `model.safetensors`, `tokenizer.json`. Also exactly what is on
-//! the Hub. Weights are read in any of the forms of [`weights`](crate::weights).
+//! the Hub. Weights are read in any of the forms of [`weights`].
 
 use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
