@@ -108,7 +108,7 @@ CONFIG
 "$bochs/bochs" -q -f "$work/bochsrc" </dev/null >/dev/null 2>&1 &
 emulator=$!
 touch "$work/console"
-tail -n +1 -F --pid=$emulator "$work/console" 2>/dev/null | tr -d '\r' | sed -n '/^BEGIN/,$p'
+tail -n +1 -F --pid=$emulator "$work/console" 2>/dev/null | sed -u -n 's/\r$//; /^BEGIN/,$p'
 wait $emulator || true
 status=$(tr -d '\r' <"$work/console" | sed -n 's/^END \([0-9]*\).*/\1/p' | tail -n1)
 exit "${status:-1}"
