@@ -16,9 +16,9 @@
 #   scripts/emulator/run.sh ~/bochs-3.0 /boot/vmlinuz-6.12 /bin/busybox \
 #       'RUST_TEST_THREADS=1 target/release/deps/candle_tcn-HASH kernels::' target/release/deps/candle_tcn-HASH
 #
-# Bochs as released cannot run Linux with AMX: it lacks XFD, saves half of the tile registers and swaps two
-# fields of their configuration when Linux changes tasks. The patch mends that, and lets the processor below
-# do f32 arithmetic where no number is denormal:
+# Bochs as released cannot run Linux with AMX: it lacks XFD; when Linux changes tasks, it saves half of
+# each tile, and that only of tiles not in use, and swaps two fields of their configuration. The patch mends that,
+# and lets the processor below do f32 arithmetic where no number is denormal:
 #
 #   patch -p1 < bochs-3.0.patch
 #   CXXFLAGS='-O2 -march=native' ./configure --enable-x86-64 --enable-cpu-level=6 --enable-fpu --enable-avx \
@@ -38,9 +38,13 @@ bios=${BIOS:-/usr/share/bochs/BIOS-bochs-latest}
 vgabios=${VGABIOS:-/usr/share/bochs/VGABIOS-lgpl-latest}
 isolinux=${ISOLINUX:-/usr/lib/ISOLINUX/isolinux.bin}
 ldlinux=${LDLINUX:-/usr/lib/syslinux/modules/bios/ldlinux.c32}
+for file in "$bochs/bochs" "$kernel" "$busybox" "$bios" "$vgabios" "$isolinux" "$ldlinux"; do
+  [ -f "$file" ] || { echo "$file: no such file; what is needed says $0 without arguments" >&2 && exit 2; }
+done
 
-work=$(mktemp -d)
-trap 'rm -rf "$work"' EXIT
+work=$(mktemp -d) emulator=
+trap '[ -z "$emulator" ] || kill -KILL "$emulator" 2>/dev/null || true; rm -rf "$work"' EXIT
+trap 'exit 130' INT TERM
 root=$work/root iso=$work/iso
 mkdir -p "$root"/{bin,proc,sys,dev,tmp} "$iso/isolinux"
 cp "$busybox" "$root/bin/busybox"
@@ -108,7 +112,8 @@ CONFIG
 "$bochs/bochs" -q -f "$work/bochsrc" </dev/null >/dev/null 2>&1 &
 emulator=$!
 touch "$work/console"
-tail -n +1 -F --pid=$emulator "$work/console" 2>/dev/null | sed -u -n 's/\r$//; /^BEGIN/,$p'
+tail -n +1 -F --pid=$emulator "$work/console" 2>/dev/null | sed -u -n 's/\r$//; /^BEGIN/,$p' &
 wait $emulator || true
+wait
 status=$(tr -d '\r' <"$work/console" | sed -n 's/^END \([0-9]*\).*/\1/p' | tail -n1)
 exit "${status:-1}"

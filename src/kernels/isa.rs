@@ -31,8 +31,11 @@ pub fn has_amx() -> bool {
 
 /// Instructions that the processor was found to have.
 pub trait Instructions: Copy {
-    /// Runs `work` compiled for them.
-    fn vectorized<R>(self, work: impl FnOnce() -> R) -> R;
+    /// Runs `work` compiled for them: unless said otherwise, for those that every processor has.
+    #[inline(always)]
+    fn vectorized<R>(self, work: impl FnOnce() -> R) -> R {
+        work()
+    }
 }
 
 #[cfg(target_arch = "x86_64")]

@@ -7,12 +7,7 @@ use super::{Format, Micro, Term};
 #[derive(Clone, Copy)]
 pub struct Tiles;
 
-impl Instructions for Tiles {
-    #[inline(always)]
-    fn vectorized<R>(self, work: impl FnOnce() -> R) -> R {
-        work()
-    }
-}
+impl Instructions for Tiles {}
 
 impl Micro for Tiles {
     const ROWS: usize = 32;

@@ -41,12 +41,7 @@ pub trait Lanes<const COLS: usize>: Instructions {
 #[derive(Debug, Clone, Copy)]
 pub struct Plain;
 
-impl Instructions for Plain {
-    #[inline(always)]
-    fn vectorized<R>(self, work: impl FnOnce() -> R) -> R {
-        work()
-    }
-}
+impl Instructions for Plain {}
 
 impl Lanes<16> for Plain {
     type Floats = [f32; 16];

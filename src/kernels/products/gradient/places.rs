@@ -41,7 +41,7 @@ impl<X: Stored<Real = f32>, Y: Stored<Real = f32>> Gradient<'_, X, Y> {
     }
 
     /// How much further than a place of x its place of dy is.
-    pub(super) fn shift(&self, tap: usize) -> isize {
+    fn shift(&self, tap: usize) -> isize {
         let s = self.shape;
         if !self.dense() {
             return 0;
@@ -68,7 +68,7 @@ impl<X: Stored<Real = f32>, Y: Stored<Real = f32>> Gradient<'_, X, Y> {
     }
 
     /// Places of a sequence that are summed over.
-    pub(super) fn len(&self) -> usize {
+    fn len(&self) -> usize {
         let s = self.shape;
         match self.dense() {
             true => (s.height.in_len - 1) * self.pitch + s.history + s.width.in_len,
@@ -115,13 +115,7 @@ impl<X: Stored<Real = f32>, Y: Stored<Real = f32>> Gradient<'_, X, Y> {
         parts
     }
 
-    pub(super) fn run(
-        &self,
-        sequence: usize,
-        from: usize,
-        to: usize,
-        shifts: (isize, isize),
-    ) -> Run {
+    fn run(&self, sequence: usize, from: usize, to: usize, shifts: (isize, isize)) -> Run {
         let per_word = self.format.per_word() as isize;
         let margin = self.step as isize * per_word;
         let (lowest, highest) = shifts;
