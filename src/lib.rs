@@ -52,7 +52,7 @@
 
 pub mod encode;
 mod error;
-mod fsutil;
+pub mod files;
 pub mod generate;
 pub mod geometry;
 #[cfg(feature = "hub")]

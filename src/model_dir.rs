@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use candle_core::{DType, Device, Tensor};
 use candle_nn::VarBuilder;
 
-use crate::fsutil::write_atomic;
+use crate::files::write_atomic;
 use crate::models::{Model, ModelConfig};
 use crate::text::{MAX_VOCAB_SIZE, Tokenizer};
 use crate::weights::{self, Weights};

@@ -7,7 +7,7 @@ use std::path::Path;
 use candle_core::{DType, Tensor};
 use safetensors::tensor::{Dtype, View};
 
-use crate::fsutil::write_atomic;
+use crate::files::write_atomic;
 use crate::kernels::step::quantize;
 use crate::nn::StepDtype;
 use crate::ops;

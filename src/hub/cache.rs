@@ -11,7 +11,7 @@ use sha2::Sha256;
 use super::Progress;
 use super::id::ModelId;
 use super::select::is_plain;
-use crate::fsutil::{sync_folder, write_atomic};
+use crate::files::{sync_folder, write_atomic};
 use crate::{Error, Result};
 
 /// A file as the Hub lists it.

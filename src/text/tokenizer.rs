@@ -14,7 +14,7 @@ use super::inspect::{self, Encoder, Vocabulary};
 use super::pieces::{PIECE_BYTES, cut, cut_all};
 use super::spec::MAX_VOCAB_SIZE;
 use super::{Decoder, TokenizerSpec, build, limits};
-use crate::fsutil::write_atomic;
+use crate::files::write_atomic;
 use crate::{Error, Result};
 
 /// Pieces encoded before their ids are gathered; bounds the memory that the general machinery,

@@ -9,7 +9,7 @@ use candle_core::Tensor;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::fsutil::{sync_folder, write_atomic};
+use crate::files::{sync_folder, write_atomic};
 use crate::model_dir::{self, write_tensors};
 use crate::{Error, Result};
 

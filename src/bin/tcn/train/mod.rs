@@ -4,11 +4,11 @@ mod data;
 mod options;
 mod watch;
 
-use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::Context;
+use candle_tcn::files::Lock;
 use candle_tcn::generate::{GenerateConfig, Generator, SamplerConfig};
 use candle_tcn::models::{Model, ModelConfig};
 use candle_tcn::nn::StepDtype;
@@ -61,7 +61,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
 }
 
 /// The run, its text, the command that began it, and what holds its directory.
-type Started = (Trainer, RunDir, Data, String, Option<File>);
+type Started = (Trainer, RunDir, Data, String, Option<Lock>);
 
 fn begin(args: &Args, interrupted: &AtomicBool) -> anyhow::Result<Started> {
     let source = args.source()?;
@@ -89,7 +89,7 @@ fn begin(args: &Args, interrupted: &AtomicBool) -> anyhow::Result<Started> {
         return Err(Interrupted.into());
     }
     let (out, lock) = match &args.out {
-        Some(out) => (out.clone(), claim(out)?),
+        Some(out) => (out.clone(), Some(claim(out)?)),
         None => fresh_dir(&name)?,
     };
     if args.force {
@@ -122,7 +122,7 @@ fn resume(args: &Args) -> anyhow::Result<Started> {
         .ok_or_else(|| usage_error("--resume: expected --out DIR, the run to continue"))?;
     // before anything of the run is looked at
     let lock = match out.is_dir() {
-        true => claim(out)?,
+        true => Some(claim(out)?),
         false => None,
     };
     let run = RunDir::open(out, KEEP)?;
@@ -140,7 +140,7 @@ fn resume(args: &Args) -> anyhow::Result<Started> {
 }
 
 /// Makes `runs/NAME`, or with a number where that is taken, and claims it.
-fn fresh_dir(name: &str) -> anyhow::Result<(PathBuf, Option<File>)> {
+fn fresh_dir(name: &str) -> anyhow::Result<(PathBuf, Option<Lock>)> {
     let runs = Path::new("runs");
     std::fs::create_dir_all(runs).map_err(|e| Error::io(runs, e))?;
     let mut number = 1;
@@ -150,27 +150,18 @@ fn fresh_dir(name: &str) -> anyhow::Result<(PathBuf, Option<File>)> {
             n => runs.join(format!("{name}-{n}")),
         };
         match std::fs::create_dir(&path) {
-            Ok(()) => return Ok((path.clone(), claim(&path)?)),
+            Ok(()) => return Ok((path.clone(), Some(claim(&path)?))),
             Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => number += 1,
             Err(e) => return Err(Error::io(&path, e).into()),
         }
     }
 }
 
-/// Makes the directory of a run and holds it for this process, as long as the file lives. Systems that
-/// cannot lock a directory go without.
-fn claim(path: &Path) -> anyhow::Result<Option<File>> {
+/// Makes the directory of a run and holds it for this process.
+fn claim(path: &Path) -> anyhow::Result<Lock> {
     std::fs::create_dir_all(path).map_err(|e| Error::io(path, e))?;
-    let Ok(folder) = File::open(path) else {
-        return Ok(None);
-    };
-    match folder.try_lock() {
-        Ok(()) => Ok(Some(folder)),
-        Err(std::fs::TryLockError::WouldBlock) => {
-            Err(Error::file(path, "in use by another run; choose another --out").into())
-        }
-        Err(std::fs::TryLockError::Error(_)) => Ok(None),
-    }
+    Lock::take(path)?
+        .ok_or_else(|| Error::file(path, "in use by another run; choose another --out").into())
 }
 
 fn write_loss(run: &RunDir) -> candle_tcn::Result<()> {

@@ -1,0 +1,48 @@
+//! Locks between processes.
+
+use std::fs::{File, TryLockError};
+use std::path::Path;
+
+use crate::{Error, Result};
+
+/// Exclusive lock on a file or folder, held as long as the value lives; the system takes it back when
+/// the process ends. File systems without locks (`ENOLCK`) grant it to everyone.
+#[derive(Debug)]
+pub struct Lock(#[allow(dead_code)] Option<File>);
+
+impl Lock {
+    /// Locks `path`, which exists, or returns `None` where another process holds it.
+    ///
+    /// # Errors
+    /// [`Error::Io`] where the file cannot be opened.
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// use candle_tcn::files::Lock;
+    /// let folder = tempfile::tempdir().unwrap();
+    /// let lock = Lock::take(folder.path())?;
+    /// assert!(lock.is_some());
+    /// # #[cfg(unix)]
+    /// assert!(Lock::take(folder.path())?.is_none());
+    /// # Ok::<(), candle_tcn::Error>(())
+    /// ```
+    pub fn take(path: impl AsRef<Path>) -> Result<Option<Self>> {
+        let path = path.as_ref();
+        // other systems than Unix cannot open a folder as a file
+        if !cfg!(unix) && path.is_dir() {
+            return Ok(Some(Self(None)));
+        }
+        let file = File::open(path).map_err(|error| Error::io(path, error))?;
+        Ok(Self::of(file))
+    }
+
+    /// Locks an open file, or returns `None` where another process holds it.
+    pub fn of(file: File) -> Option<Self> {
+        match file.try_lock() {
+            Ok(()) => Some(Self(Some(file))),
+            Err(TryLockError::WouldBlock) => None,
+            Err(TryLockError::Error(_)) => Some(Self(None)),
+        }
+    }
+}
