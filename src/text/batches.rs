@@ -159,8 +159,8 @@ impl Batches {
     }
 
     /// Tokens of the text.
-    pub fn tokens(&self) -> usize {
-        self.tokens.len()
+    pub fn tokens(&self) -> &[u32] {
+        &self.tokens
     }
 
     /// Batches in an epoch; the same in each.

@@ -2,6 +2,9 @@
 
 use std::fmt::Write;
 
+use sha2::{Digest, Sha256};
+
+use crate::files::hex;
 use crate::plot::grouped;
 
 /// What a model card tells. Every text is put in as it is, made safe for Markdown.
@@ -91,7 +94,20 @@ pub fn model_card(info: &CardInfo) -> String {
         }
         card.push_str(section);
     }
-    card
+    let seal = seal(&card);
+    card + "\n" + &seal
+}
+
+/// The last line of a card: a comment with the hash of all before it, by which an edited card is known.
+fn seal(card: &str) -> String {
+    let hash = hex(&Sha256::digest(card));
+    format!("<!-- written by candle-tcn, which leaves an edited card alone; sha256 {hash} -->\n")
+}
+
+/// `true` for the text of a card as [`model_card`] wrote it.
+pub(super) fn is_unedited(text: &str) -> bool {
+    let comment = text.rfind("\n<!-- ");
+    comment.is_some_and(|at| text[at + 1..] == seal(&text[..at]))
 }
 
 fn front_matter(info: &CardInfo) -> String {
@@ -330,6 +346,21 @@ mod tests {
             );
         }
         assert!(!card.lines().any(|line| line.starts_with("license:")));
+    }
+
+    #[test]
+    fn an_edited_card_is_known() {
+        let card = model_card(&info());
+        assert!(is_unedited(&card));
+        for edited in [
+            card.replace("1.5000", "1.4000"),
+            card.clone() + "\nMy notes.\n",
+            card.replace("leaves", "spares"),
+            "# My model\n".to_string(),
+            String::new(),
+        ] {
+            assert!(!is_unedited(&edited), "{edited}");
+        }
     }
 
     #[test]

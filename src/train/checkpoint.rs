@@ -1,287 +1,247 @@
-//! Where a run keeps its files, and checkpoints that a crash cannot break.
+//! Checkpoints that a crash cannot break.
+//!
+//! A checkpoint is a folder `step-N`. It is written as `.partial-N-…`, with the SHA-256 of its files last, and
+//! renamed when it is whole. One of the same step is renamed to `.old-N-…` first and removed after. At any
+//! moment, then, one of these is whole, and [`Checkpoints::mend`] gives it its name back.
 
 use std::collections::HashMap;
 use std::fs;
-use std::io::Write;
+use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 
 use candle_core::Tensor;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::files::{sync_folder, write_atomic};
+use crate::files::{sha256_of, sync_folder, write_atomic};
 use crate::model_dir::{self, write_tensors};
 use crate::{Error, Result};
 
-/// What one checkpoint holds beside JSON: name of the file and its tensors.
+/// Tensor files of a checkpoint: name and tensors.
 pub(super) type TensorFiles = Vec<(&'static str, HashMap<String, Tensor>)>;
 
-const CHECKPOINTS: &str = "checkpoints";
 const TRAINER: &str = "trainer.json";
+/// SHA-256 of the other files, as `sha256sum` writes and checks it. Checkpoints of before 0.2 have none.
+const SUMS: &str = "SHA256SUMS";
 
-/// A checkpoint that is being written, or was when the program ended.
+const WHOLE: &str = "step-";
+/// Being written, or was when the program ended.
 const PARTIAL: &str = ".partial-";
+/// About to be removed, or was when the program ended.
+const OLD: &str = ".old-";
+const DAMAGED: &str = "damaged-";
 
-/// The files of a run beside its checkpoints.
-const FILES: [&str; 7] = [
-    model_dir::CONFIG,
-    model_dir::WEIGHTS,
-    model_dir::TOKENIZER,
-    RunDir::METRICS,
-    RunDir::PICTURE,
-    RunDir::CARD,
-    RunDir::STARTED,
-];
-
-/// The directory of a training run, itself a model directory: `config.json`, `model.safetensors` (the
-/// best weights so far), `tokenizer.json`, `metrics.jsonl`, and `checkpoints/step-N/`.
-///
-/// A checkpoint is written under another name and renamed when it is whole, so one that can be seen is
-/// complete; older ones go only after that.
+/// The folder of a run's checkpoints.
 #[derive(Debug, Clone)]
-pub struct RunDir {
-    path: PathBuf,
-    keep: usize,
-}
+pub(super) struct Checkpoints(PathBuf);
 
-impl RunDir {
-    /// The figures of the run, one JSON object a line.
-    pub const METRICS: &str = "metrics.jsonl";
-    /// The loss curve.
-    pub const PICTURE: &str = "loss.svg";
-    /// The model card.
-    pub const CARD: &str = "README.md";
-    /// What the run was started with, for whoever continues it.
-    pub const STARTED: &str = "run.json";
-
-    /// Makes the directory. `keep` checkpoints stay.
-    ///
-    /// # Errors
-    /// [`Error::Io`] where it cannot be made, [`Error::File`] where it already holds a run.
-    pub fn create(path: impl AsRef<Path>, keep: usize) -> Result<Self> {
-        let path = path.as_ref().to_path_buf();
-        Self::check_free(&path)?;
-        fs::create_dir_all(&path).map_err(|e| Error::io(&path, e))?;
-        Ok(Self {
-            path,
-            keep: keep.max(1),
-        })
+impl Checkpoints {
+    pub fn new(path: PathBuf) -> Self {
+        Self(path)
     }
 
-    /// Whether a run can begin in `path`.
-    ///
-    /// # Errors
-    /// [`Error::File`] where it already holds one.
-    pub fn check_free(path: impl AsRef<Path>) -> Result<()> {
-        let path = path.as_ref();
-        match FILES
-            .iter()
-            .chain([&CHECKPOINTS])
-            .find(|name| path.join(name).exists())
-        {
-            None => Ok(()),
-            Some(name) => Err(Error::file(
-                path,
-                match path.join(CHECKPOINTS).exists() {
-                    true => format!(
-                        "already holds a run ({name}); continue it with --resume, replace it with --force, or \
-                         choose another --out"
-                    ),
-                    false => format!(
-                        "already holds a run without a checkpoint ({name}); replace it with --force, or choose \
-                         another --out"
-                    ),
-                },
-            )),
-        }
-    }
-
-    /// Removes what a run left in `path`, and only that, so that another can begin there.
-    ///
-    /// # Errors
-    /// [`Error::File`] where the files are not those of a run, [`Error::Io`] naming the file.
-    pub fn clear(path: impl AsRef<Path>) -> Result<()> {
-        let path = path.as_ref();
-        let ours = [RunDir::STARTED, RunDir::METRICS]
-            .iter()
-            .any(|name| path.join(name).exists());
-        if !ours {
-            return Self::check_free(path).map_err(|_| {
-                Error::file(
-                    path,
-                    "holds files of the names that a run uses, but no run.json of one: nothing was removed; choose \
-                     another --out",
-                )
-            });
-        }
-        let run = Self {
-            path: path.to_path_buf(),
-            keep: 1,
-        };
-        for checkpoint in run.entries()? {
-            fs::remove_dir_all(&checkpoint).map_err(|e| Error::io(&checkpoint, e))?;
-        }
-        // stays where it holds something else
-        let _ = fs::remove_dir(run.checkpoints());
-        for name in FILES {
-            let file = path.join(name);
-            match fs::remove_file(&file) {
-                Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
-                    return Err(Error::io(&file, e));
-                }
-                _ => {}
-            }
-        }
-        Ok(())
-    }
-
-    /// The checkpoints, whole and partial.
-    fn entries(&self) -> Result<Vec<PathBuf>> {
-        let all = self.checkpoints();
-        let entries = match fs::read_dir(&all) {
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
-            entries => entries.map_err(|e| Error::io(&all, e))?,
-        };
-        let ours = |path: &PathBuf| {
-            let name = path
-                .file_name()
-                .and_then(|name| name.to_str())
-                .unwrap_or_default();
-            name.starts_with("step-") || name.starts_with(PARTIAL)
-        };
-        Ok(entries
-            .flatten()
-            .map(|entry| entry.path())
-            .filter(ours)
-            .collect())
-    }
-
-    /// Opens the directory of a run that is to go on.
-    ///
-    /// # Errors
-    /// [`Error::File`] where it holds no checkpoint.
-    pub fn open(path: impl AsRef<Path>, keep: usize) -> Result<Self> {
-        let run = Self {
-            path: path.as_ref().to_path_buf(),
-            keep: keep.max(1),
-        };
-        for partial in run.entries()? {
-            if partial
-                .file_name()
-                .is_some_and(|name| name.to_string_lossy().starts_with(PARTIAL))
-            {
-                fs::remove_dir_all(&partial).map_err(|e| Error::io(&partial, e))?;
-            }
-        }
-        if run.steps().is_empty() {
-            return Err(Error::file(
-                run.checkpoints(),
-                "expected a checkpoint step-N to resume from, found none; start anew with --force instead of --resume",
-            ));
-        }
-        Ok(run)
-    }
-
-    /// A file of the run.
-    pub fn join(&self, name: &str) -> PathBuf {
-        self.path.join(name)
-    }
-
-    /// The directory.
     pub fn path(&self) -> &Path {
-        &self.path
+        &self.0
     }
 
-    /// Writes a text file, whole or not at all.
-    ///
-    /// # Errors
-    /// [`Error::Io`] naming the file.
-    pub fn write(&self, name: &str, text: &str) -> Result<()> {
-        write_atomic(&self.join(name), |file| file.write_all(text.as_bytes()))
+    fn step(&self, step: usize) -> PathBuf {
+        self.0.join(format!("{WHOLE}{step}"))
     }
 
-    fn checkpoints(&self) -> PathBuf {
-        self.path.join(CHECKPOINTS)
-    }
-
-    /// The steps that have a checkpoint, in order.
-    fn steps(&self) -> Vec<usize> {
-        let Ok(entries) = fs::read_dir(self.checkpoints()) else {
-            return Vec::new();
+    /// Folders whose name is `prefix`, a step and, except for whole ones, `-` and more; with their step. Files,
+    /// links and other names are somebody else's.
+    fn named(&self, prefix: &str) -> Result<Vec<(usize, PathBuf)>> {
+        let entries = match fs::read_dir(&self.0) {
+            Err(e) if e.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
+            entries => entries.map_err(|e| Error::io(&self.0, e))?,
         };
-        let step = |entry: fs::DirEntry| {
-            entry
-                .file_name()
-                .to_str()?
-                .strip_prefix("step-")?
-                .parse()
-                .ok()
-        };
-        let mut steps: Vec<usize> = entries.flatten().filter_map(step).collect();
-        steps.sort_unstable();
-        steps
+        let mut found = Vec::new();
+        for entry in entries {
+            let entry = entry.map_err(|e| Error::io(&self.0, e))?;
+            let name = entry.file_name();
+            let rest = name.to_str().and_then(|name| name.strip_prefix(prefix));
+            let number = match prefix {
+                WHOLE => rest,
+                _ => rest.and_then(|rest| Some(rest.split_once('-')?.0)),
+            };
+            let digits = |text: &&str| text.bytes().all(|byte| byte.is_ascii_digit());
+            let step = number.filter(digits).and_then(|text| text.parse().ok());
+            if let (Some(step), true) = (step, entry.file_type().is_ok_and(|kind| kind.is_dir())) {
+                found.push((step, entry.path()));
+            }
+        }
+        found.sort();
+        Ok(found)
     }
 
-    fn checkpoint(&self, step: usize) -> PathBuf {
-        self.checkpoints().join(format!("step-{step}"))
+    /// Complete checkpoints, the newest first.
+    pub fn newest_first(&self) -> Result<Vec<Checkpoint>> {
+        let whole = self.named(WHOLE)?.into_iter().rev();
+        Ok(whole.map(|(_, path)| Checkpoint { path }).collect())
     }
 
-    /// Writes the checkpoint of `step`, then removes all but the newest few.
-    pub(super) fn save(
+    /// All folders here that this program made.
+    pub fn ours(&self) -> Result<Vec<PathBuf>> {
+        let mut all = Vec::new();
+        for prefix in [WHOLE, PARTIAL, OLD] {
+            all.extend(self.named(prefix)?.into_iter().map(|(_, path)| path));
+        }
+        Ok(all)
+    }
+
+    /// Finishes what an interruption left undone: a complete checkpoint gets its name, the rest goes.
+    pub fn mend(&self) -> Result<()> {
+        for prefix in [PARTIAL, OLD] {
+            for (step, path) in self.named(prefix)? {
+                let target = self.step(step);
+                let checkpoint = Checkpoint { path };
+                if !target.exists() && checkpoint.is_signed() && checkpoint.verify().is_ok() {
+                    fs::rename(&checkpoint.path, &target).map_err(|e| Error::io(&target, e))?;
+                } else {
+                    remove(&checkpoint.path);
+                }
+            }
+        }
+        match self.0.exists() {
+            true => sync_folder(&self.0).map_err(|e| Error::io(&self.0, e)),
+            false => Ok(()),
+        }
+    }
+
+    /// Writes the checkpoint of `step`, then removes all but the newest `keep`.
+    pub fn save(
         &self,
         step: usize,
+        keep: usize,
         files: &TensorFiles,
         trainer: &impl Serialize,
     ) -> Result<()> {
-        let all = self.checkpoints();
-        fs::create_dir_all(&all).map_err(|e| Error::io(&all, e))?;
-        let partial = tempfile::Builder::new()
-            .prefix(PARTIAL)
-            .tempdir_in(&all)
-            .map_err(|e| Error::io(&all, e))?;
+        let failed = |error| Error::io(&self.0, error);
+        fs::create_dir_all(&self.0).map_err(failed)?;
+        let partial = self.temporary(PARTIAL, step)?;
+        let mut sums = String::new();
+        let mut sign = |name: &str| -> Result<()> {
+            sums += &format!("{}  {name}\n", sha256_of(partial.path().join(name))?);
+            Ok(())
+        };
         for (name, tensors) in files {
             write_tensors(partial.path().join(name), tensors)?;
+            sign(name)?;
         }
         let json =
             serde_json::to_vec_pretty(trainer).map_err(|e| Error::file(TRAINER, e.to_string()))?;
         write_atomic(&partial.path().join(TRAINER), |file| file.write_all(&json))?;
-        let target = self.checkpoint(step);
-        if target.exists() {
-            fs::remove_dir_all(&target).map_err(|e| Error::io(&target, e))?;
-        }
+        sign(TRAINER)?;
+        write_atomic(&partial.path().join(SUMS), |file| {
+            file.write_all(sums.as_bytes())
+        })?;
+
+        let target = self.step(step);
+        let old = match target.exists() {
+            true => Some(self.set_aside(step, &target)?),
+            false => None,
+        };
+        // from here on it stays, whatever happens: it may be the only one of this step
         fs::rename(partial.keep(), &target).map_err(|e| Error::io(&target, e))?;
-        sync_folder(&all).map_err(|e| Error::io(&all, e))?;
-        let steps = self.steps();
-        for &old in &steps[..steps.len().saturating_sub(self.keep)] {
-            let old = self.checkpoint(old);
-            fs::remove_dir_all(&old).map_err(|e| Error::io(&old, e))?;
+        sync_folder(&self.0).map_err(failed)?;
+        old.iter().for_each(|old| remove(old));
+        let whole = self.named(WHOLE)?;
+        for (step, path) in &whole[..whole.len().saturating_sub(keep)] {
+            remove(&self.set_aside(*step, path)?);
         }
         Ok(())
     }
 
-    /// Reads the newest checkpoint: a reader of its tensor files, and its JSON.
-    pub(super) fn newest<T: DeserializeOwned>(&self) -> Result<(Checkpoint, T)> {
-        let step = self.steps().last().copied().unwrap_or(0);
-        let path = self.checkpoint(step);
-        let file = path.join(TRAINER);
-        let json = fs::read(&file).map_err(|e| Error::io(&file, e))?;
-        let trainer = serde_json::from_slice(&json)
-            .map_err(|e| Error::file(&file, format!("not a checkpoint's: {e}")))?;
-        Ok((Checkpoint { path }, trainer))
+    /// A new folder of this kind, removed when it is dropped.
+    fn temporary(&self, prefix: &str, step: usize) -> Result<tempfile::TempDir> {
+        let name = format!("{prefix}{step}-");
+        let folder = tempfile::Builder::new().prefix(&name).tempdir_in(&self.0);
+        folder.map_err(|e| Error::io(&self.0, e))
+    }
+
+    /// Renames a checkpoint that is about to go, so that a half removed one is never taken for a whole one.
+    fn set_aside(&self, step: usize, path: &Path) -> Result<PathBuf> {
+        let old = self.temporary(OLD, step)?.keep();
+        // over the empty folder of that name
+        fs::rename(path, &old).map_err(|e| Error::io(path, e))?;
+        Ok(old)
     }
 }
 
-/// A checkpoint that is being read.
+/// Removes a folder of ours; what cannot be removed now (an open file on NFS) goes at the next start.
+fn remove(path: &Path) {
+    let _ = fs::remove_dir_all(path);
+}
+
+/// One checkpoint.
 pub(super) struct Checkpoint {
     path: PathBuf,
 }
 
 impl Checkpoint {
-    pub(super) fn tensors(&self, name: &str) -> Result<HashMap<String, Tensor>> {
-        model_dir::read_tensors(self.path.join(name))
+    pub fn file(&self, name: &str) -> PathBuf {
+        self.path.join(name)
     }
 
-    pub(super) fn file(&self, name: &str) -> PathBuf {
-        self.path.join(name)
+    pub fn tensors(&self, name: &str) -> Result<HashMap<String, Tensor>> {
+        model_dir::read_tensors(self.file(name))
+    }
+
+    pub fn trainer<T: DeserializeOwned>(&self) -> Result<T> {
+        let file = self.file(TRAINER);
+        let json = fs::read(&file).map_err(|e| Error::io(&file, e))?;
+        serde_json::from_slice(&json)
+            .map_err(|e| Error::file(&file, format!("not a checkpoint's: {e}")))
+    }
+
+    fn is_signed(&self) -> bool {
+        self.file(SUMS).is_file()
+    }
+
+    /// Compares each file with its SHA-256.
+    pub fn verify(&self) -> Result<()> {
+        let sums = self.file(SUMS);
+        let text = match fs::read_to_string(&sums) {
+            Err(e) if e.kind() == ErrorKind::NotFound => return Ok(()),
+            text => text.map_err(|e| Error::io(&sums, e))?,
+        };
+        let mut names = Vec::new();
+        for line in text.lines() {
+            let Some((expected, name)) = line
+                .split_once("  ")
+                .filter(|(_, name)| !name.contains(['/', '\\']))
+            else {
+                return Err(Error::file(
+                    &sums,
+                    "expected a hash and a file name in each line",
+                ));
+            };
+            let file = self.file(name);
+            let found = sha256_of(&file)?;
+            if found != expected {
+                return Err(Error::file(
+                    &file,
+                    format!("damaged: expected SHA-256 {expected}, found {found}"),
+                ));
+            }
+            names.push(name);
+        }
+        match names.contains(&TRAINER) {
+            true => Ok(()),
+            false => Err(Error::file(&sums, format!("expected a line for {TRAINER}"))),
+        }
+    }
+
+    /// Renames a checkpoint that cannot be read to `damaged-step-N`, so that it counts no more but is not lost.
+    pub fn set_aside(&self) -> Result<PathBuf> {
+        let name = self.path.file_name().unwrap_or_default().to_string_lossy();
+        let free = |n: &usize| match n {
+            1 => self.path.with_file_name(format!("{DAMAGED}{name}")),
+            n => self.path.with_file_name(format!("{DAMAGED}{name}-{n}")),
+        };
+        let target = (1..).map(|n| free(&n)).find(|path| !path.exists());
+        let target = target.unwrap_or_else(|| free(&1));
+        fs::rename(&self.path, &target).map_err(|e| Error::io(&self.path, e))?;
+        Ok(target)
     }
 }

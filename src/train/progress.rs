@@ -3,10 +3,12 @@
 use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 
 use super::config::TrainConfig;
 use super::metrics::Record;
 use super::schedule::ScheduleState;
+use crate::files::hex;
 use crate::text::BatchPosition;
 
 /// What a checkpoint remembers beside tensors.
@@ -15,8 +17,14 @@ pub(super) struct Progress {
     pub config: TrainConfig,
     pub step: usize,
     pub tokens: u64,
-    /// Of the training text: resuming needs the same.
+    /// Number of tokens of the training text.
     pub text_tokens: usize,
+    /// SHA-256 of them: resuming needs the same. Checkpoints of before 0.2 have none.
+    #[serde(default)]
+    pub text_sha256: Option<String>,
+    /// The same of the validation text.
+    #[serde(default)]
+    pub valid_sha256: Option<String>,
     pub elapsed_s: f64,
     pub training_s: f64,
     pub position: BatchPosition,
@@ -28,6 +36,20 @@ pub(super) struct Progress {
     /// The figures of a step whose validation an interruption cut short.
     #[serde(default)]
     pub pending: Option<Record>,
+}
+
+/// SHA-256 of token ids, each as four bytes.
+pub(super) fn hash_tokens(tokens: &[u32]) -> String {
+    let mut hash = Sha256::new();
+    for piece in tokens.chunks(1 << 14) {
+        hash.update(
+            piece
+                .iter()
+                .flat_map(|id| id.to_le_bytes())
+                .collect::<Vec<_>>(),
+        );
+    }
+    hex(&hash.finalize())
 }
 
 /// Seconds of a run, those before a resume included.

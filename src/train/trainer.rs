@@ -3,16 +3,17 @@
 mod resume;
 mod step;
 
+use std::path::PathBuf;
 use std::time::Instant;
 
 use candle_core::{DType, Device};
 
-use super::checkpoint::RunDir;
 use super::config::{Budget, Observer, Outcome, TrainConfig, ValidSet};
 use super::evaluate::{Evaluation, Evaluator};
 use super::metrics::{MetricsLog, Record};
 use super::optim::Optimizer;
-use super::progress::{Clock, Meter, Progress};
+use super::progress::{Clock, Meter, Progress, hash_tokens};
+use super::run_dir::RunDir;
 use super::schedule::Schedule;
 use crate::model_dir::write_tensors;
 use crate::models::{Model, ModelConfig};
@@ -48,6 +49,7 @@ pub struct Trainer {
     progress: Progress,
     run: RunDir,
     log: MetricsLog,
+    damaged: Vec<(Error, PathBuf)>,
 }
 
 impl Trainer {
@@ -73,7 +75,9 @@ impl Trainer {
             config: config.clone(),
             step: 0,
             tokens: 0,
-            text_tokens: batches.tokens(),
+            text_tokens: batches.tokens().len(),
+            text_sha256: Some(hash_tokens(batches.tokens())),
+            valid_sha256: None,
             elapsed_s: 0.0,
             training_s: 0.0,
             position: batches.position(),
@@ -96,6 +100,7 @@ impl Trainer {
             progress,
             run,
             log,
+            damaged: Vec::new(),
         })
     }
 
@@ -107,6 +112,11 @@ impl Trainer {
     /// The parameters in training.
     pub fn params(&self) -> &Params {
         &self.params
+    }
+
+    /// Checkpoints that [`resume`](Self::resume) found damaged: why, and the names that they have now.
+    pub fn damaged(&self) -> &[(Error, PathBuf)] {
+        &self.damaged
     }
 
     /// Optimizer steps done.
@@ -127,9 +137,23 @@ impl Trainer {
     /// Trains until the budget is used, the observer interrupts, or patience ends.
     ///
     /// # Errors
+    /// [`Error::Invalid`] for another validation text than the run began with;
     /// [`Error::NotFinite`] where loss or gradient leave the numbers, before the weights change;
     /// [`Error::Io`] where the run cannot be written.
     pub fn run(&mut self, valid: &ValidSet, observer: &mut dyn Observer) -> Result<Outcome> {
+        let hash = hash_tokens(&valid.tokens);
+        if self
+            .progress
+            .valid_sha256
+            .get_or_insert_with(|| hash.clone())
+            != &hash
+        {
+            return Err(Error::invalid(
+                "--valid",
+                "the validation text that the run began with",
+                format!("another one ({} tokens)", valid.tokens.len()),
+            ));
+        }
         let clock = Clock {
             start: Instant::now(),
             before: self.progress.elapsed_s,

@@ -1,7 +1,7 @@
 //! The `tcn` command: train, sample and measure sequence models from a terminal.
 //!
 //! Results go to standard output, progress and messages to standard error. Exit codes: 0 done,
-//! 1 failed, 2 wrong usage, 130 interrupted after saving.
+//! 1 failed, 2 wrong usage; 130, 143 and 129 interrupted by SIGINT, SIGTERM and SIGHUP after saving.
 
 /// A line on standard error; one that nobody can read is no reason to stop.
 macro_rules! say {
@@ -97,7 +97,7 @@ fn usage_error(message: impl Into<String>) -> anyhow::Error {
     UsageError(message.into()).into()
 }
 
-/// The run was stopped by Ctrl-C and saved: exit code 130.
+/// The run was stopped by a signal and saved: exit code 128 and the signal's number.
 #[derive(Debug)]
 struct Interrupted;
 
@@ -214,7 +214,7 @@ fn exit_code(error: &anyhow::Error) -> ExitCode {
         }
     }
     if error.is::<Interrupted>() {
-        return ExitCode::from(130);
+        return ExitCode::from(progress::interrupted_code());
     }
     say!("tcn: {}", explain(error));
     let usage = error.is::<UsageError>()

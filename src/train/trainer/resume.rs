@@ -1,17 +1,19 @@
 //! Checkpoints of a [`Trainer`], and how one goes on from them.
 
 use std::collections::HashMap;
+use std::io::ErrorKind;
 
 use candle_core::{DType, Device, Tensor};
 
-use super::super::checkpoint::{RunDir, TensorFiles};
+use super::super::checkpoint::{Checkpoint, TensorFiles};
 use super::super::config::TrainConfig;
 use super::super::metrics::MetricsLog;
 use super::super::optim::Optimizer;
-use super::super::progress::{Clock, Progress};
+use super::super::progress::{Clock, Progress, hash_tokens};
+use super::super::run_dir::RunDir;
 use super::super::schedule::Schedule;
 use super::Trainer;
-use crate::models::Model;
+use crate::models::{Model, ModelConfig};
 use crate::nn::{Params, State};
 use crate::{Error, Result, model_dir};
 
@@ -19,51 +21,48 @@ const WEIGHTS: &str = "model.safetensors";
 const OPTIMIZER: &str = "optimizer.safetensors";
 const STATE: &str = "state.safetensors";
 
+/// Contents of a checkpoint.
+struct Restored {
+    progress: Progress,
+    params: Params,
+    model: Model,
+    optimizer: Optimizer,
+    state: State,
+}
+
 impl Trainer {
-    /// Continues the run in `run` from its newest checkpoint; `change` may alter its configuration, such
-    /// as a longer budget or a lower learning rate.
+    /// Continues the run in `run` from its newest whole checkpoint; `change` may alter its configuration, such
+    /// as a longer budget or a lower learning rate. Damaged checkpoints are renamed, see
+    /// [`damaged`](Self::damaged).
     ///
     /// # Errors
-    /// [`Error::File`] naming the file of the checkpoint that does not fit.
+    /// [`Error::File`] naming the file of the newest checkpoint that does not fit, where none does;
+    /// [`Error::Invalid`] for another text than the run began with.
     pub fn resume(
         tokens: Vec<u32>,
         run: RunDir,
         change: impl FnOnce(&mut TrainConfig),
     ) -> Result<Self> {
         let model_config = model_dir::read_config(run.join(model_dir::CONFIG))?;
-        let (checkpoint, progress): (_, Progress) = run.newest()?;
-        if progress.text_tokens != tokens.len() {
-            return Err(Error::invalid(
-                "--data",
-                format!(
-                    "the {} training tokens that the run began with",
-                    progress.text_tokens
-                ),
-                tokens.len(),
-            ));
-        }
+        let (restored, broken) = newest_whole(&run, &model_config)?;
+        let Restored {
+            progress,
+            params,
+            model,
+            optimizer,
+            state,
+        } = restored;
+        check_text(&progress, &tokens)?;
         let mut config = progress.config.clone();
         change(&mut config);
         config.validate()?;
         model_config.require_causal()?;
-        let in_file =
-            |name: &str, error: Error| Error::file(checkpoint.file(name), error.to_string());
-
-        let params = Params::new(config.seed, DType::F32, &Device::Cpu);
-        let model = Model::new(&model_config, params.builder())?;
-        params
-            .load(&checkpoint.tensors(WEIGHTS)?)
-            .map_err(|e| in_file(WEIGHTS, e))?;
-        let mut optimizer = Optimizer::new(config.optimizer.clone(), params.trainable())?;
-        optimizer
-            .load_state(&checkpoint.tensors(OPTIMIZER)?)
-            .map_err(|e| in_file(OPTIMIZER, e))?;
         let schedule = Schedule::resume(config.schedule.clone(), progress.schedule.clone())?;
         let mut batches = config.lay_out(tokens)?;
         batches.seek(progress.position)?;
-        let state = restore_state(config.batch_size, checkpoint.tensors(STATE)?)
-            .map_err(|e| in_file(STATE, e))?;
         let log = MetricsLog::resume(run.join(RunDir::METRICS), progress.step)?;
+        let aside = |(checkpoint, error): (Checkpoint, Error)| Ok((error, checkpoint.set_aside()?));
+        let damaged = broken.into_iter().map(aside).collect::<Result<_>>()?;
         Ok(Self {
             config,
             model,
@@ -76,6 +75,7 @@ impl Trainer {
             progress,
             run,
             log,
+            damaged,
         })
     }
 
@@ -117,6 +117,66 @@ impl Trainer {
         }
         Ok(())
     }
+}
+
+/// The newest checkpoint that can be read, and those before it that cannot.
+fn newest_whole(
+    run: &RunDir,
+    model_config: &ModelConfig,
+) -> Result<(Restored, Vec<(Checkpoint, Error)>)> {
+    let mut broken = Vec::new();
+    for checkpoint in run.checkpoints().newest_first()? {
+        match restore(&checkpoint, model_config) {
+            Ok(restored) => return Ok((restored, broken)),
+            // not damaged: closed to this user
+            Err(Error::Io { path, source }) if source.kind() == ErrorKind::PermissionDenied => {
+                return Err(Error::io(path, source));
+            }
+            Err(error) => broken.push((checkpoint, error)),
+        }
+    }
+    Err(match broken.into_iter().next() {
+        Some((_, error)) => error,
+        None => Error::file(
+            run.checkpoints().path(),
+            "expected a checkpoint step-N, found none",
+        ),
+    })
+}
+
+fn restore(checkpoint: &Checkpoint, model_config: &ModelConfig) -> Result<Restored> {
+    let in_file = |name: &str, error: Error| Error::file(checkpoint.file(name), error.to_string());
+    checkpoint.verify()?;
+    let progress: Progress = checkpoint.trainer()?;
+    let params = Params::new(progress.config.seed, DType::F32, &Device::Cpu);
+    let model = Model::new(model_config, params.builder())?;
+    let weights = checkpoint.tensors(WEIGHTS)?;
+    params.load(&weights).map_err(|e| in_file(WEIGHTS, e))?;
+    let mut optimizer = Optimizer::new(progress.config.optimizer.clone(), params.trainable())?;
+    let moments = checkpoint.tensors(OPTIMIZER)?;
+    optimizer
+        .load_state(&moments)
+        .map_err(|e| in_file(OPTIMIZER, e))?;
+    let state = restore_state(progress.config.batch_size, checkpoint.tensors(STATE)?)
+        .map_err(|e| in_file(STATE, e))?;
+    Ok(Restored {
+        progress,
+        params,
+        model,
+        optimizer,
+        state,
+    })
+}
+
+fn check_text(progress: &Progress, tokens: &[u32]) -> Result<()> {
+    let began = progress.text_tokens;
+    let found = match &progress.text_sha256 {
+        _ if began != tokens.len() => tokens.len().to_string(),
+        Some(hash) if *hash != hash_tokens(tokens) => "as many others".to_string(),
+        _ => return Ok(()),
+    };
+    let expected = format!("the {began} training tokens that the run began with");
+    Err(Error::invalid("--data", expected, found))
 }
 
 fn restore_state(batch: usize, mut tensors: HashMap<String, Tensor>) -> Result<State> {

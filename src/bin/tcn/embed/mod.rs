@@ -15,7 +15,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
 
 use crate::flags::{Dtype, count};
-use crate::progress::on_ctrl_c;
+use crate::progress::on_signals;
 use crate::{Interrupted, model, print_line, usage_error};
 use output::{Format, Partial, Row, Settings};
 
@@ -61,7 +61,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
             args.output.display()
         )));
     }
-    let interrupted = on_ctrl_c("finishing these sequences, then saving")?;
+    let interrupted = on_signals("finishing these sequences, then saving")?;
     let dir = model::resolve(&args.model)?;
     let loaded = LoadedModel::load(&dir)?;
     let tokenizer = loaded.tokenizer()?;

@@ -13,7 +13,7 @@ use candle_tcn::generate::Generator;
 use candle_tcn::text::{TokenStream, Tokenizer};
 
 use crate::model::{self, unknown_tokens, warn_of_unknown};
-use crate::progress::{on_ctrl_c, read_through};
+use crate::progress::{on_signals, read_through};
 use crate::{Interrupted, usage_error};
 
 /// The name of standard input.
@@ -21,7 +21,7 @@ const STANDARD_INPUT: &str = "-";
 
 pub fn run(args: Args) -> anyhow::Result<()> {
     check(&args)?;
-    let interrupted = on_ctrl_c("")?;
+    let interrupted = on_signals("")?;
     let loaded = model::load(args.model.as_deref())?;
     let tokenizer = loaded.tokenizer()?;
     let config = args.config(tokenizer)?;

@@ -31,6 +31,16 @@ impl Source {
         }
     }
 
+    /// Takes over where the texts are now, as far as `other` says; `true` if it says something.
+    pub fn move_to(&mut self, other: Source) -> bool {
+        let said = (!other.data.is_empty(), other.valid.is_some());
+        if said.0 {
+            self.data = other.data;
+        }
+        self.valid = other.valid.or(self.valid.take());
+        said.0 || said.1
+    }
+
     /// The files' names.
     pub fn describe(&self) -> String {
         if self.data.is_empty() {

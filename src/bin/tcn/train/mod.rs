@@ -1,14 +1,15 @@
 //! `tcn train`: a language model from text files.
 
+mod claim;
 mod data;
 mod options;
+mod start;
 mod watch;
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::Context;
-use candle_tcn::files::Lock;
 use candle_tcn::generate::{GenerateConfig, Generator, SamplerConfig};
 use candle_tcn::models::{Model, ModelConfig};
 use candle_tcn::nn::StepDtype;
@@ -18,21 +19,28 @@ use candle_tcn::{Error, LoadedModel};
 use candle_tcn::{model_dir, plot, train};
 use serde_json::json;
 
-use crate::progress::on_ctrl_c;
+use crate::progress::on_signals;
 use crate::{Interrupted, memory, print_line, usage_error};
+use claim::Claim;
 use data::{Data, Source};
 pub use options::Args;
+use start::Start;
 use watch::Watch;
 
 /// Checkpoints that stay.
 const KEEP: usize = 2;
 
 pub fn run(args: Args) -> anyhow::Result<()> {
-    let interrupted = on_ctrl_c("finishing this step, then saving")?;
-    let (mut trainer, run, data, command, _lock) = if args.resume {
-        resume(&args)?
-    } else {
-        begin(&args, &interrupted)?
+    let interrupted = on_signals("finishing this step, then saving")?;
+    let Started {
+        mut trainer,
+        run,
+        data,
+        start,
+        claim: _claim,
+    } = match args.resume {
+        true => resume(&args)?,
+        false => begin(&args, &interrupted)?,
     };
     let parameters = trainer.params().count();
     let field = trainer.model_config().geometry()?.receptive_field()?.total;
@@ -48,7 +56,13 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     let outcome = trainer.run(&data.valid, &mut watch)?;
     watch.finish();
     write_loss(&run)?;
-    write_card(&run, trainer.model_config(), &outcome, &data, &command)?;
+    match run.owns_card() {
+        true => write_card(&run, trainer.model_config(), &outcome, &data, &start)?,
+        false => say!(
+            "{} was edited and stays as it is",
+            run.join(RunDir::CARD).display()
+        ),
+    }
     report(&args, &run, parameters, &outcome)?;
     if outcome.interrupted {
         say!(
@@ -60,8 +74,14 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The run, its text, the command that began it, and what holds its directory.
-type Started = (Trainer, RunDir, Data, String, Option<Lock>);
+/// A run that begins or goes on.
+struct Started {
+    trainer: Trainer,
+    run: RunDir,
+    data: Data,
+    start: Start,
+    claim: Claim,
+}
 
 fn begin(args: &Args, interrupted: &AtomicBool) -> anyhow::Result<Started> {
     let source = args.source()?;
@@ -70,8 +90,12 @@ fn begin(args: &Args, interrupted: &AtomicBool) -> anyhow::Result<Started> {
     let model = args.model_config()?;
     let spec = args.tokenizer.parse()?;
     // refused before any work, and nothing of an old run is touched before all else is known to be right
-    if let (Some(out), false) = (&args.out, args.force) {
-        RunDir::check_free(out)?;
+    let claim = args.out.as_ref().filter(|out| out.is_dir());
+    let claim = claim.map(|out| Claim::take(out)).transpose()?;
+    match &args.out {
+        Some(out) if args.force => refuse_to_remove_inputs(out, &source)?,
+        Some(out) => RunDir::check_free(out)?,
+        None => {}
     }
     let name = format!("{}-{}", source.stem(), args.model_name());
     let (data, tokens) = Data::read(source, data::Tokens::Make(&spec))?;
@@ -82,37 +106,45 @@ fn begin(args: &Args, interrupted: &AtomicBool) -> anyhow::Result<Started> {
     let batches = config
         .lay_out(tokens)
         .with_context(|| data.source.describe())?;
-    let command = command_line();
-    let started =
-        serde_json::to_string_pretty(&json!({ "source": data.source, "command": command }))?;
+    let start = Start::new(data.source.clone());
     if interrupted.load(Ordering::SeqCst) {
         return Err(Interrupted.into());
     }
-    let (out, lock) = match &args.out {
-        Some(out) => (out.clone(), Some(claim(out)?)),
-        None => fresh_dir(&name)?,
+    let claim = match (claim, &args.out) {
+        (Some(claim), _) => claim,
+        (None, Some(out)) => Claim::take(out)?,
+        (None, None) => Claim::take_new(&name)?,
     };
-    if args.force {
-        RunDir::clear(&out)?;
-    }
-    let run = RunDir::create(&out, KEEP)?;
-    run.write(RunDir::STARTED, &started)?;
+    let run = match args.force {
+        true => RunDir::replace(claim.path(), KEEP)?,
+        false => RunDir::create(claim.path(), KEEP)?,
+    };
+    start.write(&run)?;
     data.tokenizer.save(run.join(model_dir::TOKENIZER))?;
     let trainer = Trainer::new(config, model, batches, run.clone())?;
-    Ok((trainer, run, data, command, lock))
+    Ok(Started {
+        trainer,
+        run,
+        data,
+        start,
+        claim,
+    })
 }
 
-/// The command line as it can be typed again.
-fn command_line() -> String {
-    let plain = |c: char| c.is_alphanumeric() || "-_./,:=+@%".contains(c);
-    let quote = |argument: std::ffi::OsString| {
-        let text = argument.to_string_lossy().into_owned();
-        match !text.is_empty() && text.chars().all(plain) {
-            true => text,
-            false => format!("'{}'", text.replace('\'', "'\\''")),
+/// `--force` never removes what the new run is to read.
+fn refuse_to_remove_inputs(out: &Path, source: &Source) -> anyhow::Result<()> {
+    let real = |path: &PathBuf| std::fs::canonicalize(path).ok();
+    let goes: Vec<PathBuf> = RunDir::contents(out)?.iter().filter_map(real).collect();
+    let inputs = source.data.iter().map(|path| ("--data", path));
+    for (flag, input) in inputs.chain(source.valid.iter().map(|path| ("--valid", path))) {
+        if real(input).is_some_and(|input| goes.iter().any(|gone| input.starts_with(gone))) {
+            return Err(usage_error(format!(
+                "{flag}: {} belongs to the run that --force would replace; move it, or choose another --out",
+                input.display()
+            )));
         }
-    };
-    std::env::args_os().map(quote).collect::<Vec<_>>().join(" ")
+    }
+    Ok(())
 }
 
 fn resume(args: &Args) -> anyhow::Result<Started> {
@@ -120,48 +152,35 @@ fn resume(args: &Args) -> anyhow::Result<Started> {
         .out
         .as_ref()
         .ok_or_else(|| usage_error("--resume: expected --out DIR, the run to continue"))?;
-    // before anything of the run is looked at
-    let lock = match out.is_dir() {
-        true => Some(claim(out)?),
-        false => None,
-    };
-    let run = RunDir::open(out, KEEP)?;
-    let file = run.join(RunDir::STARTED);
-    let text = std::fs::read_to_string(&file).with_context(|| file.display().to_string())?;
-    let started: serde_json::Value =
-        serde_json::from_str(&text).with_context(|| file.display().to_string())?;
-    let source: Source = serde_json::from_value(started["source"].clone())
-        .with_context(|| format!("{}: no source of the data", file.display()))?;
-    let command = started["command"].as_str().unwrap_or_default().to_string();
-    let tokenizer = run.join(model_dir::TOKENIZER);
-    let (data, tokens) = Data::read(source, data::Tokens::Load(&tokenizer))?;
-    let trainer = Trainer::resume(tokens, run.clone(), |config| args.change(config))?;
-    Ok((trainer, run, data, command, lock))
-}
-
-/// Makes `runs/NAME`, or with a number where that is taken, and claims it.
-fn fresh_dir(name: &str) -> anyhow::Result<(PathBuf, Option<Lock>)> {
-    let runs = Path::new("runs");
-    std::fs::create_dir_all(runs).map_err(|e| Error::io(runs, e))?;
-    let mut number = 1;
-    loop {
-        let path = match number {
-            1 => runs.join(name),
-            n => runs.join(format!("{name}-{n}")),
-        };
-        match std::fs::create_dir(&path) {
-            Ok(()) => return Ok((path.clone(), Some(claim(&path)?))),
-            Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => number += 1,
-            Err(e) => return Err(Error::io(&path, e).into()),
-        }
+    if !out.is_dir() {
+        return Err(Error::file(out, "expected the directory of a run, found none").into());
     }
-}
-
-/// Makes the directory of a run and holds it for this process.
-fn claim(path: &Path) -> anyhow::Result<Lock> {
-    std::fs::create_dir_all(path).map_err(|e| Error::io(path, e))?;
-    Lock::take(path)?
-        .ok_or_else(|| Error::file(path, "in use by another run; choose another --out").into())
+    // before anything of the run is looked at
+    let claim = Claim::take(out)?;
+    let run = RunDir::open(out, KEEP)?;
+    let mut start = Start::read(&run.join(RunDir::STARTED))?;
+    let moved = start.source.move_to(args.source()?);
+    let tokenizer = run.join(model_dir::TOKENIZER);
+    let (data, tokens) = Data::read(start.source.clone(), data::Tokens::Load(&tokenizer))
+        .context("--data and --valid tell where the texts of a run are now")?;
+    let trainer = Trainer::resume(tokens, run.clone(), |config| args.change(config))?;
+    for (error, kept) in trainer.damaged() {
+        say!(
+            "{error}; kept as {}; going on from step {}",
+            kept.display(),
+            trainer.steps()
+        );
+    }
+    if moved {
+        start.write(&run)?;
+    }
+    Ok(Started {
+        trainer,
+        run,
+        data,
+        start,
+        claim,
+    })
 }
 
 fn write_loss(run: &RunDir) -> candle_tcn::Result<()> {
@@ -188,7 +207,7 @@ fn write_card(
     model: &ModelConfig,
     outcome: &Outcome,
     data: &Data,
-    command: &str,
+    start: &Start,
 ) -> anyhow::Result<()> {
     let loaded = LoadedModel::load(run.path())?;
     let sample = sample(&loaded.model, loaded.tokenizer()?, 400)?;
@@ -210,7 +229,7 @@ fn write_card(
         steps: outcome.steps,
         tokens: outcome.tokens,
         seconds: outcome.seconds,
-        command: command.to_string(),
+        command: start.public_command(),
         sample,
     });
     Ok(run.write(RunDir::CARD, &card)?)

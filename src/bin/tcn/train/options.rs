@@ -59,9 +59,9 @@ pub struct Args {
     #[arg(long, value_name = "DIR")]
     pub out: Option<PathBuf>,
     /// Continue the run in --out; --steps, --epochs, --minutes, --lr, --clip, --valid-every and
-    /// --patience may be changed
+    /// --patience may be changed; --data and --valid say where its texts are now
     #[arg(long, conflicts_with_all = [
-        "force", "data", "valid", "valid_fraction", "valid_bytes", "tokenizer", "preset", "config", "dropout",
+        "force", "valid_fraction", "valid_bytes", "tokenizer", "preset", "config", "dropout",
         "batch_size", "seq_len", "context", "history", "accumulate", "optimizer", "momentum", "weight_decay",
         "schedule", "warmup", "seed", "dtype",
     ])]

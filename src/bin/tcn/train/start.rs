@@ -1,0 +1,102 @@
+//! How a run was started.
+
+use std::path::Path;
+
+use candle_tcn::Error;
+use candle_tcn::train::RunDir;
+use serde::{Deserialize, Serialize};
+
+use super::data::Source;
+
+/// Content of `run.json`: what a run was started with, for whoever continues it. It names folders of this
+/// machine and is not published.
+#[derive(Serialize, Deserialize)]
+pub struct Start {
+    pub source: Source,
+    /// The command line as it can be typed again.
+    command: String,
+    /// The same in its parts; runs of before 0.2 have none.
+    #[serde(default)]
+    arguments: Vec<String>,
+}
+
+impl Start {
+    /// Of this process.
+    pub fn new(source: Source) -> Self {
+        let arguments = std::env::args_os().map(|part| part.to_string_lossy().into_owned());
+        let arguments: Vec<_> = arguments.collect();
+        let command = typed(arguments.iter().map(String::as_str));
+        Self {
+            source,
+            command,
+            arguments,
+        }
+    }
+
+    pub fn read(file: &Path) -> anyhow::Result<Self> {
+        let text = std::fs::read_to_string(file).map_err(|e| Error::io(file, e))?;
+        serde_json::from_str(&text).map_err(|e| Error::file(file, e.to_string()).into())
+    }
+
+    pub fn write(&self, run: &RunDir) -> anyhow::Result<()> {
+        Ok(run.write(RunDir::STARTED, &serde_json::to_string_pretty(self)?)?)
+    }
+
+    /// The command line for others to read: files by their names alone, without the folders of this machine.
+    pub fn public_command(&self) -> String {
+        let rest = self
+            .arguments
+            .iter()
+            .skip(1)
+            .map(|part| match part.split_once('=') {
+                Some((flag, value)) if flag.starts_with("--") => {
+                    format!("{flag}={}", file_name(value))
+                }
+                _ => file_name(part).to_string(),
+            });
+        let rest: Vec<_> = rest.collect();
+        match rest.is_empty() {
+            true => "tcn train".to_string(),
+            false => typed(["tcn"].into_iter().chain(rest.iter().map(String::as_str))),
+        }
+    }
+}
+
+fn file_name(path: &str) -> &str {
+    path.rsplit(['/', '\\'])
+        .find(|part| !part.is_empty())
+        .unwrap_or(path)
+}
+
+/// Arguments as they are typed in a shell.
+fn typed<'a>(arguments: impl Iterator<Item = &'a str>) -> String {
+    let plain = |c: char| c.is_alphanumeric() || "-_./,:=+@%".contains(c);
+    let quote = |text: &str| match !text.is_empty() && text.chars().all(plain) {
+        true => text.to_string(),
+        false => format!("'{}'", text.replace('\'', "'\\''")),
+    };
+    arguments.map(quote).collect::<Vec<_>>().join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_public_command_names_no_folder() {
+        let arguments = "/opt/bin/tcn train --data /home/ann/a.txt --config=/home/ann/net.json --lr 0.1 --out runs/x/";
+        let source =
+            serde_json::json!({"data": [], "valid": null, "valid_fraction": 0.1, "valid_bytes": 1});
+        let start = |arguments: Vec<String>| Start {
+            source: serde_json::from_value(source.clone()).unwrap(),
+            command: String::new(),
+            arguments,
+        };
+        let command = start(arguments.split(' ').map(String::from).collect()).public_command();
+        assert_eq!(
+            command,
+            "tcn train --data a.txt --config=net.json --lr 0.1 --out x"
+        );
+        assert_eq!(start(Vec::new()).public_command(), "tcn train");
+    }
+}
