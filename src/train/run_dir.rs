@@ -173,6 +173,7 @@ impl RunDir {
             }
         }
         fs::create_dir_all(&run.path).map_err(|e| Error::io(&run.path, e))?;
+        run.sweep();
         Ok(run)
     }
 
@@ -250,11 +251,7 @@ impl RunDir {
     pub fn open(path: impl AsRef<Path>, keep: usize) -> Result<Self> {
         let run = Self::at(path.as_ref(), keep);
         run.checkpoints.mend()?;
-        for entry in fs::read_dir(&run.path).into_iter().flatten().flatten() {
-            if entry.file_name().to_string_lossy().starts_with(TEMPORARY) {
-                let _ = fs::remove_file(entry.path());
-            }
-        }
+        run.sweep();
         if run.checkpoints.newest_first()?.is_empty() {
             return Err(Error::file(
                 run.checkpoints.path(),
@@ -262,6 +259,15 @@ impl RunDir {
             ));
         }
         Ok(run)
+    }
+
+    /// Removes temporary files of a process that was killed.
+    fn sweep(&self) {
+        for entry in fs::read_dir(&self.path).into_iter().flatten().flatten() {
+            if entry.file_name().to_string_lossy().starts_with(TEMPORARY) {
+                let _ = fs::remove_file(entry.path());
+            }
+        }
     }
 
     /// A file of the run.

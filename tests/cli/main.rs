@@ -5,6 +5,7 @@ mod bench;
 mod generate;
 mod models;
 mod run;
+mod runs_kept;
 
 use std::path::{Path, PathBuf};
 use std::process::Output;
@@ -104,9 +105,14 @@ fn stderr(output: &Output) -> String {
 /// Ctrl-C.
 #[cfg(unix)]
 fn interrupt(child: &std::process::Child) {
+    send("INT", child);
+}
+
+#[cfg(unix)]
+fn send(signal: &str, child: &std::process::Child) {
     // the shell has `kill` built in; the program of that name may not be installed
     let kill = std::process::Command::new("sh")
-        .args(["-c", &format!("kill -INT {}", child.id())])
+        .args(["-c", &format!("kill -{signal} {}", child.id())])
         .status()
         .unwrap();
     assert!(kill.success());
