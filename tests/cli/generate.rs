@@ -211,7 +211,7 @@ fn log_probabilities_are_those_of_the_tokens() {
     // the same text costs the same when it is evaluated
     let cost = |text: &str| {
         bench.write("scored.txt", text);
-        let result = bench.json("eval --model run --data scored.txt");
+        let result = bench.json("eval --model run --data scored.txt --dtype f32");
         result["loss"].as_f64().unwrap() * result["tokens"].as_f64().unwrap()
     };
     let expected = cost(&format!("The{text}")) - cost("The");

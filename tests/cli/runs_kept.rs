@@ -186,12 +186,16 @@ fn a_replacement_that_fails_leaves_the_old_run() {
 fn a_replacement_that_is_killed_leaves_the_old_run() {
     let bench = Bench::new();
     bench.trained("run", "");
-    let before = bench.bytes("run/model.safetensors");
     let mut child = start(
         &bench,
         "",
         &format!("train --data text.txt --out run --force --seed 9 {ENDLESS}"),
     );
+    wait_for("replacement", || {
+        names(&bench, "run")
+            .iter()
+            .any(|name| name.starts_with(".replaced-"))
+    });
     wait_for_steps(&bench, "run");
     child.kill().unwrap();
     child.wait().unwrap();
