@@ -52,19 +52,26 @@ left() {
     sed 's/,"tokens_per_s":.*"elapsed_s":[^,}]*//' metrics.jsonl)
 }
 
+# Runs a program whose number is in the file pid meanwhile
+go() {
+  "$@" > log 2>&1 &
+  echo $! > pid
+  wait $!
+}
+
 # Goes on with the training in $1, or begins it where there is nothing to go on with; strace or nothing before it
 train() {
   local run=$1; shift
-  if [ -d "$run/checkpoints" ] && "$@" "$TCN" train --resume --out "$run" > log 2>&1; then
+  if [ -d "$run/checkpoints" ] && go "$@" "$TCN" train --resume --out "$run"; then
     return 0
   elif [ -d "$run/checkpoints" ] && ! grep -q 'found none' log; then
     return 1
   elif [ -e "$run/run.json" ]; then
     # shellcheck disable=SC2086
-    "$@" "$TCN" train $training --out "$run" --force > log 2>&1
+    go "$@" "$TCN" train $training --out "$run" --force
   else
     # shellcheck disable=SC2086
-    "$@" "$TCN" train $training --out "$run" > log 2>&1
+    go "$@" "$TCN" train $training --out "$run"
   fi
 }
 
@@ -95,12 +102,10 @@ torture_kill() {
   for ((round = 1; round <= rounds; round++)); do
     rm -rf cut
     for ((i = RANDOM % 3; i >= 0; i--)); do
-      set -m
+      : > pid
       train cut & local shell=$!
-      set +m
       sleep "$(below "$length")"
-      # the shell function and the program it started
-      kill -9 -- "-$shell" 2> /dev/null && kills=$((kills + 1))
+      kill -9 "$(cat pid)" 2> /dev/null && kills=$((kills + 1))
       wait "$shell" 2> /dev/null || true
     done
     train cut || fail "does not go on"
