@@ -4,7 +4,6 @@ mod common;
 
 use candle_core::{DType, Tensor, Var};
 use candle_tcn::Result;
-use candle_tcn::kernels::Kernel;
 use candle_tcn::ops::{Conv1dParams, conv1d, conv1d_primitives};
 use common::{Tensors, assert_close, under};
 use serde::Deserialize;
@@ -89,7 +88,7 @@ fn check_case(
 /// One test, not one for each kernel: the choice holds for the whole process.
 #[test]
 fn every_kernel_equals_torch() -> Result<()> {
-    for kernel in Kernel::ALL.into_iter().filter(|k| k.is_available()) {
+    for kernel in common::available_kernels() {
         kernel.select().unwrap();
         check(kernel.name(), conv1d)?;
     }

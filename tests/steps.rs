@@ -11,6 +11,7 @@ use candle_tcn::nn::{
     TemporalConvNet, WaveNetStackConfig,
 };
 use candle_tcn::{Result, state_file};
+use common::close::{Tolerance, compare};
 use common::{rng, scatter};
 use rand::RngExt;
 use rand_chacha::ChaCha8Rng;
@@ -62,14 +63,30 @@ fn alone(net: &StepNet, xs: &[f32]) -> Result<Vec<f32>> {
     Ok(ys)
 }
 
-fn close(what: &str, a: &[f32], b: &[f32], tolerance: f32) {
-    assert_eq!(a.len(), b.len(), "{what}");
-    let largest = b.iter().fold(1.0f32, |max, x| max.max(x.abs()));
-    for (i, (a, b)) in a.iter().zip(b).enumerate() {
-        assert!(
-            (a - b).abs() <= tolerance * largest,
-            "{what} [{i}]: {a} {b}"
+fn close(what: &str, a: &[f32], b: &[f32], tolerance: f64) {
+    let [a, b] = [a, b].map(|xs| xs.iter().map(|&x| f64::from(x)).collect::<Vec<_>>());
+    {
+        use std::io::Write;
+        let e = a
+            .iter()
+            .zip(&b)
+            .map(|(a, b)| (a - b).abs() / (1.0 + b.abs()))
+            .fold(0.0, f64::max);
+        let _ = writeln!(
+            std::io::stderr(),
+            "STEP {e:.6} {tolerance} {}",
+            what.chars().take(40).collect::<String>()
         );
+    }
+    if let Err(message) = compare(
+        &a,
+        &b,
+        Tolerance {
+            atol: tolerance,
+            rtol: tolerance,
+        },
+    ) {
+        panic!("{what}: {message}");
     }
 }
 

@@ -126,6 +126,10 @@ fn bf16_is_near(config: &ModelConfig) -> Result<()> {
     let dot = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(a, b)| a * b).sum::<f64>();
     let lengths = (dot(&exact, &exact) * dot(&rounded, &rounded)).sqrt();
     let cosine = dot(&exact, &rounded) / lengths;
+    {
+        use std::io::Write;
+        let _ = writeln!(std::io::stderr(), "COS {cosine:.5} {config:?}");
+    }
     assert!(
         exact.len() == rounded.len() && cosine > 0.9,
         "{config:?}: {cosine}"

@@ -198,7 +198,7 @@ fn prompts_come_from_files_and_standard_input() {
 fn log_probabilities_are_those_of_the_tokens() {
     let bench = Bench::new();
     bench.trained("run", "");
-    let flags = "--prompt The --max-tokens 20 --temperature 0 --logprobs";
+    let flags = "--prompt The --max-tokens 20 --temperature 0 --logprobs --dtype f32";
     let sample = &bench.samples(flags)[0];
     let tokens = sample["logprobs"].as_array().unwrap();
     assert_eq!(tokens.len(), 20);
@@ -211,7 +211,7 @@ fn log_probabilities_are_those_of_the_tokens() {
     // the same text costs the same when it is evaluated
     let cost = |text: &str| {
         bench.write("scored.txt", text);
-        let result = bench.json("eval --model run --data scored.txt --dtype f32");
+        let result = bench.json("eval --model run --data scored.txt");
         result["loss"].as_f64().unwrap() * result["tokens"].as_f64().unwrap()
     };
     let expected = cost(&format!("The{text}")) - cost("The");

@@ -2,6 +2,9 @@
 
 mod bad_input;
 mod bench;
+#[path = "../common/close.rs"]
+mod close;
+mod files_people_have;
 mod generate;
 mod models;
 mod run;
