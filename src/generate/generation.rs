@@ -85,6 +85,10 @@ pub struct Generation<'a> {
     waiting: Range<u64>,
     single: bool,
     lanes: Vec<Lane>,
+    /// The place whose token is drawn next in this round.
+    place: usize,
+    /// Places before it whose texts go on.
+    kept: Vec<usize>,
     /// Of the lanes.
     state: State,
     /// (lanes, vocab)
@@ -114,6 +118,8 @@ impl<'a> Generation<'a> {
             waiting: first.end..samples.end,
             single: count == 1,
             lanes: Vec::new(),
+            place: 0,
+            kept: Vec::new(),
             ready: VecDeque::new(),
             reached: None,
             stepper,
@@ -133,10 +139,13 @@ impl<'a> Generation<'a> {
     /// [`Error::Text`] where a tokenizer cannot decode.
     pub fn interrupt(&mut self) -> Result<()> {
         self.waiting = 0..0;
-        while !self.lanes.is_empty() {
-            self.finish(0, FinishReason::Interrupted)?;
-            self.lanes.remove(0);
+        for place in 0..self.lanes.len() {
+            // others have ended in this round
+            if place >= self.place || self.kept.contains(&place) {
+                self.finish(place, FinishReason::Interrupted)?;
+            }
         }
+        self.lanes.clear();
         Ok(())
     }
 
@@ -175,19 +184,44 @@ impl<'a> Generation<'a> {
         })
     }
 
-    /// One more token for each text.
-    fn round(&mut self) -> Result<()> {
-        let drawn: Vec<u32> = self.lanes.iter().filter_map(Lane::last).collect();
-        if drawn.len() == self.lanes.len() {
-            let logits = self.stepper.step(&drawn, &mut self.state)?;
-            self.logits.copy_from_slice(logits);
+    /// Goes on by one token, by the end of a text, or to the next round.
+    fn advance(&mut self) -> Result<()> {
+        let place = self.place;
+        if place == self.lanes.len() {
+            return self.next_round();
         }
-        let mut kept = Vec::new();
-        for place in 0..self.lanes.len() {
-            if self.draw(place)? {
-                kept.push(place);
+        let ended = match self.lanes[place].tokens < self.config.max_tokens {
+            true => self.token(place)?,
+            false => Some(FinishReason::Length),
+        };
+        let Some(reason) = ended else {
+            self.kept.push(place);
+            self.place += 1;
+            return Ok(());
+        };
+        self.finish(place, reason)?;
+        // the next text takes the place, and begins once this end has been told
+        match self.waiting.next() {
+            Some(sample) => self.begin(place, sample),
+            None => {
+                self.place += 1;
+                Ok(())
             }
         }
+    }
+
+    fn begin(&mut self, place: usize, sample: u64) -> Result<()> {
+        self.lanes[place] = self.lane(sample)?;
+        self.state.set(place, &self.start.state, 0)?;
+        let vocab = self.start.logits.len();
+        self.logits[place * vocab..][..vocab].copy_from_slice(&self.start.logits);
+        Ok(())
+    }
+
+    /// Drops the texts that have ended; the others, each of which has drawn a token, go through the network.
+    fn next_round(&mut self) -> Result<()> {
+        let kept = std::mem::take(&mut self.kept);
+        self.place = 0;
         if kept.len() < self.lanes.len() {
             self.state = self.state.select(&kept)?;
             self.logits.truncate(kept.len() * self.start.logits.len());
@@ -198,28 +232,13 @@ impl<'a> Generation<'a> {
                     .is_some_and(|place| kept.binary_search(&place).is_ok())
             });
         }
-        Ok(())
-    }
-
-    /// The next token of the text at this place, or of those that follow it there; whether there is one.
-    fn draw(&mut self, place: usize) -> Result<bool> {
-        loop {
-            let ended = match self.lanes[place].tokens < self.config.max_tokens {
-                true => self.token(place)?,
-                false => Some(FinishReason::Length),
-            };
-            let Some(reason) = ended else {
-                return Ok(true);
-            };
-            self.finish(place, reason)?;
-            let Some(sample) = self.waiting.next() else {
-                return Ok(false);
-            };
-            self.lanes[place] = self.lane(sample)?;
-            self.state.set(place, &self.start.state, 0)?;
-            let vocab = self.start.logits.len();
-            self.logits[place * vocab..][..vocab].copy_from_slice(&self.start.logits);
+        if self.lanes.is_empty() {
+            return Ok(());
         }
+        let drawn: Vec<u32> = self.lanes.iter().filter_map(Lane::last).collect();
+        let logits = self.stepper.step(&drawn, &mut self.state)?;
+        self.logits.copy_from_slice(logits);
+        Ok(())
     }
 
     /// Draws a token; whether the text ends with it.
@@ -329,7 +348,7 @@ impl Iterator for Generation<'_> {
             if self.lanes.is_empty() {
                 return None;
             }
-            if let Err(error) = self.round() {
+            if let Err(error) = self.advance() {
                 self.waiting = 0..0;
                 self.lanes.clear();
                 return Some(Err(error));

@@ -1,17 +1,17 @@
 //! The cache of one repository, in the layout of Python's `huggingface_hub`.
 
-use std::fs::{File, TryLockError};
-use std::io::{Read, Write};
+use std::fs::File;
+use std::io::{ErrorKind, Read, Result as IoResult, Write};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use sha1::{Digest, Sha1};
-use sha2::Sha256;
 
 use super::Progress;
 use super::id::ModelId;
+use super::links::{self, MakeLink, expect_no_link, is_same, planted, symbolic_link};
 use super::select::is_plain;
-use crate::files::{sync_folder, write_atomic};
+use crate::files::{Lock, hex, sha256, sync_folder, write_atomic};
 use crate::{Error, Result};
 
 /// A file as the Hub lists it.
@@ -34,14 +34,11 @@ impl Hash {
     }
 
     /// The hash of the same kind of `file`, which has `size` bytes.
-    pub fn of_same_kind(&self, file: &Path, size: u64) -> std::io::Result<Self> {
+    pub fn of_same_kind(&self, file: &Path, size: u64) -> IoResult<Self> {
         let file = File::open(file)?;
         Ok(Self(match self.0.len() {
-            40 => {
-                let header = format!("blob {size}\0");
-                digest(Sha1::new_with_prefix(header), file)?
-            }
-            _ => digest(Sha256::new(), file)?,
+            40 => git_hash(file, size)?,
+            _ => sha256(file)?,
         }))
     }
 }
@@ -52,8 +49,9 @@ impl std::fmt::Display for Hash {
     }
 }
 
-/// The hash of what `source` gives, in hexadecimal digits.
-pub fn digest(mut hasher: impl Digest, mut source: impl Read) -> std::io::Result<String> {
+/// Git's hash of a file of `size` bytes.
+fn git_hash(mut source: File, size: u64) -> IoResult<String> {
+    let mut hasher = Sha1::new_with_prefix(format!("blob {size}\0"));
     let mut buffer = vec![0; 1 << 18];
     loop {
         match source.read(&mut buffer)? {
@@ -61,8 +59,7 @@ pub fn digest(mut hasher: impl Digest, mut source: impl Read) -> std::io::Result
             n => hasher.update(&buffer[..n]),
         }
     }
-    let bytes = hasher.finalize();
-    Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
+    Ok(hex(&hasher.finalize()))
 }
 
 pub fn is_hex(text: &str) -> bool {
@@ -75,18 +72,25 @@ pub fn is_commit(revision: &str) -> bool {
 }
 
 /// The folders of one repository.
+///
+/// Others may write to the cache too. A link that they plant could make this process write or read elsewhere,
+/// so that a link is an error anywhere but in snapshots, and those lead to files of the repository's folder.
 #[derive(Debug)]
 pub struct Repo {
+    cache_dir: PathBuf,
+    /// Name of the repository's folders.
+    folder: String,
+    /// May itself be a link, to another disk say.
     dir: PathBuf,
-    locks: PathBuf,
 }
 
 impl Repo {
     pub fn new(cache_dir: &Path, id: &ModelId) -> Self {
         let folder = format!("models--{}--{}", id.owner(), id.name());
         Self {
+            cache_dir: cache_dir.into(),
             dir: cache_dir.join(&folder),
-            locks: cache_dir.join(".locks").join(folder),
+            folder,
         }
     }
 
@@ -106,61 +110,81 @@ impl Repo {
     /// Whether the file is there, whole and right.
     pub fn has(&self, entry: &Entry) -> Result<bool> {
         let blob = self.blob(&entry.hash);
-        match blob.metadata() {
-            Ok(file) if file.len() == entry.size => {
-                let found = entry.hash.of_same_kind(&blob, entry.size);
-                Ok(found.map_err(|e| Error::io(&blob, e))? == entry.hash)
-            }
-            _ => Ok(false),
-        }
+        expect_no_link(&self.dir, &blob)?;
+        is_right(&blob, entry)
+    }
+
+    /// Whether the snapshot has the right content in a file of its own. On systems without links
+    /// `huggingface_hub` moves the blobs there.
+    pub fn has_copy(&self, commit: &str, entry: &Entry) -> Result<bool> {
+        let path = self.snapshot(commit).join(&entry.path);
+        Ok(!path.is_symlink() && is_right(&path, entry)?)
     }
 
     /// The commit that `revision` was when it was last looked up.
-    pub fn commit(&self, revision: &str) -> Option<String> {
+    pub fn commit(&self, revision: &str) -> Result<Option<String>> {
         if is_commit(revision) {
-            return Some(revision.to_ascii_lowercase());
+            return Ok(Some(revision.to_ascii_lowercase()));
         }
+        let path = self.reference(revision)?;
         let mut text = String::new();
-        let file = File::open(self.dir.join("refs").join(revision)).ok()?;
-        file.take(100).read_to_string(&mut text).ok()?;
-        Some(text.trim().to_string()).filter(|commit| is_commit(commit))
+        let read = File::open(path).and_then(|file| file.take(100).read_to_string(&mut text));
+        let commit = text.trim();
+        Ok((read.is_ok() && is_commit(commit)).then(|| commit.to_string()))
+    }
+
+    /// Where a revision's commit is kept.
+    fn reference(&self, revision: &str) -> Result<PathBuf> {
+        let path = self.dir.join("refs").join(revision);
+        expect_no_link(&self.dir, &path).map(|()| path)
     }
 
     /// Remembers which commit `revision` is.
     pub fn set_commit(&self, revision: &str, commit: &str) -> Result<()> {
-        if self.commit(revision).as_deref() == Some(commit) {
+        if self.commit(revision)?.as_deref() == Some(commit) {
             return Ok(());
         }
-        let path = self.dir.join("refs").join(revision);
+        let path = self.reference(revision)?;
         create_parent(&path)?;
         write_atomic(&path, |file| file.write_all(commit.as_bytes()))
     }
 
-    /// Makes `snapshots/COMMIT/PATH` lead to the file.
+    /// Makes `snapshots/COMMIT/PATH` lead to the file, or be a copy of it where the system has no links.
     pub fn link(&self, commit: &str, entry: &Entry) -> Result<()> {
+        self.link_by(symbolic_link, commit, entry)
+    }
+
+    fn link_by(&self, symlink: MakeLink, commit: &str, entry: &Entry) -> Result<()> {
         debug_assert!(is_plain(&entry.path));
         let path = self.snapshot(commit).join(&entry.path);
+        expect_no_link(&self.dir, path.parent().unwrap_or(&self.dir))?;
         let up = "../".repeat(entry.path.split('/').count() + 1);
         let target = PathBuf::from(format!("{up}blobs/{}", entry.hash));
-        if path.read_link().is_ok_and(|found| found == target) {
+        let is_linked = path.read_link().is_ok_and(|found| found == target);
+        if is_linked || self.has_copy(commit, entry)? {
             return Ok(());
         }
         create_parent(&path)?;
-        // made beside and renamed: at no moment is there no file
-        let temporary = path.with_extension(format!("tmp-{}", std::process::id()));
-        let _ = std::fs::remove_file(&temporary);
-        #[cfg(unix)]
-        std::os::unix::fs::symlink(&target, &temporary).map_err(|e| Error::io(&path, e))?;
-        #[cfg(not(unix))]
-        std::fs::copy(self.blob(&entry.hash), &temporary).map_err(|e| Error::io(&path, e))?;
-        std::fs::rename(&temporary, &path).map_err(|e| Error::io(&path, e))
+        links::place(symlink, &target, &self.blob(&entry.hash), &path)
+    }
+
+    /// Opens the partial file to add to it.
+    pub fn open_partial(&self, hash: &Hash) -> Result<File> {
+        let path = self.partial(hash);
+        expect_no_link(&self.dir, &path)?;
+        let open = File::options().create(true).append(true).open(&path);
+        let file = open.map_err(|e| Error::io(&path, e))?;
+        match is_same(&file, &path) {
+            true => Ok(file),
+            false => Err(planted(&path)),
+        }
     }
 
     /// Turns the partial file into the blob, so that it lasts.
     pub fn keep(&self, hash: &Hash) -> Result<()> {
         let (partial, blob) = (self.partial(hash), self.blob(hash));
-        let kept = File::open(&partial)
-            .and_then(|file| file.sync_all())
+        // a file is synced as a folder is: where the file system can
+        let kept = sync_folder(&partial)
             .and_then(|()| std::fs::rename(&partial, &blob))
             .and_then(|()| sync_folder(&self.dir.join("blobs")));
         kept.map_err(|e| Error::io(&blob, e))
@@ -191,21 +215,48 @@ impl Repo {
         }
     }
 
+    /// Refuses a snapshot with links that lead out of the repository's folder, or to a link.
+    pub fn check_links(&self, snapshot: &Path) -> Result<()> {
+        expect_no_link(&self.dir, snapshot)?;
+        let home = self.dir.canonicalize().map_err(|e| Error::io(&self.dir, e))?;
+        for entry in std::fs::read_dir(snapshot).map_err(|e| Error::io(snapshot, e))? {
+            let path = entry.map_err(|e| Error::io(snapshot, e))?.path();
+            let Ok(target) = path.read_link() else {
+                continue;
+            };
+            let inside = match path.canonicalize() {
+                Ok(end) => end.starts_with(&home) && !snapshot.join(target).is_symlink(),
+                // one that leads nowhere is no file
+                Err(error) => error.kind() == ErrorKind::NotFound,
+            };
+            if !inside {
+                return Err(planted(&path));
+            }
+        }
+        Ok(())
+    }
+
     /// Waits until this process is the only one to download the file.
     pub async fn lock(&self, entry: &Entry, progress: &Progress) -> Result<Lock> {
-        let path = self.locks.join(format!("{}.lock", entry.hash));
+        let name = format!("{}.lock", entry.hash);
+        let path = self.cache_dir.join(".locks").join(&self.folder).join(name);
+        expect_no_link(&self.cache_dir, &path)?;
         create_parent(&path)?;
+        expect_no_link(&self.dir, &self.blob(&entry.hash))?;
         create_parent(&self.blob(&entry.hash))?;
         let mut told = false;
         loop {
             let open = File::options().create(true).append(true).open(&path);
             let file = open.map_err(|e| Error::io(&path, e))?;
-            match file.try_lock() {
+            let locked = file.try_clone().map_err(|e| Error::io(&path, e))?;
+            match Lock::of(locked) {
                 // Python removes the file when it is done: then the lock is on nothing
-                Ok(()) if is_same(&file, &path) => return Ok(Lock(file)),
-                Ok(()) => continue,
-                Err(TryLockError::WouldBlock) => {}
-                Err(TryLockError::Error(error)) => return Err(Error::io(&path, error)),
+                Some(lock) if is_same(&file, &path) => return Ok(lock),
+                Some(_) => {
+                    expect_no_link(&self.cache_dir, &path)?;
+                    continue;
+                }
+                None => {}
             }
             if !std::mem::replace(&mut told, true) {
                 progress.message(&format!(
@@ -218,21 +269,15 @@ impl Repo {
     }
 }
 
-/// Held while a file is downloaded; the system takes it back when the process ends.
-pub struct Lock(#[allow(dead_code)] File);
-
-#[cfg(unix)]
-fn is_same(file: &File, path: &Path) -> bool {
-    use std::os::unix::fs::MetadataExt;
-    match (file.metadata(), path.metadata()) {
-        (Ok(a), Ok(b)) => (a.dev(), a.ino()) == (b.dev(), b.ino()),
-        _ => false,
+/// Whether a file has the entry's size and hash.
+fn is_right(path: &Path, entry: &Entry) -> Result<bool> {
+    match path.metadata() {
+        Ok(file) if file.is_file() && file.len() == entry.size => {
+            let found = entry.hash.of_same_kind(path, entry.size);
+            Ok(found.map_err(|e| Error::io(path, e))? == entry.hash)
+        }
+        _ => Ok(false),
     }
-}
-
-#[cfg(not(unix))]
-fn is_same(_: &File, _: &Path) -> bool {
-    true
 }
 
 fn create_parent(path: &Path) -> Result<()> {
@@ -287,7 +332,39 @@ mod tests {
             assert!(repo.check_cached(&linked).is_err(), "not what it says");
         }
         repo.set_commit("refs/pr/1", &commit).unwrap();
-        assert_eq!(repo.commit("refs/pr/1"), Some(commit));
-        assert_eq!(repo.commit("main"), None);
+        assert_eq!(repo.commit("refs/pr/1").unwrap(), Some(commit));
+        assert_eq!(repo.commit("main").unwrap(), None);
+    }
+
+    #[test]
+    fn without_symbolic_links_a_snapshot_has_the_file_itself() {
+        let folder = tempfile::tempdir().unwrap();
+        let repo = Repo::new(folder.path(), &"a/b".parse().unwrap());
+        let commit = "1".repeat(40);
+        let entry = Entry {
+            path: "deep/weights.bin".into(),
+            size: 6,
+            // echo hello | sha256sum
+            hash: Hash::parse("5891b5b522d5df086d0ff0b110fbd9d21bb4fc7163af34d08286a2e846f6be03").unwrap(),
+        };
+        let blob = repo.blob(&entry.hash);
+        create_parent(&blob).unwrap();
+        std::fs::write(&blob, "hello\n").unwrap();
+        let unsupported: MakeLink = |_, _| Err(ErrorKind::PermissionDenied.into());
+        let path = repo.snapshot(&commit).join(&entry.path);
+        for before in ["none", "wrong", "right"] {
+            if before == "wrong" {
+                std::fs::remove_file(&path).unwrap();
+                std::fs::write(&path, "other\n").unwrap();
+            }
+            repo.link_by(unsupported, &commit, &entry).unwrap();
+            assert_eq!(std::fs::read(&path).unwrap(), b"hello\n", "{before}");
+            assert!(!path.is_symlink());
+        }
+        assert_eq!(std::fs::read_dir(path.parent().unwrap()).unwrap().count(), 1);
+
+        // as Python leaves it: the file in the snapshot, and no blob
+        std::fs::remove_file(&blob).unwrap();
+        assert!(!repo.has(&entry).unwrap() && repo.has_copy(&commit, &entry).unwrap());
     }
 }

@@ -1,7 +1,6 @@
 //! Files from the Hub into the cache: resumed where they were cut, used only when they are right.
 
 use std::collections::BTreeMap;
-use std::fs::File;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
@@ -12,8 +11,9 @@ use super::cache::{Entry, Repo};
 use super::failure::{Failure, Place, Trouble};
 use super::http::{Http, answer};
 use super::id::ModelId;
-use super::select::{MAX_INDEX_BYTES, select, shards};
+use super::select::select;
 use super::{Event, Hub, Progress};
+use crate::weights::index::{self, MAX_INDEX_BYTES};
 use crate::{Error, Result};
 
 /// A try that brought so much was worth it: it does not count.
@@ -40,18 +40,24 @@ pub async fn fetch(
     let place = fetch.place();
     let chosen = select(|name| files.contains_key(name));
     let chosen = chosen.map_err(|missing| Error::hub(id.clone(), Some(404), missing))?;
+    let index = chosen.files.last().copied().unwrap_or_default();
+    if chosen.sharded && files.get(index).is_some_and(|index| index.size > MAX_INDEX_BYTES) {
+        let message = format!("expected an index of at most {MAX_INDEX_BYTES} bytes");
+        return Err(place.file(index).error(message).into());
+    }
     fetch.all(&files, chosen.files.iter().copied()).await?;
 
     let snapshot = repo.snapshot(&commit);
     if chosen.sharded {
-        let index = chosen.files.last().copied().unwrap_or_default();
-        let shards = read_shards(&snapshot.join(index))?;
-        if let Some(shard) = shards.iter().find(|shard| !files.contains_key(*shard)) {
+        // what the loader would refuse is refused before its gigabytes come
+        let shards = index::read(&snapshot.join(index))?;
+        if let Some(shard) = shards.keys().find(|shard| !files.contains_key(*shard)) {
             let message = format!("named by {index}, but the repository has no such file");
             return Err(place.file(shard).error(message).into());
         }
-        fetch.all(&files, shards.iter().map(String::as_str)).await?;
+        fetch.all(&files, shards.keys().map(String::as_str)).await?;
     }
+    repo.check_links(&snapshot)?;
     if id.revision() != commit {
         repo.set_commit(id.revision(), &commit)?;
     }
@@ -76,10 +82,11 @@ impl Hub {
             )
         };
         let none = || missing("there is no copy".into());
-        let snapshot = repo.snapshot(&repo.commit(id.revision()).ok_or_else(none)?);
+        let snapshot = repo.snapshot(&repo.commit(id.revision())?.ok_or_else(none)?);
         if !snapshot.is_dir() {
             return Err(none());
         }
+        repo.check_links(&snapshot)?;
         let has = |name: &str| snapshot.join(name).is_file();
         let chosen =
             select(has).map_err(|what| missing(format!("the copy is not whole: {what}")))?;
@@ -91,7 +98,7 @@ impl Hub {
         if chosen.sharded
             && let Some(index) = files.last()
         {
-            for shard in read_shards(index)? {
+            for shard in index::read(index)?.into_keys() {
                 if !has(&shard) {
                     return Err(missing(format!(
                         "the copy is not whole: there is no {shard}"
@@ -103,20 +110,6 @@ impl Hub {
         files.iter().try_for_each(|file| repo.check_cached(file))?;
         Ok(snapshot)
     }
-}
-
-/// The shards that an index in the cache names.
-fn read_shards(index: &Path) -> Result<Vec<String>> {
-    let size = index.metadata().map_err(|e| Error::io(index, e))?.len();
-    if size > MAX_INDEX_BYTES {
-        return Err(Error::file(
-            index,
-            format!("expected an index of at most {MAX_INDEX_BYTES} bytes, found {size}"),
-        ));
-    }
-    let bytes = std::fs::read(index).map_err(|e| Error::io(index, e))?;
-    let shards = shards(&bytes).map_err(|message| Error::file(index, message))?;
-    Ok(shards.into_iter().collect())
 }
 
 /// The download of one commit.
@@ -145,6 +138,7 @@ impl<'a> Fetch<'a> {
         for entry in names.filter_map(|name| files.get(name)) {
             match self.repo.has(entry)? {
                 true => self.repo.link(self.commit, entry)?,
+                false if self.repo.has_copy(self.commit, entry)? => {}
                 false => {
                     self.total = self.total.saturating_add(entry.size);
                     lacking.push(entry);
@@ -232,11 +226,7 @@ impl<'a> Fetch<'a> {
         before: u64,
     ) -> Result<(), Trouble> {
         let io = |error| Trouble::Fatal(Error::io(partial, error));
-        let mut file = File::options()
-            .create(true)
-            .append(true)
-            .open(partial)
-            .map_err(io)?;
+        let mut file = self.repo.open_partial(&entry.hash)?;
         let mut have = length(partial);
         if have > entry.size {
             file.set_len(0).map_err(io)?;
@@ -248,6 +238,7 @@ impl<'a> Fetch<'a> {
         }
         let mut url = self
             .http
+            .endpoint()
             .url([self.id.owner(), self.id.name(), "resolve", self.commit]);
         if let Ok(mut segments) = url.path_segments_mut() {
             segments.extend(entry.path.split('/'));

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use hf_hub::HFError;
 
+use super::endpoint::without_credentials;
 use super::id::ModelId;
 use crate::Error;
 
@@ -117,8 +118,9 @@ impl From<HFError> for Trouble {
                 retry_after,
             }),
             HFError::Request { source, .. } => source.into(),
+            // some name the address that was asked
             other => Self::Transport {
-                message: other.to_string(),
+                message: without_credentials(&other.to_string()),
                 connect: false,
             },
         }

@@ -10,6 +10,7 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
 use super::cache::{Entry, Hash, is_commit};
+use super::endpoint::{Endpoint, without_credentials};
 use super::failure::{Answer, Failure, Place, Trouble};
 use super::id::ModelId;
 use super::select::is_plain;
@@ -32,7 +33,7 @@ const MAX_PAGES: usize = 1000;
 
 #[derive(Debug)]
 pub struct Http {
-    endpoint: Url,
+    endpoint: Endpoint,
     token: Option<String>,
     client: Client,
     /// Without a limit on silence: a server says nothing while it is sent a file.
@@ -41,17 +42,7 @@ pub struct Http {
 
 impl Http {
     pub fn new(config: &HubConfig) -> Result<Self> {
-        let wrong = || {
-            Error::invalid(
-                "HF_ENDPOINT",
-                "an address such as https://huggingface.co",
-                &config.endpoint,
-            )
-        };
-        let endpoint = Url::parse(&config.endpoint).map_err(|_| wrong())?;
-        if !matches!(endpoint.scheme(), "http" | "https") || endpoint.host().is_none() {
-            return Err(wrong());
-        }
+        let endpoint = Endpoint::new(config)?;
         if let Some(token) = &config.token
             && !token.bytes().all(|b| b.is_ascii_graphic())
         {
@@ -65,6 +56,8 @@ impl Http {
             Client::builder()
                 .user_agent(USER_AGENT)
                 .connect_timeout(config.timeout)
+                // nor do redirects lead from there to plain HTTP
+                .https_only(endpoint.is_secure())
         };
         let build = |builder: reqwest::ClientBuilder| {
             builder
@@ -72,23 +65,22 @@ impl Http {
                 .map_err(|error| Error::hub("the network", None, unprepared(error)))
         };
         Ok(Self {
-            endpoint,
             token: config.token.clone().filter(|token| !token.is_empty()),
             client: build(builder().read_timeout(config.timeout))?,
             patient: build(builder())?,
+            endpoint,
         })
     }
 
-    /// The Hub's address without a slash at its end.
-    pub fn endpoint(&self) -> &str {
-        self.endpoint.as_str().trim_end_matches('/')
+    pub fn endpoint(&self) -> &Endpoint {
+        &self.endpoint
     }
 
     pub fn place<'a>(&'a self, id: &'a ModelId) -> Place<'a> {
         Place {
             id,
             file: None,
-            endpoint: self.endpoint(),
+            endpoint: self.endpoint.shown(),
             token: self.token.is_some(),
             writing: false,
         }
@@ -104,7 +96,7 @@ impl Http {
         // header is not sent
         let token = self.token.as_deref().unwrap_or("\n");
         Ok(HFClient::builder()
-            .endpoint(self.endpoint())
+            .endpoint(self.endpoint.address())
             .token(token)
             .client(client.clone())
             .user_agent(USER_AGENT)
@@ -114,22 +106,14 @@ impl Http {
             .build()?)
     }
 
-    /// The address of `parts` below the endpoint, each one part however it is spelt.
-    pub fn url<'a>(&self, parts: impl IntoIterator<Item = &'a str>) -> Url {
-        let mut url = self.endpoint.clone();
-        if let Ok(mut segments) = url.path_segments_mut() {
-            segments.pop_if_empty().extend(parts);
-        }
-        url
-    }
-
     /// A request that says who asks, if it goes to the Hub itself.
     fn signed(&self, request: RequestBuilder) -> RequestBuilder {
         let value = |token: &String| HeaderValue::from_str(&format!("Bearer {token}")).ok();
         match self.token.as_ref().and_then(value) {
             Some(mut value) => {
                 value.set_sensitive(true);
-                request.header(AUTHORIZATION, value)
+                // in the place of user and password of the address
+                request.headers(HeaderMap::from_iter([(AUTHORIZATION, value)]))
             }
             None => request,
         }
@@ -149,11 +133,6 @@ impl Http {
     /// A request to where the Hub points: it never sees the token.
     pub fn unsigned(&self, method: reqwest::Method, url: Url) -> RequestBuilder {
         self.patient.request(method, url)
-    }
-
-    /// Whether the token may be sent there.
-    pub fn is_own(&self, url: &Url) -> bool {
-        url.origin() == self.endpoint.origin()
     }
 
     /// Tries `attempt` until it succeeds or another try cannot help, as long apart as the server
@@ -210,7 +189,7 @@ impl Http {
             other => Err(place
                 .error(format!(
                     "expected {} to name a commit of 40 hexadecimal digits, found {other:?}",
-                    self.endpoint()
+                    self.endpoint.shown()
                 ))
                 .into()),
         }
@@ -246,7 +225,8 @@ impl Http {
         progress: &Progress,
     ) -> Result<BTreeMap<String, Entry>, Failure> {
         let place = self.place(id);
-        let mut url = self.url(["api", "models", id.owner(), id.name(), "tree", commit]);
+        let parts = ["api", "models", id.owner(), id.name(), "tree", commit];
+        let mut url = self.endpoint.url(parts);
         url.set_query(Some("recursive=true"));
         let mut files = BTreeMap::new();
         let mut next = Some(url);
@@ -260,7 +240,7 @@ impl Http {
                 Ok((next, json::<Vec<Listed>>(response).await?))
             });
             let (following, listed) = page.await?;
-            next = following.filter(|url| self.is_own(url));
+            next = following.and_then(|url| self.endpoint.own(url));
             let entries = listed.into_iter().filter_map(Listed::entry);
             files.extend(entries.map(|entry| (entry.path.clone(), entry)));
         }
@@ -345,7 +325,7 @@ pub async fn json<T: DeserializeOwned>(response: Response) -> Result<T, Trouble>
     serde_json::from_slice(&body).map_err(|error| {
         let url = url.as_str().split('?').next().unwrap_or_default();
         Trouble::Fatal(Error::hub(
-            url,
+            without_credentials(url),
             None,
             format!("the answer is not what a Hub would say: {error}"),
         ))

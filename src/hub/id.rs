@@ -34,6 +34,21 @@ impl ModelId {
         &self.revision
     }
 
+    /// A repository as a whole: `org/name`.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] for anything else, a name with a revision too.
+    pub fn without_revision(text: &str) -> Result<Self, Error> {
+        match text.contains('@') {
+            true => Err(Error::invalid(
+                "repository",
+                "org/name without a revision",
+                text,
+            )),
+            false => text.parse(),
+        }
+    }
+
     pub(super) fn owner(&self) -> &str {
         &self.owner
     }

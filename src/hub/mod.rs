@@ -17,9 +17,11 @@
 
 mod cache;
 mod download;
+mod endpoint;
 mod failure;
 mod http;
 mod id;
+mod links;
 mod push;
 mod select;
 
@@ -35,6 +37,7 @@ use http::Http;
 use tokio::runtime::Runtime;
 
 pub use id::ModelId;
+pub use push::{Contents, LeftOut, UploadFile};
 
 /// Where the Hub is, where its files are kept, and who asks.
 ///
@@ -49,7 +52,7 @@ pub use id::ModelId;
 /// ```
 #[derive(Clone, PartialEq)]
 pub struct HubConfig {
-    /// The address of the Hub.
+    /// The address of the Hub. User and password in it are sent where there is no token, and never printed.
     pub endpoint: String,
     /// The folder of the cache.
     pub cache_dir: PathBuf,
@@ -57,6 +60,8 @@ pub struct HubConfig {
     pub token: Option<String>,
     /// Use the cache only.
     pub offline: bool,
+    /// Send the token, or the endpoint's user and password, over plain HTTP to other machines too.
+    pub insecure: bool,
     /// How long a server may be silent before the request is made again.
     pub timeout: Duration,
 }
@@ -69,6 +74,7 @@ impl HubConfig {
             cache_dir: cache_dir.into(),
             token: None,
             offline: false,
+            insecure: false,
             timeout: Duration::from_secs(10),
         }
     }
@@ -78,10 +84,11 @@ impl std::fmt::Debug for HubConfig {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let token = self.token.as_ref().map(|_| "(hidden)");
         f.debug_struct("HubConfig")
-            .field("endpoint", &self.endpoint)
+            .field("endpoint", &endpoint::without_credentials(&self.endpoint))
             .field("cache_dir", &self.cache_dir)
             .field("token", &token)
             .field("offline", &self.offline)
+            .field("insecure", &self.insecure)
             .field("timeout", &self.timeout)
             .finish()
     }
@@ -105,6 +112,8 @@ pub enum Event<'a> {
         /// Bytes of all files that have to be transferred.
         total: u64,
     },
+    /// The files of an upload, before the first of them is sent.
+    Contents(&'a Contents),
     /// Something worth telling: a wait, another try, a copy used instead.
     Message(&'a str),
 }
@@ -173,7 +182,7 @@ impl Hub {
     ///
     /// # Errors
     /// Unless it is offline: [`Error::Invalid`] for an endpoint that is no http address, a token that
-    /// cannot be sent; [`Error::Hub`] for a system without certificates to check servers by.
+    /// cannot be sent, or that others could read on the way; [`Error::Hub`] for a system without certificates to check servers by.
     pub fn new(config: HubConfig) -> Result<Self> {
         let online = match config.offline {
             true => None,
@@ -188,6 +197,12 @@ impl Hub {
             }),
         };
         Ok(Self { config, online })
+    }
+
+    /// `true` if a token or password goes over plain HTTP to another machine.
+    pub fn is_overheard(&self) -> bool {
+        let online = self.online.as_ref();
+        online.is_some_and(|online| online.http.endpoint().is_overheard())
     }
 
     /// The directory of the model `org/name` or `org/name@revision` (a branch, a tag, a commit,
@@ -229,11 +244,10 @@ impl Hub {
     /// Makes the repository `org/name` if there is none, uploads the files of a model directory as
     /// one commit, and gives the repository's address.
     ///
-    /// Uploaded are the files of `dir` itself: neither hidden ones nor its folders (the checkpoints
-    /// of a training run).
+    /// Uploaded are the files of [`Contents::of`] `dir`, of which `progress` is told first.
     ///
     /// # Errors
-    /// As [`Hub::pull`]; [`Error::File`] for what is no model directory; also where `private` is asked
+    /// As [`Hub::pull`]; those of [`Contents::of`]; also where `private` is asked
     /// for and the repository exists and is public.
     pub fn push(
         &self,
@@ -242,14 +256,7 @@ impl Hub {
         private: bool,
         progress: &Progress,
     ) -> Result<String> {
-        let parsed: ModelId = id.parse()?;
-        if id.contains('@') {
-            return Err(Error::invalid(
-                "repository",
-                "org/name without a revision",
-                id,
-            ));
-        }
+        let parsed = ModelId::without_revision(id)?;
         let Some(Online { http, runtime }) = &self.online else {
             let message = "uploading needs the network; unset HF_HUB_OFFLINE";
             return Err(Error::hub(parsed, None, message));

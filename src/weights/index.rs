@@ -10,7 +10,7 @@ use super::source::{Source, shown};
 use crate::Result;
 
 /// An entry takes about a hundred bytes.
-const MAX_INDEX_BYTES: u64 = 1 << 22;
+pub(crate) const MAX_INDEX_BYTES: u64 = 1 << 22;
 
 /// Each of them is held open.
 const MAX_SHARDS: usize = 256;
@@ -21,7 +21,7 @@ struct Index {
 }
 
 /// The files of an index, each with the names of its tensors.
-pub(super) fn read(path: &Path) -> Result<BTreeMap<String, Vec<String>>> {
+pub(crate) fn read(path: &Path) -> Result<BTreeMap<String, Vec<String>>> {
     let source = Source::open(path)?;
     if source.len() > MAX_INDEX_BYTES {
         return Err(source.wrong(format!(

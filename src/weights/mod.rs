@@ -16,7 +16,7 @@
 //! [`WeightsFile::read`] reads each into a buffer of its own.
 
 mod globals;
-mod index;
+pub(crate) mod index;
 mod json;
 mod numbers;
 mod other;

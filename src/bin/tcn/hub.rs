@@ -3,9 +3,10 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use candle_tcn::hub::{Event, Hub, HubConfig, Progress};
-use indicatif::{ProgressBar, ProgressStyle};
+use candle_tcn::hub::{Contents, Event, Hub, HubConfig, Progress};
+use indicatif::{HumanBytes, ProgressBar, ProgressStyle};
 
+use crate::terminal::escaped;
 use crate::usage_error;
 
 /// The Hub and cache that Python's `huggingface_hub` would use.
@@ -21,10 +22,15 @@ pub fn open() -> anyhow::Result<Hub> {
     }
     config.token = token(&home)?;
     config.offline = is_set("HF_HUB_OFFLINE");
+    config.insecure = is_set("TCN_HUB_INSECURE");
     if let Some(seconds) = text("HF_HUB_DOWNLOAD_TIMEOUT") {
         config.timeout = timeout(&seconds)?;
     }
-    Ok(Hub::new(config)?)
+    let hub = Hub::new(config)?;
+    if hub.is_overheard() {
+        say!("HF_ENDPOINT: the token or password goes over plain http, where everybody on the way can read it");
+    }
+    Ok(hub)
 }
 
 /// The value of a variable that is set to something.
@@ -87,15 +93,32 @@ pub fn bar(what: &str) -> anyhow::Result<(ProgressBar, Progress)> {
         .with_prefix(what.to_string());
     let drawn = bar.clone();
     let progress = Progress::new(move |event| match event {
-        Event::File { name, .. } => drawn.set_message(name.to_string()),
+        Event::File { name, .. } => drawn.set_message(escaped(name).into_owned()),
         Event::Transferred { done, total } => {
             drawn.set_length(total);
             drawn.set_position(done);
         }
+        Event::Contents(contents) => drawn.suspend(|| {
+            for line in describe(contents) {
+                say!("{line}");
+            }
+        }),
         Event::Message(text) => drawn.suspend(|| say!("{text}")),
         _ => {}
     });
     Ok((bar, progress))
+}
+
+/// What is uploaded and what stays, line by line.
+pub fn describe(contents: &Contents) -> Vec<String> {
+    let size = |bytes| HumanBytes(bytes).to_string();
+    let total = contents.files.iter().map(|file| file.bytes).sum();
+    let files = contents.files.iter();
+    let files = files.map(|file| format!("{:>12}  {}", size(file.bytes), file.name));
+    let left_out = contents.left_out.iter();
+    let left_out = left_out.map(|left| format!("{:>12}  {}: {}", "stays here", left.name, left.why));
+    let total = [format!("{:>12}  in {} files", size(total), contents.files.len())];
+    files.chain(total).chain(left_out).collect()
 }
 
 /// The local directory of a model on the Hub.

@@ -7,7 +7,7 @@
 macro_rules! say {
     ($($text:tt)*) => {{
         use std::io::Write as _;
-        let _ = writeln!(std::io::stderr(), $($text)*);
+        let _ = writeln!($crate::terminal::stderr(), $($text)*);
     }};
 }
 
@@ -30,6 +30,7 @@ mod pull;
 mod push;
 mod receptive_field;
 mod run;
+mod terminal;
 mod train;
 
 use std::io::Write;
@@ -41,7 +42,7 @@ use clap::{Parser, Subcommand};
 /// Dilated causal convolution stacks for sequence modelling: trains on a laptop, streams with constant
 /// memory.
 #[derive(Parser)]
-#[command(name = "tcn", version, arg_required_else_help = true)]
+#[command(name = "tcn", bin_name = "tcn", version, arg_required_else_help = true)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -111,32 +112,38 @@ impl std::error::Error for Interrupted {}
 
 /// Writes a line of the result, at once.
 fn print_line(line: impl std::fmt::Display) -> anyhow::Result<()> {
-    let mut out = std::io::stdout().lock();
+    let mut out = terminal::stdout();
     writeln!(out, "{line}")?;
     Ok(out.flush()?)
 }
 
 fn main() -> ExitCode {
-    quote_tokenizers();
+    report_panics();
     match parse().and_then(execute) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => exit_code(&error),
     }
 }
 
+/// Reports panics as errors are reported: their texts may come from files too.
+///
 /// The tokenizers crate panics on some files that contradict themselves; the library makes errors of that.
 /// Of the panic itself one line is enough.
-fn quote_tokenizers() {
-    let default = std::panic::take_hook();
-    std::panic::set_hook(Box::new(move |panic| {
+fn report_panics() {
+    std::panic::set_hook(Box::new(|panic| {
         let location = panic.location().map_or("", |location| location.file());
-        if !location.contains("tokenizers-") {
-            return default(panic);
+        if location.contains("tokenizers-") {
+            let payload = panic.payload();
+            let what = payload.downcast_ref::<String>().map(String::as_str);
+            let what = what.or_else(|| payload.downcast_ref::<&str>().copied());
+            say!("tokenizers: {}", what.unwrap_or("panicked"));
+            return;
         }
-        let payload = panic.payload();
-        let what = payload.downcast_ref::<String>().map(String::as_str);
-        let what = what.or_else(|| payload.downcast_ref::<&str>().copied());
-        eprintln!("tokenizers: {}", what.unwrap_or("panicked"));
+        say!("tcn: {panic}");
+        let trace = std::backtrace::Backtrace::capture();
+        if trace.status() == std::backtrace::BacktraceStatus::Captured {
+            say!("{trace}");
+        }
     }));
 }
 

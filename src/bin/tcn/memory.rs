@@ -1,6 +1,10 @@
 //! How much memory there is, and how much was used.
 
-use candle_tcn::models::ModelConfig;
+mod limits;
+
+use std::path::Path;
+
+use candle_tcn::models::{ModelConfig, Stepper};
 use candle_tcn::train::Precision;
 
 use crate::usage_error;
@@ -16,17 +20,33 @@ pub fn check_training(
     check("training", needed, model, batch_size, seq_len)
 }
 
+/// The same of the states, logits and samplers of sequences that are generated at once.
+pub fn check_generation(model: &ModelConfig, sequences: usize, seq_len: usize) -> anyhow::Result<()> {
+    // a sampler counts tokens and sorts them
+    const COPIES: f64 = 6.0;
+    let vocab_size = model.vocab_size() as f64;
+    let piece = seq_len.min(Stepper::prefill_len(sequences));
+    let logits = COPIES * size_of::<f32>() as f64 * vocab_size;
+    let states = sequences as f64 * (model.state_bytes(1)? as f64 + logits);
+    let needed = states + forward_bytes(model, sequences, piece)?;
+    check("generation", needed, model, sequences, seq_len)
+}
+
 /// The same of a forward pass without gradients: the weights, and the widest layer's rows a few times
 /// over (what it reads, gives and adds).
 pub fn check_forward(model: &ModelConfig, batch_size: usize, seq_len: usize) -> anyhow::Result<()> {
+    let needed = forward_bytes(model, batch_size, seq_len)?;
+    check("a forward pass", needed, model, batch_size, seq_len)
+}
+
+fn forward_bytes(model: &ModelConfig, batch_size: usize, seq_len: usize) -> anyhow::Result<f64> {
     const ROWS: f64 = 4.0;
     let tensors = model.tensors()?;
     let widest = tensors.iter().filter_map(|(_, dims)| dims.first()).max();
     let widest = widest.copied().unwrap_or(0);
     let rows = batch_size as f64 * seq_len as f64;
     let numbers = 2.0 * model.parameters()? as f64 + ROWS * rows * widest as f64;
-    let needed = size_of::<f32>() as f64 * numbers;
-    check("a forward pass", needed, model, batch_size, seq_len)
+    Ok(size_of::<f32>() as f64 * numbers)
 }
 
 fn check(
@@ -36,12 +56,8 @@ fn check(
     batch_size: usize,
     seq_len: usize,
 ) -> anyhow::Result<()> {
-    let system = sysinfo::System::new_with_specifics(
-        sysinfo::RefreshKind::nothing()
-            .with_memory(sysinfo::MemoryRefreshKind::nothing().with_ram()),
-    );
-    let available = system.available_memory() as f64;
-    if available > 0.0 && needed > available {
+    let available = available_bytes().map_or(f64::INFINITY, |bytes| bytes as f64);
+    if needed > available {
         let gib = |bytes: f64| bytes / f64::from(1 << 30);
         return Err(usage_error(format!(
             "{what} would take about {:.1} GiB, {:.1} GiB are free: lower --batch-size (now {batch_size}), \
@@ -54,12 +70,18 @@ fn check(
     Ok(())
 }
 
+/// Memory that this process may still take: what is free, or less where a limit says so; `None` where nothing is
+/// known.
+fn available_bytes() -> Option<u64> {
+    let system = sysinfo::System::new_with_specifics(
+        sysinfo::RefreshKind::nothing()
+            .with_memory(sysinfo::MemoryRefreshKind::nothing().with_ram()),
+    );
+    let free = Some(system.available_memory()).filter(|&bytes| bytes > 0);
+    free.into_iter().chain(limits::bytes_left(Path::new("/"))).min()
+}
+
 /// The most memory that this process has held, in bytes, where the system tells: on Linux.
 pub fn peak_bytes() -> Option<u64> {
-    let status = std::fs::read_to_string("/proc/self/status").ok()?;
-    let line = status
-        .lines()
-        .find_map(|line| line.strip_prefix("VmHWM:"))?;
-    let kibibytes: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
-    kibibytes.checked_mul(1024)
+    limits::status_bytes(Path::new("/"), "VmHWM")
 }

@@ -2,13 +2,15 @@
 
 use std::path::PathBuf;
 
+use candle_tcn::hub::{Contents, ModelId};
 use serde_json::json;
 
 use crate::{hub, print_line};
 
 #[derive(clap::Args)]
 pub struct Args {
-    /// The model directory; its own folders (checkpoints) and hidden files stay here
+    /// The model directory; its own folders (checkpoints), hidden files and run.json, which has paths of this
+    /// machine, stay here
     dir: PathBuf,
     /// Where it goes: org/name; made if there is no such repository
     #[arg(value_name = "ORG/NAME")]
@@ -16,12 +18,18 @@ pub struct Args {
     /// Let nobody else see it
     #[arg(long)]
     private: bool,
+    /// Only list the files that would be uploaded, with their sizes; needs no network
+    #[arg(long)]
+    dry_run: bool,
     /// Print the result as one JSON object
     #[arg(long)]
     json: bool,
 }
 
 pub fn run(args: Args) -> anyhow::Result<()> {
+    if args.dry_run {
+        return list(&args);
+    }
     let hub = hub::open()?;
     let (bar, progress) = hub::bar("uploading")?;
     let url = hub.push(&args.dir, &args.repository, args.private, &progress);
@@ -31,4 +39,21 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         true => print_line(json!({ "url": url, "private": args.private })),
         false => print_line(url),
     }
+}
+
+/// Prints what would be uploaded.
+fn list(args: &Args) -> anyhow::Result<()> {
+    ModelId::without_revision(&args.repository)?;
+    let contents = Contents::of(&args.dir)?;
+    if !args.json {
+        return hub::describe(&contents).iter().try_for_each(print_line);
+    }
+    let files = contents.files.iter();
+    let files = files.map(|file| json!({ "name": file.name, "bytes": file.bytes }));
+    let left_out = contents.left_out.iter();
+    let left_out = left_out.map(|left| json!({ "name": left.name, "why": left.why }));
+    print_line(json!({
+        "files": files.collect::<Vec<_>>(),
+        "left_out": left_out.collect::<Vec<_>>(),
+    }))
 }

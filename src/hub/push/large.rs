@@ -9,7 +9,7 @@ use reqwest::{Method, RequestBuilder, Url};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::{Item, Upload};
+use super::{Upload, UploadFile};
 use crate::Result;
 use crate::hub::Event;
 use crate::hub::failure::{Failure, Place};
@@ -24,12 +24,12 @@ impl Upload<'_> {
     /// Asks where large files go.
     pub(super) async fn batch(
         &self,
-        large: &[&Item],
+        large: &[&UploadFile],
         hashes: &HashMap<&str, String>,
     ) -> Result<Batch, Failure> {
         let objects: Vec<Value> = large
             .iter()
-            .map(|item| json!({ "oid": hashes[item.name.as_str()], "size": item.size }))
+            .map(|item| json!({ "oid": hashes[item.name.as_str()], "size": item.bytes }))
             .collect();
         let body = json!({
             "operation": "upload",
@@ -41,6 +41,7 @@ impl Upload<'_> {
         let name = format!("{}.git", self.id.name());
         let url = self
             .http
+            .endpoint()
             .url([self.id.owner(), &name, "info", "lfs", "objects", "batch"]);
         self.http
             .retry(self.place(), self.progress, async || {
@@ -53,7 +54,7 @@ impl Upload<'_> {
     /// Sends a large file to where the Hub said, unless it is there already.
     pub(super) async fn large_file(
         &self,
-        item: &Item,
+        item: &UploadFile,
         hash: &str,
         batch: &Batch,
     ) -> Result<(), Failure> {
@@ -65,17 +66,17 @@ impl Upload<'_> {
             return Err(place.error(message).into());
         }
         let Some(actions) = &object.actions else {
-            self.tell(self.sent.fetch_add(item.size, Ordering::Relaxed) + item.size);
+            self.tell(self.sent.fetch_add(item.bytes, Ordering::Relaxed) + item.bytes);
             return Ok(());
         };
         self.progress.tell(Event::File {
             name: &item.name,
-            bytes: item.size,
+            bytes: item.bytes,
         });
         let upload = &actions.upload;
         match upload.header.get("chunk_size") {
             None => self
-                .put(place, item, 0, item.size, upload, &upload.header)
+                .put(place, item, 0, item.bytes, upload, &upload.header)
                 .await
                 .map(drop)?,
             Some(size) => self.put_parts(place, item, hash, upload, size).await?,
@@ -84,11 +85,11 @@ impl Upload<'_> {
             return Ok(());
         };
         let url = self.target(place, &verify.href)?;
-        let body = json!({ "oid": hash, "size": item.size });
+        let body = json!({ "oid": hash, "size": item.bytes });
         let verified = self.http.retry(place, self.progress, async || {
-            let request = match self.http.is_own(&url) {
-                true => self.http.post(url.clone()),
-                false => self.http.unsigned(Method::POST, url.clone()),
+            let request = match self.http.endpoint().own(url.clone()) {
+                Some(own) => self.http.post(own),
+                None => self.http.unsigned(Method::POST, url.clone()),
             };
             answer(request.json(&body)).await
         });
@@ -99,7 +100,7 @@ impl Upload<'_> {
     async fn put(
         &self,
         place: Place<'_>,
-        item: &Item,
+        item: &UploadFile,
         start: u64,
         length: u64,
         action: &Action,
@@ -127,16 +128,16 @@ impl Upload<'_> {
     async fn put_parts(
         &self,
         place: Place<'_>,
-        item: &Item,
+        item: &UploadFile,
         hash: &str,
         upload: &Action,
         size: &Value,
     ) -> Result<(), Failure> {
         let size = size.as_u64().or_else(|| size.as_str()?.parse().ok());
-        let size = size.filter(|&size| size > 0 && item.size.div_ceil(size) <= MAX_PARTS);
+        let size = size.filter(|&size| size > 0 && item.bytes.div_ceil(size) <= MAX_PARTS);
         let size = size.ok_or_else(|| place.error("the Hub names no size of parts"))?;
         let mut parts = Vec::new();
-        for number in 1..=item.size.div_ceil(size) {
+        for number in 1..=item.bytes.div_ceil(size) {
             // 1, or 00001
             let is_part = |(name, _): &(&String, &Value)| name.parse() == Ok(number);
             let href = upload
@@ -152,7 +153,7 @@ impl Upload<'_> {
                 href: href.into(),
                 header: BTreeMap::new(),
             };
-            let length = size.min(item.size - start);
+            let length = size.min(item.bytes - start);
             let tag = self
                 .put(place, item, start, length, &action, &action.header)
                 .await?;
@@ -170,12 +171,12 @@ impl Upload<'_> {
 
     /// An address that the Hub gave, which may leave out its own.
     fn target(&self, place: Place<'_>, href: &str) -> Result<Url> {
-        let url = self.http.url([]).join(href);
+        let url = self.http.endpoint().url([]).join(href);
         url.map_err(|error| place.error(format!("the Hub gave a wrong address, {href:?}: {error}")))
     }
 
     /// The bytes of a file as they are asked for.
-    fn body(&self, item: &Item, start: u64, length: u64) -> Result<reqwest::Body> {
+    fn body(&self, item: &UploadFile, start: u64, length: u64) -> Result<reqwest::Body> {
         let file = item.open_at(start)?;
         let (progress, sent, total) = (self.progress.clone(), self.sent.clone(), self.total);
         let mut source = file.take(length);

@@ -1,11 +1,10 @@
 //! A directory to the Hub: repository, large files, one commit.
 
+mod contents;
 mod large;
 
 use std::collections::{BTreeMap, HashMap};
-use std::fs::File;
-use std::io::{Read, Seek, SeekFrom};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
@@ -18,35 +17,28 @@ use reqwest::Url;
 use reqwest::header::CONTENT_TYPE;
 use serde::Deserialize;
 use serde_json::json;
-use sha2::{Digest, Sha256};
 
-use super::cache::digest;
 use super::failure::{Failure, Place, Trouble};
 use super::http::{Http, answer, json as json_of};
 use super::id::ModelId;
 use super::{Event, Progress};
-use crate::model_dir::CONFIG;
-use crate::{Error, Result};
+use crate::Result;
+use crate::files::sha256_of;
 use large::Batch;
+
+pub use contents::{Contents, LeftOut, UploadFile};
 
 const MESSAGE: &str = "Upload a model with candle-tcn";
 
 /// By its first bytes the Hub tells text from what belongs into large storage.
 const SAMPLE: u64 = 512;
 
-/// A file to upload.
-struct Item {
-    name: String,
-    path: PathBuf,
-    size: u64,
-}
-
 /// An upload of a directory.
 pub struct Upload<'a> {
     http: &'a Http,
     id: &'a ModelId,
     progress: &'a Progress,
-    items: Vec<Item>,
+    contents: Contents,
     /// Bytes sent, and of how many.
     sent: Arc<AtomicU64>,
     total: u64,
@@ -60,32 +52,32 @@ impl<'a> Upload<'a> {
         dir: &Path,
         progress: &'a Progress,
     ) -> Result<Self> {
-        let items = items(dir)?;
-        let total = items.iter().map(|item| item.size).sum();
+        let contents = Contents::of(dir)?;
+        let total = contents.files.iter().map(|item| item.bytes).sum();
         Ok(Self {
             http,
             id,
             progress,
-            items,
+            contents,
             sent: Arc::default(),
             total,
         })
     }
 
-    /// Uploads everything; gives the repository's address.
+    /// Uploads everything, of which it tells first; gives the repository's address.
     pub async fn run(&self, private: bool) -> Result<String, Failure> {
+        self.progress.tell(Event::Contents(&self.contents));
         self.create(private).await?;
         let modes = self.modes().await?;
-        let large: Vec<&Item> = self
-            .items
+        let large: Vec<&UploadFile> = self
+            .contents
+            .files
             .iter()
             .filter(|item| is_large(&modes, item))
             .collect();
         let mut hashes = HashMap::new();
         for item in &large {
-            let hash = File::open(&item.path).and_then(|file| digest(Sha256::new(), file));
-            let hash = hash.map_err(|e| Error::io(&item.path, e))?;
-            hashes.insert(item.name.as_str(), hash);
+            hashes.insert(item.name.as_str(), sha256_of(item.path())?);
         }
         let batch = match large.is_empty() {
             true => Batch::default(),
@@ -100,7 +92,11 @@ impl<'a> Upload<'a> {
             }
             self.commit(&modes, &hashes).await?;
         }
-        Ok(format!("{}/{}", self.http.endpoint(), self.id.repository()))
+        Ok(format!(
+            "{}/{}",
+            self.http.endpoint().shown(),
+            self.id.repository()
+        ))
     }
 
     fn place(&self) -> Place<'_> {
@@ -149,7 +145,7 @@ impl<'a> Upload<'a> {
                 .error(format!(
                     "expected a private repository, found a public one; nothing was uploaded. Change it at \
                      {}/{}/settings, or leave out --private",
-                    self.http.endpoint(),
+                    self.http.endpoint().shown(),
                     self.id.repository()
                 ))
                 .into()),
@@ -158,7 +154,7 @@ impl<'a> Upload<'a> {
     }
 
     fn api(&self, what: &str) -> Url {
-        self.http.url([
+        self.http.endpoint().url([
             "api",
             "models",
             self.id.owner(),
@@ -171,10 +167,10 @@ impl<'a> Upload<'a> {
     /// How the Hub wants each file.
     async fn modes(&self) -> Result<BTreeMap<String, Mode>, Failure> {
         let mut files = Vec::new();
-        for item in &self.items {
+        for item in &self.contents.files {
             files.push(json!({
                 "path": item.name,
-                "size": item.size,
+                "size": item.bytes,
                 "sample": BASE64.encode(item.read(0, SAMPLE)?),
             }));
         }
@@ -198,13 +194,13 @@ impl<'a> Upload<'a> {
     ) -> Result<(), Failure> {
         let header = json!({ "summary": MESSAGE, "description": "" });
         let mut lines = json!({ "key": "header", "value": header }).to_string() + "\n";
-        for item in self.items.iter().filter(|item| !is_ignored(modes, item)) {
+        for item in self.contents.files.iter().filter(|item| !is_ignored(modes, item)) {
             let line = match hashes.get(item.name.as_str()) {
                 Some(hash) => json!({ "key": "lfsFile", "value": {
-                    "path": item.name, "algo": "sha256", "oid": hash, "size": item.size,
+                    "path": item.name, "algo": "sha256", "oid": hash, "size": item.bytes,
                 }}),
                 None => json!({ "key": "file", "value": {
-                    "path": item.name, "encoding": "base64", "content": BASE64.encode(item.read(0, item.size)?),
+                    "path": item.name, "encoding": "base64", "content": BASE64.encode(item.read(0, item.bytes)?),
                 }}),
             };
             lines += &(line.to_string() + "\n");
@@ -221,9 +217,9 @@ impl<'a> Upload<'a> {
 
     /// The same by the Hub's own protocol, where it asks for that.
     async fn commit_by_xet(&self, modes: &BTreeMap<String, Mode>) -> Result<(), Failure> {
-        let items = self.items.iter().filter(|item| !is_ignored(modes, item));
+        let items = self.contents.files.iter().filter(|item| !is_ignored(modes, item));
         let operations: Vec<CommitOperation> = items
-            .map(|item| CommitOperation::add_file(&item.name, item.path.clone()))
+            .map(|item| CommitOperation::add_file(&item.name, item.path().to_path_buf()))
             .collect();
         let committed = self.http.retry(self.place(), self.progress, async || {
             let model = self.http.hf(true)?.model(self.id.owner(), self.id.name());
@@ -247,59 +243,13 @@ impl<'a> Upload<'a> {
     }
 }
 
-impl Item {
-    fn open_at(&self, start: u64) -> Result<File> {
-        let open = || {
-            let mut file = File::open(&self.path)?;
-            file.seek(SeekFrom::Start(start))?;
-            Ok(file)
-        };
-        open().map_err(|e| Error::io(&self.path, e))
-    }
-
-    fn read(&self, start: u64, length: u64) -> Result<Vec<u8>> {
-        let mut bytes = Vec::new();
-        let mut source = self.open_at(start)?.take(length);
-        source
-            .read_to_end(&mut bytes)
-            .map_err(|e| Error::io(&self.path, e))?;
-        Ok(bytes)
-    }
-}
-
-/// The files of a model directory that are not hidden.
-fn items(dir: &Path) -> Result<Vec<Item>> {
-    if !dir.join(CONFIG).is_file() {
-        return Err(Error::file(
-            dir,
-            format!("expected a model directory to upload, found no {CONFIG} in it"),
-        ));
-    }
-    let mut items = Vec::new();
-    for entry in std::fs::read_dir(dir).map_err(|e| Error::io(dir, e))? {
-        let path = entry.map_err(|e| Error::io(dir, e))?.path();
-        let metadata = path.metadata().map_err(|e| Error::io(&path, e))?;
-        let name = path.file_name().unwrap_or_default().to_str();
-        let name = name.ok_or_else(|| Error::file(&path, "expected a name in UTF-8"))?;
-        if metadata.is_file() && !name.starts_with('.') {
-            items.push(Item {
-                name: name.into(),
-                size: metadata.len(),
-                path,
-            });
-        }
-    }
-    items.sort_by(|a, b| a.name.cmp(&b.name));
-    Ok(items)
-}
-
 /// Large storage takes no empty files.
-fn is_large(modes: &BTreeMap<String, Mode>, item: &Item) -> bool {
+fn is_large(modes: &BTreeMap<String, Mode>, item: &UploadFile) -> bool {
     let mode = modes.get(&item.name);
-    item.size > 0 && mode.is_some_and(|mode| mode.upload_mode == "lfs" && !mode.should_ignore)
+    item.bytes > 0 && mode.is_some_and(|mode| mode.upload_mode == "lfs" && !mode.should_ignore)
 }
 
-fn is_ignored(modes: &BTreeMap<String, Mode>, item: &Item) -> bool {
+fn is_ignored(modes: &BTreeMap<String, Mode>, item: &UploadFile) -> bool {
     modes.get(&item.name).is_some_and(|mode| mode.should_ignore)
 }
 

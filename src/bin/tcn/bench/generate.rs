@@ -38,20 +38,19 @@ struct Report {
 
 pub fn run(args: &Args, config: &ModelConfig) -> anyhow::Result<()> {
     let (batch_size, dtype) = (args.batch_size(), args.dtype.step());
-    let piece = args.seq_len().min(Stepper::prefill_len(batch_size));
-    memory::check_forward(config, batch_size, piece)?;
+    memory::check_generation(config, batch_size, args.seq_len())?;
     let mut setting = Setting::new(args, config, dtype.name())?;
     let stepper = work::model(config)?.stepper(dtype)?;
 
     let weight_bytes = stepper.net().weight_bytes();
     let mut bandwidth = read_bandwidth(weight_bytes);
     let (mut prefills, mut rates, mut steps) = (Vec::new(), Vec::new(), Vec::new());
-    for run in 0..args.warmup + args.runs {
-        let prefill = prefill(&stepper, batch_size, args.seq_len())?;
-        let times = generate(&stepper, batch_size)?;
-        if run < args.warmup {
-            continue;
-        }
+    let run = || anyhow::Ok((prefill(&stepper, batch_size, args.seq_len())?, generate(&stepper, batch_size)?));
+    for _ in 0..args.warmup {
+        run()?;
+    }
+    for _ in 0..args.runs {
+        let (prefill, times) = run()?;
         prefills.push(prefill);
         rates.push((times.len() * batch_size) as f64 / times.iter().sum::<f64>());
         steps.extend(times);

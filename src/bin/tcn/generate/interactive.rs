@@ -47,7 +47,7 @@ fn write(
     generation: &mut candle_tcn::generate::Generation,
     interrupted: &AtomicBool,
 ) -> anyhow::Result<()> {
-    let mut out = std::io::stdout().lock();
+    let mut out = crate::terminal::stdout();
     let mut ended = true;
     while let Some(piece) = next_piece(generation, interrupted)? {
         if !piece.text.is_empty() {

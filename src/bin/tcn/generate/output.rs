@@ -36,7 +36,7 @@ pub fn texts(
     prompt: &str,
     interrupted: &AtomicBool,
 ) -> anyhow::Result<()> {
-    let mut out = std::io::stdout().lock();
+    let mut out = crate::terminal::stdout();
     let mut waiting: BTreeMap<u64, Waiting> = BTreeMap::new();
     let mut shown = 0;
     if count == 1 {

@@ -1,11 +1,10 @@
 //! Receptive fields of stacks over images.
 
-use anyhow::Context;
 use candle_tcn::geometry::{Field, Padding, Row, Stack, Stack2d};
 use candle_tcn::plot::receptive_field_2d_svg;
 use serde_json::{Value, json};
 
-use super::{Args, CHANNELS_ALONE, axis, given, print_table, source_flags};
+use super::{Args, CHANNELS_ALONE, axis, draw, given, print_table, source_flags};
 use crate::{print_line, usage_error};
 
 /// Whether the flags describe convolutions over images: some size is a pair.
@@ -35,8 +34,7 @@ pub fn measure(args: &Args) -> anyhow::Result<()> {
     let rows: Vec<(Row, Row)> = rows.0.into_iter().zip(rows.1).collect();
     if let Some(path) = &args.svg {
         let svg = receptive_field_2d_svg(&stack)?;
-        std::fs::write(path, svg).with_context(|| path.display().to_string())?;
-        eprintln!("drawn: {}", path.display());
+        draw(path, &svg)?;
     }
     if args.json {
         let layers = rows.iter().map(|(h, w)| {

@@ -4,9 +4,10 @@
 mod images;
 mod size;
 
-use std::path::PathBuf;
+use std::io::Write;
+use std::path::{Path, PathBuf};
 
-use anyhow::Context;
+use candle_tcn::files::write_atomic;
 use candle_tcn::geometry::{
     Dilations, Growth, MAX_LAYERS, Padding, Plan, PlanOptions, Stack, plan,
 };
@@ -208,8 +209,7 @@ fn measure(args: &Args) -> anyhow::Result<()> {
     let holes = stack.reach()?.map(|reach| reach.holes());
     if let Some(path) = &args.svg {
         let svg = receptive_field_svg(&stack)?;
-        std::fs::write(path, svg).with_context(|| path.display().to_string())?;
-        eprintln!("drawn: {}", path.display());
+        draw(path, &svg)?;
     }
     if args.json {
         let layers = rows.iter().map(|row| {
@@ -340,6 +340,13 @@ fn plan_row(plan: &Plan) -> [String; 7] {
 fn steps(count: usize) -> String {
     let plural = if count == 1 { "" } else { "s" };
     format!("{count} step{plural}")
+}
+
+/// Writes the file of `--svg`.
+fn draw(path: &Path, svg: &str) -> anyhow::Result<()> {
+    write_atomic(path, |file| file.write_all(svg.as_bytes()))?;
+    say!("drawn: {}", path.display());
+    Ok(())
 }
 
 /// Prints rows in columns: the first one to the left, numbers to the right.

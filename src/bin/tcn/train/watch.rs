@@ -50,7 +50,7 @@ impl<'a> Watch<'a> {
     fn say(&self, text: &str) {
         match self.bar.is_hidden() {
             true => say!("{text}"),
-            false => self.bar.println(text),
+            false => self.bar.println(crate::terminal::escaped(text)),
         }
     }
 }

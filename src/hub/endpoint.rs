@@ -1,0 +1,189 @@
+//! The address of the Hub, and what of it may be shown.
+
+use reqwest::Url;
+
+use super::HubConfig;
+use crate::{Error, Result};
+
+/// The address of the Hub. User and password in it are sent, but never shown.
+#[derive(Clone)]
+pub struct Endpoint {
+    url: Url,
+    /// Without a slash at its end.
+    shown: String,
+    is_overheard: bool,
+}
+
+impl Endpoint {
+    /// The address of a configuration, which must be safe for the secrets that go there.
+    pub fn new(config: &HubConfig) -> Result<Self> {
+        let wrong = |expected| {
+            let found = without_credentials(&config.endpoint);
+            Error::invalid("HF_ENDPOINT", expected, found)
+        };
+        let url = Url::parse(&config.endpoint).ok();
+        let url = url.filter(|url| matches!(url.scheme(), "http" | "https") && url.has_host());
+        let url = url.ok_or_else(|| wrong("an address such as https://huggingface.co"))?;
+        let has_secret = config.token.as_ref().is_some_and(|token| !token.is_empty())
+            || !url.username().is_empty()
+            || url.password().is_some();
+        let is_overheard = has_secret && is_readable_by_others(&url);
+        if is_overheard && !config.insecure {
+            return Err(wrong(
+                "https, since everybody on the way can read the token or password that goes along. Without \
+                 one (unset HF_TOKEN, HF_TOKEN_PATH=/dev/null) plain http will do; TCN_HUB_INSECURE=1 sends it \
+                 all the same",
+            ));
+        }
+        let mut shown = url.clone();
+        // neither fails for an address with a host
+        let _ = shown.set_username("").and_then(|()| shown.set_password(None));
+        Ok(Self {
+            url,
+            shown: shown.as_str().trim_end_matches('/').to_string(),
+            is_overheard,
+        })
+    }
+
+    /// The address for people, without a slash at its end.
+    pub fn shown(&self) -> &str {
+        &self.shown
+    }
+
+    /// The address for requests, without a slash at its end.
+    pub fn address(&self) -> &str {
+        self.url.as_str().trim_end_matches('/')
+    }
+
+    /// The address of `parts` below it, each one part however it is spelt.
+    pub fn url<'a>(&self, parts: impl IntoIterator<Item = &'a str>) -> Url {
+        let mut url = self.url.clone();
+        if let Ok(mut segments) = url.path_segments_mut() {
+            segments.pop_if_empty().extend(parts);
+        }
+        url
+    }
+
+    /// An address of the same server with the user and password that go there; `None` for another server.
+    pub fn own(&self, mut url: Url) -> Option<Url> {
+        let (user, password) = (self.url.username(), self.url.password());
+        let _ = url.set_username(user).and_then(|()| url.set_password(password));
+        (url.origin() == self.url.origin()).then_some(url)
+    }
+
+    /// `true` if a token or password goes where others can read it.
+    pub fn is_overheard(&self) -> bool {
+        self.is_overheard
+    }
+
+    /// `true` if nothing is ever to be sent by plain HTTP.
+    pub fn is_secure(&self) -> bool {
+        self.url.scheme() == "https"
+    }
+}
+
+impl std::fmt::Debug for Endpoint {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.shown)
+    }
+}
+
+/// `true` for plain HTTP to another machine than this one.
+fn is_readable_by_others(url: &Url) -> bool {
+    let host = url.host_str().unwrap_or_default();
+    let address = host.trim_start_matches('[').trim_end_matches(']');
+    let is_here = match address.parse::<std::net::IpAddr>() {
+        Ok(address) => address.to_canonical().is_loopback(),
+        Err(_) => host == "localhost" || host.ends_with(".localhost"),
+    };
+    url.scheme() == "http" && !is_here
+}
+
+/// An address, or a text with one, without user and password, however they are spelt.
+pub fn without_credentials(text: &str) -> String {
+    let mut shown = String::new();
+    let mut rest = text;
+    while let Some(at) = rest.find('@') {
+        let before = &rest[..at];
+        let after = |sign: &str| before.rfind(sign).map(|start| start + sign.len());
+        let start = after("://").or_else(|| after(" ")).unwrap_or(0);
+        shown += &before[..start];
+        rest = &rest[at + 1..];
+    }
+    shown + rest
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn endpoint(address: &str, token: Option<&str>, insecure: bool) -> Result<Endpoint> {
+        Endpoint::new(&HubConfig {
+            endpoint: address.into(),
+            token: token.map(String::from),
+            insecure,
+            ..HubConfig::new("cache")
+        })
+    }
+
+    #[test]
+    fn credentials_are_sent_and_not_shown() {
+        let endpoint = endpoint("https://me:s3cret@hub.example/mirror/", Some("hf_x"), false).unwrap();
+        assert_eq!(endpoint.shown(), "https://hub.example/mirror");
+        assert_eq!(format!("{endpoint:?}"), "https://hub.example/mirror");
+        assert_eq!(endpoint.address(), "https://me:s3cret@hub.example/mirror");
+        assert_eq!(
+            endpoint.url(["api", "a b"]).as_str(),
+            "https://me:s3cret@hub.example/mirror/api/a%20b"
+        );
+        for (text, shown) in [
+            ("ftp://me:s3cret@host/x", "ftp://host/x"),
+            ("me:s3cret@host", "host"),
+            ("no answer (http://me:s3cret@host/x)", "no answer (http://host/x)"),
+            ("https://me:s3/cr@et@host", "https://host"),
+            ("https://host", "https://host"),
+        ] {
+            assert_eq!(without_credentials(text), shown);
+        }
+    }
+
+    #[test]
+    fn what_is_its_own() {
+        let endpoint = endpoint("https://me:s3cret@hub.example/mirror", None, false).unwrap();
+        let own = |address: &str| endpoint.own(Url::parse(address).unwrap()).map(String::from);
+        assert_eq!(own("https://hub.example/x?a=1").unwrap(), "https://me:s3cret@hub.example/x?a=1");
+        for other in ["http://hub.example/x", "https://hub.example:444/x", "https://example/x"] {
+            assert_eq!(own(other), None, "{other}");
+        }
+    }
+
+    #[test]
+    fn secrets_go_over_plain_http_to_this_machine_only() {
+        let token = Some("hf_x");
+        for here in [
+            "http://127.0.0.1:8080",
+            "http://localhost",
+            "http://hub.localhost:1",
+            "http://[::1]:5",
+            "http://me:s3cret@127.3.2.1",
+            "https://hub.example",
+        ] {
+            assert!(endpoint(here, token, false).is_ok(), "{here}");
+        }
+        for other in [
+            "http://hub.example",
+            "http://192.0.2.1:8080",
+            "http://localhost.example",
+            "http://127.0.0.1.example",
+            "http://[2001:db8::1]",
+        ] {
+            let message = endpoint(other, token, false).unwrap_err().to_string();
+            assert!(message.contains("TCN_HUB_INSECURE"), "{message}");
+            assert!(endpoint(other, token, true).is_ok(), "{other}");
+            assert!(endpoint(other, None, false).is_ok(), "{other}");
+            assert!(endpoint(other, Some(""), false).is_ok(), "{other}");
+        }
+        let message = endpoint("http://me:s3cret@hub.example", None, false).unwrap_err();
+        assert!(!message.to_string().contains("s3cret"));
+    }
+}
