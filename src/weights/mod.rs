@@ -230,6 +230,11 @@ impl WeightsFile {
         &self.tensors
     }
 
+    /// The files that the tensors lie in.
+    pub fn paths(&self) -> impl Iterator<Item = &Path> {
+        self.parts.iter().map(|part| part.source.path())
+    }
+
     /// Whether any are stored as bytes and scales.
     pub fn is_int8(&self) -> bool {
         self.tensors.iter().any(|tensor| tensor.int8)

@@ -70,7 +70,9 @@ impl Files {
         let used: u64 = read(folder, self.used).trim().parse().unwrap_or(0);
         let stat = read(folder, "memory.stat");
         let cache = stat.lines().find_map(|line| line.strip_prefix(self.cache));
-        let cache: u64 = cache.and_then(|bytes| bytes.trim().parse().ok()).unwrap_or(0);
+        let cache: u64 = cache
+            .and_then(|bytes| bytes.trim().parse().ok())
+            .unwrap_or(0);
         Some(limit.saturating_sub(used.saturating_sub(cache)))
     }
 }
@@ -134,9 +136,18 @@ mod tests {
                 "proc/self/cgroup",
                 "12:cpu,cpuacct:/x\n4:hugetlb,memory:/docker/0123:a\n1:name=systemd:/x\n0::/x\n",
             ),
-            ("sys/fs/cgroup/memory/memory.limit_in_bytes", "9223372036854771712\n"),
-            ("sys/fs/cgroup/memory/docker/0123:a/memory.limit_in_bytes", "4000\n"),
-            ("sys/fs/cgroup/memory/docker/0123:a/memory.usage_in_bytes", "3000\n"),
+            (
+                "sys/fs/cgroup/memory/memory.limit_in_bytes",
+                "9223372036854771712\n",
+            ),
+            (
+                "sys/fs/cgroup/memory/docker/0123:a/memory.limit_in_bytes",
+                "4000\n",
+            ),
+            (
+                "sys/fs/cgroup/memory/docker/0123:a/memory.usage_in_bytes",
+                "3000\n",
+            ),
             (
                 "sys/fs/cgroup/memory/docker/0123:a/memory.stat",
                 "inactive_file 1\ntotal_inactive_file 500\n",
@@ -144,7 +155,10 @@ mod tests {
         ];
         assert_eq!(left(&files), Some(1500));
         // within a container the root is its group
-        let inside = [files[0], ("sys/fs/cgroup/memory/memory.limit_in_bytes", "700\n")];
+        let inside = [
+            files[0],
+            ("sys/fs/cgroup/memory/memory.limit_in_bytes", "700\n"),
+        ];
         assert_eq!(left(&inside), Some(700));
     }
 
