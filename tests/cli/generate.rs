@@ -78,7 +78,7 @@ fn a_saved_state_goes_on_as_if_nothing_had_been() {
     for more in ["--frequency-penalty 0.2", "--dtype int8", "--temperature 0"] {
         let whole = bench.text(&format!("--prompt The --max-tokens 90 {more}"));
         let first = bench.text(&format!(
-            "--prompt The --max-tokens 40 --save-state s {more}"
+            "--prompt The --max-tokens 40 --save-state s --force {more}"
         ));
         // a state is loaded, continued and saved again
         let second = bench.text(&format!(

@@ -7,8 +7,10 @@ mod close;
 mod files_people_have;
 mod generate;
 mod models;
+mod not_mixed;
 mod run;
 mod runs_kept;
+mod texts;
 
 use std::path::{Path, PathBuf};
 use std::process::Output;
