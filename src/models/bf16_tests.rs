@@ -32,16 +32,6 @@ fn evaluation_in_bf16_is_near_that_in_f32_under_every_norm() -> Result<()> {
             let exact = model.forward(&ids, &mut Pass::eval())?;
             let rounded = model.forward(&ids, &mut Pass::eval().with_dtype(DType::BF16))?;
             assert_eq!(rounded.dtype(), DType::F32);
-            {
-                use std::io::Write;
-                let v = |t: &Tensor| t.flatten_all().unwrap().to_vec1::<f32>().unwrap();
-                let e = v(&rounded)
-                    .iter()
-                    .zip(v(&exact))
-                    .map(|(a, b)| (a - b).abs() / (1.0 + b.abs()))
-                    .fold(0.0, f32::max);
-                let _ = writeln!(std::io::stderr(), "BF {e:.6} {norm:?}");
-            }
             assert_close(&rounded, &exact, 0.03);
         }
     }
