@@ -114,7 +114,7 @@ impl Repo {
         is_right(&blob, entry)
     }
 
-    /// Whether the snapshot has the right content in a file of its own. On systems without links
+    /// `true` if the snapshot has the right content in a file of its own. On systems without links
     /// `huggingface_hub` moves the blobs there.
     pub fn has_copy(&self, commit: &str, entry: &Entry) -> Result<bool> {
         let path = self.snapshot(commit).join(&entry.path);
@@ -218,7 +218,10 @@ impl Repo {
     /// Refuses a snapshot with links that lead out of the repository's folder, or to a link.
     pub fn check_links(&self, snapshot: &Path) -> Result<()> {
         expect_no_link(&self.dir, snapshot)?;
-        let home = self.dir.canonicalize().map_err(|e| Error::io(&self.dir, e))?;
+        let home = self
+            .dir
+            .canonicalize()
+            .map_err(|e| Error::io(&self.dir, e))?;
         for entry in std::fs::read_dir(snapshot).map_err(|e| Error::io(snapshot, e))? {
             let path = entry.map_err(|e| Error::io(snapshot, e))?.path();
             let Ok(target) = path.read_link() else {
@@ -269,7 +272,7 @@ impl Repo {
     }
 }
 
-/// Whether a file has the entry's size and hash.
+/// `true` if a file has the entry's size and hash.
 fn is_right(path: &Path, entry: &Entry) -> Result<bool> {
     match path.metadata() {
         Ok(file) if file.is_file() && file.len() == entry.size => {
@@ -345,7 +348,8 @@ mod tests {
             path: "deep/weights.bin".into(),
             size: 6,
             // echo hello | sha256sum
-            hash: Hash::parse("5891b5b522d5df086d0ff0b110fbd9d21bb4fc7163af34d08286a2e846f6be03").unwrap(),
+            hash: Hash::parse("5891b5b522d5df086d0ff0b110fbd9d21bb4fc7163af34d08286a2e846f6be03")
+                .unwrap(),
         };
         let blob = repo.blob(&entry.hash);
         create_parent(&blob).unwrap();
@@ -361,7 +365,10 @@ mod tests {
             assert_eq!(std::fs::read(&path).unwrap(), b"hello\n", "{before}");
             assert!(!path.is_symlink());
         }
-        assert_eq!(std::fs::read_dir(path.parent().unwrap()).unwrap().count(), 1);
+        assert_eq!(
+            std::fs::read_dir(path.parent().unwrap()).unwrap().count(),
+            1
+        );
 
         // as Python leaves it: the file in the snapshot, and no blob
         std::fs::remove_file(&blob).unwrap();

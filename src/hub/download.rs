@@ -41,7 +41,11 @@ pub async fn fetch(
     let chosen = select(|name| files.contains_key(name));
     let chosen = chosen.map_err(|missing| Error::hub(id.clone(), Some(404), missing))?;
     let index = chosen.files.last().copied().unwrap_or_default();
-    if chosen.sharded && files.get(index).is_some_and(|index| index.size > MAX_INDEX_BYTES) {
+    if chosen.sharded
+        && files
+            .get(index)
+            .is_some_and(|index| index.size > MAX_INDEX_BYTES)
+    {
         let message = format!("expected an index of at most {MAX_INDEX_BYTES} bytes");
         return Err(place.file(index).error(message).into());
     }
@@ -236,10 +240,10 @@ impl<'a> Fetch<'a> {
         if have == entry.size {
             return Ok(());
         }
-        let mut url = self
-            .http
-            .endpoint()
-            .url([self.id.owner(), self.id.name(), "resolve", self.commit]);
+        let mut url =
+            self.http
+                .endpoint()
+                .url([self.id.owner(), self.id.name(), "resolve", self.commit]);
         if let Ok(mut segments) = url.path_segments_mut() {
             segments.extend(entry.path.split('/'));
         }

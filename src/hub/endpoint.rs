@@ -37,7 +37,9 @@ impl Endpoint {
         }
         let mut shown = url.clone();
         // neither fails for an address with a host
-        let _ = shown.set_username("").and_then(|()| shown.set_password(None));
+        let _ = shown
+            .set_username("")
+            .and_then(|()| shown.set_password(None));
         Ok(Self {
             url,
             shown: shown.as_str().trim_end_matches('/').to_string(),
@@ -67,7 +69,9 @@ impl Endpoint {
     /// An address of the same server with the user and password that go there; `None` for another server.
     pub fn own(&self, mut url: Url) -> Option<Url> {
         let (user, password) = (self.url.username(), self.url.password());
-        let _ = url.set_username(user).and_then(|()| url.set_password(password));
+        let _ = url
+            .set_username(user)
+            .and_then(|()| url.set_password(password));
         (url.origin() == self.url.origin()).then_some(url)
     }
 
@@ -128,7 +132,8 @@ mod tests {
 
     #[test]
     fn credentials_are_sent_and_not_shown() {
-        let endpoint = endpoint("https://me:s3cret@hub.example/mirror/", Some("hf_x"), false).unwrap();
+        let endpoint =
+            endpoint("https://me:s3cret@hub.example/mirror/", Some("hf_x"), false).unwrap();
         assert_eq!(endpoint.shown(), "https://hub.example/mirror");
         assert_eq!(format!("{endpoint:?}"), "https://hub.example/mirror");
         assert_eq!(endpoint.address(), "https://me:s3cret@hub.example/mirror");
@@ -139,7 +144,10 @@ mod tests {
         for (text, shown) in [
             ("ftp://me:s3cret@host/x", "ftp://host/x"),
             ("me:s3cret@host", "host"),
-            ("no answer (http://me:s3cret@host/x)", "no answer (http://host/x)"),
+            (
+                "no answer (http://me:s3cret@host/x)",
+                "no answer (http://host/x)",
+            ),
             ("https://me:s3/cr@et@host", "https://host"),
             ("https://host", "https://host"),
         ] {
@@ -151,8 +159,15 @@ mod tests {
     fn what_is_its_own() {
         let endpoint = endpoint("https://me:s3cret@hub.example/mirror", None, false).unwrap();
         let own = |address: &str| endpoint.own(Url::parse(address).unwrap()).map(String::from);
-        assert_eq!(own("https://hub.example/x?a=1").unwrap(), "https://me:s3cret@hub.example/x?a=1");
-        for other in ["http://hub.example/x", "https://hub.example:444/x", "https://example/x"] {
+        assert_eq!(
+            own("https://hub.example/x?a=1").unwrap(),
+            "https://me:s3cret@hub.example/x?a=1"
+        );
+        for other in [
+            "http://hub.example/x",
+            "https://hub.example:444/x",
+            "https://example/x",
+        ] {
             assert_eq!(own(other), None, "{other}");
         }
     }

@@ -29,7 +29,9 @@ pub fn place(symlink: MakeLink, target: &Path, blob: &Path, path: &Path) -> Resu
     };
     // made beside and renamed: at no moment is there no file
     let folder = path.parent().unwrap_or(path);
-    let made = tempfile::Builder::new().prefix(TEMPORARY).make_in(folder, make);
+    let made = tempfile::Builder::new()
+        .prefix(TEMPORARY)
+        .make_in(folder, make);
     let made = made.map_err(|e| Error::io(path, e))?;
     let renamed = made.persist(path);
     renamed.map_err(|e| Error::io(path, e.error))
@@ -68,7 +70,7 @@ pub fn planted(link: &Path) -> Error {
     )
 }
 
-/// Whether `path` still is the open `file`, and no link to it.
+/// `true` if `path` still is the open `file`, and no link to it.
 #[cfg(unix)]
 pub fn is_same(file: &File, path: &Path) -> bool {
     use std::os::unix::fs::MetadataExt;

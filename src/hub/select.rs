@@ -29,12 +29,10 @@ pub fn select(has: impl Fn(&str) -> bool) -> Result<Selection, String> {
         ),
     }
     files.extend(["README.md"].iter().filter(|f| has(f)));
-    let weights = FILES.into_iter().find(|f| has(f)).ok_or_else(|| {
-        format!(
-            "there are no weights: expected one of {}",
-            FILES.join(", ")
-        )
-    })?;
+    let weights = FILES
+        .into_iter()
+        .find(|f| has(f))
+        .ok_or_else(|| format!("there are no weights: expected one of {}", FILES.join(", ")))?;
     files.push(weights);
     Ok(Selection {
         files,
@@ -118,7 +116,17 @@ mod tests {
         for plain in ["config.json", "deep/er/weights.bin", "a b"] {
             assert!(is_plain(plain), "{plain}");
         }
-        for bad in ["../x", "/etc/passwd", "a/../../x", "", "a//b", "a/./b", "a/", "c:\\x", "a\0"] {
+        for bad in [
+            "../x",
+            "/etc/passwd",
+            "a/../../x",
+            "",
+            "a//b",
+            "a/./b",
+            "a/",
+            "c:\\x",
+            "a\0",
+        ] {
             assert!(!is_plain(bad), "{bad}");
         }
     }

@@ -2,10 +2,14 @@
 
 mod bad_input;
 mod bench;
+#[cfg(unix)]
+mod bounds;
 mod generate;
 mod models;
 mod run;
 mod runs_kept;
+#[cfg(target_os = "linux")]
+mod terminal;
 
 use std::path::{Path, PathBuf};
 use std::process::Output;

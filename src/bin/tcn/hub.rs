@@ -28,7 +28,9 @@ pub fn open() -> anyhow::Result<Hub> {
     }
     let hub = Hub::new(config)?;
     if hub.is_overheard() {
-        say!("HF_ENDPOINT: the token or password goes over plain http, where everybody on the way can read it");
+        say!(
+            "HF_ENDPOINT: the token or password goes over plain http, where everybody on the way can read it"
+        );
     }
     Ok(hub)
 }
@@ -116,8 +118,13 @@ pub fn describe(contents: &Contents) -> Vec<String> {
     let files = contents.files.iter();
     let files = files.map(|file| format!("{:>12}  {}", size(file.bytes), file.name));
     let left_out = contents.left_out.iter();
-    let left_out = left_out.map(|left| format!("{:>12}  {}: {}", "stays here", left.name, left.why));
-    let total = [format!("{:>12}  in {} files", size(total), contents.files.len())];
+    let left_out =
+        left_out.map(|left| format!("{:>12}  {}: {}", "stays here", left.name, left.why));
+    let total = [format!(
+        "{:>12}  in {} files",
+        size(total),
+        contents.files.len()
+    )];
     files.chain(total).chain(left_out).collect()
 }
 

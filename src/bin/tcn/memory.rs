@@ -21,7 +21,11 @@ pub fn check_training(
 }
 
 /// The same of the states, logits and samplers of sequences that are generated at once.
-pub fn check_generation(model: &ModelConfig, sequences: usize, seq_len: usize) -> anyhow::Result<()> {
+pub fn check_generation(
+    model: &ModelConfig,
+    sequences: usize,
+    seq_len: usize,
+) -> anyhow::Result<()> {
     // a sampler counts tokens and sorts them
     const COPIES: f64 = 6.0;
     let vocab_size = model.vocab_size() as f64;
@@ -78,7 +82,9 @@ fn available_bytes() -> Option<u64> {
             .with_memory(sysinfo::MemoryRefreshKind::nothing().with_ram()),
     );
     let free = Some(system.available_memory()).filter(|&bytes| bytes > 0);
-    free.into_iter().chain(limits::bytes_left(Path::new("/"))).min()
+    free.into_iter()
+        .chain(limits::bytes_left(Path::new("/")))
+        .min()
 }
 
 /// The most memory that this process has held, in bytes, where the system tells: on Linux.

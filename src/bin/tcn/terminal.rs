@@ -118,6 +118,9 @@ mod tests {
         let text = "\u{7f}\u{9b}\u{202e}\u{1b}";
         let json = serde_json::to_string(text).unwrap();
         assert_ne!(escaped(&json), json);
-        assert_eq!(serde_json::from_str::<String>(&escaped(&json)).unwrap(), text);
+        assert_eq!(
+            serde_json::from_str::<String>(&escaped(&json)).unwrap(),
+            text
+        );
     }
 }

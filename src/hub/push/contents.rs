@@ -113,7 +113,9 @@ fn reason_to_stay(name: &str) -> Option<&'static str> {
 fn expect_publishable(link: &Path, real: &Path, home: &Path) -> Result<()> {
     let stays = match real.strip_prefix(home) {
         Ok(inside) => inside.components().any(|part| match part {
-            Component::Normal(name) => name.to_str().is_none_or(|name| reason_to_stay(name).is_some()),
+            Component::Normal(name) => name
+                .to_str()
+                .is_none_or(|name| reason_to_stay(name).is_some()),
             _ => true,
         }),
         Err(_) => true,
@@ -164,7 +166,13 @@ mod tests {
     fn links_lead_to_files_that_would_be_uploaded_anyway() {
         let folder = tempfile::tempdir().unwrap();
         let path = |name: &str| folder.path().join(name);
-        for name in ["model/config.json", "model/run.json", "model/.secret", "model/deep/weights", "outside"] {
+        for name in [
+            "model/config.json",
+            "model/run.json",
+            "model/.secret",
+            "model/deep/weights",
+            "outside",
+        ] {
             std::fs::create_dir_all(path(name).parent().unwrap()).unwrap();
             std::fs::write(path(name), name).unwrap();
         }
@@ -178,7 +186,13 @@ mod tests {
             assert_eq!(left_out, [".secret", "deep", "run.json"]);
             std::fs::remove_file(&link).unwrap();
         }
-        for target in ["../outside", "run.json", ".secret", "/etc/hostname", "nowhere"] {
+        for target in [
+            "../outside",
+            "run.json",
+            ".secret",
+            "/etc/hostname",
+            "nowhere",
+        ] {
             symlink(target, &link).unwrap();
             let message = Contents::of(path("model")).unwrap_err().to_string();
             assert!(message.contains("model/link"), "{message}");

@@ -39,10 +39,10 @@ impl Upload<'_> {
             "ref": { "name": "main" },
         });
         let name = format!("{}.git", self.id.name());
-        let url = self
-            .http
-            .endpoint()
-            .url([self.id.owner(), &name, "info", "lfs", "objects", "batch"]);
+        let url =
+            self.http
+                .endpoint()
+                .url([self.id.owner(), &name, "info", "lfs", "objects", "batch"]);
         self.http
             .retry(self.place(), self.progress, async || {
                 let request = lfs(self.http.post(url.clone())).json(&body);

@@ -194,7 +194,12 @@ impl<'a> Upload<'a> {
     ) -> Result<(), Failure> {
         let header = json!({ "summary": MESSAGE, "description": "" });
         let mut lines = json!({ "key": "header", "value": header }).to_string() + "\n";
-        for item in self.contents.files.iter().filter(|item| !is_ignored(modes, item)) {
+        for item in self
+            .contents
+            .files
+            .iter()
+            .filter(|item| !is_ignored(modes, item))
+        {
             let line = match hashes.get(item.name.as_str()) {
                 Some(hash) => json!({ "key": "lfsFile", "value": {
                     "path": item.name, "algo": "sha256", "oid": hash, "size": item.bytes,
@@ -217,7 +222,11 @@ impl<'a> Upload<'a> {
 
     /// The same by the Hub's own protocol, where it asks for that.
     async fn commit_by_xet(&self, modes: &BTreeMap<String, Mode>) -> Result<(), Failure> {
-        let items = self.contents.files.iter().filter(|item| !is_ignored(modes, item));
+        let items = self
+            .contents
+            .files
+            .iter()
+            .filter(|item| !is_ignored(modes, item));
         let operations: Vec<CommitOperation> = items
             .map(|item| CommitOperation::add_file(&item.name, item.path().to_path_buf()))
             .collect();

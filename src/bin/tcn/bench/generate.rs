@@ -45,7 +45,12 @@ pub fn run(args: &Args, config: &ModelConfig) -> anyhow::Result<()> {
     let weight_bytes = stepper.net().weight_bytes();
     let mut bandwidth = read_bandwidth(weight_bytes);
     let (mut prefills, mut rates, mut steps) = (Vec::new(), Vec::new(), Vec::new());
-    let run = || anyhow::Ok((prefill(&stepper, batch_size, args.seq_len())?, generate(&stepper, batch_size)?));
+    let run = || {
+        anyhow::Ok((
+            prefill(&stepper, batch_size, args.seq_len())?,
+            generate(&stepper, batch_size)?,
+        ))
+    };
     for _ in 0..args.warmup {
         run()?;
     }

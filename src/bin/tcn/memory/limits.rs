@@ -70,7 +70,9 @@ impl Files {
         let used: u64 = read(folder, self.used).trim().parse().unwrap_or(0);
         let stat = read(folder, "memory.stat");
         let cache = stat.lines().find_map(|line| line.strip_prefix(self.cache));
-        let cache: u64 = cache.and_then(|bytes| bytes.trim().parse().ok()).unwrap_or(0);
+        let cache: u64 = cache
+            .and_then(|bytes| bytes.trim().parse().ok())
+            .unwrap_or(0);
         Some(limit.saturating_sub(used.saturating_sub(cache)))
     }
 }
@@ -113,7 +115,7 @@ mod tests {
             ("sys/fs/cgroup/memory.max", "max\n"),
             ("sys/fs/cgroup/user.slice/memory.max", &gib(8)),
             ("sys/fs/cgroup/user.slice/memory.current", &gib(3)),
-            ("sys/fs/cgroup/user.slice/job/memory.max", &gib(6)),
+            ("sys/fs/cgroup/user.slice/job/memory.max", &gib(5)),
             ("sys/fs/cgroup/user.slice/job/memory.current", &gib(2)),
             (
                 "sys/fs/cgroup/user.slice/job/memory.stat",
@@ -121,8 +123,9 @@ mod tests {
             ),
             ("sys/fs/cgroup/user.slice/job/step/memory.max", "max\n"),
         ];
-        assert_eq!(left(&files), Some(5 * GIB));
-        assert_eq!(left(&files[..4]), Some(8 * GIB));
+        assert_eq!(left(&files), Some(4 * GIB));
+        assert_eq!(left(&files[..4]), Some(5 * GIB));
+        assert_eq!(left(&files[..3]), Some(8 * GIB));
         assert_eq!(left(&files[..2]), None);
         assert_eq!(left(&[]), None);
     }
@@ -134,9 +137,18 @@ mod tests {
                 "proc/self/cgroup",
                 "12:cpu,cpuacct:/x\n4:hugetlb,memory:/docker/0123:a\n1:name=systemd:/x\n0::/x\n",
             ),
-            ("sys/fs/cgroup/memory/memory.limit_in_bytes", "9223372036854771712\n"),
-            ("sys/fs/cgroup/memory/docker/0123:a/memory.limit_in_bytes", "4000\n"),
-            ("sys/fs/cgroup/memory/docker/0123:a/memory.usage_in_bytes", "3000\n"),
+            (
+                "sys/fs/cgroup/memory/memory.limit_in_bytes",
+                "9223372036854771712\n",
+            ),
+            (
+                "sys/fs/cgroup/memory/docker/0123:a/memory.limit_in_bytes",
+                "4000\n",
+            ),
+            (
+                "sys/fs/cgroup/memory/docker/0123:a/memory.usage_in_bytes",
+                "3000\n",
+            ),
             (
                 "sys/fs/cgroup/memory/docker/0123:a/memory.stat",
                 "inactive_file 1\ntotal_inactive_file 500\n",
@@ -144,7 +156,10 @@ mod tests {
         ];
         assert_eq!(left(&files), Some(1500));
         // within a container the root is its group
-        let inside = [files[0], ("sys/fs/cgroup/memory/memory.limit_in_bytes", "700\n")];
+        let inside = [
+            files[0],
+            ("sys/fs/cgroup/memory/memory.limit_in_bytes", "700\n"),
+        ];
         assert_eq!(left(&inside), Some(700));
     }
 
