@@ -27,7 +27,7 @@ pub const VOCABULARY: &str = "vocab.txt";
 const MAX_CONFIG_BYTES: u64 = 1 << 20;
 
 /// The most that the streaming state of one sequence may take.
-const MAX_STATE_BYTES: usize = 1 << 32;
+const MAX_STATE_BYTES: u64 = 1 << 32;
 
 /// A model ready to run, with its tokenizer where it has one.
 #[derive(Debug, Clone)]
@@ -177,7 +177,7 @@ fn check<'a>(
     let in_config = |message: String| Error::file(source.with_file_name(CONFIG), message);
     let state = config.validate().and_then(|()| config.state_bytes(1));
     let state = state.map_err(|e| in_config(e.to_string()))?;
-    if state > MAX_STATE_BYTES {
+    if state as u64 > MAX_STATE_BYTES {
         return Err(in_config(format!(
             "streaming would keep {state} bytes, at most {MAX_STATE_BYTES} are supported; its dilations are too large"
         )));

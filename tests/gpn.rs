@@ -9,7 +9,8 @@ use candle_tcn::{LoadedModel, Result};
 use common::assert_close;
 use serde::Deserialize;
 
-const TOLERANCE: f64 = 1e-5;
+/// Twice what rounding makes of f32 in PyTorch, too.
+const TOLERANCE: f64 = 3e-5;
 const DIR: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/gpn-tiny");
 
 #[derive(Deserialize)]

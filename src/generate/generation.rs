@@ -89,10 +89,10 @@ pub struct Generation<'a> {
     waiting: Range<u64>,
     single: bool,
     lanes: Vec<Lane>,
-    /// The place whose token is drawn next in this round.
-    place: usize,
-    /// Places before it whose texts go on.
-    kept: Vec<usize>,
+    /// Places whose token is still to be drawn in this round, in turn.
+    to_draw: VecDeque<usize>,
+    /// Places whose token has been drawn in this round; the texts of all others have ended.
+    drawn: Vec<usize>,
     /// Of the lanes.
     state: State,
     /// (lanes, vocab)
@@ -122,8 +122,8 @@ impl<'a> Generation<'a> {
             waiting: first.end..samples.end,
             single: count == 1,
             lanes: Vec::new(),
-            place: 0,
-            kept: Vec::new(),
+            to_draw: (0..batch as usize).collect(),
+            drawn: Vec::new(),
             ready: VecDeque::new(),
             reached: None,
             stepper,
@@ -143,11 +143,10 @@ impl<'a> Generation<'a> {
     /// [`Error::Text`] where a tokenizer cannot decode.
     pub fn interrupt(&mut self) -> Result<()> {
         self.waiting = 0..0;
-        for place in 0..self.lanes.len() {
-            // others have ended in this round
-            if place >= self.place || self.kept.contains(&place) {
-                self.finish(place, FinishReason::Interrupted)?;
-            }
+        let mut places: Vec<usize> = self.to_draw.drain(..).chain(self.drawn.drain(..)).collect();
+        places.sort_unstable();
+        for place in places {
+            self.finish(place, FinishReason::Interrupted)?;
         }
         self.lanes.clear();
         Ok(())
@@ -197,28 +196,24 @@ impl<'a> Generation<'a> {
 
     /// Goes on by one token, by the end of a text, or to the next round.
     fn advance(&mut self) -> Result<()> {
-        let place = self.place;
-        if place == self.lanes.len() {
+        let Some(place) = self.to_draw.pop_front() else {
             return self.next_round();
-        }
+        };
         let ended = match self.lanes[place].tokens < self.config.max_tokens {
             true => self.token(place)?,
             false => Some(FinishReason::Length),
         };
         let Some(reason) = ended else {
-            self.kept.push(place);
-            self.place += 1;
+            self.drawn.push(place);
             return Ok(());
         };
         self.finish(place, reason)?;
-        // the next text takes the place, and begins once this end has been told
-        match self.waiting.next() {
-            Some(sample) => self.begin(place, sample),
-            None => {
-                self.place += 1;
-                Ok(())
-            }
-        }
+        // the next text takes the place, and begins after those that are there
+        let Some(sample) = self.waiting.next() else {
+            return Ok(());
+        };
+        self.to_draw.push_back(place);
+        self.begin(place, sample)
     }
 
     fn begin(&mut self, place: usize, sample: u64) -> Result<()> {
@@ -231,8 +226,8 @@ impl<'a> Generation<'a> {
 
     /// Drops the texts that have ended; the others, each of which has drawn a token, go through the network.
     fn next_round(&mut self) -> Result<()> {
-        let kept = std::mem::take(&mut self.kept);
-        self.place = 0;
+        let mut kept = std::mem::take(&mut self.drawn);
+        kept.sort_unstable();
         if kept.len() < self.lanes.len() {
             self.state = self.state.select(&kept)?;
             self.logits.truncate(kept.len() * self.start.logits.len());
@@ -246,6 +241,7 @@ impl<'a> Generation<'a> {
         if self.lanes.is_empty() {
             return Ok(());
         }
+        self.to_draw = (0..self.lanes.len()).collect();
         let drawn: Vec<u32> = self.lanes.iter().filter_map(Lane::last).collect();
         let logits = self.stepper.step(&drawn, &mut self.state)?;
         self.logits.copy_from_slice(logits);

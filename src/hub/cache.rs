@@ -114,7 +114,7 @@ impl Repo {
         is_right(&blob, entry)
     }
 
-    /// Whether the snapshot has the right content in a file of its own. On systems without links
+    /// `true` if the snapshot has the right content in a file of its own. On systems without links
     /// `huggingface_hub` moves the blobs there.
     pub fn has_copy(&self, commit: &str, entry: &Entry) -> Result<bool> {
         let path = self.snapshot(commit).join(&entry.path);
@@ -272,7 +272,7 @@ impl Repo {
     }
 }
 
-/// Whether a file has the entry's size and hash.
+/// `true` if a file has the entry's size and hash.
 fn is_right(path: &Path, entry: &Entry) -> Result<bool> {
     match path.metadata() {
         Ok(file) if file.is_file() && file.len() == entry.size => {

@@ -70,7 +70,7 @@ pub fn planted(link: &Path) -> Error {
     )
 }
 
-/// Whether `path` still is the open `file`, and no link to it.
+/// `true` if `path` still is the open `file`, and no link to it.
 #[cfg(unix)]
 pub fn is_same(file: &File, path: &Path) -> bool {
     use std::os::unix::fs::MetadataExt;

@@ -131,16 +131,11 @@ pub(super) fn cuts(json: &Value) -> Cuts {
             .filter_map(|token| Some(token["content"].as_str()?.to_string()))
             .collect()
     };
-    let has_space = |token: &Value| {
-        token["content"]
-            .as_str()
-            .is_some_and(|text| text.contains(char::is_whitespace))
-    };
     Cuts {
         only_at_spaces: begins_anew(&json["normalizer"])
             || begins_anew(&json["pre_tokenizer"])
             || tokens().any(|token| token["lstrip"] == true),
-        whole: named(&has_space),
+        whole: named(&|token| token["content"].as_str().is_some_and(|text| text.len() > 1)),
         take_space: named(&|token| token["rstrip"] == true),
     }
 }

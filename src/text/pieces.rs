@@ -31,9 +31,9 @@ const LONGEST: usize = 8;
 pub(super) struct Cuts {
     /// No cuts between lines: a piece that begins without a space would get one.
     pub only_at_spaces: bool,
-    /// Special tokens within which nothing is cut.
+    /// Added tokens, within which nothing is cut.
     pub whole: Vec<String>,
-    /// Special tokens that take the white space behind them.
+    /// Added tokens that take the white space behind them.
     pub take_space: Vec<String>,
 }
 

@@ -229,7 +229,7 @@ impl Tokenizer {
         match &self.inner.encoder {
             Encoder::Byte(table) => Ok(look_up_bytes(table, text.as_bytes())),
             Encoder::Char { table, unk } => Ok(look_up_chars(table, *unk, text)),
-            Encoder::General => self.encode_in_pieces(text, PIECE_BYTES),
+            Encoder::General => self.encode_pieces(&self.pieces(text, PIECE_BYTES), true),
         }
     }
 
@@ -283,13 +283,13 @@ impl Tokenizer {
         Ok((self.encode_pieces(&pieces, first)?, used))
     }
 
-    /// The ids of a text that falls into pieces of at least `min` bytes.
-    pub(super) fn encode_in_pieces(&self, text: &str, min: usize) -> Result<Vec<u32>> {
-        self.encode_pieces(&cut_all(text, min, &self.inner.cuts), true)
+    /// The pieces of a text, of at least `min` bytes.
+    pub(super) fn pieces<'t>(&self, text: &'t str, min: usize) -> Vec<&'t str> {
+        cut_all(text, min, &self.inner.cuts)
     }
 
     /// The ids of pieces, of which the first is that of the text or not.
-    fn encode_pieces(&self, pieces: &[&str], first: bool) -> Result<Vec<u32>> {
+    pub(super) fn encode_pieces(&self, pieces: &[&str], first: bool) -> Result<Vec<u32>> {
         let encode = |(i, piece): (usize, &&str)| {
             let inside = self.inner.hf_inside.as_ref().filter(|_| i > 0 || !first);
             let hf = inside.unwrap_or(&self.inner.hf);

@@ -42,14 +42,22 @@ pub(super) fn state_dict<'p>(
             ))),
         };
     }
-    match &found[..] {
+    // beside its network a checkpoint may hold tensors of its own, such as a count
+    let inner: Vec<Found> = match found.len() {
+        0 | 1 => found,
+        _ => found
+            .into_iter()
+            .filter(|dict| !dict.path.is_empty())
+            .collect(),
+    };
+    match &inner[..] {
         [one] => Ok(one.entries),
         [] => Err(source.wrong(
             "expected a dict of tensors at some depth, found none; save one with torch.save(model.state_dict(), ...)",
         )),
         _ => Err(source.wrong(format!(
             "expected one dict of tensors, found {}; --key chooses one",
-            list(&found)
+            list(&inner)
         ))),
     }
 }

@@ -2,6 +2,8 @@
 
 mod bad_input;
 mod bench;
+#[cfg(unix)]
+mod bounds;
 #[path = "../common/close.rs"]
 mod close;
 mod files_people_have;
@@ -10,6 +12,8 @@ mod models;
 mod not_mixed;
 mod run;
 mod runs_kept;
+#[cfg(target_os = "linux")]
+mod terminal;
 mod texts;
 
 use std::path::{Path, PathBuf};

@@ -109,7 +109,7 @@ fn models_of_the_hub_run_with_every_layer() {
         let dir = fixture(model);
         let reference = dir.join("reference.safetensors");
         bench.ok(&format!(
-            "run --model {} --input {} --output out.safetensors --record all",
+            "run --model {} --input {} --output out.safetensors --force --record all",
             dir.display(),
             reference.display()
         ));

@@ -1,11 +1,16 @@
 //! Models from the Hub and back, against a Hub on the loopback.
 
 mod commands;
+mod contents;
 mod errors;
 mod faults;
+#[cfg(unix)]
+mod planted;
 mod pull;
 mod push;
+mod secrets;
 mod server;
+mod shards;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;

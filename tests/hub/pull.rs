@@ -112,14 +112,14 @@ fn branches_tags_commits_and_pull_requests() {
 #[test]
 fn weights_in_shards_and_pickles() {
     let world = World::new();
-    let index = br#"{"weight_map":{"a":"model-1.safetensors","b":"parts/model-2.safetensors","c":"model-1.safetensors"}}"#;
+    let index = br#"{"weight_map":{"a":"model-1.safetensors","b":"model-2.safetensors","c":"model-1.safetensors"}}"#;
     world.server.add(
         "org/sharded",
         &[
             ("config.json", b"{}"),
             ("model.safetensors.index.json", index),
             ("model-1.safetensors", b"one"),
-            ("parts/model-2.safetensors", b"two"),
+            ("model-2.safetensors", b"two"),
             ("model-3.safetensors", b"of another time"),
             ("tokenizer_config.json", b"{}"),
             ("vocab.txt", b"a\nb\n"),
@@ -131,7 +131,7 @@ fn weights_in_shards_and_pickles() {
         b"one"
     );
     assert_eq!(
-        std::fs::read(dir.join("parts/model-2.safetensors")).unwrap(),
+        std::fs::read(dir.join("model-2.safetensors")).unwrap(),
         b"two"
     );
     assert!(dir.join("vocab.txt").exists() && dir.join("tokenizer_config.json").exists());
@@ -143,7 +143,7 @@ fn weights_in_shards_and_pickles() {
     };
     let offline = Hub::new(config).unwrap();
     assert_eq!(offline.pull("org/sharded", &silent()).unwrap(), dir);
-    std::fs::remove_file(dir.join("parts/model-2.safetensors")).unwrap();
+    std::fs::remove_file(dir.join("model-2.safetensors")).unwrap();
     let error = offline
         .pull("org/sharded", &silent())
         .unwrap_err()

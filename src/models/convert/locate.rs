@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use candle_core::Tensor;
+use candle_core::{DType, Tensor};
 
 use super::{Arguments, Tensors};
 use crate::{Error, Result};
@@ -54,12 +54,16 @@ pub(super) fn expect_same(name: &str, a: &Tensor, other: &str, b: &Tensor) -> Re
     }
 }
 
+/// `true` if all numbers are the same, a NaN like a NaN.
 pub(super) fn same_numbers(a: &Tensor, b: &Tensor) -> Result<bool> {
     if a.dims() != b.dims() || a.dtype() != b.dtype() {
         return Ok(false);
     }
-    let same = a.eq(b)?.flatten_all()?.to_vec1::<u8>()?;
-    Ok(same.into_iter().all(|same| same == 1))
+    let numbers = |t: &Tensor| t.to_dtype(DType::F64)?.flatten_all()?.to_vec1::<f64>();
+    let pairs = numbers(a)?.into_iter().zip(numbers(b)?);
+    Ok(pairs
+        .into_iter()
+        .all(|(a, b)| a == b || (a.is_nan() && b.is_nan())))
 }
 
 /// The prefixes under which a network may stand, the shortest first.

@@ -115,7 +115,7 @@ mod tests {
             ("sys/fs/cgroup/memory.max", "max\n"),
             ("sys/fs/cgroup/user.slice/memory.max", &gib(8)),
             ("sys/fs/cgroup/user.slice/memory.current", &gib(3)),
-            ("sys/fs/cgroup/user.slice/job/memory.max", &gib(6)),
+            ("sys/fs/cgroup/user.slice/job/memory.max", &gib(5)),
             ("sys/fs/cgroup/user.slice/job/memory.current", &gib(2)),
             (
                 "sys/fs/cgroup/user.slice/job/memory.stat",
@@ -123,8 +123,9 @@ mod tests {
             ),
             ("sys/fs/cgroup/user.slice/job/step/memory.max", "max\n"),
         ];
-        assert_eq!(left(&files), Some(5 * GIB));
-        assert_eq!(left(&files[..4]), Some(8 * GIB));
+        assert_eq!(left(&files), Some(4 * GIB));
+        assert_eq!(left(&files[..4]), Some(5 * GIB));
+        assert_eq!(left(&files[..3]), Some(8 * GIB));
         assert_eq!(left(&files[..2]), None);
         assert_eq!(left(&[]), None);
     }
