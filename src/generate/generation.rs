@@ -5,6 +5,7 @@ use std::ops::Range;
 use std::time::Instant;
 
 use super::generator::Context;
+use super::piece::{Finished, Piece, TokenLogprob};
 use super::{FinishReason, GenerateConfig, Sampler, StopStrings};
 use crate::models::Stepper;
 use crate::nn::State;
@@ -16,39 +17,6 @@ const BATCH: usize = 64;
 
 /// The most that the states of a batch take together, unless one alone takes more.
 const BATCH_BYTES: usize = 1 << 28;
-
-/// The next part of one of several texts.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Piece {
-    /// The number of the text.
-    pub sample: u64,
-    /// What comes next in it; may be empty in the last piece.
-    pub text: String,
-    /// In the last piece of a text: how it ended.
-    pub finished: Option<Finished>,
-}
-
-/// How a text ended.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Finished {
-    /// Why.
-    pub reason: FinishReason,
-    /// Tokens that were drawn for it.
-    pub tokens: usize,
-    /// From its beginning to its end.
-    pub seconds: f64,
-    /// Each of them, where [`GenerateConfig::logprobs`] asks for it.
-    pub logprobs: Vec<TokenLogprob>,
-}
-
-/// A token and how likely the model found it.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct TokenLogprob {
-    /// The token.
-    pub id: u32,
-    /// The natural logarithm of its probability, see [`Sampler::logprob`].
-    pub logprob: f64,
-}
 
 /// One of the texts.
 #[derive(Debug)]

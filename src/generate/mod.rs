@@ -6,13 +6,15 @@ mod filters;
 mod generation;
 mod generator;
 mod pattern;
+mod piece;
 mod sampler;
 mod sampler_config;
 mod stop;
 
 pub use constraint::{ConstraintConfig, Constraints};
-pub use generation::{Finished, Generation, Piece, TokenLogprob};
+pub use generation::Generation;
 pub use generator::Generator;
+pub use piece::{Finished, Piece, TokenLogprob};
 pub use sampler::Sampler;
 pub use sampler_config::SamplerConfig;
 pub use stop::{StopOutcome, StopStrings};

@@ -222,8 +222,8 @@ fn numbers_that_are_not_finite() {
     }
     let bad = renamed(&bench, "locuslab/char_cnn", |name| Some(name.to_string()));
     let mut tensors = weights::read(&bad).unwrap().tensors;
-    let infinite = Tensor::full(f32::INFINITY, 16, &Device::Cpu).unwrap();
-    tensors.insert("tcn.network.0.conv1.bias".into(), infinite);
+    let infinite = Tensor::full(f32::INFINITY, 50, &Device::Cpu).unwrap();
+    tensors.insert("decoder.bias".into(), infinite);
     write_tensors(&bad, &tensors).unwrap();
     bench.refuses(&bad, "--dtype int8", &["inf"]);
 

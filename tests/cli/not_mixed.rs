@@ -156,6 +156,24 @@ fn a_second_run_into_the_same_output_is_refused() {
     bench.ok("embed --model model --input some.txt --output e.npy");
 }
 
+#[test]
+fn somebodys_file_is_not_taken_for_a_partial_one() {
+    let bench = Bench::new();
+    model(&bench);
+    bench.write("some.txt", "MKV\n");
+    for content in ["half of a download", "{\"mine\": 1}\n", "\n"] {
+        bench.write("e.npy.part", content);
+        for flags in ["", "--force"] {
+            let message = bench.fails(
+                1,
+                &format!("embed --model model --input some.txt --output e.npy {flags}"),
+            );
+            assert!(message.contains("e.npy.part"), "{message}");
+        }
+        assert_eq!(bench.bytes("e.npy.part"), content.as_bytes());
+    }
+}
+
 #[cfg(unix)]
 #[test]
 fn an_output_keeps_its_mode_and_a_device_stays_one() {

@@ -1,6 +1,7 @@
 //! `tcn embed`: vectors of sequences.
 
 mod output;
+mod rows;
 mod sequences;
 
 pub use sequences::{Sequence, Sequences};

@@ -2,7 +2,7 @@
 //! run goes on with; at the end into the form that was asked for. Memory does not grow with their number.
 
 use std::fs::File;
-use std::io::{BufRead, BufReader, BufWriter, Read, Seek, SeekFrom, Write};
+use std::io::{BufWriter, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
 use candle_tcn::Error;
@@ -11,10 +11,8 @@ use safetensors::tensor::{Dtype, Metadata, TensorInfo};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
+use super::rows::{Note, Rows};
 use crate::usage_error;
-
-/// The longest line that a partial file's own notes take.
-const MAX_NOTE: u64 = 1 << 20;
 
 /// The form of the output.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -71,17 +69,6 @@ pub struct Row {
     pub numbers: Vec<f32>,
 }
 
-/// What stands before the numbers of a row, as a line of JSON.
-#[derive(Serialize, Deserialize)]
-struct Note {
-    id: Option<String>,
-    positions: usize,
-    width: usize,
-    /// The last row of those that were appended together: only after it a run can go on, so that the same
-    /// sequences meet in a batch.
-    last: bool,
-}
-
 /// A file of rows: the settings, then for each row a note and its numbers. It is locked for this process.
 pub struct Partial {
     path: PathBuf,
@@ -125,6 +112,7 @@ impl Partial {
             positions: 0,
             _temporary: temporary,
         };
+        partial.expect_ours()?;
         let end = match force {
             true => 0,
             false => partial.scan(settings)?,
@@ -136,6 +124,23 @@ impl Partial {
             writeln!(partial.file, "{}", serde_json::to_string(settings)?).map_err(io)?;
         }
         Ok(partial)
+    }
+
+    /// Refuses a file of this name that was not made here, and may be somebody's download.
+    fn expect_ours(&self) -> anyhow::Result<()> {
+        let mut start = Vec::new();
+        let read = (&self.file).take(16).read_to_end(&mut start);
+        read.map_err(|e| Error::io(&self.path, e))?;
+        let is_ours = |first: &&str| {
+            let len = first.len().min(start.len());
+            start[..len] == first.as_bytes()[..len]
+        };
+        // the first field of the settings, today and before 0.2
+        if ["{\"version\":", "{\"model\":"].iter().any(is_ours) {
+            return Ok(());
+        }
+        let message = "expected a partial file of tcn embed or none, found something else; move it, or choose another --output";
+        Err(Error::file(&self.path, message).into())
     }
 
     /// Counts the rows that can be used; where the last of them ends. 0 where the file is to begin anew.
@@ -302,87 +307,6 @@ impl Partial {
             )?;
         }
         Ok(())
-    }
-}
-
-/// Reads a partial file from the beginning.
-struct Rows {
-    path: PathBuf,
-    reader: BufReader<File>,
-    settings: String,
-    /// Bytes read.
-    at: u64,
-    len: u64,
-}
-
-impl Rows {
-    fn new(path: &Path) -> anyhow::Result<Self> {
-        let io = |error| Error::io(path, error);
-        let file = File::open(path).map_err(io)?;
-        let len = file.metadata().map_err(io)?.len();
-        let mut rows = Self {
-            path: path.into(),
-            reader: BufReader::new(file),
-            settings: String::new(),
-            at: 0,
-            len,
-        };
-        rows.settings = rows.line()?.unwrap_or_default();
-        Ok(rows)
-    }
-
-    /// The next whole line.
-    fn line(&mut self) -> anyhow::Result<Option<String>> {
-        let mut bytes = Vec::new();
-        let read = (&mut self.reader)
-            .take(MAX_NOTE)
-            .read_until(b'\n', &mut bytes);
-        self.at += read.map_err(|e| Error::io(&self.path, e))? as u64;
-        let whole = bytes.ends_with(b"\n");
-        Ok(whole.then(|| String::from_utf8_lossy(&bytes).into_owned()))
-    }
-
-    /// The next note, and the bytes of its numbers, if they are all there.
-    fn note(&mut self) -> anyhow::Result<Option<(Note, u64)>> {
-        let Some(line) = self.line()? else {
-            return Ok(None);
-        };
-        let damaged = |_| {
-            let message = "not a partial file of tcn embed; begin anew with --force";
-            Error::file(&self.path, message)
-        };
-        let note: Note = serde_json::from_str(&line).map_err(damaged)?;
-        let bytes = (note.positions as u64)
-            .checked_mul(note.width as u64)
-            .and_then(|numbers| numbers.checked_mul(size_of::<f32>() as u64));
-        let there = self.len - self.at;
-        Ok(bytes
-            .filter(|&bytes| bytes <= there)
-            .map(|bytes| (note, bytes)))
-    }
-
-    fn skip(&mut self) -> anyhow::Result<Option<Note>> {
-        let Some((note, bytes)) = self.note()? else {
-            return Ok(None);
-        };
-        let relative = i64::try_from(bytes)?;
-        self.reader
-            .seek_relative(relative)
-            .map_err(|e| Error::io(&self.path, e))?;
-        self.at += bytes;
-        Ok(Some(note))
-    }
-
-    fn row(&mut self) -> anyhow::Result<Option<(Note, Vec<u8>)>> {
-        let Some((note, len)) = self.note()? else {
-            return Ok(None);
-        };
-        let mut bytes = vec![0; usize::try_from(len)?];
-        self.reader
-            .read_exact(&mut bytes)
-            .map_err(|e| Error::io(&self.path, e))?;
-        self.at += len;
-        Ok(Some((note, bytes)))
     }
 }
 
