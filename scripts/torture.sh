@@ -52,19 +52,28 @@ left() {
     sed 's/,"tokens_per_s":.*"elapsed_s":[^,}]*//' metrics.jsonl)
 }
 
+# Runs a program whose number is in the file pid meanwhile; the shell's own word of a kill is left out
+go() {
+  {
+    "$@" > log 2>&1 &
+    echo $! > pid
+    wait $!
+  } 2> /dev/null
+}
+
 # Goes on with the training in $1, or begins it where there is nothing to go on with; strace or nothing before it
 train() {
   local run=$1; shift
-  if [ -d "$run/checkpoints" ] && "$@" "$TCN" train --resume --out "$run" > log 2>&1; then
+  if [ -d "$run/checkpoints" ] && go "$@" "$TCN" train --resume --out "$run"; then
     return 0
   elif [ -d "$run/checkpoints" ] && ! grep -q 'found none' log; then
     return 1
   elif [ -e "$run/run.json" ]; then
     # shellcheck disable=SC2086
-    "$@" "$TCN" train $training --out "$run" --force > log 2>&1
+    go "$@" "$TCN" train $training --out "$run" --force
   else
     # shellcheck disable=SC2086
-    "$@" "$TCN" train $training --out "$run" > log 2>&1
+    go "$@" "$TCN" train $training --out "$run"
   fi
 }
 
@@ -95,12 +104,10 @@ torture_kill() {
   for ((round = 1; round <= rounds; round++)); do
     rm -rf cut
     for ((i = RANDOM % 3; i >= 0; i--)); do
-      set -m
+      : > pid
       train cut & local shell=$!
-      set +m
       sleep "$(below "$length")"
-      # the shell function and the program it started
-      kill -9 -- "-$shell" 2> /dev/null && kills=$((kills + 1))
+      kill -9 "$(cat pid)" 2> /dev/null && kills=$((kills + 1))
       wait "$shell" 2> /dev/null || true
     done
     train cut || fail "does not go on"
@@ -151,8 +158,45 @@ torture_faults() {
   echo "$rounds of $rounds trainings ended with the same weights; injected errors stopped $failures"
 }
 
+## Some thousand sequences, kept in groups
+embed() { go "$TCN" embed --model "$root/tests/fixtures/carp-tiny" --input sequences.txt --output "$1"; }
+
+torture_embed() {
+  awk 'BEGIN { srand(7); split("A C D E F G H I K L M N P Q R S T V W Y", letter, " ")
+    for (i = 0; i < 30000; i++) {
+      line = ""
+      for (n = int(20 + 60 * rand()); n > 0; n--) line = line letter[1 + int(20 * rand())]
+      print line
+    } }' > sequences.txt
+  local start kills=0
+  for round in 0 0; do
+    rm -f whole.npy
+    start=$(now)
+    embed whole.npy || fail "the undisturbed run failed"
+    length=$(($(now) - start))
+  done
+  echo "an undisturbed run takes $length ms" >&2
+  for ((round = 1; round <= rounds; round++)); do
+    rm -f cut.npy cut.npy.part
+    for ((i = RANDOM % 3; i >= 0; i--)); do
+      [ -e cut.npy ] && break
+      : > pid
+      embed cut.npy & local shell=$!
+      sleep "$(below "$length")"
+      kill -9 "$(cat pid)" 2> /dev/null && kills=$((kills + 1))
+      wait "$shell" 2> /dev/null || true
+    done
+    [ -e cut.npy ] || embed cut.npy || fail "does not go on"
+    cmp -s whole.npy cut.npy || fail "another result"
+    [ ! -e cut.npy.part ] || [ -e cut.npy ] || fail "left behind: cut.npy.part"
+    progress
+  done
+  echo "$rounds of $rounds runs, killed $kills times, ended with the same bytes"
+}
+
 case $mode in
   kill) torture_kill ;;
+  embed) torture_embed ;;
   disk) torture_disk ;;
   faults) torture_faults ;;
   *) usage ;;

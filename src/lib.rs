@@ -70,5 +70,15 @@ pub mod text;
 pub mod train;
 pub mod weights;
 
+// shared with the tests beside the library
+#[cfg(test)]
+#[path = "../tests/common/close.rs"]
+mod close;
+#[cfg(test)]
+mod close_tests;
+#[cfg(test)]
+#[path = "../tests/common/kernels.rs"]
+mod test_kernels;
+
 pub use error::{Error, Result};
 pub use model_dir::LoadedModel;

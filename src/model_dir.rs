@@ -122,8 +122,11 @@ impl LoadedModel {
         tokenizer: Option<Tokenizer>,
         source: &Path,
     ) -> Result<Self> {
-        let tied = config.drop_tied_copy(&mut weights.tensors);
-        tied.map_err(|e| Error::file(source, e.to_string()))?;
+        let in_file = |e: Error| Error::file(source, e.to_string());
+        weights::check_finite(&weights.tensors).map_err(in_file)?;
+        config
+            .drop_tied_copy(&mut weights.tensors)
+            .map_err(in_file)?;
         let tokens = tokenizer.as_ref().map_or(0, Tokenizer::vocab_size);
         let vocab = config.vocab_size();
         if tokens > vocab && config.expect_tokens().is_ok() {

@@ -54,7 +54,12 @@ pub fn fold_weight_norm(weights: &mut HashMap<String, Tensor>) -> Result<()> {
                 found: "no such tensor".into(),
             });
         };
-        weights.insert(part("weight"), ops::weight_norm(&v, &g)?.detach());
+        // a norm of sixteen bits would lose half of them
+        let [v, g] = [v, g].map(|t| match t.dtype() {
+            DType::F16 | DType::BF16 => t.to_dtype(DType::F32),
+            _ => Ok(t),
+        });
+        weights.insert(part("weight"), ops::weight_norm(&v?, &g?)?.detach());
     }
     Ok(())
 }

@@ -9,7 +9,7 @@ use candle_tcn::Result;
 use candle_tcn::models::{Model, ModelConfig};
 use candle_tcn::nn::{Params, Pass, StepDtype};
 use common::masked::{Golden, check_case};
-use common::{Tensors, assert_close, max_abs, under};
+use common::{Tensors, Tolerance, assert_close, assert_within, max_abs, under};
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -141,13 +141,16 @@ fn the_original_network_step_by_step() -> Result<()> {
             steps.push(Tensor::from_vec(logits, (batch, 1, 30), &Device::Cpu)?);
         }
         let steps = Tensor::cat(&steps, 1)?;
-        assert_close(&format!("{dtype:?} steps"), &steps, sequential, tolerance)?;
-        assert_close(&format!("{dtype:?} whole"), &steps, &whole, tolerance)?;
+        // what few bits lose is relative to the largest of a row, not to each number
+        let atol = tolerance * max_abs(sequential)?;
+        let lossy = Tolerance { atol, rtol: 0.0 };
+        assert_within(&format!("{dtype:?} steps"), &steps, sequential, lossy)?;
+        assert_within(&format!("{dtype:?} whole"), &steps, &whole, lossy)?;
         let mut state = stepper.init_state(batch)?;
         let last = stepper.prefill(&common::ids(&ids)?, &mut state)?;
         let last = Tensor::from_vec(last, (batch, 1, 30), &Device::Cpu)?;
         let stepped = steps.narrow(1, time - 1, 1)?;
-        assert_close(&format!("{dtype:?} prefill"), &last, &stepped, tolerance)?;
+        assert_within(&format!("{dtype:?} prefill"), &last, &stepped, lossy)?;
     }
     Ok(())
 }

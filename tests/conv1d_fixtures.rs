@@ -4,9 +4,8 @@ mod common;
 
 use candle_core::{DType, Tensor, Var};
 use candle_tcn::Result;
-use candle_tcn::kernels::Kernel;
 use candle_tcn::ops::{Conv1dParams, conv1d, conv1d_primitives};
-use common::{Tensors, assert_close, under};
+use common::{Tensors, Tolerance, assert_close, assert_within, under};
 use serde::Deserialize;
 
 #[derive(Deserialize)]
@@ -76,7 +75,12 @@ fn check_case(
     let grads = (ys * rows("grad_output")?)?.sum_all()?.backward()?;
     let compare = |name: &str, var: &Var, expected: &Tensor| {
         let found = grads.get(var).unwrap_or_else(|| panic!("{what} {name}"));
-        assert_close(&format!("{what} {name}"), found, expected, TOLERANCE)
+        // a gradient near zero is what is left of sums of hundreds of terms
+        let tolerance = Tolerance {
+            atol: 3.0 * TOLERANCE,
+            rtol: TOLERANCE,
+        };
+        assert_within(&format!("{what} {name}"), found, expected, tolerance)
     };
     compare("grad_input", &xs, &rows("grad_input")?)?;
     compare("grad_weight", &weight, &golden["grad_weight"])?;
@@ -89,7 +93,7 @@ fn check_case(
 /// One test, not one for each kernel: the choice holds for the whole process.
 #[test]
 fn every_kernel_equals_torch() -> Result<()> {
-    for kernel in Kernel::ALL.into_iter().filter(|k| k.is_available()) {
+    for kernel in common::available_kernels() {
         kernel.select().unwrap();
         check(kernel.name(), conv1d)?;
     }

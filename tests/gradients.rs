@@ -11,7 +11,7 @@ use candle_tcn::nn::{
     Activation, Conv1d, Conv1dConfig, Gate, NormKind, PaddingMode, Params, Pass, TcnConfig,
     TemporalConvNet,
 };
-use common::{max_abs, random, rng, scatter};
+use common::{Tolerance, assert_within, random, rng, scatter};
 
 const H: f64 = 1e-6;
 
@@ -54,13 +54,12 @@ fn check(
         let found = grads.get(&var);
         let found = found.unwrap_or_else(|| panic!("{what}: no gradient of {name}"));
         let expected = slopes(&var, &value)?;
-        let error = max_abs(&(found - &expected)?)?;
-        // the floor is for true zeros, such as a bias before a batch norm
-        let scale = max_abs(&expected)?.max(1e-2);
-        assert!(
-            error <= 1e-6 * scale,
-            "{what} {name}: {error:.1e} of {scale:.1e}"
-        );
+        // a slope is as exact as the value that it is made of, not as itself
+        let tolerance = Tolerance {
+            atol: 1e-8,
+            rtol: 1e-6,
+        };
+        assert_within(&format!("{what} {name}"), found, &expected, tolerance)?;
     }
     Ok(())
 }

@@ -1,11 +1,14 @@
 //! Optimizers and gradient clipping against PyTorch (tests/fixtures/optim.*, made by
 //! scripts/make_training_fixtures.py), resumption, and independence of the number of threads.
 
+mod common;
+
 use std::collections::HashMap;
 
 use candle_core::{DType, Device, Tensor, Var};
 use candle_tcn::train::optim::{Gradients, Optimizer, OptimizerConfig};
 use candle_tcn::{Error, Result};
+use common::assert_close;
 
 type Params = Vec<(String, Var)>;
 
@@ -62,12 +65,6 @@ impl Fixture {
     }
 }
 
-fn relative_error(found: &Tensor, expected: &Tensor) -> Result<f64> {
-    let max_abs = |t: Tensor| t.abs()?.flatten_all()?.max(0)?.to_scalar::<f64>();
-    let difference = max_abs((found.to_dtype(DType::F64)? - expected)?)?;
-    Ok(difference / max_abs(expected.clone())?)
-}
-
 fn bits(t: &Tensor) -> Result<Vec<u64>> {
     let values = t.flatten_all()?.to_dtype(DType::F64)?.to_vec1::<f64>()?;
     Ok(values.into_iter().map(f64::to_bits).collect())
@@ -84,11 +81,8 @@ fn every_step_of_every_optimizer_equals_torch() -> Result<()> {
                 optimizer.step(&fixture.grads(step)?, lr)?;
                 for (name, param) in &params {
                     let expected = fixture.tensors[&format!("{case}.{name}")].get(step)?;
-                    let error = relative_error(param, &expected)?;
-                    assert!(
-                        error <= tolerance,
-                        "{case} {dtype:?} step {step} {name}: relative error {error:.1e}"
-                    );
+                    let what = format!("{case} {dtype:?} step {step} {name}");
+                    assert_close(&what, param, &expected, tolerance)?;
                 }
             }
         }
@@ -112,10 +106,7 @@ fn clipping_equals_torch() -> Result<()> {
         for (name, grad) in fixture.names().iter().zip(grads.tensors()?) {
             let grad = grad.as_ref().expect("every parameter has a gradient");
             let expected = fixture.tensors[&format!("clip.{name}")].get(step)?;
-            assert!(
-                relative_error(grad, &expected)? < 1e-12,
-                "step {step} {name}"
-            );
+            assert_close(&format!("step {step} {name}"), grad, &expected, 1e-12)?;
         }
     }
     Ok(())

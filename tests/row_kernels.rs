@@ -1,6 +1,11 @@
 //! The vectorised loops (activations, gates, norms, sums, losses, dropout) against plain formulas in
 //! double precision: in every storage, at any length, and with the same bits under every kernel.
 
+#[path = "common/close.rs"]
+mod close;
+#[path = "common/kernels.rs"]
+mod kernels;
+
 use std::fmt::Debug;
 use std::sync::Mutex;
 
@@ -10,6 +15,7 @@ use candle_tcn::kernels::rows::{self, RowNorm};
 use candle_tcn::kernels::{Kernel, Real, Stored, update};
 use half::bf16;
 use proptest::prelude::*;
+use proptest::test_runner::FileFailurePersistence;
 
 /// What lies in the buffers, and how exact a result of it can be.
 trait Number: Stored + PartialEq + Debug {
@@ -32,8 +38,8 @@ fn under_every_kernel<R: PartialEq + Debug>(run: impl Fn() -> R) -> R {
     let _one_at_a_time = IN_USE
         .lock()
         .unwrap_or_else(std::sync::PoisonError::into_inner);
-    let available = Kernel::ALL.into_iter().filter(|k| k.is_available());
-    let mut results = available.map(|kernel| {
+    let available = kernels::available(Kernel::ALL, Kernel::name, Kernel::is_available);
+    let mut results = available.into_iter().map(|kernel| {
         kernel.select().expect("an available kernel");
         (kernel, run())
     });
@@ -68,13 +74,12 @@ fn zeros<S: Number>(len: usize) -> Vec<S> {
 
 /// `scale`: how large the terms are that were added up.
 fn assert_close<S: Number>(what: &str, got: &[S], want: &[f64], eps: f64, scale: f64) {
-    assert_eq!(got.len(), want.len());
-    for (i, (got, want)) in got.iter().zip(want).enumerate() {
-        let got = got.load().f64();
-        assert!(
-            (got - want).abs() <= eps * (scale + want.abs()),
-            "{what}[{i}]: {got} instead of {want}"
-        );
+    let tolerance = close::Tolerance {
+        atol: eps * scale,
+        rtol: eps,
+    };
+    if let Err(message) = close::compare(&wide(got), want, tolerance) {
+        panic!("{what}: {message}");
     }
 }
 
@@ -344,7 +349,11 @@ fn awkward_lengths() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 40, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig {
+        cases: 40,
+        failure_persistence: Some(Box::new(FileFailurePersistence::WithSource("regressions"))),
+        ..ProptestConfig::default()
+    })]
     #[test]
     fn any_shape(rows in 1usize..60, width in 1usize..130, seed in 0u64..1000) {
         each!(activations::<f32, bf16>(seed, rows * width));

@@ -5,6 +5,21 @@ use std::path::Path;
 
 use crate::{Error, Result};
 
+/// `true` if `path` names this very file.
+#[cfg(unix)]
+pub(crate) fn is_at(file: &File, path: &Path) -> bool {
+    use std::os::unix::fs::MetadataExt;
+    match (file.metadata(), path.metadata()) {
+        (Ok(a), Ok(b)) => (a.dev(), a.ino()) == (b.dev(), b.ino()),
+        _ => false,
+    }
+}
+
+#[cfg(not(unix))]
+pub(crate) fn is_at(_: &File, _: &Path) -> bool {
+    true
+}
+
 /// Exclusive lock on a file or folder, held as long as the value lives; the system takes it back when
 /// the process ends. File systems without locks (`ENOLCK`) grant it to everyone.
 #[derive(Debug)]
@@ -35,6 +50,27 @@ impl Lock {
         }
         let file = File::open(path).map_err(|error| Error::io(path, error))?;
         Ok(Self::of(file))
+    }
+
+    /// Opens or makes a file to read and write and locks it, or returns `None` where another process holds it.
+    /// The file is still at `path` then: nobody removed it while the lock was being taken.
+    ///
+    /// # Errors
+    /// [`Error::Io`] where the file cannot be opened.
+    pub fn open(path: impl AsRef<Path>) -> Result<Option<(File, Self)>> {
+        let path = path.as_ref();
+        let failed = |error| Error::io(path, error);
+        loop {
+            let mut options = File::options();
+            let file = options.read(true).write(true).create(true).truncate(false);
+            let file = file.open(path).map_err(failed)?;
+            let Some(lock) = Self::of(file.try_clone().map_err(failed)?) else {
+                return Ok(None);
+            };
+            if is_at(&file, path) {
+                return Ok(Some((file, lock)));
+            }
+        }
     }
 
     /// Locks an open file, or returns `None` where another process holds it.

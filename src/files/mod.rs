@@ -26,9 +26,14 @@ pub(crate) fn folder_of(path: &Path) -> &Path {
 pub(crate) fn sync_folder(folder: &Path) -> std::io::Result<()> {
     // other systems cannot open a folder as a file; their rename is journalled
     match cfg!(unix) {
-        true => where_supported(File::open(folder)?.sync_all()),
+        true => sync(&File::open(folder)?),
         false => Ok(()),
     }
+}
+
+/// Makes what was written to `file` last, on file systems that can.
+pub(crate) fn sync(file: &File) -> std::io::Result<()> {
+    where_supported(file.sync_all())
 }
 
 /// Success also where the file system does not know the operation at all: some network and user-space

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use tempfile::NamedTempFile;
 
-use super::{folder_of, sync_folder, where_supported};
+use super::{folder_of, sync, sync_folder};
 use crate::{Error, Result};
 
 /// First letters of the names of temporary files; a process that is killed may leave one behind.
@@ -80,7 +80,7 @@ impl Replacement {
         let Destination::File(target, temporary) = self.destination else {
             return Ok(());
         };
-        where_supported(temporary.as_file().sync_all()).map_err(failed)?;
+        sync(temporary.as_file()).map_err(failed)?;
         let persisted = temporary.persist(&target);
         persisted.map_err(|error| failed(error.error))?;
         let folder = folder_of(&target);

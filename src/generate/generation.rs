@@ -59,6 +59,10 @@ struct Lane {
     stops: StopStrings,
     history: Vec<u32>,
     tokens: usize,
+    /// All tokens drawn, where a stop string may cut some off again.
+    ids: Vec<u32>,
+    /// Bytes of text passed on.
+    shown: usize,
     begun: Instant,
     logprobs: Vec<TokenLogprob>,
 }
@@ -166,18 +170,25 @@ impl<'a> Generation<'a> {
         }
     }
 
-    fn lane(&self, sample: u64) -> Result<Lane> {
+    /// The decoder of a text that begins.
+    fn decoder(&self) -> Decoder {
         let decoder = self.tokenizer.decoder();
+        match self.start.after_text {
+            true => decoder.after(&self.start.history),
+            false => decoder,
+        }
+    }
+
+    fn lane(&self, sample: u64) -> Result<Lane> {
         Ok(Lane {
             sample,
             sampler: self.sampler.clone().stream(sample).after(self.start.drawn),
-            decoder: match self.start.after_text {
-                true => decoder.after(&self.start.history),
-                false => decoder,
-            },
+            decoder: self.decoder(),
             stops: StopStrings::new(self.config.stop.clone())?,
             history: self.start.history.clone(),
             tokens: 0,
+            ids: Vec::new(),
+            shown: 0,
             begun: Instant::now(),
             logprobs: Vec::new(),
         })
@@ -248,8 +259,12 @@ impl<'a> Generation<'a> {
             lane.logprobs.push(TokenLogprob { id, logprob });
         }
         lane.remember(id, self.config.sampler.penalty_window);
+        if self.single && !self.config.stop.is_empty() {
+            lane.ids.push(id);
+        }
         let text = lane.decoder.push(id)?.unwrap_or_default();
         let outcome = lane.stops.push(&text);
+        lane.shown += outcome.text.len();
         if !outcome.text.is_empty() {
             self.ready.push_back(Piece {
                 sample: lane.sample,
@@ -265,9 +280,6 @@ impl<'a> Generation<'a> {
 
     /// Says how the text at this place ended, with what was held back of it.
     fn finish(&mut self, place: usize, mut reason: FinishReason) -> Result<()> {
-        if self.single {
-            self.reached = Some(self.here(place)?);
-        }
         let decoder = self.tokenizer.decoder();
         let lane = &mut self.lanes[place];
         let mut text = String::new();
@@ -280,6 +292,14 @@ impl<'a> Generation<'a> {
                 }
             }
         }
+        lane.shown += text.len();
+        if self.single {
+            self.reached = Some(match reason {
+                FinishReason::Stop => self.before_stop(place)?,
+                _ => self.here(place)?,
+            });
+        }
+        let lane = &mut self.lanes[place];
         self.ready.push_back(Piece {
             sample: lane.sample,
             text,
@@ -291,6 +311,36 @@ impl<'a> Generation<'a> {
             }),
         });
         Ok(())
+    }
+
+    /// Where the text at this place was before its stop string: after the tokens whose text was shown whole, and
+    /// what was shown of the next one.
+    fn before_stop(&self, place: usize) -> Result<Reached> {
+        let lane = &self.lanes[place];
+        let mut decoder = self.decoder();
+        let (mut text, mut whole, mut end) = (String::new(), 0, 0);
+        for (i, &id) in lane.ids.iter().enumerate() {
+            text += &decoder.push(id)?.unwrap_or_default();
+            if text.len() > lane.shown {
+                break;
+            }
+            if text.len() > end {
+                (whole, end) = (i + 1, text.len());
+            }
+        }
+        let part = text.get(end..lane.shown).unwrap_or_default();
+        let mut ids = lane.ids[..whole].to_vec();
+        ids.extend(self.tokenizer.encode(part)?);
+        let next = ids.pop();
+        let mut context = self.start.clone();
+        for id in &ids {
+            // as they were drawn, to the last bit
+            self.stepper.step(&[*id], &mut context.state)?;
+        }
+        context.after_text |= next.is_some();
+        context.drawn += lane.tokens as u64;
+        context.history.extend(ids);
+        Ok(Reached { context, next })
     }
 
     /// Where the text at this place is.

@@ -96,19 +96,12 @@ impl<'a> Generator<'a> {
         })
     }
 
-    /// Reads `text` after what was read before; an empty one changes nothing.
+    /// Reads `text` after what was read before; an empty one changes nothing. What the tokenizer has no token for
+    /// is read as its unknown token.
     ///
     /// # Errors
-    /// [`Error::Text`] naming the characters that the model never saw.
+    /// [`Error::Text`] where the tokenizer cannot encode the text.
     pub fn read(&mut self, text: &str) -> Result<()> {
-        let unknown = self.tokenizer.unknown_chars(text);
-        if !unknown.is_empty() {
-            let unknown: Vec<String> = unknown.iter().map(|c| format!("{c:?}")).collect();
-            return Err(Error::Text(format!(
-                "prompt: the model has no token for {}; leave them out, or train with --tokenizer byte, which knows every character",
-                unknown.join(", ")
-            )));
-        }
         self.read_tokens(&self.tokenizer.encode(text)?)
     }
 

@@ -1,5 +1,6 @@
 use super::super::{portable, reference};
 use super::*;
+use crate::close::{Tolerance, compare};
 use proptest::prelude::*;
 use rand::{Rng, SeedableRng};
 
@@ -58,12 +59,6 @@ fn random(rng: &mut rand_chacha::ChaCha8Rng, len: usize) -> Vec<f64> {
         .collect()
 }
 
-fn close(a: &[f64], b: &[f64], tolerance: f64) -> bool {
-    a.iter()
-        .zip(b)
-        .all(|(a, b)| (a - b).abs() < tolerance * (1.0 + b.abs()))
-}
-
 /// The three products of one implementation, on buffers that hold garbage before.
 struct Results<R> {
     y: Vec<R>,
@@ -116,16 +111,35 @@ impl Operands {
         Results { y, dx, dw }
     }
 
-    fn agree<R: Real>(&self, shape: &ConvShape, found: &Results<R>, tolerance: f64) -> bool {
+    fn agree<R: Real>(
+        &self,
+        what: &str,
+        shape: &ConvShape,
+        found: &Results<R>,
+        tolerance: f64,
+    ) -> Result<(), TestCaseError> {
         let wanted = self.reference(shape);
-        close(&as_f64(&found.y), &wanted.y, tolerance)
-            && close(&as_f64(&found.dx), &wanted.dx, tolerance)
-            && close(&as_f64(&found.dw), &wanted.dw, tolerance)
+        for (part, found, wanted) in [
+            ("y", &found.y, &wanted.y),
+            ("dx", &found.dx, &wanted.dx),
+            ("dw", &found.dw, &wanted.dw),
+        ] {
+            let agrees = compare(
+                &as_f64(found),
+                wanted,
+                Tolerance {
+                    atol: tolerance,
+                    rtol: tolerance,
+                },
+            );
+            prop_assert!(agrees.is_ok(), "{what}, {part}: {agrees:?}: {shape:?}");
+        }
+        Ok(())
     }
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 400, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
     #[test]
     fn portable_agrees_with_the_reference(shape in shapes(), seed in 0u64..1000) {
         let o = Operands::new::<f64>(&shape, seed);
@@ -136,7 +150,7 @@ proptest! {
         }
         portable::grad_input(&shape, &o.dy, &o.weight, &mut found.dx);
         portable::grad_weight(&shape, &o.x, &o.history, &o.dy, &mut found.dw);
-        prop_assert!(o.agree(&shape, &found, 1e-12), "{shape:?}");
+        o.agree("portable", &shape, &found, 1e-12)?;
     }
 }
 
@@ -144,9 +158,11 @@ proptest! {
 mod packed {
     use half::bf16;
 
+    use super::super::Kernel;
     use super::super::products::tiles_in_loops::Tiles;
     use super::super::products::{self, Micro};
     use super::*;
+    use crate::test_kernels::available;
 
     fn run<X: Stored<Real = f32>>(
         micro: impl Micro,
@@ -177,6 +193,8 @@ mod packed {
     /// Runs every implementation that this processor has.
     fn check(shape: &ConvShape, seed: u64) -> std::result::Result<(), TestCaseError> {
         use products::{Amx, Avx2, Avx512, Avx512Pairs};
+        // names those that are not there
+        available(Kernel::ALL, Kernel::name, Kernel::is_available);
         let single = Operands::new::<f32>(shape, seed);
         let pairs = Operands::new::<bf16>(shape, seed);
         let mut results = vec![("tiles", &pairs, run::<bf16>(Tiles, shape, &pairs))];
@@ -199,13 +217,13 @@ mod packed {
             results.push(("amx", &pairs, run::<bf16>(micro, shape, &pairs)));
         }
         for (name, operands, found) in &results {
-            prop_assert!(operands.agree(shape, found, 3e-5), "{name}: {shape:?}");
+            operands.agree(name, shape, found, 3e-5)?;
         }
         Ok(())
     }
 
     proptest! {
-        #![proptest_config(ProptestConfig { cases: 200, failure_persistence: None, ..ProptestConfig::default() })]
+        #![proptest_config(ProptestConfig { cases: 200, ..ProptestConfig::default() })]
         #[test]
         fn blocks_agree_with_the_reference(shape in shapes(), seed in 0u64..1000) {
             check(&shape, seed)?;

@@ -1,6 +1,7 @@
 use super::super::elementwise::Activation;
 use super::super::{Kernel, Stored};
 use super::*;
+use crate::test_kernels::available;
 use half::bf16;
 use proptest::prelude::*;
 use rand::{Rng, SeedableRng};
@@ -120,10 +121,7 @@ impl Case {
 const DTYPES: [StepDtype; 3] = [StepDtype::F32, StepDtype::Bf16, StepDtype::Int8];
 
 fn every_kernel(case: &Case) -> Result<(), TestCaseError> {
-    for kernel in Kernel::ALL
-        .into_iter()
-        .filter(|kernel| kernel.is_available())
-    {
+    for kernel in available(Kernel::ALL, Kernel::name, Kernel::is_available) {
         let weights = case.weights(kernel);
         let a = case.packed(&weights);
         let mut y = vec![f32::NAN; case.rows * case.shape.0];
@@ -144,7 +142,7 @@ fn every_kernel(case: &Case) -> Result<(), TestCaseError> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 300, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 300, ..ProptestConfig::default() })]
 
     #[test]
     fn products_agree_with_plain_sums(

@@ -1,6 +1,7 @@
 //! State dicts of other projects under this crate's names.
 
 mod carp;
+mod locate;
 mod locuslab;
 mod pytorch_tcn;
 
@@ -13,6 +14,7 @@ use serde::de::DeserializeOwned;
 use serde_json::{Map, Value, json};
 
 use super::ModelConfig;
+use crate::weights::shown;
 use crate::{Error, Result};
 
 /// A model made of another project's state dict.
@@ -35,8 +37,8 @@ type Tensors = BTreeMap<String, Tensor>;
 ///
 /// | state dict | told by | arguments | result |
 /// |---|---|---|---|
-/// | [locuslab/TCN](https://github.com/locuslab/TCN), language model | `encoder.weight` | may set `dropout`, `emb_dropout` | `tcn` |
-/// | the same, plain network | `network.*` or `tcn.network.*`, perhaps `linear.*` | may set `dropout`, `output_activation`, `input_shape` | `temporal_conv_net` |
+/// | [locuslab/TCN](https://github.com/locuslab/TCN), language model | `encoder.weight` | may set `dropout`, `emb_dropout`, `dilations` | `tcn` |
+/// | the same, plain network | `network.*` or `tcn.network.*`, perhaps `linear.*` | may set `dropout`, `dilations`, `output_activation`, `input_shape` | `temporal_conv_net` |
 /// | pytorch-tcn's `TCN` | arguments with `num_inputs` | those of `TCN` | `pytorch_tcn` |
 /// | pytorch-tcn's `TemporalConv1d`, `TemporalConvTranspose1d` | arguments with `in_channels` | those of the layer | `temporal_conv1d`, `temporal_conv_transpose1d` |
 /// | ByteNet of protein-sequence-models | `embedder.layers.*`, arguments with `n_tokens` | those of `ByteNetLM` | `bytenet` |
@@ -48,14 +50,17 @@ type Tensors = BTreeMap<String, Tensor>;
 /// `poly_music.model.TCN` ends in a sigmoid.
 ///
 /// Both of PyTorch's names of weight norm are understood (`weight_g`, `weight_v`; `parametrizations.weight.
-/// original0`, `original1`), and names that all begin with `module.`, `model.`, `state_dict.` or
-/// `model_state_dict.`. What no network needs is dropped without a word: streaming buffers, counts of
+/// original0`, `original1`). The network may stand under a prefix, such as `module.`, `_orig_mod.` or
+/// `model.tcn.`: of all places where one stands, that is taken which leaves the fewest tensors over, of several
+/// the one with the shortest prefix; see also [`convert_under`]. What no network needs is dropped without a word:
+/// streaming buffers (their lengths tell pytorch-tcn's dilations), counts of
 /// batches, the second names that locuslab's blocks give their convolutions (`net.0`, `net.4`), a
 /// decoder that is the encoder's matrix, and `embedding_projection_2` where embeddings are added.
 ///
 /// # Errors
-/// [`Error::Invalid`] where the tensors are of none of these networks, or the arguments do not fit;
-/// [`Error::Tensor`] where a tensor is of another shape than the network's. Tensors that are left over or
+/// [`Error::Invalid`] where the tensors are of none of these networks, or an argument is unknown or contradicts
+/// the tensors; [`Error::Tensor`] where a tensor is of another shape than the network's, or has two names with
+/// different numbers. Tensors that are left over or
 /// missing are no error: the result lists them.
 ///
 /// # Example
@@ -83,39 +88,102 @@ type Tensors = BTreeMap<String, Tensor>;
 /// ```
 pub fn convert(tensors: HashMap<String, Tensor>, arguments: Option<&Value>) -> Result<Converted> {
     let arguments = Arguments::new(arguments)?;
-    let tensors = plain_names(tensors);
+    let tensors = locate::plain_names(tensors)?;
+    let mut best: Option<Converted> = None;
+    let mut failure = None;
+    for place in locate::places(&tensors, &arguments) {
+        match convert_at(&tensors, &place, &arguments) {
+            Ok(new) if best.as_ref().is_none_or(|best| new.is_better_than(best)) => {
+                best = Some(new)
+            }
+            Ok(_) => {}
+            Err(error) => drop(failure.get_or_insert(error)),
+        }
+    }
+    best.ok_or_else(|| failure.unwrap_or_else(|| unknown(&tensors)))
+}
+
+/// As [`convert`], for the network whose names all begin with `prefix`, such as `model`; the others are left
+/// over.
+///
+/// # Errors
+/// As [`convert`].
+pub fn convert_under(
+    tensors: HashMap<String, Tensor>,
+    prefix: &str,
+    arguments: Option<&Value>,
+) -> Result<Converted> {
+    let place = match prefix {
+        "" => String::new(),
+        prefix => format!("{}.", prefix.trim_end_matches('.')),
+    };
+    convert_at(
+        &locate::plain_names(tensors)?,
+        &place,
+        &Arguments::new(arguments)?,
+    )
+}
+
+fn convert_at(tensors: &Tensors, place: &str, arguments: &Arguments) -> Result<Converted> {
+    let (inside, outside) = locate::under(tensors, place);
+    let (config, inside) = network(inside, arguments)?;
+    let mut converted = sort_out(config, inside)?;
+    let inside = converted
+        .left_over
+        .into_iter()
+        .map(|name| format!("{place}{name}"));
+    converted.left_over = inside
+        .chain(outside.into_iter().filter(|name| !is_buffer(name)))
+        .collect();
+    converted.left_over.sort();
+    Ok(converted)
+}
+
+/// The network of a state dict, and its tensors under our names.
+fn network(tensors: Tensors, arguments: &Arguments) -> Result<(ModelConfig, Tensors)> {
     let has = |start: &str| tensors.keys().any(|name| name.starts_with(start));
-    let plain = || has("network.0.") || has("tcn.network.0.");
-    let of_locuslab = has("tcn.") || tensors.keys().any(|name| name.contains(".net."));
+    let of_locuslab =
+        has("tcn.") || has("linear.") || tensors.keys().any(|name| name.contains(".net."));
     let of_pytorch_tcn = tensors.keys().any(|name| is_buffer(name));
-    let (config, tensors) = if has("embedder.") && arguments.has("n_tokens") {
-        (arguments.config("bytenet")?, tensors)
+    if has("embedder.") && arguments.has("n_tokens") {
+        Ok((arguments.config("bytenet")?, tensors))
     } else if has("embedder.") {
-        carp::convert(tensors, &arguments)?
-    } else if has("encoder.") {
-        locuslab::language_model(tensors, &arguments)?
+        carp::convert(tensors, arguments)
+    } else if has("encoder.weight") {
+        locuslab::language_model(tensors, arguments)
     } else if arguments.has("in_channels") {
-        pytorch_tcn::layer(tensors, &arguments)?
-    } else if arguments.has("num_inputs") && !of_locuslab {
-        pytorch_tcn::network(tensors, &arguments)?
-    } else if plain() && of_pytorch_tcn {
-        return Err(Error::invalid(
+        pytorch_tcn::layer(tensors, arguments)
+    } else if has("network.0.") && arguments.has("num_inputs") && (of_pytorch_tcn || !of_locuslab) {
+        pytorch_tcn::network(tensors, arguments)
+    } else if of_pytorch_tcn && (has("network.0.") || has("tcn.network.0.")) {
+        Err(Error::invalid(
             "arguments",
             "a JSON file with the arguments of pytorch-tcn's TCN, which its state dict does not hold",
             "none with num_inputs",
-        ));
-    } else if plain() {
-        locuslab::plain(tensors, &arguments)?
+        ))
+    } else if has("network.0.") || has("tcn.network.0.") {
+        locuslab::plain(tensors, arguments)
     } else {
-        let names: Vec<_> = tensors.keys().take(5).cloned().collect();
-        return Err(Error::invalid(
-            "state dict",
-            "tensors of a locuslab/TCN, pytorch-tcn or CARP network (encoder.weight, network.0.…, \
-             embedder.layers.0.…), or the arguments of a pytorch-tcn layer",
-            format!("{} tensors: {} …", tensors.len(), names.join(", ")),
-        ));
-    };
-    sort_out(config, tensors)
+        Err(unknown(&tensors))
+    }
+}
+
+fn unknown(tensors: &Tensors) -> Error {
+    let names: Vec<_> = tensors.keys().take(5).map(|name| shown(name)).collect();
+    Error::invalid(
+        "state dict",
+        "tensors of a locuslab/TCN, pytorch-tcn or CARP network (encoder.weight, network.0.…, \
+         embedder.layers.0.…), or the arguments of a pytorch-tcn layer",
+        format!("{} tensors: {} …", tensors.len(), names.join(", ")),
+    )
+}
+
+impl Converted {
+    /// Fewer tensors are left over, then fewer are missing.
+    fn is_better_than(&self, other: &Self) -> bool {
+        let rank = |converted: &Self| (converted.left_over.len(), converted.missing.len());
+        rank(self) < rank(other)
+    }
 }
 
 /// Those of the tensors that the model asks for, and the names of the others.
@@ -155,23 +223,6 @@ fn sort_out(config: ModelConfig, mut tensors: Tensors) -> Result<Converted> {
 fn is_buffer(name: &str) -> bool {
     let last = name.rsplit('.').next();
     matches!(last, Some("buffer" | "num_batches_tracked"))
-}
-
-/// The tensors without what wraps all their names, and weight norm under its older names.
-fn plain_names(tensors: HashMap<String, Tensor>) -> Tensors {
-    let mut tensors: Tensors = tensors.into_iter().collect();
-    let wrapper = |tensors: &Tensors| {
-        let wrappers = ["module.", "model.", "state_dict.", "model_state_dict."];
-        let wraps = |start: &&str| tensors.keys().all(|name| name.starts_with(start));
-        wrappers.into_iter().find(wraps)
-    };
-    while let Some(start) = wrapper(&tensors).filter(|_| !tensors.is_empty()) {
-        tensors = renamed(tensors, |name| name[start.len()..].to_string());
-    }
-    renamed(tensors, |name| {
-        name.replace(".parametrizations.weight.original0", ".weight_g")
-            .replace(".parametrizations.weight.original1", ".weight_v")
-    })
 }
 
 fn renamed(tensors: Tensors, name: impl Fn(&str) -> String) -> Tensors {
@@ -217,7 +268,11 @@ impl Arguments {
         let text = |name| values.get(name).and_then(Value::as_str).map(String::from);
         Ok(Self {
             class: text("module").or(text("class")).unwrap_or_default(),
-            values: nested("kwargs").or(nested("args")).unwrap_or(values),
+            values: nested("kwargs").or(nested("args")).unwrap_or_else(|| {
+                let mut values = values.clone();
+                values.retain(|name, _| !["module", "class"].contains(&name.as_str()));
+                values
+            }),
         })
     }
 
@@ -243,6 +298,37 @@ impl Arguments {
                 .map(Some)
                 .map_err(|e| Error::invalid(format!("arguments: {name}"), e.to_string(), value)),
         }
+    }
+
+    /// Compares arguments with what the tensors tell; `free` are those that they do not.
+    fn agree(&self, told: &[(&str, Value)], free: &[&str]) -> Result<()> {
+        for (name, value) in &self.values {
+            let known = told
+                .iter()
+                .find(|(known, _)| known == name)
+                .map(|(_, told)| told);
+            match known {
+                Some(told) if told == value || value.is_null() => {}
+                Some(told) => {
+                    let expected = format!("{told}, as the tensors tell");
+                    return Err(Error::invalid(
+                        format!("arguments: {name}"),
+                        expected,
+                        value,
+                    ));
+                }
+                None if free.contains(&name.as_str()) => {}
+                None => {
+                    let names = told
+                        .iter()
+                        .map(|(name, _)| *name)
+                        .chain(free.iter().copied());
+                    let expected = format!("one of {}", names.collect::<Vec<_>>().join(", "));
+                    return Err(Error::invalid("arguments", expected, shown(name)));
+                }
+            }
+        }
+        Ok(())
     }
 
     /// All arguments as the configuration of this type.

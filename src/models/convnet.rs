@@ -202,6 +202,7 @@ impl ConvNet {
     }
 
     pub(super) fn forward(&self, ids: &Tensor, pass: &mut Pass) -> Result<Tensor> {
+        pass.refuse_mask("a ConvNet (GPN)", ids)?;
         let (vocab, hidden) = self.sizes;
         let dtype = pass.dtype(&self.decoder.weight()?);
         let mut xs = ops::one_hot(ids, vocab, hidden, dtype)?;

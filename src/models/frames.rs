@@ -65,6 +65,7 @@ impl FrameNetwork {
                 format!("{:?}", xs.dims()),
             ));
         }
+        pass.refuse_mask("a network on frames", xs)?;
         if !xs.dtype().is_float() {
             let found = format!("{:?}", xs.dtype());
             return Err(Error::invalid(

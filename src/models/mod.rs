@@ -20,7 +20,7 @@ mod wavenet;
 pub use bytenet::{ByteNet, ByteNetConfig};
 pub use carp::{Carp, CarpConfig};
 pub use config::ModelConfig;
-pub use convert::{Converted, ORIGINAL_CARP_VOCABULARY, convert};
+pub use convert::{Converted, ORIGINAL_CARP_VOCABULARY, convert, convert_under};
 pub use convnet::{ConvNet, ConvNetConfig};
 pub use frames::{FrameLayout, FrameNetwork, Input};
 pub use presets::PRESETS;

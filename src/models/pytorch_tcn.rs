@@ -224,6 +224,12 @@ impl PytorchTcnConfig {
         })
     }
 
+    /// One dilation for each block.
+    pub(super) fn block_dilations(&self) -> Result<Vec<usize>> {
+        let dilations = self.convolutions()?.dilations;
+        dilations.map_or_else(|| Ok(Vec::new()), |dilations| dilations.expand())
+    }
+
     fn norm(&self) -> NormKind {
         match self.use_norm {
             Some(PytorchNorm::WeightNorm) => NormKind::Weight,

@@ -213,7 +213,20 @@ fn tokens(input: &Tensor, vocab_size: usize) -> Result<Tensor> {
         let expected = format!("token ids (batch, time) of an integer type, below {vocab_size}");
         return Err(unfit(input, expected));
     }
-    Ok(input.to_dtype(DType::U32)?)
+    // before the cast, which would wrap what does not fit
+    let ids = input
+        .flatten_all()?
+        .to_dtype(DType::I64)?
+        .to_vec1::<i64>()?;
+    let fits = |id: &i64| usize::try_from(*id).is_ok_and(|id| id < vocab_size);
+    match ids.iter().find(|id| !fits(id)) {
+        None => Ok(input.to_dtype(DType::U32)?),
+        Some(id) => Err(Error::Tensor {
+            name: INPUT[0].into(),
+            expected: format!("token ids from 0 to {}", vocab_size - 1),
+            found: id.to_string(),
+        }),
+    }
 }
 
 fn frames(input: &Tensor, channels: usize, layout: FrameLayout) -> Result<Tensor> {

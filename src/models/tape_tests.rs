@@ -126,8 +126,13 @@ fn bf16_is_near(config: &ModelConfig) -> Result<()> {
     let dot = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(a, b)| a * b).sum::<f64>();
     let lengths = (dot(&exact, &exact) * dot(&rounded, &rounded)).sqrt();
     let cosine = dot(&exact, &rounded) / lengths;
+    // a batch norm of a few numbers divides by what rounding leaves of their differences
+    let least = match config {
+        ModelConfig::Tcn(TcnLmConfig { network, .. }) if network.norm == NormKind::Batch => 0.93,
+        _ => 0.98,
+    };
     assert!(
-        exact.len() == rounded.len() && cosine > 0.9,
+        exact.len() == rounded.len() && cosine > least,
         "{config:?}: {cosine}"
     );
     Ok(())

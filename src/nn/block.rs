@@ -390,6 +390,7 @@ impl TemporalConvNet {
     /// # Errors
     /// [`Error::Invalid`](crate::Error::Invalid) for an input that does not fit, or for a state where it is not causal.
     pub fn forward(&self, xs: &Tensor, pass: &mut Pass) -> Result<Tensor> {
+        pass.refuse_mask("a TemporalConvNet", xs)?;
         let mut xs = xs.clone();
         let mut sum: Option<Tensor> = None;
         pass.note_hidden(0, &xs);

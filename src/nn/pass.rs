@@ -90,8 +90,8 @@ impl<'a> Pass<'a> {
     /// Which steps of `mask` (batch, time) are of a sequence, 1, and which fill it up or are hidden, 0.
     ///
     /// Networks that know masks ([`ByteNetStack`](super::ByteNetStack)) multiply the input of each dilated
-    /// convolution by it, so that a sequence gives what it gives without what fills it up; the others do
-    /// not read it.
+    /// convolution by it, so that a sequence gives what it gives without what fills it up; the others refuse one
+    /// that hides something.
     ///
     /// # Errors
     /// [`Error::Invalid`] for a mask that is not (batch, time).
@@ -193,6 +193,24 @@ impl<'a> Pass<'a> {
             None => Ok(xs),
             Some(factors) => ops::scale_rows(&xs, factors.clone()),
         }
+    }
+
+    /// Refuses a mask that hides something, for a network that reads none: its outputs would be those of the
+    /// hidden steps too.
+    pub(crate) fn refuse_mask(&self, network: &str, xs: &Tensor) -> Result<()> {
+        let Some(mask) = &self.mask else {
+            return Ok(());
+        };
+        let (batch, time) = (xs.dim(0)?, xs.dim(1)?);
+        if mask.factors.is_none() && mask.dims == (batch, time) {
+            return Ok(());
+        }
+        let expected = format!("none, or ones alone of ({batch}, {time}): {network} reads no mask");
+        let found = match mask.factors {
+            Some(_) => format!("one of {:?} that hides steps", mask.dims),
+            None => format!("one of {:?}", mask.dims),
+        };
+        Err(Error::invalid("mask", expected, found))
     }
 
     /// The type of the activations, beside `parameter`.

@@ -252,6 +252,7 @@ impl WaveNetStack {
     /// # Errors
     /// [`Error::Invalid`] for an input that does not fit.
     pub fn forward(&self, xs: &Tensor, pass: &mut Pass) -> Result<Tensor> {
+        pass.refuse_mask("a WaveNet", xs)?;
         let mut xs = xs.clone();
         let mut skips: Option<Tensor> = None;
         pass.note_hidden(0, &xs);

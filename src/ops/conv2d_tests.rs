@@ -142,7 +142,7 @@ fn bits(t: &Tensor) -> Vec<u64> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 60, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 60, ..ProptestConfig::default() })]
 
     /// The 1-D convolution is the 2-D one of height 1, in every bit of results and gradients.
     #[test]

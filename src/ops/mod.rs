@@ -107,6 +107,8 @@ pub(crate) mod check {
     use candle_core::{DType, Device, Result, Tensor, Var};
     use rand::{Rng, SeedableRng};
 
+    use crate::close::{Tolerance, compare};
+
     pub(crate) fn random(seed: u64, shape: &[usize]) -> Tensor {
         let mut rng = rand_chacha::ChaCha8Rng::seed_from_u64(seed);
         let len = shape.iter().product();
@@ -166,25 +168,13 @@ pub(crate) mod check {
 
     pub(crate) fn assert_close(a: &Tensor, b: &Tensor, tolerance: f64) {
         assert_eq!(a.dims(), b.dims());
-        let a: Vec<f64> = a
-            .to_dtype(DType::F64)
-            .unwrap()
-            .flatten_all()
-            .unwrap()
-            .to_vec1()
-            .unwrap();
-        let b: Vec<f64> = b
-            .to_dtype(DType::F64)
-            .unwrap()
-            .flatten_all()
-            .unwrap()
-            .to_vec1()
-            .unwrap();
-        for (a, b) in a.iter().zip(&b) {
-            assert!(
-                (a - b).abs() <= tolerance * (1.0 + b.abs()),
-                "{a} against {b}"
-            );
-        }
+        let numbers = |t: &Tensor| -> candle_core::Result<Vec<f64>> {
+            t.to_dtype(DType::F64)?.flatten_all()?.to_vec1()
+        };
+        let tolerance = Tolerance {
+            atol: tolerance,
+            rtol: tolerance,
+        };
+        compare(&numbers(a).unwrap(), &numbers(b).unwrap(), tolerance).unwrap();
     }
 }

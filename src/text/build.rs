@@ -9,7 +9,7 @@ use tokenizers::pre_tokenizers::byte_level::ByteLevel;
 use tokenizers::{DecoderWrapper, PreTokenizerWrapper, Tokenizer as HfTokenizer};
 
 use super::inspect;
-use super::pieces::{PIECE_BYTES, cut_all};
+use super::pieces::{Cuts, PIECE_BYTES, cut_all};
 use super::spec::MAX_VOCAB_SIZE;
 use super::tokenizer::text_error;
 use crate::{Error, Result};
@@ -58,7 +58,7 @@ pub(super) fn bpe(size: usize, text: &str) -> Result<HfTokenizer> {
         .initial_alphabet(inspect::byte_alphabet().into())
         .build();
     let mut hf = byte_level(BPE::default(), true);
-    let pieces = cut_all(text, PIECE_BYTES);
+    let pieces = cut_all(text, PIECE_BYTES, &Cuts::default());
     hf.train(&mut TrainerWrapper::from(trainer), pieces.into_iter())
         .map_err(text_error)?;
     Ok(hf)

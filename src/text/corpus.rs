@@ -33,7 +33,8 @@ impl Corpus {
         }
     }
 
-    /// Reads files and joins them in the order given, with nothing in between.
+    /// Reads files and joins them in the order given, with nothing in between; a byte order mark at the start of
+    /// one is left out.
     ///
     /// # Errors
     ///
@@ -46,7 +47,10 @@ impl Corpus {
         let mut corpus = Self::default();
         for path in paths {
             refuse_folder(path)?;
-            let bytes = std::fs::read(path).map_err(|error| Error::io(path, error))?;
+            let mut bytes = std::fs::read(path).map_err(|error| Error::io(path, error))?;
+            if bytes.starts_with(BYTE_ORDER_MARK) {
+                bytes.drain(..BYTE_ORDER_MARK.len());
+            }
             if bytes.is_empty() {
                 return Err(empty(path));
             }
@@ -80,6 +84,9 @@ impl Corpus {
         text_of(&self.bytes, true, &Origin::default())
     }
 }
+
+/// U+FEFF in UTF-8, with which some editors begin a file; it is no text.
+pub(super) const BYTE_ORDER_MARK: &[u8] = "\u{feff}".as_bytes();
 
 pub(super) fn refuse_folder(path: &Path) -> Result<()> {
     match path.is_dir() {

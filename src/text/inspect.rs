@@ -3,9 +3,10 @@
 
 use std::collections::HashMap;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokenizers::Tokenizer as HfTokenizer;
 
+use super::pieces::Cuts;
 use super::spec::MAX_VOCAB_SIZE;
 
 /// How text becomes ids.
@@ -119,6 +120,70 @@ fn is_plain_bpe(json: &Value) -> bool {
         && json["normalizer"].is_null()
         && unset.iter().all(|field| model[field].is_null())
         && off.iter().all(|field| model[field] == false)
+}
+
+/// Where a text may be cut, by what the tokenizer does at the beginning of a piece and with its special tokens.
+pub(super) fn cuts(json: &Value) -> Cuts {
+    let tokens = || json["added_tokens"].as_array().into_iter().flatten();
+    let named = |wanted: &dyn Fn(&Value) -> bool| -> Vec<String> {
+        let found = tokens().filter(|token| wanted(token));
+        found
+            .filter_map(|token| Some(token["content"].as_str()?.to_string()))
+            .collect()
+    };
+    Cuts {
+        only_at_spaces: begins_anew(&json["normalizer"])
+            || begins_anew(&json["pre_tokenizer"])
+            || tokens().any(|token| token["lstrip"] == true),
+        whole: named(&|token| token["content"].as_str().is_some_and(|text| text.len() > 1)),
+        take_space: named(&|token| token["rstrip"] == true),
+    }
+}
+
+/// `true` if a part of the pipeline does something at the beginning of what it is given.
+fn begins_anew(part: &Value) -> bool {
+    match part {
+        Value::Array(parts) => parts.iter().any(begins_anew),
+        Value::Object(fields) => {
+            let kind = part["type"].as_str();
+            matches!(kind, Some("Prepend" | "Strip" | "Metaspace"))
+                || part["add_prefix_space"] == true
+                || fields.values().any(begins_anew)
+        }
+        _ => false,
+    }
+}
+
+/// The tokenizer for pieces within a text, where the pipeline does something at the beginning of the whole text
+/// alone: without `Prepend`, and without `Strip` on the left. (On the right, every piece but the last ends with
+/// what is not stripped.)
+pub(super) fn inside(json: &Value) -> Result<Option<HfTokenizer>, String> {
+    fn without_beginning(normalizer: &mut Value) -> bool {
+        match normalizer["type"].as_str() {
+            Some("Sequence") => {
+                let parts = normalizer["normalizers"].as_array_mut();
+                parts
+                    .into_iter()
+                    .flatten()
+                    .fold(false, |changed, part| without_beginning(part) | changed)
+            }
+            Some("Prepend") => {
+                *normalizer = json!({"type": "Sequence", "normalizers": []});
+                true
+            }
+            Some("Strip") if normalizer["strip_left"] == true => {
+                normalizer["strip_left"] = false.into();
+                true
+            }
+            _ => false,
+        }
+    }
+    let mut changed = json.clone();
+    if !without_beginning(&mut changed["normalizer"]) {
+        return Ok(None);
+    }
+    let hf: HfTokenizer = serde_json::from_value(changed).map_err(|error| error.to_string())?;
+    Ok(Some(hf))
 }
 
 fn char_encoder(hf: &HfTokenizer, model: &Value) -> Option<Encoder> {

@@ -36,6 +36,8 @@ mod spec;
 mod stream;
 mod token_bytes;
 mod tokenizer;
+#[cfg(test)]
+mod tokenizer_tests;
 mod vocab;
 
 pub use batches::{Batch, BatchMode, BatchPosition, Batches};

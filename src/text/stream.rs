@@ -6,7 +6,7 @@ use std::path::Path;
 
 use super::Tokenizer;
 use super::check::Origin;
-use super::corpus::{empty, refuse_folder, starts_character};
+use super::corpus::{BYTE_ORDER_MARK, empty, refuse_folder, starts_character};
 use crate::{Error, Result};
 
 /// Bytes read at a time.
@@ -43,6 +43,10 @@ pub struct TokenStream<R> {
     /// How full the buffer has to be, unless the text ends before.
     wanted: usize,
     at_end: bool,
+    /// A text without any byte is an error.
+    refuse_empty: bool,
+    /// Bytes of a byte order mark at the start, which are no text.
+    mark: u64,
     failed: bool,
     characters: u64,
     /// Characters and bytes of the first token.
@@ -54,19 +58,23 @@ impl TokenStream<File> {
     ///
     /// # Errors
     ///
-    /// [`Error::Io`] if it cannot be opened, [`Error::File`] if it is a folder or empty.
+    /// [`Error::Io`] if it cannot be opened, [`Error::File`] if it is a folder; the first piece is an error if
+    /// the file is empty.
     pub fn open(path: impl AsRef<Path>, tokenizer: &Tokenizer) -> Result<Self> {
         let path = path.as_ref();
         let failed = |error| Error::io(path, error);
         refuse_folder(path)?;
         let file = File::open(path).map_err(failed)?;
-        let metadata = file.metadata().map_err(failed)?;
-        if metadata.is_file() && metadata.len() == 0 {
-            return Err(empty(path));
-        }
         let mut stream = Self::new(file, tokenizer);
         stream.origin = Origin::file(path);
+        stream.refuse_empty = true;
         Ok(stream)
+    }
+
+    /// The same stream, in which an empty file is an empty text.
+    pub fn or_empty(mut self) -> Self {
+        self.refuse_empty = false;
+        self
     }
 }
 
@@ -80,6 +88,8 @@ impl<R: Read> TokenStream<R> {
             buffer: Vec::new(),
             wanted: BUFFER_BYTES,
             at_end: false,
+            refuse_empty: false,
+            mark: 0,
             failed: false,
             characters: 0,
             first: None,
@@ -88,7 +98,7 @@ impl<R: Read> TokenStream<R> {
 
     /// How many bytes the pieces so far stand for.
     pub fn bytes(&self) -> u64 {
-        self.origin.offset
+        self.origin.offset - self.mark
     }
 
     /// How many characters the pieces so far stand for: bytes that start a UTF-8 character.
@@ -120,12 +130,23 @@ impl<R: Read> TokenStream<R> {
     fn advance(&mut self) -> Result<Option<Vec<u32>>> {
         loop {
             self.fill()?;
-            if self.buffer.is_empty() {
-                return Ok(None);
+            if self.origin.offset == 0 && self.buffer.starts_with(BYTE_ORDER_MARK) {
+                self.mark = BYTE_ORDER_MARK.len() as u64;
+                self.origin.offset = self.mark;
+                self.buffer.drain(..BYTE_ORDER_MARK.len());
             }
-            let (ids, used) =
-                self.tokenizer
-                    .encode_prefix(&self.buffer, self.at_end, &self.origin)?;
+            if self.buffer.is_empty() {
+                return match &self.origin.path {
+                    // the length of a pipe or of a file in /proc is known only now
+                    Some(path) if self.refuse_empty && self.bytes() == 0 => Err(empty(path)),
+                    _ => Ok(None),
+                };
+            }
+            let (ids, used) = self.tokenizer.encode_prefix(
+                &self.buffer,
+                (self.bytes() == 0, self.at_end),
+                &self.origin,
+            )?;
             if used > 0 {
                 self.measure_first(&ids)?;
                 self.consume(used);

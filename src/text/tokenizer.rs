@@ -11,15 +11,15 @@ use tokenizers::models::ModelWrapper;
 
 use super::check::{Origin, text_of};
 use super::inspect::{self, Encoder, Vocabulary};
-use super::pieces::{PIECE_BYTES, cut, cut_all};
+use super::pieces::{Cuts, PIECE_BYTES, cut, cut_all};
 use super::spec::MAX_VOCAB_SIZE;
 use super::{Decoder, TokenizerSpec, build, limits};
 use crate::files::write_atomic;
 use crate::{Error, Result};
 
-/// Pieces encoded before their ids are gathered; bounds the memory that the general machinery,
+/// Bytes encoded before their ids are gathered; bounds the memory that the general machinery,
 /// which keeps some hundred bytes per token, takes at a time.
-const PIECES_AT_ONCE: usize = 64;
+const BYTES_AT_ONCE: usize = 64 * PIECE_BYTES;
 
 /// A tokenizer: text to token ids and back.
 ///
@@ -37,8 +37,10 @@ const PIECES_AT_ONCE: usize = 64;
 /// Character and byte tokenizers, recognised from the model also when they come from a file,
 /// encode by a table. All others encode a long text in pieces of about 64 KiB, in parallel and in
 /// order: a piece ends in front of a space, or behind a line, that stands between characters which
-/// are not white space. For `bpe:N` the result is that of encoding the whole text at once; the
-/// number of threads never matters.
+/// are not white space. For `bpe:N`, and for files whose words end at white space, the result is that of encoding
+/// the whole text at once, special tokens and what their normalizers do at the ends of a text included; only
+/// where 256 KiB hold no such place is a text cut elsewhere, which may cost a token. The number of threads never
+/// matters.
 ///
 /// Truncation, padding and BPE dropout of a loaded file are turned off: a corpus is encoded whole
 /// and always the same way. No special tokens are added.
@@ -63,6 +65,9 @@ pub struct Tokenizer {
 #[derive(Debug)]
 struct Inner {
     hf: HfTokenizer,
+    /// For all pieces of a text but the first, where that one is normalized otherwise.
+    hf_inside: Option<HfTokenizer>,
+    cuts: Cuts,
     encoder: Encoder,
     vocabulary: Vocabulary,
     token_bytes: Option<Vec<Option<Box<[u8]>>>>,
@@ -175,6 +180,8 @@ impl Tokenizer {
         Ok(Self {
             inner: Arc::new(Inner {
                 encoder: inspect::encoder(&hf, &json),
+                hf_inside: inspect::inside(&json)?,
+                cuts: inspect::cuts(&json),
                 token_bytes: inspect::token_bytes(&hf, &json, &vocabulary),
                 vocabulary,
                 hf,
@@ -222,7 +229,7 @@ impl Tokenizer {
         match &self.inner.encoder {
             Encoder::Byte(table) => Ok(look_up_bytes(table, text.as_bytes())),
             Encoder::Char { table, unk } => Ok(look_up_chars(table, *unk, text)),
-            Encoder::General => self.encode_pieces(&cut_all(text, PIECE_BYTES)),
+            Encoder::General => self.encode_pieces(&self.pieces(text, PIECE_BYTES), true),
         }
     }
 
@@ -247,15 +254,18 @@ impl Tokenizer {
     /// # Ok::<(), candle_tcn::Error>(())
     /// ```
     pub fn encode_bytes(&self, bytes: &[u8]) -> Result<Vec<u32>> {
-        Ok(self.encode_prefix(bytes, true, &Origin::default())?.0)
+        Ok(self
+            .encode_prefix(bytes, (true, true), &Origin::default())?
+            .0)
     }
 
     /// Encodes as much of `bytes` as does not depend on what follows, or all if they are the
-    /// `whole` rest of the text. Returns the ids and the number of bytes they stand for.
+    /// `whole` rest of the text; `first` if the text begins with them. Returns the ids and the number of bytes
+    /// they stand for.
     pub(super) fn encode_prefix(
         &self,
         bytes: &[u8],
-        whole: bool,
+        (first, whole): (bool, bool),
         origin: &Origin,
     ) -> Result<(Vec<u32>, usize)> {
         if let Encoder::Byte(table) = &self.inner.encoder {
@@ -265,24 +275,44 @@ impl Tokenizer {
         if let Encoder::Char { table, unk } = &self.inner.encoder {
             return Ok((look_up_chars(table, *unk, text), text.len()));
         }
-        if whole {
-            return Ok((self.encode(text)?, text.len()));
+        let (mut pieces, rest) = cut(text, PIECE_BYTES, &self.inner.cuts);
+        if whole && !rest.is_empty() {
+            pieces.push(rest);
         }
-        let (pieces, rest) = cut(text, PIECE_BYTES);
-        Ok((self.encode_pieces(&pieces)?, text.len() - rest.len()))
+        let used = pieces.iter().map(|piece| piece.len()).sum();
+        Ok((self.encode_pieces(&pieces, first)?, used))
     }
 
-    fn encode_pieces(&self, pieces: &[&str]) -> Result<Vec<u32>> {
-        let encode = |piece: &&str| match self.inner.hf.encode_fast(*piece, false) {
-            Ok(encoding) => Ok(encoding.get_ids().to_vec()),
-            Err(error) => Err(Error::Text(format!(
-                "the tokenizer cannot encode the text: {error}"
-            ))),
+    /// The pieces of a text, of at least `min` bytes.
+    pub(super) fn pieces<'t>(&self, text: &'t str, min: usize) -> Vec<&'t str> {
+        cut_all(text, min, &self.inner.cuts)
+    }
+
+    /// The ids of pieces, of which the first is that of the text or not.
+    pub(super) fn encode_pieces(&self, pieces: &[&str], first: bool) -> Result<Vec<u32>> {
+        let encode = |(i, piece): (usize, &&str)| {
+            let inside = self.inner.hf_inside.as_ref().filter(|_| i > 0 || !first);
+            let hf = inside.unwrap_or(&self.inner.hf);
+            match hf.encode_fast(*piece, false) {
+                Ok(encoding) => Ok(encoding.get_ids().to_vec()),
+                Err(error) => Err(Error::Text(format!(
+                    "the tokenizer cannot encode the text: {error}"
+                ))),
+            }
         };
-        let mut ids = Vec::new();
-        for group in pieces.chunks(PIECES_AT_ONCE) {
-            let encoded: Vec<Vec<u32>> = group.par_iter().map(encode).collect::<Result<_>>()?;
+        let (mut ids, mut done) = (Vec::new(), 0);
+        while done < pieces.len() {
+            let mut bytes = 0;
+            let group = pieces[done..].iter().take_while(|piece| {
+                bytes += piece.len();
+                bytes <= BYTES_AT_ONCE
+            });
+            let end = done + group.count().max(1);
+            let group: Vec<_> = (done..end).zip(&pieces[done..end]).collect();
+            let encoded: Vec<Vec<u32>> =
+                group.into_par_iter().map(encode).collect::<Result<_>>()?;
             encoded.iter().for_each(|piece| ids.extend(piece));
+            done = end;
         }
         ids.shrink_to_fit();
         Ok(ids)

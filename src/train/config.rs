@@ -74,7 +74,8 @@ pub struct TrainConfig {
     pub clip: Option<f64>,
     /// How long to train.
     pub budget: Budget,
-    /// Optimizer steps between validations; without it there are five over the run.
+    /// Optimizer steps between validations; without it there are five over the run, or twenty and more where
+    /// patience or a plateau waits for them.
     pub valid_every: Option<usize>,
     /// Stop after this many validations in a row without a new best.
     pub patience: Option<usize>,
@@ -134,6 +135,23 @@ impl TrainConfig {
         }
         self.optimizer.validate()?;
         self.schedule.validate()
+    }
+
+    /// Validations that pass before the patience or the schedule can act; none where neither waits for any.
+    pub fn validations_waited_for(&self) -> Option<usize> {
+        let schedule = match self.schedule {
+            ScheduleConfig::Plateau { after, .. } => Some(after + 1),
+            _ => None,
+        };
+        self.patience.map(|patience| patience + 1).max(schedule)
+    }
+
+    /// Validations over a run where `valid_every` does not say: five, or enough for what waits for them.
+    pub(super) fn default_validations(&self) -> usize {
+        match self.validations_waited_for() {
+            None => 5,
+            Some(waited) => waited.saturating_mul(4).max(20),
+        }
     }
 
     /// The batches of a text.

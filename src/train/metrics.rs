@@ -151,7 +151,7 @@ fn cut(file: &mut File, length: u64, ends_line: bool) -> std::io::Result<()> {
     if !ends_line {
         file.write_all(b"\n")?;
     }
-    file.sync_all()
+    crate::files::sync(file)
 }
 
 /// Reads all records of a `metrics.jsonl`, but a torn last line.

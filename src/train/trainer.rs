@@ -21,9 +21,6 @@ use crate::nn::{Params, State};
 use crate::text::Batches;
 use crate::{Error, Result, model_dir};
 
-/// Validations and checkpoints of a run where `valid_every` does not say.
-const MILESTONES: f64 = 5.0;
-
 /// Seconds after which a checkpoint is written even where no validation is due.
 const CHECKPOINT_SECONDS: f64 = 300.0;
 
@@ -104,6 +101,11 @@ impl Trainer {
         })
     }
 
+    /// How it is trained.
+    pub fn config(&self) -> &TrainConfig {
+        &self.config
+    }
+
     /// What is trained.
     pub fn model_config(&self) -> &ModelConfig {
         &self.model_config
@@ -117,6 +119,23 @@ impl Trainer {
     /// Checkpoints that [`resume`](Self::resume) found damaged: why, and the names that they have now.
     pub fn damaged(&self) -> &[(Error, PathBuf)] {
         &self.damaged
+    }
+
+    /// Validations of the whole run, as far as that is known: not where they are counted in steps and the budget
+    /// in minutes.
+    pub fn planned_validations(&self) -> Option<usize> {
+        let Some(every) = self.config.valid_every else {
+            return Some(self.config.default_validations());
+        };
+        let steps = match self.config.budget {
+            Budget::Steps(steps) => steps as f64,
+            Budget::Epochs(epochs) => {
+                epochs * self.batches.steps_per_epoch() as f64 / self.config.accumulate as f64
+            }
+            Budget::Minutes(_) => return None,
+        };
+        // a last one is made at the end
+        Some((steps / every as f64).ceil() as usize)
     }
 
     /// Optimizer steps done.
@@ -282,7 +301,10 @@ impl Trainer {
         after >= 1.0
             || match self.config.valid_every {
                 Some(every) => self.progress.step.is_multiple_of(every),
-                None => (before * MILESTONES).floor() < (after * MILESTONES).floor(),
+                None => {
+                    let milestones = self.config.default_validations() as f64;
+                    (before * milestones).floor() < (after * milestones).floor()
+                }
             }
     }
 

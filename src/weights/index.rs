@@ -36,7 +36,7 @@ pub(crate) fn read(path: &Path) -> Result<BTreeMap<String, Vec<String>>> {
         ))
     })?;
     let mut shards: BTreeMap<String, Vec<String>> = BTreeMap::new();
-    for (tensor, file) in index.weight_map.0 {
+    for (tensor, file) in index.weight_map.entries {
         if !is_plain(&file) {
             return Err(source.wrong(format!(
                 "weight_map: tensor {}: expected the name of a file in the same folder, found {}",

@@ -4,13 +4,17 @@ use std::collections::HashSet;
 use std::fmt;
 use std::marker::PhantomData;
 
-use serde::de::{Deserialize, Deserializer, Error, IgnoredAny, MapAccess, Visitor};
+use serde::de::{Deserialize, Deserializer, Error, MapAccess, Visitor};
 
 use super::numbers::MAX_TENSORS;
 use super::source::shown;
 
-/// The names and values of an object, in order, but for `__metadata__`, which names no tensor.
-pub(super) struct Unique<V>(pub Vec<(String, V)>);
+/// The names and values of an object, in order.
+pub(super) struct Unique<V> {
+    pub entries: Vec<(String, V)>,
+    /// The texts of `__metadata__`, which names no tensor.
+    pub metadata: Vec<(String, String)>,
+}
 
 impl<'de, V: Deserialize<'de>> Deserialize<'de> for Unique<V> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
@@ -29,6 +33,7 @@ impl<'de, V: Deserialize<'de>> Visitor<'de> for Names<V> {
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
         let mut entries = Vec::new();
+        let mut metadata = Vec::new();
         let mut names = HashSet::new();
         while let Some(name) = map.next_key::<String>()? {
             if !names.insert(name.clone()) {
@@ -38,7 +43,15 @@ impl<'de, V: Deserialize<'de>> Visitor<'de> for Names<V> {
                 )));
             }
             match name.as_str() {
-                "__metadata__" => drop(map.next_value::<IgnoredAny>()?),
+                "__metadata__" => {
+                    if let serde_json::Value::Object(texts) = map.next_value()? {
+                        let text = |(name, value)| match value {
+                            serde_json::Value::String(text) => Some((name, text)),
+                            _ => None,
+                        };
+                        metadata.extend(texts.into_iter().filter_map(text));
+                    }
+                }
                 _ => entries.push((name, map.next_value()?)),
             }
             if entries.len() > MAX_TENSORS {
@@ -47,6 +60,6 @@ impl<'de, V: Deserialize<'de>> Visitor<'de> for Names<V> {
                 )));
             }
         }
-        Ok(Unique(entries))
+        Ok(Unique { entries, metadata })
     }
 }

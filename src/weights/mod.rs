@@ -6,9 +6,10 @@
 //! | `*.bin`, `*.pt`, `*.pth` | what `torch.save` writes, today's zip archive or the format before PyTorch 1.6 |
 //! | `*.index.json` | an index with its files |
 //!
-//! The first two are told apart by their content. Of a PyTorch file the tensors are taken of the dict under
-//! `state_dict`, else `model`, else `model_state_dict`, else of the dict that is the whole file; what is no
-//! tensor there is left out. **Nothing in a file is run**: a pickle that names anything but what tensors
+//! The first two are told apart by their content. Of a PyTorch file the tensors are those of the one dict that
+//! holds tensors, at any depth (`state_dict`, `net.model`, …; an optimizer's do not count); [`open_key`] chooses
+//! where there are several. What is no tensor there is left out. Of a safetensors file, the names that
+//! `safetensors.torch.save_model` left out for tensors that are shared are there again. **Nothing in a file is run**: a pickle that names anything but what tensors
 //! are made of is an error.
 //!
 //! A file is checked whole before any of its numbers are read: [`open`] lists its tensors, and
@@ -18,9 +19,11 @@ mod globals;
 pub(crate) mod index;
 mod json;
 mod numbers;
+mod other;
 mod pickle;
 mod safetensors;
 mod source;
+mod state_dict;
 mod torch;
 mod values;
 mod zip;
@@ -132,6 +135,41 @@ pub fn read(path: impl AsRef<Path>) -> Result<Weights> {
     open(path)?.read()
 }
 
+/// As [`open`], of a PyTorch file with several dicts of tensors the one under `key`, such as `ema.model`.
+///
+/// # Errors
+/// As [`open`]; [`Error::File`] where there is no such dict.
+pub fn open_key(path: impl AsRef<Path>, key: &str) -> Result<WeightsFile> {
+    open_file(path.as_ref(), Some(key))
+}
+
+/// Refuses weights that are not finite: nothing that is computed with them means anything.
+///
+/// # Errors
+/// [`Error::Tensor`] naming the first tensor, in the order of the names, that holds a NaN or an infinity.
+pub fn check_finite(tensors: &HashMap<String, Tensor>) -> Result<()> {
+    let mut names: Vec<_> = tensors.keys().collect();
+    names.sort();
+    for name in names {
+        let tensor = &tensors[name];
+        if !tensor.dtype().is_float() {
+            continue;
+        }
+        let numbers = tensor
+            .to_dtype(DType::F32)?
+            .flatten_all()?
+            .to_vec1::<f32>()?;
+        if let Some(bad) = numbers.iter().find(|number| !number.is_finite()) {
+            return Err(Error::Tensor {
+                name: shown(name),
+                expected: "finite numbers".into(),
+                found: bad.to_string(),
+            });
+        }
+    }
+    Ok(())
+}
+
 /// Lists the tensors of a file of weights, or of an index with its files; their numbers are not read.
 ///
 /// A file of an index has exactly the tensors that the index says are there.
@@ -149,18 +187,21 @@ pub fn read(path: impl AsRef<Path>) -> Result<Weights> {
 /// # Ok::<(), candle_tcn::Error>(())
 /// ```
 pub fn open(path: impl AsRef<Path>) -> Result<WeightsFile> {
-    let path = path.as_ref();
+    open_file(path.as_ref(), None)
+}
+
+fn open_file(path: &Path, key: Option<&str>) -> Result<WeightsFile> {
     let mut file = WeightsFile {
         parts: Vec::new(),
         tensors: Vec::new(),
     };
     if path.extension().is_none_or(|extension| extension != "json") {
-        file.add(path)?;
+        file.add(path, key)?;
         return Ok(file);
     }
     for (shard, names) in index::read(path)? {
         let shard = path.with_file_name(shard);
-        let new = file.add(&shard)?;
+        let new = file.add(&shard, key)?;
         let mut missing: HashSet<&str> = names.iter().map(String::as_str).collect();
         let extra = new
             .iter()
@@ -187,6 +228,11 @@ impl WeightsFile {
     /// The tensors, in the order of the file.
     pub fn tensors(&self) -> &[TensorInfo] {
         &self.tensors
+    }
+
+    /// The files that the tensors lie in.
+    pub fn paths(&self) -> impl Iterator<Item = &Path> {
+        self.parts.iter().map(|part| part.source.path())
     }
 
     /// Whether any are stored as bytes and scales.
@@ -225,17 +271,22 @@ impl WeightsFile {
     }
 
     /// Lists one file, whose tensors are returned.
-    fn add(&mut self, path: &Path) -> Result<&[TensorInfo]> {
+    fn add(&mut self, path: &Path, key: Option<&str>) -> Result<&[TensorInfo]> {
         let source = Source::open(path)?;
-        let start = source.bytes("its start", 0, source.len().min(32))?;
+        let start = source.bytes("its start", 0, source.len().min(512))?;
         let listing = if safetensors::is_start(&start) {
-            safetensors::list(&source)
+            match key {
+                None => safetensors::list(&source),
+                Some(key) => Err(source.wrong(format!(
+                    "expected a PyTorch file to choose {key} from, found safetensors, which has no parts"
+                ))),
+            }
         } else if torch::is_zip(&start) {
-            torch::list_zip(&source)
+            torch::list_zip(&source, key)
         } else if torch::is_pickle(&start) {
-            torch::list_pickles(&source)
-        } else if start.starts_with(b"version https://git-lfs") {
-            Err(source.wrong("expected weights, found the pointer that git keeps in their place; fetch them with git lfs pull"))
+            torch::list_pickles(&source, key)
+        } else if let Some(kind) = other::recognize(&start, path) {
+            Err(source.wrong(format!("expected weights, found {kind}")))
         } else if path
             .extension()
             .is_some_and(|extension| extension == "safetensors")

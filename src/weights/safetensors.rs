@@ -1,5 +1,7 @@
 //! The header of a safetensors file.
 
+use std::collections::HashMap;
+
 use safetensors::tensor::{Dtype, Metadata, TensorInfo};
 
 use super::json::Unique;
@@ -30,7 +32,8 @@ pub(super) fn list(source: &Source) -> Result<Listing> {
     let header = source.bytes(&format!("{cut}: its header"), 8, length)?;
     let described: Unique<TensorInfo> = serde_json::from_slice(&header)
         .map_err(|error| source.wrong(format!("{cut}: its header: {error}")))?;
-    let mut described = described.0;
+    let shared = described.metadata;
+    let mut described = described.entries;
     described.sort_by_key(|(_, info)| info.data_offsets);
     let names: Vec<String> = described.iter().map(|(name, _)| name.clone()).collect();
     let checked =
@@ -57,7 +60,28 @@ pub(super) fn list(source: &Source) -> Result<Listing> {
         });
         listing.storages.push(storage);
     }
+    add_shared(&mut listing, shared);
     Ok(listing)
+}
+
+/// Adds the names that `safetensors.torch.save_model` leaves out: of tensors that are shared it keeps one, and
+/// the metadata say which one stands for another.
+fn add_shared(listing: &mut Listing, shared: Vec<(String, String)>) {
+    let kept = listing.entries.iter().enumerate();
+    let kept: HashMap<String, usize> = kept.map(|(i, entry)| (entry.name.clone(), i)).collect();
+    for (name, stands_for_it) in shared {
+        if let (false, Some(&i)) = (kept.contains_key(&name), kept.get(&stands_for_it)) {
+            let Entry {
+                storage, ref view, ..
+            } = listing.entries[i];
+            let view = view.clone();
+            listing.entries.push(Entry {
+                name,
+                storage,
+                view,
+            });
+        }
+    }
 }
 
 fn located(info: &TensorInfo, data: u64) -> Result<(Storage, View), String> {

@@ -4,8 +4,10 @@
 use std::collections::{HashMap, HashSet};
 
 use super::numbers::{Entry, Listing, MAX_TENSORS, Storage};
+use super::other;
 use super::pickle::{MAX_VALUES, Pickle};
 use super::source::{Source, shown};
+use super::state_dict::state_dict;
 use super::values::{Object, StorageRef, Value};
 use super::zip::Archive;
 use crate::Result;
@@ -23,9 +25,6 @@ const PROTOCOL: i64 = 1001;
 /// Values of the pickles before that of the tensors.
 const FEW: usize = 1000;
 
-/// Names under which training scripts keep the state dict, in the order in which they are tried.
-const STATE_DICTS: [&str; 3] = ["state_dict", "model", "model_state_dict"];
-
 pub(super) fn is_zip(start: &[u8]) -> bool {
     start.starts_with(b"PK")
 }
@@ -36,18 +35,20 @@ pub(super) fn is_pickle(start: &[u8]) -> bool {
 }
 
 /// What an archive holds.
-pub(super) fn list_zip(source: &Source) -> Result<Listing> {
+pub(super) fn list_zip(source: &Source, key: Option<&str>) -> Result<Listing> {
     let archive = Archive::open(source)?;
     let mut roots = archive
         .names()
         .filter_map(|name| name.strip_suffix("data.pkl"));
-    let root =
-        match (roots.next(), roots.next()) {
-            (Some(root), None) => root.to_string(),
-            _ => return Err(source.wrong(
-                "a zip archive, but not one that torch.save writes: expected one data.pkl in it",
-            )),
-        };
+    let root = match (roots.next(), roots.next()) {
+        (Some(root), None) => root.to_string(),
+        _ => {
+            return Err(source.wrong(format!(
+                "expected an archive that torch.save writes, with one data.pkl in it, found {}",
+                other::recognize_archive(archive.names())
+            )));
+        }
+    };
     if let Some(order) = archive.find(source, &format!("{root}byteorder"))? {
         let order = source.bytes("its byte order", order.start, order.len.min(16))?;
         check_order(source, order == b"little")?;
@@ -68,35 +69,40 @@ pub(super) fn list_zip(source: &Source) -> Result<Listing> {
     }
     let (pickle, value, _) =
         Pickle::load(&bytes, MAX_VALUES).map_err(|message| source.wrong(message))?;
-    list(source, &pickle, value, |key, storage| {
-        let key = String::from_utf8_lossy(key);
-        let found = archive.find(source, &format!("{root}data/{key}"))?;
-        let key = shown(&key);
-        let Some(found) = found else {
-            return Err(source.wrong(format!(
-                "storage {key}: expected it in the archive, found none"
-            )));
-        };
-        if found.len != bytes_of(storage) {
-            return Err(source.wrong(format!(
-                "storage {key}: expected {} bytes for {} numbers, found {}",
-                bytes_of(storage),
-                storage.count,
-                found.len
-            )));
-        }
-        Ok(Storage {
-            kind: storage.kind,
-            start: found.start,
-            count: storage.count,
-            crc: Some(found.crc),
-        })
-    })
+    list(
+        source,
+        &pickle,
+        state_dict(source, &pickle, value, key)?,
+        |key, storage| {
+            let key = String::from_utf8_lossy(key);
+            let found = archive.find(source, &format!("{root}data/{key}"))?;
+            let key = shown(&key);
+            let Some(found) = found else {
+                return Err(source.wrong(format!(
+                    "storage {key}: expected it in the archive, found none"
+                )));
+            };
+            if found.len != bytes_of(storage) {
+                return Err(source.wrong(format!(
+                    "storage {key}: expected {} bytes for {} numbers, found {}",
+                    bytes_of(storage),
+                    storage.count,
+                    found.len
+                )));
+            }
+            Ok(Storage {
+                kind: storage.kind,
+                start: found.start,
+                count: storage.count,
+                crc: Some(found.crc),
+            })
+        },
+    )
 }
 
 /// What a file of the older format holds: magic number, version, machine, the object, its storages' keys,
 /// each a pickle; then for each key the count of its numbers, and the numbers.
-pub(super) fn list_pickles(source: &Source) -> Result<Listing> {
+pub(super) fn list_pickles(source: &Source, key: Option<&str>) -> Result<Listing> {
     let wrong = |message: String| source.wrong(message);
     let bytes = source.bytes("its pickle", 0, source.len().min(MAX_PICKLE_BYTES))?;
     let mut at = 0;
@@ -124,8 +130,11 @@ pub(super) fn list_pickles(source: &Source) -> Result<Listing> {
     let (pickle, object) = next(MAX_VALUES).map_err(wrong)?;
     let (keys_pickle, keys) = next(2 * MAX_TENSORS).map_err(wrong)?;
     let starts = starts(source, &pickle, (&keys_pickle, keys), at as u64)?;
-    list(source, &pickle, object, |key, storage| {
-        match starts.get(key) {
+    list(
+        source,
+        &pickle,
+        state_dict(source, &pickle, object, key)?,
+        |key, storage| match starts.get(key) {
             Some(&start) => Ok(Storage {
                 kind: storage.kind,
                 start,
@@ -136,8 +145,8 @@ pub(super) fn list_pickles(source: &Source) -> Result<Listing> {
                 "storage {}: expected it behind the pickles, found none",
                 shown(&String::from_utf8_lossy(key))
             ))),
-        }
-    })
+        },
+    )
 }
 
 /// Where the numbers of each storage of the older format start; the first one stands at `at`.
@@ -183,18 +192,18 @@ fn starts<'a>(
     Ok(starts)
 }
 
-/// The tensors of the state dict in `value`; `locate` finds a storage by its key.
+/// The tensors among the entries of a dict; `locate` finds a storage by its key.
 fn list(
     source: &Source,
     pickle: &Pickle,
-    value: Value,
+    state_dict: &[(Value, Value)],
     locate: impl Fn(&[u8], &StorageRef) -> Result<Storage>,
 ) -> Result<Listing> {
     check_storages(source, pickle)?;
     let mut listing = Listing::default();
     let mut places: HashMap<&[u8], usize> = HashMap::new();
     let mut names = HashSet::new();
-    for &(key, value) in state_dict(source, pickle, value)? {
+    for &(key, value) in state_dict {
         let Some(Object::Tensor(parts)) = pickle.object(value) else {
             continue;
         };
@@ -231,32 +240,6 @@ fn list(
     }
     check_sizes(source, &listing)?;
     Ok(listing)
-}
-
-/// The dict with the tensors: under one of [`STATE_DICTS`], or the whole.
-fn state_dict<'p>(
-    source: &Source,
-    pickle: &'p Pickle,
-    value: Value,
-) -> Result<&'p [(Value, Value)]> {
-    let with_tensors = |value| match pickle.object(value) {
-        Some(Object::Dict(entries)) => {
-            let is_tensor = |&(_, value): &(Value, Value)| {
-                matches!(pickle.object(value), Some(Object::Tensor(_)))
-            };
-            entries.iter().any(is_tensor).then_some(&entries[..])
-        }
-        _ => None,
-    };
-    let inner = STATE_DICTS
-        .iter()
-        .filter_map(|name| pickle.get(value, name));
-    inner.chain([value]).find_map(with_tensors).ok_or_else(|| {
-        source.wrong(format!(
-            "expected a dict of tensors, itself or under {}, found none; save one with torch.save(model.state_dict(), ...)",
-            STATE_DICTS.join(", ")
-        ))
-    })
 }
 
 fn storages<'p>(pickle: &'p Pickle) -> impl Iterator<Item = &'p StorageRef> {

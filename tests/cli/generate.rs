@@ -78,7 +78,7 @@ fn a_saved_state_goes_on_as_if_nothing_had_been() {
     for more in ["--frequency-penalty 0.2", "--dtype int8", "--temperature 0"] {
         let whole = bench.text(&format!("--prompt The --max-tokens 90 {more}"));
         let first = bench.text(&format!(
-            "--prompt The --max-tokens 40 --save-state s {more}"
+            "--prompt The --max-tokens 40 --save-state s --force {more}"
         ));
         // a state is loaded, continued and saved again
         let second = bench.text(&format!(
@@ -198,7 +198,7 @@ fn prompts_come_from_files_and_standard_input() {
 fn log_probabilities_are_those_of_the_tokens() {
     let bench = Bench::new();
     bench.trained("run", "");
-    let flags = "--prompt The --max-tokens 20 --temperature 0 --logprobs";
+    let flags = "--prompt The --max-tokens 20 --temperature 0 --logprobs --dtype f32";
     let sample = &bench.samples(flags)[0];
     let tokens = sample["logprobs"].as_array().unwrap();
     assert_eq!(tokens.len(), 20);
@@ -211,7 +211,7 @@ fn log_probabilities_are_those_of_the_tokens() {
     // the same text costs the same when it is evaluated
     let cost = |text: &str| {
         bench.write("scored.txt", text);
-        let result = bench.json("eval --model run --data scored.txt --dtype f32");
+        let result = bench.json("eval --model run --data scored.txt");
         result["loss"].as_f64().unwrap() * result["tokens"].as_f64().unwrap()
     };
     let expected = cost(&format!("The{text}")) - cost("The");
@@ -235,24 +235,26 @@ fn a_dialogue_keeps_its_state() {
         (String::from_utf8(output.stdout).unwrap(), message)
     };
     let (text, _) = talk(flags, "The\n\nfox\n");
-    // the same, piece by piece
-    bench.write("a.txt", "The\n");
-    bench.write("b.txt", "fox\n");
-    let expected: String = [
-        "--prompt-file a.txt --save-state s",
-        "--load-state s --save-state s",
-        "--load-state s --prompt-file b.txt",
-    ]
-    .map(|flags| bench.text(&format!("--max-tokens 12 --temperature 0 {flags}")))
-    .map(|text| match text.ends_with('\n') {
-        true => text,
-        false => text + "\n",
-    })
-    .concat();
+    // the same, piece by piece; the model reads the line ends that the screen shows
+    let mut expected = String::new();
+    let mut read = String::new();
+    for line in ["The\n", "", "fox\n"] {
+        read += line;
+        bench.write("a.txt", &read);
+        let mut text = bench.text("--max-tokens 12 --temperature 0 --prompt-file a.txt");
+        if !text.ends_with('\n') {
+            text.push('\n');
+        }
+        expected += &text;
+        read += &text;
+    }
     assert_eq!(text, expected);
-    // a line that cannot be read is said, and the next one is answered
+    // what the model has no token for is said
     let (text, message) = talk(flags, "→\nThe\n");
-    assert!(message.contains('→') && !text.is_empty(), "{message}");
+    assert!(
+        message.contains("1 tokens") && !text.is_empty(),
+        "{message}"
+    );
     let message = bench.fails(2, &format!("{flags} --prompt -"));
     assert!(message.contains("--interactive"), "{message}");
 }

@@ -4,12 +4,17 @@ mod bad_input;
 mod bench;
 #[cfg(unix)]
 mod bounds;
+#[path = "../common/close.rs"]
+mod close;
+mod files_people_have;
 mod generate;
 mod models;
+mod not_mixed;
 mod run;
 mod runs_kept;
 #[cfg(target_os = "linux")]
 mod terminal;
+mod texts;
 
 use std::path::{Path, PathBuf};
 use std::process::Output;

@@ -3,6 +3,8 @@
 // every test file compiles this module for itself and uses a part of it
 #![allow(dead_code)]
 
+pub mod close;
+pub mod kernels;
 pub mod masked;
 pub mod runs;
 
@@ -12,10 +14,13 @@ use std::path::PathBuf;
 use candle_core::backprop::GradStore;
 use candle_core::{DType, Device, Tensor};
 use candle_tcn::Result;
+use candle_tcn::kernels::Kernel;
 use candle_tcn::models::{Model, ModelConfig, RunOptions};
 use candle_tcn::nn::Params;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
+
+pub use close::Tolerance;
 
 pub type Tensors = HashMap<String, Tensor>;
 
@@ -57,23 +62,46 @@ pub fn load(params: &Params, weights: &Tensors) -> Result<()> {
     params.load(weights)
 }
 
+/// Every number, row after row.
+pub fn numbers(t: &Tensor) -> Result<Vec<f64>> {
+    Ok(t.to_dtype(DType::F64)?.flatten_all()?.to_vec1()?)
+}
+
+/// The largest absolute value; NaN if there is one.
 pub fn max_abs(t: &Tensor) -> Result<f64> {
-    let t = t.to_dtype(DType::F64)?.abs()?.flatten_all()?;
-    Ok(t.max(0)?.to_scalar()?)
+    let larger = |max: f64, x: &f64| {
+        if max.is_nan() || max >= x.abs() {
+            max
+        } else {
+            x.abs()
+        }
+    };
+    Ok(numbers(t)?.iter().fold(0.0, larger))
 }
 
-/// `max |found − expected| / max |expected|`.
-pub fn relative_error(found: &Tensor, expected: &Tensor) -> Result<f64> {
-    let difference = (found.to_dtype(DType::F64)? - expected.to_dtype(DType::F64)?)?;
-    Ok(max_abs(&difference)? / max_abs(expected)?.max(f64::MIN_POSITIVE))
-}
-
+/// Compares every number, relative to itself or, where it is near zero, to the usual one.
 pub fn assert_close(what: &str, found: &Tensor, expected: &Tensor, tolerance: f64) -> Result<()> {
+    let tolerance = Tolerance::relative(tolerance, &numbers(expected)?);
+    assert_within(what, found, expected, tolerance)
+}
+
+/// Compares every number with a tolerance of the caller's.
+pub fn assert_within(
+    what: &str,
+    found: &Tensor,
+    expected: &Tensor,
+    tolerance: Tolerance,
+) -> Result<()> {
     assert_eq!(found.dims(), expected.dims(), "{what}");
-    let error = relative_error(found, expected)?;
-    // a NaN is not close to anything
-    assert!(error <= tolerance, "{what}: relative error {error:.1e}");
+    if let Err(message) = close::compare(&numbers(found)?, &numbers(expected)?, tolerance) {
+        panic!("{what}: {message}");
+    }
     Ok(())
+}
+
+/// The kernels that this processor has; see [`kernels::available`].
+pub fn available_kernels() -> Vec<Kernel> {
+    kernels::available(Kernel::ALL, Kernel::name, Kernel::is_available)
 }
 
 /// Compares the gradient of every trainable parameter, and requires one for each.

@@ -13,7 +13,7 @@ use candle_tcn::models::{
 };
 use candle_tcn::nn::{Params, Pass};
 use candle_tcn::{LoadedModel, Result};
-use common::{Tensors, max_abs, output, under};
+use common::{Tensors, Tolerance, max_abs, output, under};
 use serde_json::Value;
 
 /// The shared cases, one folder each.
@@ -64,13 +64,13 @@ fn golden() -> Vec<Golden> {
     folders.into_iter().chain(options).collect()
 }
 
-/// As [`common::assert_close`], but what is much smaller than one counts as zero.
+/// As [`common::assert_close`], but with an absolute part that does not shrink with the numbers.
 fn assert_close(what: &str, found: &Tensor, expected: &Tensor, tolerance: f64) -> Result<()> {
-    assert_eq!(found.dims(), expected.dims(), "{what}");
-    let difference = (found.to_dtype(DType::F64)? - expected.to_dtype(DType::F64)?)?;
-    let (error, scale) = (max_abs(&difference)?, max_abs(expected)?.max(0.1));
-    assert!(error <= tolerance * scale, "{what}: {error:.1e} of {scale}");
-    Ok(())
+    let tolerance = Tolerance {
+        atol: tolerance,
+        rtol: tolerance,
+    };
+    common::assert_within(what, found, expected, tolerance)
 }
 
 fn weight_norm_names(name: &str) -> String {

@@ -156,9 +156,10 @@ fn other_files_are_named_as_what_they_are() {
         b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n",
         "git lfs pull",
     );
-    refused(b"<!DOCTYPE html><html>not found</html>", "found neither");
-    refused(b"", "found neither");
-    refused(b"\x93NUMPY\x01\x00", "found neither");
+    refused(b"<!DOCTYPE html><html>not found</html>", "an HTML page");
+    refused(b"", "an empty file");
+    refused(b"\x93NUMPY\x01\x00", "a NumPy array");
+    refused(b"\x00\x01\x02\x03", "found neither");
     let folder = tempfile::tempdir().expect("a temporary folder");
     let error = weights::read(folder.path())
         .expect_err("a folder")
@@ -214,8 +215,8 @@ fn archives() {
     changed(at(b"x"), b"y").refused("data.pkl is damaged");
     changed(at(&number), &[7]).refused("are damaged");
     // what is in it
-    file(&zip(&[])).refused("expected one data.pkl");
-    file(&zip(&[("a/data.pkl", &good), ("b/data.pkl", &good)])).refused("expected one data.pkl");
+    file(&zip(&[])).refused("with one data.pkl");
+    file(&zip(&[("a/data.pkl", &good), ("b/data.pkl", &good)])).refused("with one data.pkl");
     file(&zip(&[("a/data.pkl", &good), ("a/data.pkl", &good)])).refused("stands there twice");
     file(&zip(&[("a/data.pkl", &good)]))
         .refused("storage 0: expected it in the archive, found none");
@@ -329,7 +330,7 @@ fn a_table_of_contents_without_end() {
         many.extend(&one[..46]);
         many.extend(format!("{i:06}").bytes());
     }
-    file(&many, 160_000).refused("expected one data.pkl");
+    file(&many, 160_000).refused("with one data.pkl");
 }
 
 #[test]

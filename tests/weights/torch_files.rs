@@ -112,7 +112,7 @@ fn tensors_that_share_all_their_numbers_share_them_here_too() -> Result<()> {
 }
 
 #[test]
-fn names_under_which_checkpoints_keep_the_state_dict_go_before_the_whole() -> Result<()> {
+fn the_one_dict_of_tensors_is_found_and_several_are_named() -> Result<()> {
     let one = |offset| tensor(3, offset, &[1], &[1]);
     let inner = |offset| {
         let entries = [b"}".to_vec(), text("x"), one(offset), b"s".to_vec()];
@@ -124,9 +124,28 @@ fn names_under_which_checkpoints_keep_the_state_dict_go_before_the_whole() -> Re
         Ok(tensors["x"].to_vec1::<f32>()?[0])
     };
     let all = [("x", one(0)), ("model", inner(1)), ("state_dict", inner(2))];
-    assert_eq!(number(&all)?, 2.);
+    let several = number(&all).unwrap_err().to_string();
+    assert!(
+        several.contains("model (1 tensors), state_dict (1 tensors)"),
+        "{several}"
+    );
     assert_eq!(number(&all[..2])?, 1.);
     assert_eq!(number(&all[..1])?, 0.);
+    // at any depth, but not what an optimizer keeps
+    let deep = (
+        "outer",
+        [b"}".to_vec(), text("net"), inner(1), b"s".to_vec()].concat(),
+    );
+    assert_eq!(number(&[deep.clone()])?, 1.);
+    assert_eq!(number(&[deep.clone(), ("optimizer", inner(2))])?, 1.);
+    let several = number(&[deep, ("ema", inner(2))]).unwrap_err().to_string();
+    assert!(
+        several.contains("outer.net (1 tensors), ema (1 tensors)"),
+        "{several}"
+    );
+    let file = File::new("b.pt", &archive(&dict(&all), &floats(&[0., 1., 2.])));
+    let chosen = weights::open_key(&file.path, "state_dict")?;
+    assert_eq!(chosen.read()?.tensors["x"].to_vec1::<f32>()?, [2.]);
     // a setting of that name is no state dict
     assert_eq!(number(&[("x", one(0)), ("model", text("tcn"))])?, 0.);
     Ok(())

@@ -1,11 +1,14 @@
 //! `tcn convert`: another project's network, or a model in another form, as a model directory.
 
 use std::collections::HashMap;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 
+use anyhow::Context;
 use candle_core::{DType, Device, Tensor};
+use candle_tcn::files::write_atomic;
 use candle_tcn::model_dir::{self, check_weights, read_config, read_tokenizer};
-use candle_tcn::models::{Model, ModelConfig, convert};
+use candle_tcn::models::{Model, ModelConfig, convert, convert_under};
 use candle_tcn::nn::{Params, StepDtype};
 use candle_tcn::store::{fold_weight_norm, write_weights};
 use candle_tcn::train::RunDir;
@@ -25,6 +28,13 @@ pub struct Args {
     /// A JSON file of the arguments that made the network in Python, for a file of weights
     #[arg(long, value_name = "FILE")]
     arguments: Option<PathBuf>,
+    /// The dict of tensors to take of a PyTorch file that holds several, such as ema.model
+    #[arg(long, value_name = "KEY")]
+    key: Option<String>,
+    /// What the names of the network's tensors begin with, such as model.tcn (default: where a known network
+    /// leaves the fewest tensors over)
+    #[arg(long, value_name = "NAME")]
+    prefix: Option<String>,
     /// A tokenizer.json to put beside a language model that was a file of weights
     #[arg(long, value_name = "FILE")]
     tokenizer: Option<PathBuf>,
@@ -37,7 +47,7 @@ pub struct Args {
     /// Leave tensors out that the network has no use for
     #[arg(long)]
     allow_left_over: bool,
-    /// Give tensors that are missing the values that training starts from
+    /// Give tensors that are missing the values that training starts from, where most of the network is there
     #[arg(long)]
     allow_missing: bool,
     /// Print the result as one JSON object
@@ -67,6 +77,8 @@ impl Stored {
 
 /// What a source holds.
 struct Source {
+    /// Folder or file.
+    path: PathBuf,
     config: ModelConfig,
     tensors: HashMap<String, Tensor>,
     /// Files to copy, and their names.
@@ -87,6 +99,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         true => read_dir(&path, &args)?,
         false => read_file(&path, &args)?,
     };
+    weights::check_finite(&source.tensors).with_context(|| args.src.clone())?;
     complete(&mut source, &args)?;
     if args.fold_weight_norm || args.dtype == Stored::Int8 {
         fold_weight_norm(&mut source.tensors)?;
@@ -98,9 +111,14 @@ pub fn run(args: Args) -> anyhow::Result<()> {
 }
 
 fn read_dir(dir: &Path, args: &Args) -> anyhow::Result<Source> {
-    if args.arguments.is_some() {
+    let of_files = [
+        ("--arguments", args.arguments.is_some()),
+        ("--key", args.key.is_some()),
+        ("--prefix", args.prefix.is_some()),
+    ];
+    if let Some((flag, _)) = of_files.into_iter().find(|(_, given)| *given) {
         return Err(usage_error(format!(
-            "--arguments: goes with a file of weights; {} is a folder, with a config.json of its own",
+            "{flag}: goes with a file of weights; {} is a folder, with a config.json of its own",
             dir.display()
         )));
     }
@@ -125,6 +143,7 @@ fn read_dir(dir: &Path, args: &Args) -> anyhow::Result<Source> {
     missing.sort();
     left_over.iter().for_each(|name| drop(tensors.remove(name)));
     Ok(Source {
+        path: dir.to_path_buf(),
         config,
         tensors,
         files,
@@ -135,9 +154,28 @@ fn read_dir(dir: &Path, args: &Args) -> anyhow::Result<Source> {
 
 fn read_file(path: &Path, args: &Args) -> anyhow::Result<Source> {
     let arguments = args.arguments.as_deref().map(read_json).transpose()?;
-    let tensors = weights::read(path)?.tensors;
-    let converted = convert(tensors, arguments.as_ref())?;
+    let file = match &args.key {
+        Some(key) => weights::open_key(path, key)?,
+        None => weights::open(path)?,
+    };
+    let tensors = file.read()?.tensors;
+    let converted = match &args.prefix {
+        Some(prefix) => convert_under(tensors, prefix, arguments.as_ref()),
+        None => convert(tensors, arguments.as_ref()),
+    }?;
+    if let ModelConfig::TemporalConvNet(cfg) = &converted.config
+        && cfg.num_outputs.is_some()
+        && cfg.output_activation.is_none()
+    {
+        say!(
+            "{}: a state dict does not tell what follows the linear layer: here nothing does, and it applies to \
+             every step; output_activation in --arguments sets a sigmoid, others (log-softmax, the last step \
+             alone) are for whoever reads the output",
+            args.src
+        );
+    }
     Ok(Source {
+        path: path.to_path_buf(),
         config: converted.config,
         tensors: converted.tensors,
         files: Vec::new(),
@@ -186,6 +224,20 @@ fn complete(source: &mut Source, args: &Args) -> anyhow::Result<()> {
             list(&source.missing)
         );
     }
+    if source.missing.len() >= source.tensors.len() {
+        anyhow::bail!(
+            "{}: only {} of the {} tensors of a {} network are there: it is not in this file, or --prefix tells where",
+            args.src,
+            source.tensors.len(),
+            source.tensors.len() + source.missing.len(),
+            source.config.model_type()
+        );
+    }
+    say!(
+        "{}: these tensors start anew:{}",
+        args.src,
+        list(&source.missing)
+    );
     let params = Params::new(0, DType::F32, &Device::Cpu);
     Model::new(&source.config, params.builder())?;
     let initial = params.snapshot()?.into_iter();
@@ -205,8 +257,8 @@ fn write(source: &Source, args: &Args) -> anyhow::Result<()> {
         candle_tcn::text::Tokenizer::from_file(file)?;
         std::fs::copy(file, to)?;
     } else if !to.exists()
-        && Path::new(&args.src).is_dir()
-        && let Some(tokenizer) = read_tokenizer(&args.src)?
+        && source.path.is_dir()
+        && let Some(tokenizer) = read_tokenizer(&source.path)?
     {
         // of a vocab.txt
         tokenizer.save(to)?;
@@ -215,10 +267,11 @@ fn write(source: &Source, args: &Args) -> anyhow::Result<()> {
     let to = args.dst.join(model_dir::WEIGHTS);
     write_weights(to, &source.tensors, args.dtype.step(), is_embedding)?;
     // last: a directory without it is no model yet
-    Ok(std::fs::write(
-        args.dst.join(model_dir::CONFIG),
-        source.config.to_json()?,
-    )?)
+    let json = source.config.to_json()?;
+    let config = args.dst.join(model_dir::CONFIG);
+    Ok(write_atomic(&config, |file| {
+        file.write_all(json.as_bytes())
+    })?)
 }
 
 fn report(source: &Source, args: &Args) -> anyhow::Result<()> {

@@ -33,7 +33,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     let mut stream = TokenStream::open(&args.data, tokenizer)?;
     let total = std::fs::metadata(&args.data).map(|m| m.len()).unwrap_or(0);
     let mut unknown = 0;
-    let stepper = loaded.model.stepper(args.dtype.step())?;
+    let stepper = loaded.model.stepper(args.dtype.step_of(&loaded))?;
     let mut evaluator = Evaluator::with_stepper(&stepper, Evaluator::CHUNK)?;
     read_through(&mut stream, "evaluating", total, |tokens| {
         unknown += unknown_tokens(tokenizer, tokens);

@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 
 use crate::embed::{Sequence, Sequences};
 use crate::flags::{Dtype, count};
+use crate::model::Unknown;
 use crate::{model, print_line, usage_error};
 
 /// Sequences that are given to the model together.
@@ -56,18 +57,23 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         Some(file) => Box::new(Sequences::open(file)?),
         None => Box::new(args.sequences.iter().map(|text| Ok(Sequence::new(text)))),
     };
+    let mut unknown = Unknown::default();
     loop {
         let some = sequences
             .by_ref()
             .take(TOGETHER)
             .collect::<anyhow::Result<Vec<_>>>()?;
         if some.is_empty() {
+            unknown.warn();
             return Ok(());
         }
-        for (sequence, masks) in some
-            .iter()
-            .zip(fill(&encoder, tokenizer, mask, &some, args.top_k)?)
-        {
+        for (sequence, masks) in some.iter().zip(fill(
+            &encoder,
+            tokenizer,
+            mask,
+            &some,
+            (args.top_k, &mut unknown),
+        )?) {
             match args.json {
                 true => print_line(as_json(sequence, &masks, tokenizer))?,
                 false => print_text(sequence, &masks, tokenizer)?,
@@ -93,23 +99,22 @@ fn fill(
     tokenizer: &Tokenizer,
     mask: u32,
     sequences: &[Sequence],
-    top_k: usize,
+    (top_k, unknown): (usize, &mut Unknown),
 ) -> anyhow::Result<Vec<Vec<Filled>>> {
-    let encode = |sequence: &Sequence| {
-        let ids = tokenizer.encode(&sequence.text)?;
-        if !ids.contains(&mask) {
+    let mut ids = Vec::with_capacity(sequences.len());
+    for sequence in sequences {
+        let tokens = tokenizer.encode(&sequence.text)?;
+        if !tokens.contains(&mask) {
             let name = tokenizer.token_text(mask).unwrap_or_default();
             return Err(Error::Text(format!(
                 "{}: expected at least one {name}, found none",
                 sequence.name()
-            )));
+            ))
+            .into());
         }
-        Ok(ids)
-    };
-    let ids = sequences
-        .iter()
-        .map(encode)
-        .collect::<Result<Vec<_>, _>>()?;
+        unknown.count(&sequence.name(), tokenizer, &tokens);
+        ids.push(tokens);
+    }
     let mut filled = vec![Vec::new(); ids.len()];
     encoder.run(&ids, "logits", |i, logits| {
         for (position, _) in ids[i].iter().enumerate().filter(|(_, id)| **id == mask) {

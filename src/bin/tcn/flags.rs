@@ -1,7 +1,7 @@
 //! What flags of several commands mean.
 
 use std::num::IntErrorKind;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use candle_tcn::LoadedModel;
 use candle_tcn::model_dir::{self, read_config};
@@ -21,6 +21,18 @@ pub fn count(text: &str) -> Result<usize, String> {
         }
         _ => Err("expected a whole number of at least 1".into()),
     }
+}
+
+/// Refuses to write over a file that exists, unless `force`. Devices and pipes hold nothing to lose.
+pub fn refuse_existing(flag: &str, path: &Path, force: bool) -> anyhow::Result<()> {
+    let holds_something = |found: std::fs::Metadata| found.is_file() || found.is_dir();
+    if !force && std::fs::metadata(path).is_ok_and(holds_something) {
+        return Err(usage_error(format!(
+            "{flag}: {} exists; choose another, or replace it with --force",
+            path.display()
+        )));
+    }
+    Ok(())
 }
 
 /// The configuration of `--model`, else of `--config`, else the preset.

@@ -63,6 +63,40 @@ pub fn unknown_tokens(tokenizer: &Tokenizer, tokens: &[u32]) -> usize {
     tokens.iter().filter(|&&id| id == unknown).count()
 }
 
+/// Sequences with tokens that stand for text that the tokenizer has no token for.
+#[derive(Default)]
+pub struct Unknown {
+    tokens: usize,
+    sequences: usize,
+    first: String,
+}
+
+impl Unknown {
+    /// Counts those of one sequence.
+    pub fn count(&mut self, name: &str, tokenizer: &Tokenizer, tokens: &[u32]) {
+        let unknown = unknown_tokens(tokenizer, tokens);
+        if unknown > 0 {
+            if self.sequences == 0 {
+                self.first = name.to_string();
+            }
+            self.tokens += unknown;
+            self.sequences += 1;
+        }
+    }
+
+    /// Says how many there were.
+    pub fn warn(&self) {
+        if self.tokens > 0 {
+            say!(
+                "{} tokens in {} sequences stand for text that the tokenizer has no token for, first in {}",
+                self.tokens,
+                self.sequences,
+                self.first
+            );
+        }
+    }
+}
+
 /// Says that a loss over such tokens means little.
 pub fn warn_of_unknown(text: &dyn std::fmt::Display, count: usize) {
     if count > 0 {

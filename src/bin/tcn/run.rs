@@ -9,7 +9,7 @@ use candle_tcn::train::Precision;
 use candle_tcn::weights;
 use serde_json::json;
 
-use crate::flags::Dtype;
+use crate::flags::{Dtype, refuse_existing};
 use crate::{model, print_line};
 
 #[derive(clap::Args)]
@@ -24,6 +24,9 @@ pub struct Args {
     /// Safetensors to write: `output`, and what is recorded
     #[arg(long, value_name = "FILE")]
     output: PathBuf,
+    /// Replace the output if it exists
+    #[arg(long)]
+    force: bool,
     /// Stream: N steps at a time, each continuing the ones before
     #[arg(long, value_name = "N", allow_negative_numbers = true)]
     chunk: Option<usize>,
@@ -43,6 +46,7 @@ pub struct Args {
 }
 
 pub fn run(args: Args) -> anyhow::Result<()> {
+    refuse_existing("--output", &args.output, args.force)?;
     let loaded = LoadedModel::load(model::resolve(&args.model)?)?;
     let inputs = weights::read(&args.input)?.tensors;
     let options = RunOptions {

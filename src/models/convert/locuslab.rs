@@ -1,8 +1,11 @@
-//! Networks of locuslab/TCN, whose shapes tell all that matters: dilations are 1, 2, 4, ….
+//! Networks of locuslab/TCN. Shapes tell their sizes; dilations are 1, 2, 4, … unless the arguments say others,
+//! and what follows a linear layer (a sigmoid, the last step alone, a log-softmax) stands in neither.
 
-use candle_core::Tensor;
+use serde_json::json;
 
+use super::locate::{expect_same, same_numbers};
 use super::{Arguments, Tensors, dim, renamed};
+use crate::geometry::Dilations;
 use crate::models::{FrameLayout, ModelConfig, TcnLmConfig, TemporalConvNetConfig};
 use crate::nn::{Activation, NormKind, TcnConfig};
 use crate::{Error, Result};
@@ -28,34 +31,26 @@ fn network(tensors: &Tensors, prefix: &str, arguments: &Arguments) -> Result<(us
     if let Some(dropout) = arguments.get("dropout")? {
         network.dropout = dropout;
     }
+    network.dilations = arguments.get("dilations")?.map(Dilations::List);
     Ok((num_inputs, network))
 }
 
 /// Without the second names that a block gives its convolutions: it holds them in a sequence, too.
-fn without_duplicates(mut tensors: Tensors) -> Tensors {
-    let twice: Vec<_> = tensors
-        .keys()
-        .filter(|name| {
-            let first = [(".net.0.", ".conv1."), (".net.4.", ".conv2.")];
-            let named = |(second, first)| {
-                name.contains(second) && tensors.contains_key(&name.replace(second, first))
-            };
-            first.into_iter().any(named)
-        })
-        .cloned()
-        .collect();
-    for name in twice {
-        tensors.remove(&name);
+fn without_duplicates(mut tensors: Tensors) -> Result<Tensors> {
+    let names: Vec<String> = tensors.keys().cloned().collect();
+    for name in names {
+        let first = [(".net.0.", ".conv1."), (".net.4.", ".conv2.")]
+            .into_iter()
+            .filter(|(second, _)| name.contains(second))
+            .map(|(second, first)| name.replace(second, first))
+            .find(|first| tensors.contains_key(first));
+        if let Some(first) = first
+            && let Some(second) = tensors.remove(&name)
+        {
+            expect_same(&name, &second, &first, &tensors[&first])?;
+        }
     }
-    tensors
-}
-
-fn same_numbers(a: &Tensor, b: &Tensor) -> Result<bool> {
-    if a.dims() != b.dims() || a.dtype() != b.dtype() {
-        return Ok(false);
-    }
-    let same = a.eq(b)?.flatten_all()?.to_vec1::<u8>()?;
-    Ok(same.into_iter().all(|same| same == 1))
+    Ok(tensors)
 }
 
 /// `encoder`, `tcn`, `decoder`.
@@ -63,7 +58,7 @@ pub(super) fn language_model(
     tensors: Tensors,
     arguments: &Arguments,
 ) -> Result<(ModelConfig, Tensors)> {
-    let mut tensors = without_duplicates(tensors);
+    let mut tensors = without_duplicates(tensors)?;
     let vocab_size = dim(&tensors, "encoder.weight", 0)?;
     let embedding_dim = dim(&tensors, "encoder.weight", 1)?;
     let (num_inputs, network) = network(&tensors, "tcn.", arguments)?;
@@ -81,6 +76,22 @@ pub(super) fn language_model(
     if tie_weights {
         tensors.remove("decoder.weight");
     }
+    if arguments.get("tied_weights")? == Some(true) && !tie_weights {
+        return Err(Error::Tensor {
+            name: "decoder.weight".into(),
+            expected: "the numbers of encoder.weight, as the argument tied_weights says".into(),
+            found: "others".into(),
+        });
+    }
+    arguments.agree(
+        &[
+            ("input_size", json!(embedding_dim)),
+            ("output_size", json!(vocab_size)),
+            ("num_channels", json!(network.num_channels)),
+            ("kernel_size", json!(network.kernel_size)),
+        ],
+        &["dropout", "emb_dropout", "tied_weights", "dilations"],
+    )?;
     let config = TcnLmConfig {
         vocab_size,
         embedding_dim,
@@ -93,7 +104,7 @@ pub(super) fn language_model(
 
 /// `network` or `tcn.network`, perhaps `linear`.
 pub(super) fn plain(tensors: Tensors, arguments: &Arguments) -> Result<(ModelConfig, Tensors)> {
-    let tensors = without_duplicates(tensors);
+    let tensors = without_duplicates(tensors)?;
     let tensors = renamed(tensors, |name| {
         name.strip_prefix("tcn.").unwrap_or(name).to_string()
     });
@@ -105,13 +116,23 @@ pub(super) fn plain(tensors: Tensors, arguments: &Arguments) -> Result<(ModelCon
         true => FrameLayout::ChannelsLast,
         false => FrameLayout::ChannelsFirst,
     };
+    let num_outputs = match linear {
+        true => Some(dim(&tensors, "linear.weight", 0)?),
+        false => None,
+    };
+    let mut told = vec![
+        ("num_inputs", json!(num_inputs)),
+        ("input_size", json!(num_inputs)),
+        ("num_channels", json!(network.num_channels)),
+        ("kernel_size", json!(network.kernel_size)),
+    ];
+    told.extend(num_outputs.map(|outputs| ("output_size", json!(outputs))));
+    let free = ["dropout", "dilations", "output_activation", "input_shape"];
+    arguments.agree(&told, &free)?;
     let config = TemporalConvNetConfig {
         num_inputs,
         network,
-        num_outputs: match linear {
-            true => Some(dim(&tensors, "linear.weight", 0)?),
-            false => None,
-        },
+        num_outputs,
         output_activation: match arguments.get("output_activation")? {
             None => sigmoid.then_some(Activation::Sigmoid),
             some => some,

@@ -1,15 +1,30 @@
 //! Networks and layers of pytorch-tcn, whose arguments are the configuration.
 
 use super::{Arguments, Tensors};
-use crate::Result;
-use crate::models::{EmbeddingMode, ModelConfig};
+use crate::models::{EmbeddingMode, ModelConfig, PytorchTcnConfig};
+use crate::{Error, Result};
 
 /// `TCN`.
 pub(super) fn network(
     mut tensors: Tensors,
     arguments: &Arguments,
 ) -> Result<(ModelConfig, Tensors)> {
-    let config = arguments.config("pytorch_tcn")?;
+    let mut config = arguments.config("pytorch_tcn")?;
+    if let ModelConfig::PytorchTcn(cfg) = &mut config {
+        let told = cfg.dilations.is_some() || cfg.dilation_reset.is_some();
+        let expected = cfg.block_dilations()?;
+        match dilations(&tensors, cfg)?.filter(|found| *found != expected) {
+            Some(found) if told => {
+                return Err(Error::invalid(
+                    "arguments: dilations",
+                    format!("{found:?}, as the streaming buffers of the state dict tell"),
+                    format!("{expected:?}"),
+                ));
+            }
+            Some(found) => cfg.dilations = Some(found),
+            None => {}
+        }
+    }
     if let ModelConfig::PytorchTcn(cfg) = &config
         && cfg.embedding_shapes.is_some()
         && cfg.embedding_mode == EmbeddingMode::Add
@@ -18,6 +33,45 @@ pub(super) fn network(
         tensors.retain(|name, _| !name.contains(".embedding_projection_2."));
     }
     Ok((config, tensors))
+}
+
+/// Dilation of each block, by the lengths of its streaming buffers, `(kernel_size − 1) · dilation`; none where a
+/// buffer is not there or a kernel of one tap needs none.
+fn dilations(tensors: &Tensors, cfg: &PytorchTcnConfig) -> Result<Option<Vec<usize>>> {
+    let mut all = Vec::new();
+    for block in 0..cfg.num_channels.len() {
+        let found = [1, 2].map(|conv| {
+            let name = format!("network.{block}.conv{conv}.padder.buffer");
+            buffer_dilation(tensors, &name, cfg.kernel_size)
+        });
+        let [first, second] = found;
+        match (first?, second?) {
+            (Some(first), Some(second)) if first == second => all.push(first),
+            (Some(first), Some(second)) => {
+                return Err(Error::Tensor {
+                    name: format!("network.{block}.conv2.padder.buffer"),
+                    expected: format!("the dilation of the block's first convolution, {first}"),
+                    found: second.to_string(),
+                });
+            }
+            _ => return Ok(None),
+        }
+    }
+    Ok(Some(all))
+}
+
+fn buffer_dilation(tensors: &Tensors, name: &str, kernel_size: usize) -> Result<Option<usize>> {
+    let (Some(buffer), Some(steps @ 1..)) = (tensors.get(name), kernel_size.checked_sub(1)) else {
+        return Ok(None);
+    };
+    match buffer.dims() {
+        [1, _, length] if *length > 0 && length.is_multiple_of(steps) => Ok(Some(length / steps)),
+        other => Err(Error::Tensor {
+            name: name.into(),
+            expected: format!("[1, channels, a multiple of kernel_size − 1 = {steps}]"),
+            found: format!("{other:?}"),
+        }),
+    }
 }
 
 /// `TemporalConv1d` or `TemporalConvTranspose1d`.
@@ -30,6 +84,18 @@ pub(super) fn layer(tensors: Tensors, arguments: &Arguments) -> Result<(ModelCon
         false => "temporal_conv1d",
     };
     // arguments that say nothing about the layer; a stream begins with zeros
-    let arguments = arguments.without_nulls(&["device", "dtype", "buffer"]);
+    let mut arguments = arguments.without_nulls(&["device", "dtype", "buffer"]);
+    if let (false, Some(kernel_size)) = (transposed, arguments.get("kernel_size")?)
+        && let Some(found) = buffer_dilation(&tensors, "padder.buffer", kernel_size)?
+    {
+        match arguments.get::<usize>("dilation")? {
+            None => drop(arguments.values.insert("dilation".into(), found.into())),
+            Some(told) if told == found => {}
+            Some(told) => {
+                let expected = format!("{found}, as padder.buffer tells");
+                return Err(Error::invalid("arguments: dilation", expected, told));
+            }
+        }
+    }
     Ok((arguments.config(model_type)?, tensors))
 }

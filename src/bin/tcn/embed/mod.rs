@@ -5,22 +5,27 @@ mod sequences;
 
 pub use sequences::{Sequence, Sequences};
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 
 use candle_core::Tensor;
-use candle_tcn::LoadedModel;
 use candle_tcn::encode::Encoder;
+use candle_tcn::files::sha256_of;
+use candle_tcn::{LoadedModel, model_dir, weights};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
 
-use crate::flags::{Dtype, count};
+use crate::flags::{Dtype, count, refuse_existing};
+use crate::model::Unknown;
 use crate::progress::on_signals;
-use crate::{Interrupted, model, print_line, usage_error};
+use crate::{Interrupted, model, print_line};
 use output::{Format, Partial, Row, Settings};
 
-/// Sequences that are sorted into batches together, and after which progress is kept.
+/// Most sequences that are sorted into batches together, after which progress is kept.
 const TOGETHER: usize = 1024;
+
+/// Most batches that they make.
+const BATCHES: usize = 64;
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -55,12 +60,7 @@ pub struct Args {
 
 pub fn run(args: Args) -> anyhow::Result<()> {
     let format = Format::of(&args.output, args.per_position)?;
-    if args.output.exists() && !args.force {
-        return Err(usage_error(format!(
-            "--output: {} exists; choose another, or replace it with --force",
-            args.output.display()
-        )));
-    }
+    refuse_existing("--output", &args.output, args.force)?;
     let interrupted = on_signals("finishing these sequences, then saving")?;
     let dir = model::resolve(&args.model)?;
     let loaded = LoadedModel::load(&dir)?;
@@ -69,11 +69,18 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     let encoder = Encoder::new(&loaded.config, &loaded.model, args.batch_tokens, dtype)?;
     let layer = encoder.layer(args.layer)?;
     let settings = Settings {
-        model: std::fs::canonicalize(&dir)?.display().to_string(),
-        input: args.input.display().to_string(),
+        version: env!("CARGO_PKG_VERSION").into(),
+        model: hashes(&dir)?,
+        input: match std::fs::metadata(&args.input) {
+            Ok(found) if found.is_file() && args.input != Path::new("-") => {
+                Some(sha256_of(&args.input)?)
+            }
+            _ => None,
+        },
         layer: layer.clone(),
         per_position: args.per_position,
         dtype: dtype.as_str().into(),
+        batch_tokens: args.batch_tokens,
     };
     let mut partial = Partial::open(&args.output, &settings, args.force)?;
     let mut sequences = Sequences::open(&args.input)?;
@@ -92,11 +99,9 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         say!("going on after {} sequences", partial.rows());
         bar.set_position(partial.rows());
     }
+    let mut unknown = Unknown::default();
     loop {
-        let some = sequences
-            .by_ref()
-            .take(TOGETHER)
-            .collect::<anyhow::Result<Vec<_>>>()?;
+        let some = next_group(&mut sequences, args.batch_tokens, args.per_position)?;
         if some.is_empty() {
             break;
         }
@@ -106,18 +111,23 @@ pub fn run(args: Args) -> anyhow::Result<()> {
             &layer,
             some,
             args.per_position,
-            &bar,
+            (&bar, &mut unknown),
         )?)?;
         if interrupted.load(Ordering::SeqCst) {
             bar.finish_and_clear();
-            say!(
-                "{} sequences are kept; the same command goes on",
-                partial.rows()
-            );
+            match settings.input {
+                Some(_) => say!(
+                    "{} sequences are kept; the same command goes on",
+                    partial.rows()
+                ),
+                // what was read of a pipe is gone
+                None => partial.remove()?,
+            }
             return Err(Interrupted.into());
         }
     }
     bar.finish_and_clear();
+    unknown.warn();
     let (rows, width) = (partial.rows(), partial.width());
     partial.finish(format, &args.output)?;
     match args.json {
@@ -136,6 +146,43 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     }
 }
 
+/// SHA-256 of the files that a model is made of.
+fn hashes(dir: &Path) -> anyhow::Result<Vec<String>> {
+    let weights = weights::find(dir)?;
+    let mut files: Vec<PathBuf> = weights::open(&weights)?
+        .paths()
+        .map(PathBuf::from)
+        .collect();
+    files.push(weights);
+    files.push(dir.join(model_dir::CONFIG));
+    let tokenizers = [model_dir::TOKENIZER, model_dir::VOCABULARY].map(|name| dir.join(name));
+    files.extend(tokenizers.into_iter().find(|path| path.exists()));
+    Ok(files.iter().map(sha256_of).collect::<Result<_, _>>()?)
+}
+
+/// The next sequences that are sorted into batches together. Where they end depends on the file alone, so that a
+/// run that goes on makes the same batches.
+fn next_group(
+    sequences: &mut Sequences,
+    batch_tokens: usize,
+    per_position: bool,
+) -> anyhow::Result<Vec<Sequence>> {
+    // numbers of every position wait in memory, those of the means are few
+    let most = match per_position {
+        true => batch_tokens,
+        false => batch_tokens.saturating_mul(BATCHES),
+    };
+    let (mut group, mut bytes) = (Vec::new(), 0usize);
+    while group.len() < TOGETHER && bytes < most {
+        let Some(sequence) = sequences.next().transpose()? else {
+            break;
+        };
+        bytes = bytes.saturating_add(sequence.text.len());
+        group.push(sequence);
+    }
+    Ok(group)
+}
+
 /// The rows of some sequences, in their order.
 fn embed(
     encoder: &Encoder,
@@ -143,19 +190,18 @@ fn embed(
     layer: &str,
     sequences: Vec<Sequence>,
     per_position: bool,
-    bar: &ProgressBar,
+    (bar, unknown): (&ProgressBar, &mut Unknown),
 ) -> anyhow::Result<Vec<Row>> {
-    let encode = |sequence: &Sequence| match tokenizer.encode(&sequence.text)? {
-        ids if ids.is_empty() => Err(candle_tcn::Error::Text(format!(
-            "{}: expected a sequence, found no token",
-            sequence.name()
-        ))),
-        ids => Ok(ids),
-    };
-    let ids = sequences
-        .iter()
-        .map(encode)
-        .collect::<Result<Vec<_>, _>>()?;
+    let mut ids = Vec::with_capacity(sequences.len());
+    for sequence in &sequences {
+        let tokens = tokenizer.encode(&sequence.text)?;
+        if tokens.is_empty() {
+            let message = format!("{}: expected a sequence, found no token", sequence.name());
+            return Err(candle_tcn::Error::Text(message).into());
+        }
+        unknown.count(&sequence.name(), tokenizer, &tokens);
+        ids.push(tokens);
+    }
     let mut numbers = vec![Vec::new(); ids.len()];
     encoder.run(&ids, layer, |i, hidden: &Tensor| {
         let hidden = match per_position {
@@ -163,6 +209,10 @@ fn embed(
             false => hidden.mean_keepdim(0)?,
         };
         numbers[i] = hidden.flatten_all()?.to_vec1::<f32>()?;
+        if let Some(bad) = numbers[i].iter().find(|number| !number.is_finite()) {
+            let expected = format!("finite numbers for {}", sequences[i].name());
+            return Err(candle_tcn::Error::invalid("embedding", expected, bad));
+        }
         bar.inc(1);
         Ok(())
     })?;

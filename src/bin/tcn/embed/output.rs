@@ -6,6 +6,7 @@ use std::io::{BufRead, BufReader, BufWriter, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
 use candle_tcn::Error;
+use candle_tcn::files::{Lock, Replacement};
 use safetensors::tensor::{Dtype, Metadata, TensorInfo};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -47,14 +48,19 @@ impl Format {
     }
 }
 
-/// What a run was asked for: one that goes on has to be asked for the same.
+/// What a run was asked for: one that goes on has to be asked for the same. Files are known by their SHA-256.
 #[derive(PartialEq, Serialize, Deserialize)]
 pub struct Settings {
-    pub model: String,
-    pub input: String,
+    /// Of this program: others may compute other last digits.
+    pub version: String,
+    /// Of configuration, weights and tokenizer.
+    pub model: Vec<String>,
+    /// None for standard input and pipes, which cannot be read again: nobody goes on with such a run.
+    pub input: Option<String>,
     pub layer: String,
     pub per_position: bool,
     pub dtype: String,
+    pub batch_tokens: usize,
 }
 
 /// The embedding of a sequence.
@@ -71,60 +77,92 @@ struct Note {
     id: Option<String>,
     positions: usize,
     width: usize,
+    /// The last row of those that were appended together: only after it a run can go on, so that the same
+    /// sequences meet in a batch.
+    last: bool,
 }
 
-/// A file of rows: the settings, then for each row a note and its numbers.
+/// A file of rows: the settings, then for each row a note and its numbers. It is locked for this process.
 pub struct Partial {
     path: PathBuf,
     file: File,
+    _lock: Lock,
     rows: u64,
     width: usize,
     positions: u64,
+    /// Of a run that nobody can go on with: gone with it.
+    _temporary: Option<tempfile::TempDir>,
 }
 
 impl Partial {
-    /// The partial file of this output, as far as it is whole.
+    /// The partial file of this output, as far as rows of it can be used.
     pub fn open(output: &Path, settings: &Settings, force: bool) -> anyhow::Result<Self> {
-        let mut name = output.as_os_str().to_owned();
-        name.push(".part");
-        let path = PathBuf::from(name);
-        let io = |error| Error::io(&path, error);
-        let mut options = File::options();
-        options.read(true).write(true).create(true).truncate(force);
-        let mut file = options.open(&path).map_err(io)?;
-        if file.metadata().map_err(io)?.len() == 0 {
-            writeln!(file, "{}", serde_json::to_string(settings)?).map_err(io)?;
-        }
+        let special = std::fs::metadata(output).is_ok_and(|found| !found.is_file());
+        let temporary = match special {
+            // beside a device or a pipe there is no place for a file
+            true => Some(tempfile::tempdir()?),
+            false => None,
+        };
+        let path = match &temporary {
+            Some(folder) => folder.path().join("embeddings.part"),
+            None => {
+                let mut name = output.as_os_str().to_owned();
+                name.push(".part");
+                PathBuf::from(name)
+            }
+        };
+        let Some((file, lock)) = Lock::open(&path)? else {
+            return Err(
+                Error::file(&path, "in use by another run; choose another --output").into(),
+            );
+        };
         let mut partial = Self {
             path,
             file,
+            _lock: lock,
             rows: 0,
             width: 0,
             positions: 0,
+            _temporary: temporary,
         };
-        let end = partial.scan(settings)?;
-        // a row that was cut is computed anew
+        let end = match force {
+            true => 0,
+            false => partial.scan(settings)?,
+        };
         let io = |error| Error::io(&partial.path, error);
         partial.file.set_len(end).map_err(io)?;
         partial.file.seek(SeekFrom::Start(end)).map_err(io)?;
+        if end == 0 {
+            writeln!(partial.file, "{}", serde_json::to_string(settings)?).map_err(io)?;
+        }
         Ok(partial)
     }
 
-    /// Counts the whole rows; where the last of them ends.
+    /// Counts the rows that can be used; where the last of them ends. 0 where the file is to begin anew.
     fn scan(&mut self, settings: &Settings) -> anyhow::Result<u64> {
         let mut reader = Rows::new(&self.path)?;
         let found: Option<Settings> = serde_json::from_str(&reader.settings).ok();
-        if found.as_ref() != Some(settings) {
-            return Err(usage_error(format!(
-                "--output: {} is left over from a run with other settings ({}); begin anew with --force",
-                self.path.display(),
-                reader.settings.trim()
-            )));
+        match found {
+            // cut before its first line was whole
+            None if reader.len == 0 || !reader.settings.ends_with('\n') => return Ok(0),
+            Some(found) if found.input.is_none() => return Ok(0),
+            Some(found) if found == *settings => {}
+            _ => {
+                return Err(usage_error(format!(
+                    "--output: {} is left over from a run with another input, model or settings; begin anew with --force",
+                    self.path.display()
+                )));
+            }
         }
         let mut end = reader.at;
+        let mut notes = Vec::new();
         while let Some(note) = reader.skip()? {
-            self.count(&note);
-            end = reader.at;
+            let last = note.last;
+            notes.push(note);
+            if last {
+                notes.drain(..).for_each(|note| self.count(&note));
+                end = reader.at;
+            }
         }
         Ok(end)
     }
@@ -155,6 +193,7 @@ impl Partial {
                     id: row.id.clone(),
                     positions: row.positions,
                     width: row.numbers.len() / row.positions.max(1),
+                    last: notes.len() + 1 == rows.len(),
                 };
                 writeln!(out, "{}", serde_json::to_string(&note)?)?;
                 for number in &row.numbers {
@@ -175,16 +214,9 @@ impl Partial {
 
     /// Writes the output and removes the partial file.
     pub fn finish(self, format: Format, output: &Path) -> anyhow::Result<()> {
-        let folder = match output.parent() {
-            Some(folder) if !folder.as_os_str().is_empty() => folder,
-            _ => Path::new("."),
-        };
         let io = |error| Error::io(output, error);
-        let mut temporary = tempfile::Builder::new()
-            .prefix(".tmp-")
-            .tempfile_in(folder)
-            .map_err(io)?;
-        let mut out = BufWriter::new(temporary.as_file_mut());
+        let mut replacement = Replacement::begin(output)?;
+        let mut out = BufWriter::new(replacement.file());
         match format {
             Format::Safetensors => self.write_safetensors(&mut out)?,
             Format::Npy => {
@@ -196,10 +228,13 @@ impl Partial {
         }
         out.flush().map_err(io)?;
         drop(out);
-        temporary.as_file().sync_all().map_err(io)?;
-        temporary.persist(output).map_err(|e| io(e.error))?;
-        std::fs::remove_file(&self.path).map_err(|e| Error::io(&self.path, e))?;
-        Ok(())
+        replacement.commit()?;
+        self.remove()
+    }
+
+    /// Removes the partial file.
+    pub fn remove(self) -> anyhow::Result<()> {
+        Ok(std::fs::remove_file(&self.path).map_err(|e| Error::io(&self.path, e))?)
     }
 
     fn write_safetensors(&self, out: &mut impl Write) -> anyhow::Result<()> {

@@ -1,5 +1,6 @@
 //! Sequences from a file: one a line, or FASTA.
 
+use std::collections::VecDeque;
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
@@ -8,6 +9,9 @@ use candle_tcn::Error;
 
 /// The longest line or sequence; longer ones are something else.
 const MAX_BYTES: u64 = 1 << 28;
+
+/// Most comments before the first sequence.
+const MAX_COMMENTS: usize = 1000;
 
 /// A sequence, with its name where it has one.
 pub struct Sequence {
@@ -36,14 +40,14 @@ impl Sequence {
     }
 }
 
-/// The sequences of a file: lines, or where the first begins with `>`, FASTA, whose sequences may take
-/// several lines. Empty lines are skipped.
+/// The sequences of a file: lines, or FASTA, whose sequences begin with a line `>NAME` and may take several more.
+/// Empty lines and a byte order mark are skipped, and in FASTA comments, which begin with `;`.
 pub struct Sequences {
     path: PathBuf,
     reader: Box<dyn BufRead>,
     line: u64,
-    /// A line that was read and belongs to the next sequence.
-    next: Option<String>,
+    /// Lines that were read and belong to the next sequences.
+    next: VecDeque<String>,
     fasta: bool,
 }
 
@@ -60,14 +64,21 @@ impl Sequences {
             path: path.into(),
             reader,
             line: 0,
-            next: None,
+            next: VecDeque::new(),
             fasta: false,
         };
-        sequences.next = sequences.read_line()?;
-        sequences.fasta = sequences
-            .next
-            .as_ref()
-            .is_some_and(|line| line.starts_with('>'));
+        // comments may stand before the first name
+        while let Some(line) = sequences.read_line()? {
+            let is_comment = line.starts_with(';');
+            sequences.fasta = line.starts_with('>');
+            sequences.next.push_back(line);
+            if !is_comment || sequences.next.len() > MAX_COMMENTS {
+                break;
+            }
+        }
+        if sequences.fasta {
+            sequences.next.retain(|line| line.starts_with('>'));
+        }
         Ok(sequences)
     }
 
@@ -91,21 +102,30 @@ impl Sequences {
             }
             let text =
                 String::from_utf8(bytes).map_err(|_| self.wrong("expected text in UTF-8"))?;
-            let text = text.trim();
-            if !text.is_empty() {
+            let text = match self.line {
+                1 => text.trim_start_matches('\u{feff}').trim(),
+                _ => text.trim(),
+            };
+            let is_comment = self.fasta && text.starts_with(';');
+            if !text.is_empty() && !is_comment {
                 return Ok(Some(text.to_string()));
             }
         }
     }
 
     fn advance(&mut self) -> anyhow::Result<Option<Sequence>> {
-        let line = match self.next.take() {
+        let line = match self.next.pop_front() {
             Some(line) => Some(line),
             None => self.read_line()?,
         };
         let Some(line) = line else { return Ok(None) };
         if !self.fasta {
-            return Ok(Some(Sequence::new(&line)));
+            return match line.starts_with('>') {
+                true => Err(self
+                    .wrong("a name of FASTA, and text before the first one: expected a name in the first line, or sequences alone")
+                    .into()),
+                false => Ok(Some(Sequence::new(&line))),
+            };
         }
         let name = line.strip_prefix('>').unwrap_or_default();
         let id = name
@@ -116,7 +136,7 @@ impl Sequences {
         let mut text = String::new();
         while let Some(line) = self.read_line()? {
             if line.starts_with('>') {
-                self.next = Some(line);
+                self.next.push_back(line);
                 break;
             }
             text.push_str(&line);

@@ -26,9 +26,12 @@ pub struct Args {
     /// Go on from this state, which --save-state wrote with the same model; the prompt comes after it
     #[arg(long, value_name = "FILE")]
     pub load_state: Option<PathBuf>,
-    /// Afterwards save what was read and written, to go on from
+    /// Afterwards save what was read and shown, to go on from; a file that exists must be that of --load-state
     #[arg(long, value_name = "FILE")]
     pub save_state: Option<PathBuf>,
+    /// Replace the file of --save-state if it exists
+    #[arg(long, requires = "save_state")]
+    pub force: bool,
     /// Tokens at the most
     #[arg(
         long,
@@ -148,7 +151,7 @@ fn logit_bias(text: &str) -> Result<(String, f64), String> {
 impl Args {
     fn logit_biases(&self, tokenizer: &Tokenizer) -> anyhow::Result<Vec<(u32, f64)>> {
         let one = |(text, bias): &(String, f64)| match tokenizer.encode(text)?[..] {
-            [id] if tokenizer.unknown_chars(text).is_empty() => Ok((id, *bias)),
+            [id] if tokenizer.unknown_id() != Some(id) => Ok((id, *bias)),
             ref ids => Err(usage_error(format!(
                 "--logit-bias: expected the text of one token, found {text:?}, which is {}",
                 ids.len()

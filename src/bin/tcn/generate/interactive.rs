@@ -10,6 +10,7 @@ use candle_tcn::text::Tokenizer;
 
 use super::output::next_piece;
 use crate::Interrupted;
+use crate::model::{unknown_tokens, warn_of_unknown};
 
 /// How often Ctrl-C is looked for at the prompt.
 const POLL: Duration = Duration::from_millis(50);
@@ -26,27 +27,36 @@ pub fn run(
         false => "",
     };
     while let Some(line) = next_line(&lines, interrupted)? {
-        if !line.is_empty()
-            && let Err(error) = generator.read(&format!("{line}{line_end}"))
-        {
-            say!("{error}");
-            continue;
+        if !line.is_empty() {
+            let tokens = match tokenizer.encode(&format!("{line}{line_end}")) {
+                Ok(tokens) => tokens,
+                Err(error) => {
+                    say!("{error}");
+                    continue;
+                }
+            };
+            warn_of_unknown(&"this line", unknown_tokens(tokenizer, &tokens));
+            generator.read_tokens(&tokens)?;
         }
         let mut generation = generator.samples(0..1)?;
-        let written = write(&mut generation, interrupted);
+        let ended = write(&mut generation, interrupted);
         let went_on = generator.go_on(generation);
-        written?;
+        let ended = ended?;
         went_on?;
+        if !ended {
+            generator.read(line_end)?;
+        }
         // it ended the text, not the program
         interrupted.store(false, Ordering::SeqCst);
     }
     Ok(())
 }
 
+/// Writes a text and, where it has none, a line end; `true` if it had one.
 fn write(
     generation: &mut candle_tcn::generate::Generation,
     interrupted: &AtomicBool,
-) -> anyhow::Result<()> {
+) -> anyhow::Result<bool> {
     let mut out = crate::terminal::stdout();
     let mut ended = true;
     while let Some(piece) = next_piece(generation, interrupted)? {
@@ -59,7 +69,8 @@ fn write(
     if !ended {
         writeln!(out)?;
     }
-    Ok(out.flush()?)
+    out.flush()?;
+    Ok(ended)
 }
 
 /// Reads standard input in a thread of its own: a read cannot be interrupted.

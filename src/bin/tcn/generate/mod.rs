@@ -12,6 +12,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use candle_tcn::generate::Generator;
 use candle_tcn::text::{TokenStream, Tokenizer};
 
+use crate::flags::refuse_existing;
 use crate::model::{self, unknown_tokens, warn_of_unknown};
 use crate::progress::{on_signals, read_through};
 use crate::{Interrupted, usage_error};
@@ -54,6 +55,15 @@ fn check(args: &Args) -> anyhow::Result<()> {
             args.num_samples
         )));
     }
+    if let Some(path) = &args.save_state {
+        // going on with one's own state replaces it
+        let real = |path: &Path| std::fs::canonicalize(path).ok();
+        let own = args
+            .load_state
+            .as_ref()
+            .is_some_and(|loaded| real(loaded) == real(path));
+        refuse_existing("--save-state", path, args.force || own)?;
+    }
     if args.interactive && reads_standard_input(args) {
         return Err(usage_error(
             "--interactive: reads standard input itself, expected the prompt from --prompt or a file",
@@ -84,15 +94,14 @@ fn read_prompt(
         read_through(&mut stream, "reading", 0, read)?;
         warn_of_unknown(&"standard input", unknown);
     } else if let Some(path) = &args.prompt_file {
-        let len = std::fs::metadata(path).map_or(1, |metadata| metadata.len());
+        let len = std::fs::metadata(path).map_or(0, |metadata| metadata.len());
         // an empty file is an empty prompt
-        if len > 0 {
-            let mut stream = TokenStream::open(path, tokenizer)?;
-            read_through(&mut stream, "reading", len, &mut read)?;
-            warn_of_unknown(&path.display(), unknown);
-        }
+        let mut stream = TokenStream::open(path, tokenizer)?.or_empty();
+        read_through(&mut stream, "reading", len, &mut read)?;
+        warn_of_unknown(&path.display(), unknown);
     } else {
-        generator.read(&args.prompt)?;
+        read(&tokenizer.encode(&args.prompt)?)?;
+        warn_of_unknown(&"--prompt", unknown);
     }
     match interrupted.load(Ordering::SeqCst) {
         true => Err(Interrupted.into()),

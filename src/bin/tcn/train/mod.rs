@@ -52,6 +52,15 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         data.source.describe(),
         run.path().display(),
     );
+    let waited = trainer.config().validations_waited_for();
+    if let (Some(waited), Some(planned)) = (waited, trainer.planned_validations())
+        && waited > planned
+    {
+        say!(
+            "--patience or --schedule plateau cannot act: it waits for {waited} validations, and {planned} are \
+             planned; lower --valid-every"
+        );
+    }
     let mut watch = Watch::new(&data.tokenizer, &run, interrupted)?;
     let outcome = trainer.run(&data.valid, &mut watch)?;
     watch.finish();

@@ -154,7 +154,7 @@ pub struct Args {
     /// The largest gradient norm; 0 for no limit (default: 1)
     #[arg(long, value_name = "X", allow_negative_numbers = true)]
     clip: Option<f64>,
-    /// Steps between validations (default: five over the run)
+    /// Steps between validations (default: five over the run, twenty or more with --patience or --schedule plateau)
     #[arg(long, value_name = "N", allow_negative_numbers = true)]
     valid_every: Option<usize>,
     /// Stop after so many validations without a new best

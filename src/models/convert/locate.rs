@@ -1,0 +1,101 @@
+//! Where in a state dict a network stands: under `module.`, `_orig_mod.`, `self.tcn`, ….
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use candle_core::{DType, Tensor};
+
+use super::{Arguments, Tensors};
+use crate::{Error, Result};
+
+/// Beginnings of a tensor's name in networks that are known.
+const NETWORKS: [&str; 4] = [
+    "encoder.weight",
+    "network.0.",
+    "tcn.network.0.",
+    "embedder.",
+];
+
+/// Names of a weight in a layer that stands alone.
+const LAYERS: [&str; 2] = ["weight", "weight_v"];
+
+/// Most places that are tried.
+const MAX_PLACES: usize = 256;
+
+/// The tensors with weight norm under its older names.
+///
+/// # Errors
+/// [`Error::Tensor`] where both names of one tensor are there with different numbers.
+pub(super) fn plain_names(tensors: impl IntoIterator<Item = (String, Tensor)>) -> Result<Tensors> {
+    let mut plain = Tensors::new();
+    let mut originals: BTreeMap<String, String> = BTreeMap::new();
+    let tensors: Tensors = tensors.into_iter().collect();
+    for (original, tensor) in tensors {
+        let name = original
+            .replace(".parametrizations.weight.original0", ".weight_g")
+            .replace(".parametrizations.weight.original1", ".weight_v");
+        if let Some(other) = plain.get(&name) {
+            expect_same(&original, &tensor, &originals[&name], other)?;
+        }
+        plain.insert(name.clone(), tensor);
+        originals.insert(name, original);
+    }
+    Ok(plain)
+}
+
+/// Refuses two names of one tensor that hold different numbers.
+pub(super) fn expect_same(name: &str, a: &Tensor, other: &str, b: &Tensor) -> Result<()> {
+    match same_numbers(a, b)? {
+        true => Ok(()),
+        false => Err(Error::Tensor {
+            name: name.into(),
+            expected: format!("the numbers of {other}, which is the same tensor"),
+            found: "others".into(),
+        }),
+    }
+}
+
+/// `true` if all numbers are the same, a NaN like a NaN.
+pub(super) fn same_numbers(a: &Tensor, b: &Tensor) -> Result<bool> {
+    if a.dims() != b.dims() || a.dtype() != b.dtype() {
+        return Ok(false);
+    }
+    let numbers = |t: &Tensor| t.to_dtype(DType::F64)?.flatten_all()?.to_vec1::<f64>();
+    let pairs = numbers(a)?.into_iter().zip(numbers(b)?);
+    Ok(pairs
+        .into_iter()
+        .all(|(a, b)| a == b || (a.is_nan() && b.is_nan())))
+}
+
+/// The prefixes under which a network may stand, the shortest first.
+pub(super) fn places(tensors: &Tensors, arguments: &Arguments) -> Vec<String> {
+    let mut places = BTreeSet::new();
+    for name in tensors.keys() {
+        let starts = std::iter::once(0).chain(name.match_indices('.').map(|(at, _)| at + 1));
+        for start in starts {
+            let rest = &name[start..];
+            let network = NETWORKS.iter().any(|network| rest.starts_with(network));
+            let layer = arguments.has("in_channels") && LAYERS.contains(&rest);
+            if network || layer {
+                places.insert((start, &name[..start]));
+            }
+        }
+    }
+    places
+        .into_iter()
+        .take(MAX_PLACES)
+        .map(|(_, place)| place.to_string())
+        .collect()
+}
+
+/// The tensors under a prefix, without it, and how many are not.
+pub(super) fn under(tensors: &Tensors, prefix: &str) -> (Tensors, Vec<String>) {
+    let mut inside = Tensors::new();
+    let mut outside = Vec::new();
+    for (name, tensor) in tensors {
+        match name.strip_prefix(prefix) {
+            Some(rest) => drop(inside.insert(rest.to_string(), tensor.clone())),
+            None => outside.push(name.clone()),
+        }
+    }
+    (inside, outside)
+}
