@@ -136,7 +136,7 @@ fn the_one_dict_of_tensors_is_found_and_several_are_named() -> Result<()> {
         "outer",
         [b"}".to_vec(), text("net"), inner(1), b"s".to_vec()].concat(),
     );
-    assert_eq!(number(&[deep.clone()])?, 1.);
+    assert_eq!(number(std::slice::from_ref(&deep))?, 1.);
     assert_eq!(number(&[deep.clone(), ("optimizer", inner(2))])?, 1.);
     let several = number(&[deep, ("ema", inner(2))]).unwrap_err().to_string();
     assert!(
