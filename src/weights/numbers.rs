@@ -49,6 +49,11 @@ impl Kind {
         }
     }
 
+    /// `true` for floating-point numbers.
+    pub(super) fn is_float(self) -> bool {
+        matches!(self, Self::BF16 | Self::F16 | Self::F32 | Self::F64)
+    }
+
     /// The type of the tensor that is read: candle has no booleans and no unsigned 16 bits; signed bytes
     /// are multiplied by their scales.
     pub(super) fn dtype(self) -> Option<DType> {

@@ -22,6 +22,8 @@ struct Found<'p> {
     path: String,
     entries: &'p [(Value, Value)],
     tensors: usize,
+    /// Most of its values are tensors of floats, unlike what callbacks and random generators keep.
+    is_of_weights: bool,
 }
 
 /// The entries of the one dict of tensors in `root`, or of the one under `key`.
@@ -43,13 +45,8 @@ pub(super) fn state_dict<'p>(
         };
     }
     // beside its network a checkpoint may hold tensors of its own, such as a count
-    let inner: Vec<Found> = match found.len() {
-        0 | 1 => found,
-        _ => found
-            .into_iter()
-            .filter(|dict| !dict.path.is_empty())
-            .collect(),
-    };
+    let inner = narrowed(found, |dict| dict.is_of_weights);
+    let inner = narrowed(inner, |dict| !dict.path.is_empty());
     match &inner[..] {
         [one] => Ok(one.entries),
         [] => Err(source.wrong(
@@ -59,6 +56,14 @@ pub(super) fn state_dict<'p>(
             "expected one dict of tensors, found {}; --key chooses one",
             list(&inner)
         ))),
+    }
+}
+
+/// Those that `wanted` says, where it says any.
+fn narrowed<'p>(found: Vec<Found<'p>>, wanted: impl Fn(&Found) -> bool) -> Vec<Found<'p>> {
+    match found.iter().any(&wanted) {
+        true => found.into_iter().filter(wanted).collect(),
+        false => found,
     }
 }
 
@@ -75,7 +80,7 @@ fn list(found: &[Found]) -> String {
     }
 }
 
-/// All dicts that hold tensors, but an optimizer's, in the order of the file.
+/// All dicts that hold tensors, but optimizers', in the order of the file.
 fn find<'p>(pickle: &'p Pickle, root: Value) -> Vec<Found<'p>> {
     let mut found = Vec::new();
     // a value may stand in several places, and even in itself
@@ -93,12 +98,9 @@ fn find<'p>(pickle: &'p Pickle, root: Value) -> Vec<Found<'p>> {
             path => format!("{path}.{key}"),
         };
         match pickle.object(value) {
+            // an optimizer's state, by whatever name
+            Some(Object::Dict(_)) if pickle.get(value, "param_groups").is_some() => {}
             Some(Object::Dict(entries)) => {
-                let is_tensor = |value| matches!(pickle.object(value), Some(Object::Tensor(_)));
-                let tensors = entries
-                    .iter()
-                    .filter(|&&(_, value)| is_tensor(value))
-                    .count();
                 for &(key, value) in entries.iter().rev() {
                     let key = match key {
                         Value::Int(number) => Some(number.to_string()),
@@ -108,11 +110,23 @@ fn find<'p>(pickle: &'p Pickle, root: Value) -> Vec<Found<'p>> {
                         next.push((below(key), value, depth + 1));
                     }
                 }
-                if tensors > 0 {
+                let tensors = entries
+                    .iter()
+                    .filter_map(|&(_, value)| match pickle.object(value) {
+                        Some(Object::Tensor(parts)) => Some(pickle.tensor(parts)),
+                        _ => None,
+                    });
+                let (mut count, mut floats) = (0, 0);
+                for tensor in tensors {
+                    count += 1;
+                    floats += usize::from(tensor.is_ok_and(|(storage, _)| storage.kind.is_float()));
+                }
+                if count > 0 {
                     found.push(Found {
                         path,
                         entries,
-                        tensors,
+                        tensors: count,
+                        is_of_weights: 2 * floats > entries.len(),
                     });
                 }
             }

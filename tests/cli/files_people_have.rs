@@ -157,6 +157,14 @@ fn several_dicts_of_tensors_are_named() {
     bench.refuses(&fault("two_dicts.pt"), "--key optimizer", &["ema.model"]);
 }
 
+/// What Lightning writes: callbacks, random generators and an optimizer keep tensors of their own.
+#[test]
+fn a_whole_checkpoint_of_lightning() {
+    let bench = Bench::new();
+    let plain = io("locuslab/tcn_k3_downsample");
+    bench.converts_to(&fault("lightning.ckpt"), "", &plain);
+}
+
 #[test]
 fn arguments_are_heard_and_contradictions_refused() {
     let bench = Bench::new();
