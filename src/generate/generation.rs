@@ -19,7 +19,7 @@ const BATCH: usize = 64;
 const BATCH_BYTES: usize = 1 << 28;
 
 /// One of the texts.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Lane {
     sample: u64,
     sampler: Sampler,
@@ -68,6 +68,8 @@ pub struct Generation<'a> {
     ready: VecDeque<Piece>,
     /// Of a single text that has ended.
     reached: Option<Reached>,
+    /// Of a single text that a stop string has ended: its tokens, some of which were not shown.
+    stopped: Option<Lane>,
 }
 
 impl<'a> Generation<'a> {
@@ -94,6 +96,7 @@ impl<'a> Generation<'a> {
             drawn: Vec::new(),
             ready: VecDeque::new(),
             reached: None,
+            stopped: None,
             stepper,
             tokenizer,
             config,
@@ -127,6 +130,9 @@ impl<'a> Generation<'a> {
                 "a single one to go on after",
                 "several",
             ));
+        }
+        if let Some(lane) = &self.stopped {
+            return self.before_stop(lane);
         }
         match self.reached.take() {
             Some(reached) => Ok(reached),
@@ -261,11 +267,10 @@ impl<'a> Generation<'a> {
             }
         }
         lane.shown += text.len();
-        if self.single {
-            self.reached = Some(match reason {
-                FinishReason::Stop => self.before_stop(place)?,
-                _ => self.here(place)?,
-            });
+        if self.single && reason == FinishReason::Stop {
+            self.stopped = Some(lane.clone());
+        } else if self.single {
+            self.reached = Some(self.here(place)?);
         }
         let lane = &mut self.lanes[place];
         self.ready.push_back(Piece {
@@ -283,8 +288,7 @@ impl<'a> Generation<'a> {
 
     /// Where the text at this place was before its stop string: after the tokens whose text was shown whole, and
     /// what was shown of the next one.
-    fn before_stop(&self, place: usize) -> Result<Reached> {
-        let lane = &self.lanes[place];
+    fn before_stop(&self, lane: &Lane) -> Result<Reached> {
         let mut decoder = self.decoder();
         let (mut text, mut whole, mut end) = (String::new(), 0, 0);
         for (i, &id) in lane.ids.iter().enumerate() {
@@ -298,7 +302,7 @@ impl<'a> Generation<'a> {
         }
         let part = text.get(end..lane.shown).unwrap_or_default();
         let mut ids = lane.ids[..whole].to_vec();
-        ids.extend(self.tokenizer.encode(part)?);
+        ids.extend(self.tokenizer.encode_inside(part)?);
         let next = ids.pop();
         let mut context = self.start.clone();
         for id in &ids {

@@ -155,35 +155,36 @@ fn begins_anew(part: &Value) -> bool {
 }
 
 /// The tokenizer for pieces within a text, where the pipeline does something at the beginning of the whole text
-/// alone: without `Prepend`, and without `Strip` on the left. (On the right, every piece but the last ends with
-/// what is not stripped.)
+/// alone: without `Prepend`, the space of `Metaspace` and `ByteLevel`, and `Strip` on the left. (On the right, every
+/// piece but the last ends with what is not stripped.)
 pub(super) fn inside(json: &Value) -> Result<Option<HfTokenizer>, String> {
-    fn without_beginning(normalizer: &mut Value) -> bool {
-        match normalizer["type"].as_str() {
-            Some("Sequence") => {
-                let parts = normalizer["normalizers"].as_array_mut();
-                parts
-                    .into_iter()
-                    .flatten()
-                    .fold(false, |changed, part| without_beginning(part) | changed)
-            }
-            Some("Prepend") => {
-                *normalizer = json!({"type": "Sequence", "normalizers": []});
-                true
-            }
-            Some("Strip") if normalizer["strip_left"] == true => {
-                normalizer["strip_left"] = false.into();
-                true
-            }
-            _ => false,
-        }
+    let mut inside = json.clone();
+    for part in ["normalizer", "pre_tokenizer"] {
+        remove_beginning(&mut inside[part]);
     }
-    let mut changed = json.clone();
-    if !without_beginning(&mut changed["normalizer"]) {
+    if inside == *json {
         return Ok(None);
     }
-    let hf: HfTokenizer = serde_json::from_value(changed).map_err(|error| error.to_string())?;
+    let hf: HfTokenizer = serde_json::from_value(inside).map_err(|error| error.to_string())?;
     Ok(Some(hf))
+}
+
+fn remove_beginning(part: &mut Value) {
+    match part["type"].as_str() {
+        Some("Sequence") => {
+            for list in ["normalizers", "pretokenizers"] {
+                let parts = part.get_mut(list).and_then(Value::as_array_mut);
+                parts.into_iter().flatten().for_each(remove_beginning);
+            }
+        }
+        Some("Prepend") => *part = json!({"type": "Sequence", "normalizers": []}),
+        Some("Strip") => part["strip_left"] = false.into(),
+        Some("Metaspace") if part["prepend_scheme"] == "first" => {
+            part["prepend_scheme"] = "never".into()
+        }
+        Some("ByteLevel") => part["add_prefix_space"] = false.into(),
+        _ => {}
+    }
 }
 
 fn char_encoder(hf: &HfTokenizer, model: &Value) -> Option<Encoder> {

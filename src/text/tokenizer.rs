@@ -283,6 +283,17 @@ impl Tokenizer {
         Ok((self.encode_pieces(&pieces, first)?, used))
     }
 
+    /// The token ids of a text that continues another: without what the tokenizer does at the beginning of one.
+    ///
+    /// # Errors
+    /// As [`encode`](Self::encode).
+    pub(crate) fn encode_inside(&self, text: &str) -> Result<Vec<u32>> {
+        match &self.inner.encoder {
+            Encoder::General => self.encode_pieces(&self.pieces(text, PIECE_BYTES), false),
+            _ => self.encode(text),
+        }
+    }
+
     /// The pieces of a text, of at least `min` bytes.
     pub(super) fn pieces<'t>(&self, text: &'t str, min: usize) -> Vec<&'t str> {
         cut_all(text, min, &self.inner.cuts)

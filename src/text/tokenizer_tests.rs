@@ -77,7 +77,9 @@ proptest! {
         for (name, tokenizer) in all() {
             let pieces = tokenizer.pieces(&text, min);
             // longer ones are cut within words
-            prop_assume!(pieces.iter().all(|piece| piece.len() < 4 * min));
+            if pieces.iter().any(|piece| piece.len() >= 4 * min) {
+                continue;
+            }
             let pieces = tokenizer.encode_pieces(&pieces, true).unwrap();
             let whole = tokenizer.hf().encode_fast(text.as_str(), false).unwrap();
             prop_assert_eq!(pieces, whole.get_ids(), "{} {:?}", name, text);
