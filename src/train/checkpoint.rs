@@ -21,7 +21,7 @@ use crate::{Error, Result};
 pub(super) type TensorFiles = Vec<(&'static str, HashMap<String, Tensor>)>;
 
 const TRAINER: &str = "trainer.json";
-/// SHA-256 of the other files, as `sha256sum` writes and checks it. Checkpoints of before 0.2 have none.
+/// SHA-256 of the other files, as `sha256sum` writes and checks it. Older checkpoints have none.
 const SUMS: &str = "SHA256SUMS";
 
 const WHOLE: &str = "step-";

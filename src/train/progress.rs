@@ -19,7 +19,7 @@ pub(super) struct Progress {
     pub tokens: u64,
     /// Number of tokens of the training text.
     pub text_tokens: usize,
-    /// SHA-256 of them: resuming needs the same. Checkpoints of before 0.2 have none.
+    /// SHA-256 of them: resuming needs the same. Older checkpoints have none.
     #[serde(default)]
     pub text_sha256: Option<String>,
     /// The same of the validation text.

@@ -135,7 +135,7 @@ impl Partial {
             let len = first.len().min(start.len());
             start[..len] == first.as_bytes()[..len]
         };
-        // the first field of the settings, today and before 0.2
+        // the first field of the settings, now and earlier
         if ["{\"version\":", "{\"model\":"].iter().any(is_ours) {
             return Ok(());
         }

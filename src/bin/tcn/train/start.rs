@@ -15,7 +15,7 @@ pub struct Start {
     pub source: Source,
     /// The command line as it can be typed again.
     command: String,
-    /// The same in its parts; runs of before 0.2 have none.
+    /// The same in its parts; older runs have none.
     #[serde(default)]
     arguments: Vec<String>,
 }
