@@ -35,6 +35,12 @@ fn commands_take_names() {
     assert_eq!(embedded["sequences"], 2);
     let (converted, _) = world.json("convert org/carp here --dtype bf16");
     assert_eq!(converted["model_type"], "carp");
+    // the tokenizer of its vocab.txt comes along
+    let (again, _) = world.json("fill-mask --model here MANLG<mask>G");
+    assert_eq!(
+        again["masks"][0]["position"],
+        filled["masks"][0]["position"]
+    );
     let (text, _) = world.json("generate --model org/model --max-tokens 10 --seed 1");
     assert_eq!(text["tokens"], 10);
     std::fs::write(world.home.path().join("text.txt"), "In the beginning\n").unwrap();
