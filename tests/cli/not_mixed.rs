@@ -157,6 +157,25 @@ fn a_second_run_into_the_same_output_is_refused() {
 }
 
 #[test]
+fn a_run_without_rows_leaves_nothing() {
+    let bench = Bench::new();
+    model(&bench);
+    let embed = "embed --model model --input some.txt --output e.npy";
+    for content in [&b""[..], b"\n\n", b"\xff\xfe\n"] {
+        bench.write("some.txt", content);
+        let message = bench.fails(1, embed);
+        assert!(message.contains("some.txt"), "{message}");
+        assert!(!bench.path("e.npy").exists() && !bench.path("e.npy.part").exists());
+    }
+    std::fs::remove_file(bench.path("some.txt")).unwrap();
+    bench.fails(1, embed);
+    assert!(!bench.path("e.npy.part").exists());
+    bench.write("some.txt", "MKV\n");
+    bench.ok(embed);
+    assert!(!bench.path("e.npy.part").exists());
+}
+
+#[test]
 fn somebodys_file_is_not_taken_for_a_partial_one() {
     let bench = Bench::new();
     model(&bench);

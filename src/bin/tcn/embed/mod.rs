@@ -83,8 +83,8 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         dtype: dtype.as_str().into(),
         batch_tokens: args.batch_tokens,
     };
-    let mut partial = Partial::open(&args.output, &settings, args.force)?;
     let mut sequences = Sequences::open(&args.input)?;
+    let mut partial = Partial::open(&args.output, &settings, args.force)?;
     let bar = ProgressBar::no_length().with_style(ProgressStyle::with_template(
         "embedding {spinner} {human_pos} sequences {per_sec} {elapsed}",
     )?);
@@ -116,19 +116,22 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         )?)?;
         if interrupted.load(Ordering::SeqCst) {
             bar.finish_and_clear();
-            match settings.input {
-                Some(_) => say!(
+            // what was read of a pipe is gone
+            if settings.input.is_some() {
+                say!(
                     "{} sequences are kept; the same command goes on",
                     partial.rows()
-                ),
-                // what was read of a pipe is gone
-                None => partial.remove()?,
+                );
             }
             return Err(Interrupted.into());
         }
     }
     bar.finish_and_clear();
     unknown.warn();
+    if partial.rows() == 0 {
+        let message = "expected at least one sequence, found none";
+        return Err(candle_tcn::Error::file(&args.input, message).into());
+    }
     let (rows, width) = (partial.rows(), partial.width());
     partial.finish(format, &args.output)?;
     match args.json {

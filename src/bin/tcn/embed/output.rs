@@ -77,7 +77,11 @@ pub struct Partial {
     rows: u64,
     width: usize,
     positions: u64,
-    /// Of a run that nobody can go on with: gone with it.
+    /// The file is this run's: not before it is known to be no other's.
+    is_own: bool,
+    /// A later run can go on with its rows.
+    is_kept: bool,
+    /// Of an output that has no place for a file beside it.
     _temporary: Option<tempfile::TempDir>,
 }
 
@@ -110,6 +114,8 @@ impl Partial {
             rows: 0,
             width: 0,
             positions: 0,
+            is_own: false,
+            is_kept: settings.input.is_some(),
             _temporary: temporary,
         };
         partial.expect_ours()?;
@@ -123,6 +129,7 @@ impl Partial {
         if end == 0 {
             writeln!(partial.file, "{}", serde_json::to_string(settings)?).map_err(io)?;
         }
+        partial.is_own = true;
         Ok(partial)
     }
 
@@ -152,6 +159,8 @@ impl Partial {
             None if reader.len == 0 || !reader.settings.ends_with('\n') => return Ok(0),
             Some(found) if found.input.is_none() => return Ok(0),
             Some(found) if found == *settings => {}
+            // nobody has anything to lose
+            Some(_) if reader.at == reader.len => return Ok(0),
             _ => {
                 return Err(usage_error(format!(
                     "--output: {} is left over from a run with another input, model or settings; begin anew with --force",
@@ -218,7 +227,7 @@ impl Partial {
     }
 
     /// Writes the output and removes the partial file.
-    pub fn finish(self, format: Format, output: &Path) -> anyhow::Result<()> {
+    pub fn finish(mut self, format: Format, output: &Path) -> anyhow::Result<()> {
         let io = |error| Error::io(output, error);
         let mut replacement = Replacement::begin(output)?;
         let mut out = BufWriter::new(replacement.file());
@@ -234,12 +243,8 @@ impl Partial {
         out.flush().map_err(io)?;
         drop(out);
         replacement.commit()?;
-        self.remove()
-    }
-
-    /// Removes the partial file.
-    pub fn remove(self) -> anyhow::Result<()> {
-        Ok(std::fs::remove_file(&self.path).map_err(|e| Error::io(&self.path, e))?)
+        self.is_kept = false;
+        Ok(())
     }
 
     fn write_safetensors(&self, out: &mut impl Write) -> anyhow::Result<()> {
@@ -307,6 +312,15 @@ impl Partial {
             )?;
         }
         Ok(())
+    }
+}
+
+/// A file without rows, or with rows that nobody can go on with, goes with its run.
+impl Drop for Partial {
+    fn drop(&mut self) {
+        if self.is_own && (!self.is_kept || self.rows == 0) {
+            let _ = std::fs::remove_file(&self.path);
+        }
     }
 }
 
