@@ -18,6 +18,7 @@ mod texts;
 
 use std::path::{Path, PathBuf};
 use std::process::Output;
+use std::time::{Duration, Instant};
 
 use assert_cmd::Command;
 use serde_json::Value;
@@ -109,6 +110,18 @@ impl Bench {
 
 fn stderr(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+/// Waits until it is so, a minute at most.
+fn wait_for(what: &str, mut ready: impl FnMut() -> bool) {
+    let start = Instant::now();
+    while !ready() {
+        assert!(
+            start.elapsed() < Duration::from_secs(60),
+            "no {what} within a minute"
+        );
+        std::thread::sleep(Duration::from_millis(5));
+    }
 }
 
 /// Ctrl-C.

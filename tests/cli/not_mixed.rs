@@ -1,10 +1,9 @@
 //! Embeddings of one run are never mixed with those of another.
 
 use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
 
 use super::models::fixture;
-use super::{Bench, stderr};
+use super::{Bench, stderr, wait_for};
 
 /// Some thousand sequences of different lengths: several groups that are kept one after the other.
 fn sequences(first: char) -> String {
@@ -36,18 +35,18 @@ fn embed(bench: &Bench, flags: &str) -> Child {
         .unwrap()
 }
 
+/// Waits until the partial file has so many bytes.
+fn wait_for_rows(bench: &Bench, bytes: u64) {
+    let part = bench.path("e.npy.part");
+    wait_for("rows", || {
+        std::fs::metadata(&part).map_or(0, |part| part.len()) >= bytes
+    });
+}
+
 /// A run that was killed after some rows: its partial file.
 fn killed(bench: &Bench) -> Vec<u8> {
-    let start = Instant::now();
     let mut child = embed(bench, "--force");
-    let part = bench.path("e.npy.part");
-    while std::fs::metadata(&part).map_or(0, |part| part.len()) < 200_000 {
-        assert!(
-            start.elapsed() < Duration::from_secs(60),
-            "no rows within a minute"
-        );
-        std::thread::sleep(Duration::from_millis(1));
-    }
+    wait_for_rows(bench, 200_000);
     child.kill().unwrap();
     child.wait().unwrap();
     assert!(!bench.path("e.npy").exists(), "it was done too soon");
@@ -115,14 +114,7 @@ fn standard_input_is_never_gone_on_with() {
         .unwrap();
     let mut stdin = child.stdin.take().unwrap();
     std::io::Write::write_all(&mut stdin, sequences('A').as_bytes()).unwrap();
-    let start = Instant::now();
-    while std::fs::metadata(bench.path("e.npy.part")).map_or(0, |part| part.len()) < 100_000 {
-        assert!(
-            start.elapsed() < Duration::from_secs(60),
-            "no rows within a minute"
-        );
-        std::thread::sleep(Duration::from_millis(1));
-    }
+    wait_for_rows(&bench, 100_000);
     child.kill().unwrap();
     child.wait().unwrap();
     // what it left is of no use to anyone, and in nobody's way

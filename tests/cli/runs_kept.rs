@@ -1,9 +1,8 @@
 //! What a run is never to lose: itself, files of others, the text it was trained on.
 
 use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
 
-use super::{Bench, SMALL};
+use super::{Bench, SMALL, wait_for};
 
 /// A training that goes on until it is stopped.
 const ENDLESS: &str =
@@ -21,17 +20,6 @@ fn start(bench: &Bench, before: &str, arguments: &str) -> Child {
         .stderr(Stdio::null())
         .spawn();
     child.unwrap()
-}
-
-fn wait_for(what: &str, mut ready: impl FnMut() -> bool) {
-    let start = Instant::now();
-    while !ready() {
-        assert!(
-            start.elapsed() < Duration::from_secs(60),
-            "no {what} within a minute"
-        );
-        std::thread::sleep(Duration::from_millis(5));
-    }
 }
 
 /// Waits until a training is under way.
@@ -151,14 +139,17 @@ fn force_refuses_to_remove_the_text_it_is_to_read() {
 fn a_replacement_that_fails_leaves_the_old_run() {
     let bench = Bench::new();
     bench.trained("run", "");
-    let before = [
-        "model.safetensors",
-        "config.json",
-        "run.json",
-        "metrics.jsonl",
-        "README.md",
-    ]
-    .map(|name| bench.bytes(format!("run/{name}")));
+    let files = || {
+        [
+            "model.safetensors",
+            "config.json",
+            "run.json",
+            "metrics.jsonl",
+            "README.md",
+        ]
+        .map(|name| bench.bytes(format!("run/{name}")))
+    };
+    let before = files();
     let message = bench.fails(
         1,
         &format!(
@@ -166,15 +157,7 @@ fn a_replacement_that_fails_leaves_the_old_run() {
         ),
     );
     assert!(message.contains("the old run is back"), "{message}");
-    let after = [
-        "model.safetensors",
-        "config.json",
-        "run.json",
-        "metrics.jsonl",
-        "README.md",
-    ]
-    .map(|name| bench.bytes(format!("run/{name}")));
-    assert!(before == after);
+    assert!(before == files());
     assert_eq!(
         bench.json("train --resume --out run --steps 45")["steps"],
         45
