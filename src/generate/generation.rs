@@ -228,9 +228,8 @@ impl<'a> Generation<'a> {
         let logits = &self.logits[place * vocab..][..vocab];
         let lane = &mut self.lanes[place];
         let id = lane.sampler.sample(logits, &lane.history)?;
-        if self.config.logprobs {
-            let logprob = Sampler::logprob(logits, id)?;
-            lane.logprobs.push(TokenLogprob { id, logprob });
+        if let Some(count) = self.config.logprobs {
+            lane.logprobs.push(TokenLogprob::of(logits, id, count)?);
         }
         lane.remember(id, self.config.sampler.penalty_window);
         if self.single && !self.config.stop.is_empty() {

@@ -105,25 +105,43 @@ impl<'a> Generator<'a> {
         self.read_tokens(&self.tokenizer.encode(text)?)
     }
 
-    /// Reads tokens after what was read before: texts of any length, piece by piece, in constant memory.
+    /// Tokens at the end of a prompt that decide what follows: as many as the network sees, and as many as the
+    /// penalties count. What stands before them is not read.
+    pub fn prompt_len(&self) -> usize {
+        self.field().max(self.history_len())
+    }
+
+    /// Tokens that the logits and the state after them depend on. Each convolution remembers `span` rows, so that a
+    /// row of the last one reaches no further than all of them together.
+    fn field(&self) -> usize {
+        let spans = self.context.state.shapes().iter().map(|shape| shape.span);
+        spans.fold(1, usize::saturating_add)
+    }
+
+    fn history_len(&self) -> usize {
+        self.config.sampler.penalty_window.max(MIN_HISTORY)
+    }
+
+    /// Reads tokens after what was read before. Of more than the network sees, the last are read: logits and state
+    /// depend on no others. A state's position counts those that were read.
     ///
     /// # Errors
     /// [`Error::Invalid`] for an id that is not in the vocabulary.
     pub fn read_tokens(&mut self, ids: &[u32]) -> Result<()> {
-        if ids.is_empty() {
-            return Ok(());
-        }
+        self.stepper.check_ids(ids)?;
+        let seen = &ids[ids.len().saturating_sub(self.field())..];
+        let kept = self.history_len();
         let context = &mut self.context;
-        context.logits = match ids {
+        context.logits = match seen {
+            [] => return Ok(()),
             // as an uninterrupted generation would, to the last bit
-            [_] => self.stepper.step(ids, &mut context.state)?.to_vec(),
-            _ => self.stepper.prefill(ids, &mut context.state)?,
+            [_] => self.stepper.step(seen, &mut context.state)?.to_vec(),
+            _ => self.stepper.prefill(seen, &mut context.state)?,
         };
-        context.history.extend_from_slice(ids);
         context.after_text = true;
-        let kept = self.config.sampler.penalty_window.max(MIN_HISTORY);
-        let dropped = context.history.len().saturating_sub(kept);
-        context.history.drain(..dropped);
+        let history = &mut context.history;
+        history.extend_from_slice(&ids[ids.len().saturating_sub(kept)..]);
+        history.drain(..history.len().saturating_sub(kept));
         Ok(())
     }
 

@@ -32,8 +32,8 @@ pub struct GenerateConfig {
     pub stop: Vec<String>,
     /// What the text must not contain, must consist of, and how long it must be.
     pub constraints: ConstraintConfig,
-    /// Whether the log-probability of each token is kept.
-    pub logprobs: bool,
+    /// Keeps the log-probability of each token, and those of so many of the likeliest in its place.
+    pub logprobs: Option<usize>,
 }
 
 /// Why a text ended.

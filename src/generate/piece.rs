@@ -1,6 +1,7 @@
 //! Parts of texts that are being generated, and how each ended.
 
-use super::FinishReason;
+use super::{FinishReason, Sampler};
+use crate::Result;
 
 /// The next part of one of several texts.
 #[derive(Debug, Clone, PartialEq)]
@@ -27,10 +28,37 @@ pub struct Finished {
 }
 
 /// A token and how likely the model found it.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct TokenLogprob {
     /// The token.
     pub id: u32,
     /// The natural logarithm of its probability, see [`Sampler::logprob`].
     pub logprob: f64,
+    /// The likeliest tokens in its place with theirs, the likeliest first.
+    pub top: Vec<(u32, f64)>,
+}
+
+impl TokenLogprob {
+    /// That of token `id` under `logits`, with `count` of the likeliest.
+    pub(super) fn of(logits: &[f32], id: u32, count: usize) -> Result<Self> {
+        let logprob = Sampler::logprob(logits, id)?;
+        // the same sum is subtracted of every logit
+        let total = f64::from(logits[id as usize]) - logprob;
+        let mut order: Vec<u32> = (0..logits.len() as u32).collect();
+        let likelier = |a: &u32, b: &u32| logits[*b as usize].total_cmp(&logits[*a as usize]);
+        let count = count.min(order.len());
+        if count < order.len() {
+            order.select_nth_unstable_by(count, likelier);
+        }
+        order.truncate(count);
+        order.sort_by(|a, b| likelier(a, b).then(a.cmp(b)));
+        let top = order
+            .into_iter()
+            .map(|id| (id, f64::from(logits[id as usize]) - total));
+        Ok(Self {
+            id,
+            logprob,
+            top: top.collect(),
+        })
+    }
 }

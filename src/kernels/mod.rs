@@ -211,6 +211,16 @@ impl Kernel {
         }
     }
 
+    /// `true` if it multiplies pairs of bf16 at once: twice the rate of `f32` and more.
+    pub fn has_bf16_products(self) -> bool {
+        match self {
+            Self::Amx => true,
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx512 => products::has_bf16_pairs(),
+            _ => false,
+        }
+    }
+
     /// The implementation in use: the best available one, unless another is selected.
     pub fn current() -> Self {
         let stored = KERNEL.load(Ordering::Relaxed);

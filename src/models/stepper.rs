@@ -169,7 +169,9 @@ impl Stepper {
         Ok(Tensor::from_slice(ids, shape, self.model.device())?)
     }
 
-    fn check_ids(&self, ids: &[u32]) -> Result<()> {
+    /// # Errors
+    /// [`Error::Invalid`] for an id that is not in the vocabulary.
+    pub(crate) fn check_ids(&self, ids: &[u32]) -> Result<()> {
         let vocab_size = self.vocab_size();
         match ids.iter().find(|&&id| id as usize >= vocab_size) {
             None => Ok(()),

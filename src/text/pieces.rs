@@ -87,6 +87,26 @@ impl Cuts {
         None
     }
 
+    /// What follows the first place in `text`, which begins anywhere in another, that is a cut in front of a space or
+    /// between lines; none where there is no such place.
+    pub(super) fn from_natural<'t>(&self, text: &'t str) -> Option<&'t str> {
+        // an added token may begin before the text
+        let known = self.whole.iter().map(String::len).max().unwrap_or(0);
+        let mut before = [None, None];
+        for (at, next) in text.char_indices() {
+            if let [last_but_one, Some(previous)] = before
+                && at >= known
+                && is_cut(last_but_one, previous, next)
+                && !(self.only_at_spaces && next != ' ')
+                && self.bears(text, at) == Some(true)
+            {
+                return Some(&text[at..]);
+            }
+            before = [before[1], Some(next)];
+        }
+        None
+    }
+
     /// `true` unless a special token forbids a cut there; none where too little of the text is known.
     fn bears(&self, text: &str, at: usize) -> Option<bool> {
         if self

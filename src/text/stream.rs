@@ -1,5 +1,7 @@
 //! Files of any length, token ids in pieces.
 
+mod near_end;
+
 use std::fs::File;
 use std::io::Read;
 use std::path::Path;
@@ -45,8 +47,10 @@ pub struct TokenStream<R> {
     at_end: bool,
     /// A text without any byte is an error.
     refuse_empty: bool,
-    /// Bytes of a byte order mark at the start, which are no text.
-    mark: u64,
+    /// Bytes of the file before the text: a byte order mark at the start, or what is not read.
+    before: u64,
+    /// The text begins where the file does.
+    whole: bool,
     failed: bool,
     characters: u64,
     /// Characters and bytes of the first token.
@@ -89,7 +93,8 @@ impl<R: Read> TokenStream<R> {
             wanted: BUFFER_BYTES,
             at_end: false,
             refuse_empty: false,
-            mark: 0,
+            before: 0,
+            whole: true,
             failed: false,
             characters: 0,
             first: None,
@@ -98,7 +103,7 @@ impl<R: Read> TokenStream<R> {
 
     /// How many bytes the pieces so far stand for.
     pub fn bytes(&self) -> u64 {
-        self.origin.offset - self.mark
+        self.origin.offset - self.before
     }
 
     /// How many characters the pieces so far stand for: bytes that start a UTF-8 character.
@@ -131,8 +136,8 @@ impl<R: Read> TokenStream<R> {
         loop {
             self.fill()?;
             if self.origin.offset == 0 && self.buffer.starts_with(BYTE_ORDER_MARK) {
-                self.mark = BYTE_ORDER_MARK.len() as u64;
-                self.origin.offset = self.mark;
+                self.before = BYTE_ORDER_MARK.len() as u64;
+                self.origin.offset = self.before;
                 self.buffer.drain(..BYTE_ORDER_MARK.len());
             }
             if self.buffer.is_empty() {
@@ -144,7 +149,7 @@ impl<R: Read> TokenStream<R> {
             }
             let (ids, used) = self.tokenizer.encode_prefix(
                 &self.buffer,
-                (self.bytes() == 0, self.at_end),
+                (self.whole && self.bytes() == 0, self.at_end),
                 &self.origin,
             )?;
             if used > 0 {

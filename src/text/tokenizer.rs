@@ -10,6 +10,7 @@ use tokenizers::Tokenizer as HfTokenizer;
 use tokenizers::models::ModelWrapper;
 
 use super::check::{Origin, text_of};
+use super::corpus::starts_character;
 use super::inspect::{self, Encoder, Vocabulary};
 use super::pieces::{Cuts, PIECE_BYTES, cut, cut_all};
 use super::spec::MAX_VOCAB_SIZE;
@@ -291,6 +292,23 @@ impl Tokenizer {
         match &self.inner.encoder {
             Encoder::General => self.encode_pieces(&self.pieces(text, PIECE_BYTES), false),
             _ => self.encode(text),
+        }
+    }
+
+    /// How many of the first bytes of `tail`, the end of a text, are to be left out for the tokens of the rest to be
+    /// the last ones of the whole text; none where those would be fewer than `tokens`, or it is not known.
+    pub(super) fn skip_to_cut(&self, tail: &[u8], tokens: usize) -> Option<usize> {
+        let character = tail.iter().position(|&byte| starts_character(byte));
+        match self.inner.encoder {
+            // four bytes hold a token
+            Encoder::Byte(_) => Some(0),
+            Encoder::Char { .. } => character,
+            Encoder::General => {
+                let text = std::str::from_utf8(&tail[character?..]).ok()?;
+                let rest = self.inner.cuts.from_natural(text)?;
+                let enough = self.encode_inside(rest).ok()?.len() >= tokens;
+                enough.then(|| tail.len() - rest.len())
+            }
         }
     }
 

@@ -31,16 +31,16 @@ pub enum Precision {
     /// 24 bits of mantissa.
     #[default]
     F32,
-    /// 8 bits of mantissa: half the memory, and fast where the processor multiplies it in tiles.
+    /// 8 bits of mantissa: half the memory, and fast where the processor multiplies it as such.
     Bf16,
 }
 
 impl Precision {
-    /// The one that is fastest here: `bf16` where the processor has matrix units for it.
+    /// The one that is fastest here: `bf16` where the processor multiplies it as such.
     pub fn auto() -> Self {
-        match Kernel::current() {
-            Kernel::Amx => Self::Bf16,
-            _ => Self::F32,
+        match Kernel::current().has_bf16_products() {
+            true => Self::Bf16,
+            false => Self::F32,
         }
     }
 

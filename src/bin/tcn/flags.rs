@@ -51,7 +51,7 @@ pub fn network(
 /// `--dtype`: how numbers are kept.
 #[derive(Clone, Copy, ValueEnum)]
 pub enum Dtype {
-    /// bf16 where the processor multiplies it in tiles (AMX), f32 elsewhere; int8 to generate with weights
+    /// bf16 where the processor multiplies it (AVX512-BF16, AMX), f32 elsewhere; int8 to generate with weights
     /// stored so
     Auto,
     /// 32 bits

@@ -25,7 +25,10 @@ pub use gradient::grad_weight;
 pub use shifted::{forward, grad_input};
 pub use words::Format;
 #[cfg(target_arch = "x86_64")]
-pub use {amx::Amx, amx::has_amx, ceiling::ceiling, x86::Avx2, x86::Avx512, x86::Avx512Pairs};
+pub use {
+    amx::Amx, amx::has_amx, ceiling::ceiling, x86::Avx2, x86::Avx512, x86::Avx512Pairs,
+    x86::has_bf16_pairs,
+};
 
 use super::isa::Instructions;
 

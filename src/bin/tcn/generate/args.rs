@@ -1,6 +1,6 @@
 //! The flags of `tcn generate`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use candle_tcn::generate::{ConstraintConfig, GenerateConfig, SamplerConfig};
 use candle_tcn::text::Tokenizer;
@@ -8,15 +8,24 @@ use candle_tcn::text::Tokenizer;
 use crate::flags::Dtype;
 use crate::usage_error;
 
+/// The name of standard input.
+const STANDARD_INPUT: &str = "-";
+
 #[derive(clap::Args)]
 pub struct Args {
     /// A model directory, or org/name[@revision] on the Hub (default: the built-in model)
     #[arg(long, value_name = "MODEL")]
     pub model: Option<String>,
     /// Text to continue, shown before what follows; `-` reads it from standard input, without showing it
-    #[arg(long, value_name = "TEXT", default_value = "")]
+    #[arg(
+        long,
+        value_name = "TEXT",
+        default_value = "",
+        allow_hyphen_values = true
+    )]
     pub prompt: String,
-    /// A file to continue, of any length; it is not shown. `-` is standard input
+    /// A file to continue, of any length, of which only the end that the network sees is read; it is not shown.
+    /// `-` is standard input
     #[arg(long, value_name = "FILE", conflicts_with = "prompt")]
     pub prompt_file: Option<PathBuf>,
     /// Read a line, write what follows, read the next line, and so on; an empty line just goes on. Ctrl-C
@@ -85,39 +94,35 @@ pub struct Args {
         default_value_t = 0.0
     )]
     frequency_penalty: f64,
-    /// How many of the last tokens are recent, for the three penalties
-    #[arg(
-        long,
-        value_name = "N",
-        allow_negative_numbers = true,
-        default_value_t = 256
-    )]
-    penalty_window: usize,
+    /// How many of the last tokens are recent, for the three penalties (default: 256)
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    penalty_window: Option<usize>,
     /// Add X to the logit of the token TEXT; may be given several times
-    #[arg(long, value_name = "TEXT=X", value_parser = logit_bias)]
+    #[arg(long, value_name = "TEXT=X", value_parser = logit_bias, allow_hyphen_values = true)]
     logit_bias: Vec<(String, f64)>,
-    /// Never write this text; may be given several times
-    #[arg(long, value_name = "TEXT")]
+    /// Never write this text (\n, \t, \r, \\ and \u{E9} as in a program); may be given several times
+    #[arg(long, value_name = "TEXT", value_parser = unescaped, allow_hyphen_values = true)]
     ban: Vec<String>,
     /// Never write any of these characters
-    #[arg(long, value_name = "CHARS", default_value = "")]
+    #[arg(long, value_name = "CHARS", value_parser = unescaped, allow_hyphen_values = true, default_value = "")]
     ban_chars: String,
     /// Write nothing but these texts, one after the other; may be given several times
-    #[arg(long, value_name = "TEXT")]
+    #[arg(long, value_name = "TEXT", value_parser = unescaped, allow_hyphen_values = true)]
     allow: Vec<String>,
     /// Write nothing but these characters (and what --allow allows)
-    #[arg(long, value_name = "CHARS", default_value = "")]
+    #[arg(long, value_name = "CHARS", value_parser = unescaped, allow_hyphen_values = true, default_value = "")]
     allow_chars: String,
     /// Complete no stop text before this many tokens
     #[arg(
         long,
         value_name = "N",
         allow_negative_numbers = true,
+        requires = "stop",
         default_value_t = 0
     )]
     min_tokens: usize,
-    /// Stop before this text; may be given several times
-    #[arg(long, value_name = "TEXT")]
+    /// Stop before this text (\n, \t, \r, \\ and \u{E9} as in a program); may be given several times
+    #[arg(long, value_name = "TEXT", value_parser = unescaped, allow_hyphen_values = true)]
     stop: Vec<String>,
     /// Decides what is drawn (default: another each time, named on standard error)
     #[arg(long, value_name = "N", allow_negative_numbers = true)]
@@ -136,9 +141,10 @@ pub struct Args {
     /// Print one JSON object a sample, as each is finished
     #[arg(long)]
     pub json: bool,
-    /// With --json: each token with its log-probability under the model, before any filter
-    #[arg(long, requires = "json")]
-    pub logprobs: bool,
+    /// With --json: each token with its bytes and its log-probability under the model, before any filter, and
+    /// those of the N likeliest
+    #[arg(long, value_name = "N", requires = "json", num_args = 0..=1, default_missing_value = "0")]
+    logprobs: Option<usize>,
 }
 
 /// `TEXT=X`; the text may hold `=` itself.
@@ -148,7 +154,70 @@ fn logit_bias(text: &str) -> Result<(String, f64), String> {
     Ok((token.to_string(), bias.parse().map_err(|_| expected())?))
 }
 
+/// `\n`, `\t`, `\r`, `\\` and `\u{E9}` as what they mean; another backslash is one.
+fn unescaped(text: &str) -> Result<String, String> {
+    let mut plain = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some((before, after)) = rest.split_once('\\') {
+        plain.push_str(before);
+        let (c, used) = match after.chars().next() {
+            Some('n') => ('\n', 1),
+            Some('t') => ('\t', 1),
+            Some('r') => ('\r', 1),
+            Some('\\') => ('\\', 1),
+            Some('u') if after[1..].starts_with('{') => {
+                let (code, _) = after[2..].split_once('}').unwrap_or_default();
+                let c = u32::from_str_radix(code, 16).ok().and_then(char::from_u32);
+                let wrong = || format!("expected a code point such as \\u{{E9}}, found \\{after}");
+                (c.ok_or_else(wrong)?, code.len() + 3)
+            }
+            _ => ('\\', 0),
+        };
+        plain.push(c);
+        rest = &after[used..];
+    }
+    Ok(plain + rest)
+}
+
 impl Args {
+    /// Standard input is the prompt.
+    pub fn reads_standard_input(&self) -> bool {
+        let file = self.prompt_file.as_deref();
+        self.prompt == STANDARD_INPUT || file == Some(Path::new(STANDARD_INPUT))
+    }
+
+    /// The prompt, where it is shown; those of files are not.
+    pub fn shown_prompt(&self) -> Option<&str> {
+        let shown = self.prompt_file.is_none() && !self.reads_standard_input();
+        shown.then_some(&self.prompt)
+    }
+
+    /// Refuses flags that would change nothing.
+    pub fn check_effects(&self) -> anyhow::Result<()> {
+        let filters = [
+            ("--top-k", self.top_k.is_some()),
+            ("--top-p", self.top_p.is_some()),
+            ("--min-p", self.min_p.is_some()),
+            ("--typical-p", self.typical_p.is_some()),
+        ];
+        if let Some((flag, _)) = filters.iter().find(|(_, given)| *given)
+            && self.temperature == 0.0
+        {
+            return Err(usage_error(format!(
+                "{flag}: chooses what is drawn from; with --temperature 0 nothing is drawn, the likeliest token comes"
+            )));
+        }
+        let penalized = self.repetition_penalty != 1.0
+            || self.presence_penalty != 0.0
+            || self.frequency_penalty != 0.0;
+        if self.penalty_window.is_some() && !penalized {
+            return Err(usage_error(
+                "--penalty-window: expected together with --repetition-penalty, --presence-penalty or --frequency-penalty",
+            ));
+        }
+        Ok(())
+    }
+
     fn logit_biases(&self, tokenizer: &Tokenizer) -> anyhow::Result<Vec<(u32, f64)>> {
         let one = |(text, bias): &(String, f64)| match tokenizer.encode(text)?[..] {
             [id] if tokenizer.unknown_id() != Some(id) => Ok((id, *bias)),
@@ -184,7 +253,9 @@ impl Args {
                 typical_p: self.typical_p,
                 presence_penalty: self.presence_penalty,
                 frequency_penalty: self.frequency_penalty,
-                penalty_window: self.penalty_window,
+                penalty_window: self
+                    .penalty_window
+                    .unwrap_or(SamplerConfig::default().penalty_window),
                 logit_bias: self.logit_biases(tokenizer)?,
             },
             stop: self.stop.clone(),

@@ -11,14 +11,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use candle_tcn::generate::Generator;
 use candle_tcn::text::{TokenStream, Tokenizer};
+use serde_json::json;
 
 use crate::flags::refuse_existing;
 use crate::model::{self, unknown_tokens, warn_of_unknown};
 use crate::progress::{on_signals, read_through};
 use crate::{Interrupted, usage_error};
-
-/// The name of standard input.
-const STANDARD_INPUT: &str = "-";
 
 pub fn run(args: Args) -> anyhow::Result<()> {
     check(&args)?;
@@ -38,7 +36,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     }
     let done = match args.interactive {
         true => interactive::run(&mut generator, tokenizer, &interrupted),
-        false => write(&args, &mut generator, tokenizer, &interrupted),
+        false => write(&args, seed, &mut generator, tokenizer, &interrupted),
     };
     // after Ctrl-C or a closed pipe too, but not after a failure of the model
     let failed = matches!(&done, Err(error) if error.is::<candle_tcn::Error>());
@@ -49,6 +47,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
 }
 
 fn check(args: &Args) -> anyhow::Result<()> {
+    args.check_effects()?;
     if args.save_state.is_some() && args.num_samples != 1 {
         return Err(usage_error(format!(
             "--save-state: keeps the state of a single text, found --num-samples {}; save the prompt's with --max-tokens 0, then load it for several",
@@ -64,17 +63,12 @@ fn check(args: &Args) -> anyhow::Result<()> {
             .is_some_and(|loaded| real(loaded) == real(path));
         refuse_existing("--save-state", path, args.force || own)?;
     }
-    if args.interactive && reads_standard_input(args) {
+    if args.interactive && args.reads_standard_input() {
         return Err(usage_error(
             "--interactive: reads standard input itself, expected the prompt from --prompt or a file",
         ));
     }
     Ok(())
-}
-
-fn reads_standard_input(args: &Args) -> bool {
-    let file = args.prompt_file.as_deref();
-    args.prompt == STANDARD_INPUT || file == Some(Path::new(STANDARD_INPUT))
 }
 
 fn read_prompt(
@@ -83,26 +77,29 @@ fn read_prompt(
     tokenizer: &Tokenizer,
     interrupted: &AtomicBool,
 ) -> anyhow::Result<()> {
-    let mut unknown = 0;
+    // what stands before them does not matter
+    let needed = generator.prompt_len();
+    let mut last = Vec::new();
     let mut read = |tokens: &[u32]| -> anyhow::Result<bool> {
-        unknown += unknown_tokens(tokenizer, tokens);
-        generator.read_tokens(tokens)?;
+        last.extend_from_slice(tokens);
+        last.drain(..last.len().saturating_sub(needed));
         Ok(!interrupted.load(Ordering::SeqCst))
     };
-    if reads_standard_input(args) {
+    let mut name = "--prompt".to_string();
+    if args.reads_standard_input() {
         let mut stream = TokenStream::new(std::io::stdin().lock(), tokenizer);
         read_through(&mut stream, "reading", 0, read)?;
-        warn_of_unknown(&"standard input", unknown);
+        name = "standard input".to_string();
     } else if let Some(path) = &args.prompt_file {
-        let len = std::fs::metadata(path).map_or(0, |metadata| metadata.len());
         // an empty file is an empty prompt
-        let mut stream = TokenStream::open(path, tokenizer)?.or_empty();
-        read_through(&mut stream, "reading", len, &mut read)?;
-        warn_of_unknown(&path.display(), unknown);
+        let mut stream = TokenStream::open_near_end(path, tokenizer, needed)?.or_empty();
+        read_through(&mut stream, "reading", 0, read)?;
+        name = path.display().to_string();
     } else {
         read(&tokenizer.encode(&args.prompt)?)?;
-        warn_of_unknown(&"--prompt", unknown);
     }
+    warn_of_unknown(&name, unknown_tokens(tokenizer, &last));
+    generator.read_tokens(&last)?;
     match interrupted.load(Ordering::SeqCst) {
         true => Err(Interrupted.into()),
         false => Ok(()),
@@ -112,19 +109,17 @@ fn read_prompt(
 /// Writes the samples; the generator then is where a single one ended.
 fn write(
     args: &Args,
+    seed: u64,
     generator: &mut Generator,
     tokenizer: &Tokenizer,
     interrupted: &AtomicBool,
 ) -> anyhow::Result<()> {
     let mut generation = generator.samples(0..args.num_samples)?;
     let written = if args.json {
-        output::json_lines(&mut generation, tokenizer, interrupted)
+        let about = json!({"seed": seed, "prompt": args.shown_prompt()});
+        output::json_lines(&mut generation, tokenizer, &about, interrupted)
     } else {
-        let prompt = if reads_standard_input(args) {
-            ""
-        } else {
-            &args.prompt
-        };
+        let prompt = args.shown_prompt().unwrap_or_default();
         output::texts(&mut generation, args.num_samples, prompt, interrupted)
     };
     let went_on = match args.save_state {

@@ -50,7 +50,7 @@ pub fn texts(
         text.ended = piece.finished.is_some();
         while let Some(text) = waiting.get_mut(&shown) {
             if !text.begun && count > 1 {
-                write!(out, "--- sample {} ---\n{prompt}", shown + 1)?;
+                write!(out, "--- sample {shown} ---\n{prompt}")?;
             }
             text.begun = true;
             write!(out, "{}", std::mem::take(&mut text.text))?;
@@ -66,10 +66,11 @@ pub fn texts(
     Ok(())
 }
 
-/// Writes a line of JSON for each text as it ends.
+/// Writes a line of JSON for each text as it ends; `about` are fields of each.
 pub fn json_lines(
     generation: &mut Generation,
     tokenizer: &Tokenizer,
+    about: &Value,
     interrupted: &AtomicBool,
 ) -> anyhow::Result<()> {
     let mut texts: BTreeMap<u64, String> = BTreeMap::new();
@@ -85,6 +86,9 @@ pub fn json_lines(
             "tokens_per_s": finished.tokens as f64 / finished.seconds.max(1e-9),
             "finish_reason": finished.reason,
         });
+        for (name, value) in about.as_object().into_iter().flatten() {
+            line[name] = value.clone();
+        }
         if !finished.logprobs.is_empty() {
             line["logprobs"] = logprobs(&finished.logprobs, tokenizer)?;
         }
@@ -94,9 +98,22 @@ pub fn json_lines(
 }
 
 fn logprobs(tokens: &[TokenLogprob], tokenizer: &Tokenizer) -> candle_tcn::Result<Value> {
-    let token = |token: &TokenLogprob| {
-        let text = tokenizer.decode(&[token.id])?;
-        Ok(json!({"token": text, "id": token.id, "logprob": token.logprob}))
+    let bytes = tokenizer.token_bytes()?;
+    let described = |id: u32, logprob: f64| {
+        let text = tokenizer.decode(&[id])?;
+        let bytes = bytes.later().get(id as usize);
+        candle_tcn::Result::Ok(json!({"token": text, "id": id, "bytes": bytes, "logprob": logprob}))
     };
-    tokens.iter().map(token).collect()
+    let one = |token: &TokenLogprob| {
+        let mut line = described(token.id, token.logprob)?;
+        let top = token
+            .top
+            .iter()
+            .map(|&(id, logprob)| described(id, logprob));
+        if !token.top.is_empty() {
+            line["top"] = top.collect::<candle_tcn::Result<Vec<_>>>()?.into();
+        }
+        Ok(line)
+    };
+    tokens.iter().map(one).collect()
 }

@@ -17,6 +17,9 @@ use crate::usage_error;
 /// Minutes of a run that does not say how long.
 const MINUTES: f64 = 2.5;
 
+/// Of AdamW: texts that people train on are small and would be learned by heart.
+const WEIGHT_DECAY: f64 = 2.0;
+
 #[derive(clap::Args)]
 pub struct Args {
     /// Text files, joined in this order (default: a built-in text, the start of the King James Bible)
@@ -136,7 +139,7 @@ pub struct Args {
     /// Momentum of sgd and rmsprop (default: 0)
     #[arg(long, value_name = "X", allow_negative_numbers = true)]
     momentum: Option<f64>,
-    /// Weight decay (default: 0.1 for adamw, 0 for the others)
+    /// Weight decay (default: 2 for adamw, 0 for the others)
     #[arg(long, value_name = "X", allow_negative_numbers = true)]
     weight_decay: Option<f64>,
     /// How the learning rate changes; plateau divides it by ten when the validation loss is above the
@@ -332,7 +335,7 @@ impl Args {
         match self.optimizer {
             OptimizerName::Adamw => OptimizerConfig::AdamW(AdamWConfig {
                 beta2: 0.99,
-                weight_decay: self.weight_decay.unwrap_or(0.1),
+                weight_decay: self.weight_decay.unwrap_or(WEIGHT_DECAY),
                 ..Default::default()
             }),
             OptimizerName::Sgd => OptimizerConfig::Sgd(SgdConfig {
