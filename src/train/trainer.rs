@@ -1,5 +1,6 @@
 //! The training loop.
 
+mod milestones;
 mod resume;
 mod step;
 
@@ -8,7 +9,7 @@ use std::time::Instant;
 
 use candle_core::{DType, Device};
 
-use super::config::{Budget, Observer, Outcome, TrainConfig, ValidSet};
+use super::config::{Observer, Outcome, TrainConfig, ValidSet};
 use super::evaluate::{Evaluation, Evaluator};
 use super::metrics::{MetricsLog, Record};
 use super::optim::Optimizer;
@@ -47,6 +48,8 @@ pub struct Trainer {
     run: RunDir,
     log: MetricsLog,
     damaged: Vec<(Error, PathBuf)>,
+    /// Seconds that the last validation took.
+    validation_s: Option<f64>,
 }
 
 impl Trainer {
@@ -98,6 +101,7 @@ impl Trainer {
             run,
             log,
             damaged: Vec::new(),
+            validation_s: None,
         })
     }
 
@@ -119,23 +123,6 @@ impl Trainer {
     /// Checkpoints that [`resume`](Self::resume) found damaged: why, and the names that they have now.
     pub fn damaged(&self) -> &[(Error, PathBuf)] {
         &self.damaged
-    }
-
-    /// Validations of the whole run, as far as that is known: not where they are counted in steps and the budget
-    /// in minutes.
-    pub fn planned_validations(&self) -> Option<usize> {
-        let Some(every) = self.config.valid_every else {
-            return Some(self.config.default_validations());
-        };
-        let steps = match self.config.budget {
-            Budget::Steps(steps) => steps as f64,
-            Budget::Epochs(epochs) => {
-                epochs * self.batches.steps_per_epoch() as f64 / self.config.accumulate as f64
-            }
-            Budget::Minutes(_) => return None,
-        };
-        // a last one is made at the end
-        Some((steps / every as f64).ceil() as usize)
     }
 
     /// Optimizer steps done.
@@ -188,7 +175,7 @@ impl Trainer {
             let record = self.timed_step(&clock)?;
             fraction = self.fraction(&clock).min(1.0);
             observer.step(&record, fraction);
-            if self.is_milestone(before, fraction) {
+            if self.is_milestone((before, fraction), valid, &clock) {
                 interrupted = self.milestone(record, valid, observer, &clock)?;
                 // of a budget in minutes, the validation took its part
                 fraction = self.fraction(&clock);
@@ -226,32 +213,6 @@ impl Trainer {
         Ok(self.figures(lr, grad_norm))
     }
 
-    /// Validates, records and saves; whether the observer interrupts. A validation that is cut short is
-    /// made anew when the run goes on.
-    fn milestone(
-        &mut self,
-        mut record: Record,
-        valid: &ValidSet,
-        observer: &mut dyn Observer,
-        clock: &Clock,
-    ) -> Result<bool> {
-        let mut validated = None;
-        if valid.tokens.len() > 1 {
-            validated = self.validate(valid, &mut record, observer)?;
-            if validated.is_none() {
-                self.progress.pending = Some(record);
-                self.checkpoint(clock)?;
-                return Ok(true);
-            }
-        }
-        self.record(&record)?;
-        self.checkpoint(clock)?;
-        if let Some((model, best)) = validated {
-            observer.validated(&record, &model, best)?;
-        }
-        Ok(observer.interrupted())
-    }
-
     fn record(&mut self, record: &Record) -> Result<()> {
         self.log.append(record)?;
         self.progress.meter = Meter::default();
@@ -275,37 +236,6 @@ impl Trainer {
         self.config
             .patience
             .is_some_and(|patience| self.progress.since_best >= patience)
-    }
-
-    /// The fraction of the budget that is used.
-    fn fraction(&self, clock: &Clock) -> f64 {
-        self.fraction_after(0.0, clock)
-    }
-
-    /// The same after `more` steps; time is taken as it is.
-    fn fraction_after(&self, more: f64, clock: &Clock) -> f64 {
-        let step = self.progress.step as f64 + more;
-        match self.config.budget {
-            Budget::Steps(steps) => step / steps as f64,
-            Budget::Epochs(epochs) => {
-                step * self.config.accumulate as f64
-                    / (epochs * self.batches.steps_per_epoch() as f64)
-            }
-            Budget::Minutes(minutes) => clock.elapsed() / (minutes * 60.0),
-        }
-    }
-
-    /// Whether a step that took the run from one fraction to another makes it due for a validation and
-    /// a checkpoint.
-    fn is_milestone(&self, before: f64, after: f64) -> bool {
-        after >= 1.0
-            || match self.config.valid_every {
-                Some(every) => self.progress.step.is_multiple_of(every),
-                None => {
-                    let milestones = self.config.default_validations() as f64;
-                    (before * milestones).floor() < (after * milestones).floor()
-                }
-            }
     }
 
     fn figures(&self, lr: f64, grad_norm: f64) -> Record {

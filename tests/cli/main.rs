@@ -10,6 +10,7 @@ mod files_people_have;
 mod generate;
 mod models;
 mod not_mixed;
+mod receptive_field;
 mod run;
 mod runs_kept;
 #[cfg(target_os = "linux")]

@@ -76,6 +76,7 @@ impl Trainer {
             run,
             log,
             damaged,
+            validation_s: None,
         })
     }
 

@@ -11,10 +11,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::Context;
 use candle_tcn::generate::{GenerateConfig, Generator, SamplerConfig};
+use candle_tcn::kernels::Kernel;
 use candle_tcn::models::{Model, ModelConfig};
 use candle_tcn::nn::StepDtype;
 use candle_tcn::text::Tokenizer;
-use candle_tcn::train::{CardInfo, Outcome, RunDir, Trainer, model_card};
+use candle_tcn::train::{CardInfo, Outcome, Precision, RunDir, Trainer, model_card};
 use candle_tcn::{Error, LoadedModel};
 use candle_tcn::{model_dir, plot, train};
 use serde_json::json;
@@ -44,14 +45,16 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     };
     let parameters = trainer.params().count();
     let field = trainer.model_config().geometry()?.receptive_field()?.total;
-    say!(
-        "{} parameters, receptive field {field}; {} training and {} validation tokens of {}; in {}",
-        parameters,
-        data.train_tokens,
-        data.valid.tokens.len(),
-        data.source.describe(),
-        run.path().display(),
-    );
+    if !args.is_quiet() {
+        say!(
+            "{parameters} parameters in {}, receptive field {field}; {} training and {} validation tokens of {}; in {}",
+            computed_in(trainer.config().dtype),
+            data.train_tokens,
+            data.valid.tokens.len(),
+            data.source.describe(),
+            run.path().display(),
+        );
+    }
     let waited = trainer.config().validations_waited_for();
     if let (Some(waited), Some(planned)) = (waited, trainer.planned_validations())
         && waited > planned
@@ -61,7 +64,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
              planned; lower --valid-every"
         );
     }
-    let mut watch = Watch::new(&data.tokenizer, &run, interrupted)?;
+    let mut watch = Watch::new(&data.tokenizer, &run, interrupted, args.loudness())?;
     let outcome = trainer.run(&data.valid, &mut watch)?;
     watch.finish();
     write_loss(&run)?;
@@ -81,6 +84,11 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         return Err(Interrupted.into());
     }
     Ok(())
+}
+
+/// The type and the kernel, as `bf16 (avx512)`.
+fn computed_in(dtype: Precision) -> String {
+    format!("{} ({})", dtype.dtype().as_str(), Kernel::current().name())
 }
 
 /// A run that begins or goes on.

@@ -11,7 +11,8 @@ use candle_tcn::{Error, model_dir};
 use clap::ValueEnum;
 
 use super::data::Source;
-use crate::flags::Dtype;
+use super::watch::Loudness;
+use crate::flags::{Dtype, count};
 use crate::usage_error;
 
 /// Minutes of a run that does not say how long.
@@ -174,6 +175,12 @@ pub struct Args {
     /// How numbers are kept between the layers and multiplied
     #[arg(long, value_enum, default_value_t = Dtype::Auto)]
     dtype: Dtype,
+    /// Say nothing while it trains: no progress, no validations, no samples
+    #[arg(long, conflicts_with = "log_every")]
+    quiet: bool,
+    /// Write a line of progress every N steps (default: a bar on a terminal, elsewhere a line every 10 s)
+    #[arg(long, value_name = "N", value_parser = count, allow_negative_numbers = true)]
+    log_every: Option<usize>,
     /// Print the result as one JSON object
     #[arg(long)]
     pub json: bool,
@@ -226,6 +233,17 @@ impl Args {
             valid_fraction: self.valid_fraction,
             valid_bytes: self.valid_bytes,
         })
+    }
+
+    pub fn is_quiet(&self) -> bool {
+        self.quiet
+    }
+
+    pub fn loudness(&self) -> Loudness {
+        Loudness {
+            quiet: self.quiet,
+            log_every: self.log_every,
+        }
     }
 
     /// What the network is called in the run's name.

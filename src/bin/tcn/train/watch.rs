@@ -10,6 +10,8 @@ use candle_tcn::text::Tokenizer;
 use candle_tcn::train::{Observer, Record, RunDir};
 use indicatif::{HumanDuration, ProgressBar, ProgressStyle};
 
+use crate::progress::Pace;
+
 /// Tokens of the sample at each validation.
 const SAMPLE_TOKENS: usize = 160;
 
@@ -22,6 +24,17 @@ pub struct Watch<'a> {
     interrupted: Arc<AtomicBool>,
     bar: ProgressBar,
     last: String,
+    pace: Pace,
+    loudness: Loudness,
+}
+
+/// What is said of a run in the making.
+#[derive(Clone, Copy)]
+pub struct Loudness {
+    /// Nothing: no bar, no lines, no samples.
+    pub quiet: bool,
+    /// A line every so many steps, with a terminal or without.
+    pub log_every: Option<usize>,
 }
 
 impl<'a> Watch<'a> {
@@ -29,8 +42,13 @@ impl<'a> Watch<'a> {
         tokenizer: &'a Tokenizer,
         run: &'a RunDir,
         interrupted: Arc<AtomicBool>,
+        loudness: Loudness,
     ) -> anyhow::Result<Self> {
-        let bar = ProgressBar::new(PARTS).with_style(ProgressStyle::with_template(
+        let bar = match loudness.quiet {
+            true => ProgressBar::hidden(),
+            false => ProgressBar::new(PARTS),
+        };
+        let bar = bar.with_style(ProgressStyle::with_template(
             "{wide_bar} {percent:>3}% {msg}",
         )?);
         Ok(Self {
@@ -39,6 +57,8 @@ impl<'a> Watch<'a> {
             interrupted,
             bar,
             last: String::new(),
+            pace: Pace::new(),
+            loudness,
         })
     }
 
@@ -49,6 +69,7 @@ impl<'a> Watch<'a> {
     /// Writes above the bar, or plainly where there is no terminal for one.
     fn say(&self, text: &str) {
         match self.bar.is_hidden() {
+            _ if self.loudness.quiet => {}
             true => say!("{text}"),
             false => self.bar.println(crate::terminal::escaped(text)),
         }
@@ -67,6 +88,13 @@ impl Observer for Watch<'_> {
         );
         self.bar.set_position((progress * PARTS as f64) as u64);
         self.bar.set_message(self.last.clone());
+        let due = match self.loudness.log_every {
+            Some(every) => record.step.is_multiple_of(every),
+            None => self.bar.is_hidden() && self.pace.is_due(progress),
+        };
+        if due {
+            self.say(&format!("{:.0}% {}", 100.0 * progress, self.last));
+        }
     }
 
     fn validating(&mut self, done: u64, total: u64) {
@@ -89,6 +117,9 @@ impl Observer for Watch<'_> {
             record.train_loss,
             if best { ", the best so far" } else { "" }
         ));
+        if self.loudness.quiet {
+            return super::write_loss(self.run);
+        }
         let sample = super::sample(model, self.tokenizer, SAMPLE_TOKENS)?;
         self.say(&format!("  | {}", sample.trim().replace('\n', "\n  | ")));
         super::write_loss(self.run)

@@ -1,8 +1,7 @@
 //! Causality, and streaming: no output depends on a later input, and any way of cutting a sequence
 //! into steps and prefills gives what one forward pass gives.
 
-mod common;
-
+use crate::common::{assert_close, bits, random, random_ids, rng, scatter};
 use candle_core::{D, DType, Device, IndexOp, Tensor};
 use candle_tcn::Result;
 use candle_tcn::geometry::Dilations;
@@ -11,7 +10,6 @@ use candle_tcn::nn::{
     Activation, Gate, NormKind, Params, Pass, State, StepDtype, TcnConfig, TemporalConvNet,
     WaveNetStackConfig,
 };
-use common::{assert_close, bits, random, random_ids, rng, scatter};
 use rand::RngExt;
 use rand_chacha::ChaCha8Rng;
 

@@ -6,8 +6,8 @@ use candle_tcn::nn::{Params, Pass};
 use candle_tcn::{Error, Result};
 use serde_json::{Value, json};
 
-use super::common::{Tensors, output};
 use super::{golden, message};
+use crate::common::{Tensors, output};
 
 fn parsed(fields: Value) -> Result<ModelConfig> {
     let mut json = json!({"model_type": "pytorch_tcn", "num_inputs": 2, "num_channels": [3, 3]});

@@ -1,10 +1,12 @@
 //! What goes wrong in a run leaves the last good checkpoint, and an error that says what to do.
 
-mod common;
-
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use crate::common::runs::{
+    Left, StopAfter, config, folder, momentum, resume, start, tcn, text, text_len, uninterrupted,
+    valid,
+};
 use candle_core::{DType, Device, Tensor};
 use candle_tcn::model_dir::{read_tensors, write_tensors};
 use candle_tcn::models::ModelConfig;
@@ -12,10 +14,6 @@ use candle_tcn::nn::TcnConfig;
 use candle_tcn::text::BatchMode;
 use candle_tcn::train::{RunDir, TrainConfig, Trainer};
 use candle_tcn::{Error, Result};
-use common::runs::{
-    Left, StopAfter, config, folder, momentum, resume, start, tcn, text, text_len, uninterrupted,
-    valid,
-};
 
 fn model() -> ModelConfig {
     tcn(8, TcnConfig::new(vec![10, 8], 3))

@@ -1,8 +1,7 @@
 //! Gradients of whole layers against central differences in double precision: every component of
 //! every parameter and of the input, at batch 1 and 3.
 
-mod common;
-
+use crate::common::{Tolerance, assert_within, random, rng, scatter};
 use candle_core::backprop::GradStore;
 use candle_core::{DType, Device, Tensor, Var};
 use candle_tcn::Result;
@@ -11,7 +10,6 @@ use candle_tcn::nn::{
     Activation, Conv1d, Conv1dConfig, Gate, NormKind, PaddingMode, Params, Pass, TcnConfig,
     TemporalConvNet,
 };
-use common::{Tolerance, assert_within, random, rng, scatter};
 
 const H: f64 = 1e-6;
 

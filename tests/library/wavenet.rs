@@ -1,15 +1,14 @@
 //! The WaveNet language model: logits, loss and every gradient equal PyTorch's (tests/fixtures/wavenet,
 //! made by scripts/make_training_fixtures.py).
 
-mod common;
-
+use crate::common;
+use crate::common::{assert_close, assert_gradients, ids, under};
 use candle_core::{DType, Device};
 use candle_tcn::Result;
 use candle_tcn::geometry::Dilations;
 use candle_tcn::models::{Model, ModelConfig, WaveNetConfig};
 use candle_tcn::nn::{Params, Pass, WaveNetStackConfig};
 use candle_tcn::ops;
-use common::{assert_close, assert_gradients, ids, under};
 use serde::Deserialize;
 
 #[derive(Deserialize)]

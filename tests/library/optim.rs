@@ -1,14 +1,12 @@
 //! Optimizers and gradient clipping against PyTorch (tests/fixtures/optim.*, made by
 //! scripts/make_training_fixtures.py), resumption, and independence of the number of threads.
 
-mod common;
-
 use std::collections::HashMap;
 
+use crate::common::assert_close;
 use candle_core::{DType, Device, Tensor, Var};
 use candle_tcn::train::optim::{Gradients, Optimizer, OptimizerConfig};
 use candle_tcn::{Error, Result};
-use common::assert_close;
 
 type Params = Vec<(String, Var)>;
 

@@ -1,8 +1,8 @@
 //! Single steps on slices: sequences that come and go, blocks of frames, types of weights, and that a
 //! step allocates nothing.
 
-mod common;
-
+use crate::common::close::{Tolerance, compare};
+use crate::common::{rng, scatter};
 use candle_core::{DType, Device, Tensor};
 use candle_tcn::geometry::Dilations;
 use candle_tcn::models::{Model, ModelConfig, TcnLmConfig, WaveNetConfig};
@@ -11,8 +11,6 @@ use candle_tcn::nn::{
     TemporalConvNet, WaveNetStackConfig,
 };
 use candle_tcn::{Result, state_file};
-use common::close::{Tolerance, compare};
-use common::{rng, scatter};
 use rand::RngExt;
 use rand_chacha::ChaCha8Rng;
 

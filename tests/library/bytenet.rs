@@ -2,14 +2,13 @@
 //! scripts/make_bytenet_fixtures.py), and a causal ByteNet made by the original code
 //! (tests/fixtures/bytenet_causal): hidden states, logits, loss, every gradient, single steps.
 
-mod common;
-
+use crate::common;
+use crate::common::masked::{Golden, check_case};
+use crate::common::{Tensors, Tolerance, assert_close, assert_within, max_abs, under};
 use candle_core::{DType, Device, Tensor};
 use candle_tcn::Result;
 use candle_tcn::models::{Model, ModelConfig};
 use candle_tcn::nn::{Params, Pass, StepDtype};
-use common::masked::{Golden, check_case};
-use common::{Tensors, Tolerance, assert_close, assert_within, max_abs, under};
 use serde::Deserialize;
 use serde_json::Value;
 

@@ -1,8 +1,10 @@
 //! The same seed, data and configuration give the same bits, whatever the number of threads and
 //! however often the run is stopped and resumed.
 
-mod common;
-
+use crate::common::runs::{
+    Left, StopAfter, VOCAB, adamw, config, folder, momentum, resume, rmsprop, start, tcn,
+    uninterrupted, valid,
+};
 use candle_tcn::Result;
 use candle_tcn::geometry::Dilations;
 use candle_tcn::models::{ModelConfig, WaveNetConfig};
@@ -10,10 +12,6 @@ use candle_tcn::nn::{DropoutKind, Gate, NormKind, TcnConfig, WaveNetStackConfig}
 use candle_tcn::text::BatchMode;
 use candle_tcn::train::schedule::{PlateauRule, ScheduleConfig};
 use candle_tcn::train::{Budget, Precision, TrainConfig};
-use common::runs::{
-    Left, StopAfter, VOCAB, adamw, config, folder, momentum, resume, rmsprop, start, tcn,
-    uninterrupted, valid,
-};
 
 fn with_threads<T: Send>(threads: usize, run: impl FnOnce() -> T + Send) -> T {
     let pool = rayon::ThreadPoolBuilder::new().num_threads(threads);

@@ -1,15 +1,14 @@
 //! The three networks of the reference TCN (tests/fixtures/locuslab): outputs, losses and every
 //! gradient from their own state dicts.
 
-mod common;
-
+use crate::common;
+use crate::common::{Tensors, assert_close, assert_gradients, ids, output, under};
 use candle_core::{DType, Device, Tensor, Var};
 use candle_nn::VarBuilder;
 use candle_tcn::Result;
 use candle_tcn::models::{FrameLayout, Model, ModelConfig, TcnLmConfig, convert};
 use candle_tcn::nn::{Activation, Params, Pass, TcnConfig, TemporalConvNet, linear};
 use candle_tcn::ops;
-use common::{Tensors, assert_close, assert_gradients, ids, output, under};
 use serde::Deserialize;
 
 /// Against gradients and outputs computed in f64 and stored in f32.

@@ -1,13 +1,12 @@
 //! Residual blocks with every option: outputs, all gradients and what batch norm has seen equal
 //! PyTorch's (tests/fixtures/blocks, made by scripts/make_training_fixtures.py).
 
-mod common;
-
+use crate::common;
+use crate::common::{assert_close, max_abs, under};
 use candle_core::{DType, Device, Var};
 use candle_tcn::Result;
 use candle_tcn::geometry::Dilations;
 use candle_tcn::nn::{Activation, Gate, NormKind, Params, Pass, TcnConfig, TemporalConvNet};
-use common::{assert_close, max_abs, under};
 use serde::Deserialize;
 
 const TOLERANCE: f64 = 1e-9;

@@ -1,12 +1,11 @@
 //! GPN by a directory as the Hub has it (tests/fixtures/gpn-tiny): hidden states, logits, its tokenizer.
 
-mod common;
-
+use crate::common;
+use crate::common::assert_close;
 use candle_core::{DType, Device, Tensor};
 use candle_tcn::models::{Model, ModelConfig};
 use candle_tcn::nn::{Params, Pass};
 use candle_tcn::{LoadedModel, Result};
-use common::assert_close;
 use serde::Deserialize;
 
 /// Twice what rounding makes of f32 in PyTorch, too.

@@ -1,7 +1,7 @@
 //! The layer and the blocks over images: torchvision's numbers, causality, what they see.
 
-mod common;
-
+use crate::common;
+use crate::common::{assert_close, assert_gradients, bits, random, rng, scatter, under};
 use candle_core::{DType, Device, Tensor, Var};
 use candle_tcn::Result;
 use candle_tcn::geometry::Padding;
@@ -10,7 +10,6 @@ use candle_tcn::nn::{
     Conv2dConfig, PaddingMode, Params, Pass, SpatioTemporalConfig, SpatioTemporalConv,
     to_channels_last,
 };
-use common::{assert_close, assert_gradients, bits, random, rng, scatter, under};
 
 const ASPP: &str = "aspp/aspp_rates_12_24_36";
 

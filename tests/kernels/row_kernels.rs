@@ -1,13 +1,7 @@
 //! The vectorised loops (activations, gates, norms, sums, losses, dropout) against plain formulas in
 //! double precision: in every storage, at any length, and with the same bits under every kernel.
 
-#[path = "common/close.rs"]
-mod close;
-#[path = "common/kernels.rs"]
-mod kernels;
-
 use std::fmt::Debug;
-use std::sync::Mutex;
 
 use candle_tcn::kernels::dropout::{self, Mask, MaskKey};
 use candle_tcn::kernels::elementwise::{Activation, Gate};
@@ -16,6 +10,8 @@ use candle_tcn::kernels::{Kernel, Real, Stored, update};
 use half::bf16;
 use proptest::prelude::*;
 use proptest::test_runner::FileFailurePersistence;
+
+use crate::common::{close, kernels};
 
 /// What lies in the buffers, and how exact a result of it can be.
 trait Number: Stored + PartialEq + Debug {
@@ -33,11 +29,7 @@ impl Number for bf16 {
 
 /// What `run` gives, which must be the same under every kernel of this processor.
 fn under_every_kernel<R: PartialEq + Debug>(run: impl Fn() -> R) -> R {
-    // the kernel in use is one for the process
-    static IN_USE: Mutex<()> = Mutex::new(());
-    let _one_at_a_time = IN_USE
-        .lock()
-        .unwrap_or_else(std::sync::PoisonError::into_inner);
+    let _alone = crate::alone();
     let available = kernels::available(Kernel::ALL, Kernel::name, Kernel::is_available);
     let mut results = available.into_iter().map(|kernel| {
         kernel.select().expect("an available kernel");

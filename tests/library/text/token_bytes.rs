@@ -2,7 +2,7 @@
 
 use candle_tcn::text::{TokenBytes, Tokenizer};
 
-use crate::{MIXED, all_kinds};
+use super::{MIXED, all_kinds};
 
 /// Every decoder that writes spaces between words: a vocabulary and its decoder.
 const FILES: [(&str, &str); 6] = [

@@ -1,8 +1,8 @@
 //! Ten training losses of a small tied language model equal PyTorch's from the same weights, for every
 //! optimizer, gradients clipped (tests/fixtures/ten_losses, made by scripts/make_training_fixtures.py).
 
-mod common;
-
+use crate::common;
+use crate::common::{Tensors, ids, under};
 use candle_core::{DType, Device};
 use candle_tcn::Result;
 use candle_tcn::geometry::Dilations;
@@ -10,7 +10,6 @@ use candle_tcn::models::{Model, ModelConfig, TcnLmConfig};
 use candle_tcn::nn::{Params, Pass, TcnConfig};
 use candle_tcn::ops;
 use candle_tcn::train::optim::{Gradients, Optimizer, OptimizerConfig};
-use common::{Tensors, ids, under};
 use serde::Deserialize;
 
 #[derive(Deserialize)]

@@ -34,7 +34,7 @@ impl Case {
 }
 
 fn cases() -> Vec<Case> {
-    let json = include_str!("fixtures/sampling/transformers.json");
+    let json = include_str!("../fixtures/sampling/transformers.json");
     serde_json::from_str::<Fixture>(json).unwrap().cases
 }
 

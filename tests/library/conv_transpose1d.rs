@@ -1,15 +1,14 @@
 //! The transposed convolution: torch.nn.ConvTranspose1d (tests/fixtures/conv_transpose1d), and causal layers
 //! of any kernel in pieces of any length.
 
-mod common;
-
+use crate::common;
+use crate::common::{assert_close, random, rng, under};
 use candle_core::{DType, Device, Tensor, Var};
 use candle_tcn::Result;
 use candle_tcn::nn::{
     Conv1d, Conv1dConfig, ConvTranspose1d, ConvTranspose1dConfig, PaddingMode, Params, Pass,
     TransposePadding,
 };
-use common::{assert_close, random, rng, under};
 use serde::Deserialize;
 
 #[derive(Deserialize)]

@@ -1,15 +1,14 @@
 //! CARP by a directory as the Hub has it (tests/fixtures/carp-tiny): hidden states, logits, loss, every
 //! gradient, masks with holes, its tokenizer; and the four published sizes (tests/fixtures/carp-configs).
 
-mod common;
-
+use crate::common;
+use crate::common::masked::{Golden, check_case};
+use crate::common::{assert_close, under};
 use candle_core::{DType, Device, Tensor};
 use candle_tcn::models::{Model, ModelConfig};
 use candle_tcn::nn::{Params, Pass, mean_time};
 use candle_tcn::text::Tokenizer;
 use candle_tcn::{LoadedModel, Result, model_dir};
-use common::masked::{Golden, check_case};
-use common::{assert_close, under};
 use serde::Deserialize;
 
 const TOLERANCE: f64 = 1e-5;

@@ -1,10 +1,10 @@
 //! pytorch-tcn's networks and layers (tests/fixtures/pytorch_tcn, pytorch_tcn_options): outputs, every
 //! gradient, streams chunk by chunk and batch statistics, from their own state dicts and arguments.
 
-#[path = "../common/mod.rs"]
-mod common;
 mod errors;
 
+use crate::common;
+use crate::common::{Tensors, Tolerance, max_abs, output, under};
 use candle_core::{DType, Device, Tensor, Var};
 use candle_nn::VarBuilder;
 use candle_tcn::model_dir::{self, write_tensors};
@@ -13,7 +13,6 @@ use candle_tcn::models::{
 };
 use candle_tcn::nn::{Params, Pass};
 use candle_tcn::{LoadedModel, Result};
-use common::{Tensors, Tolerance, max_abs, output, under};
 use serde_json::Value;
 
 /// The shared cases, one folder each.

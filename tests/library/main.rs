@@ -1,0 +1,24 @@
+//! The library against PyTorch's figures, against itself, and with files that nobody should trust.
+
+mod blocks;
+mod bytenet;
+mod carp;
+mod checkpoints;
+#[path = "../common/mod.rs"]
+mod common;
+mod conv2d_blocks;
+mod conv_transpose1d;
+mod determinism;
+mod gpn;
+mod gradients;
+mod locuslab;
+mod optim;
+mod pytorch_tcn;
+mod sampling;
+mod state_file;
+mod steps;
+mod streaming;
+mod ten_losses;
+mod text;
+mod wavenet;
+mod weights;
