@@ -11,6 +11,7 @@ macro_rules! say {
     }};
 }
 
+mod about;
 mod bench;
 mod convert;
 mod embed;
@@ -37,17 +38,23 @@ use std::io::Write;
 use std::process::ExitCode;
 
 use clap::error::ErrorKind;
-use clap::{Parser, Subcommand};
+use clap::{FromArgMatches, Parser, Subcommand};
 
 /// Dilated causal convolution stacks for sequence modelling: trains on a laptop, streams with constant
 /// memory.
 #[derive(Parser)]
-#[command(name = "tcn", bin_name = "tcn", version, arg_required_else_help = true)]
+#[command(name = "tcn", bin_name = "tcn", version, after_long_help = about::ENVIRONMENT)]
 struct Cli {
     #[command(subcommand)]
-    command: Command,
+    command: Option<Command>,
     /// Threads to compute with (default: all processors); results do not depend on it
-    #[arg(long, global = true, value_name = "N", allow_negative_numbers = true)]
+    #[arg(
+        long,
+        global = true,
+        value_name = "N",
+        allow_negative_numbers = true,
+        display_order = 900
+    )]
     threads: Option<usize>,
 }
 
@@ -79,6 +86,16 @@ enum Command {
     /// Upload a model directory to the Hugging Face Hub; prints its address
     #[cfg(feature = "hub")]
     Push(push::Args),
+    /// Print a script that completes this command's names and flags in a shell
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+    /// Print the manual page of `tcn`, or of one of its commands: tcn man train | man -l -
+    Man {
+        /// A command
+        command: Option<String>,
+    },
 }
 
 /// Wrong use of the command line: exit code 2.
@@ -149,17 +166,18 @@ fn report_panics() {
 
 /// Reads the command line. Mistakes become one line; help and version are printed as they are.
 fn parse() -> anyhow::Result<Cli> {
-    Cli::try_parse().map_err(|error| match error.kind() {
-        ErrorKind::DisplayHelp
-        | ErrorKind::DisplayVersion
-        | ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => error.exit(),
+    let matches = about::command().try_get_matches();
+    let parsed = matches.and_then(|matches| Cli::from_arg_matches(&matches));
+    parsed.map_err(|error| match error.kind() {
+        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => error.exit(),
         _ => {
             let text = error.to_string();
-            let message = text
+            let said = text
                 .split("\n\n")
-                .next()
-                .unwrap_or(&text)
-                .trim_start_matches("error: ");
+                .map(str::trim)
+                .take_while(|part| !part.starts_with("Usage:") && !part.starts_with("For more"));
+            let said = said.collect::<Vec<_>>().join("; ");
+            let message = said.trim_start_matches("error: ");
             usage_error(message.split_whitespace().collect::<Vec<_>>().join(" "))
         }
     })
@@ -180,7 +198,10 @@ fn execute(cli: Cli) -> anyhow::Result<()> {
             .num_threads(threads)
             .build_global()?;
     }
-    match cli.command {
+    let Some(command) = cli.command else {
+        return print_line(about::FIRST_STEPS);
+    };
+    match command {
         Command::Train(args) => train::run(args),
         Command::Generate(args) => generate::run(args),
         Command::Eval(args) => eval::run(args),
@@ -195,6 +216,8 @@ fn execute(cli: Cli) -> anyhow::Result<()> {
         Command::Pull(args) => pull::run(args),
         #[cfg(feature = "hub")]
         Command::Push(args) => push::run(args),
+        Command::Completions { shell } => about::completions(shell),
+        Command::Man { command } => about::manual(command.as_deref()),
     }
 }
 

@@ -1,0 +1,117 @@
+//! What the program says of itself: first steps, version, completions, manual pages.
+
+use std::io::Write;
+
+use candle_tcn::kernels::Kernel;
+use clap::CommandFactory;
+
+use crate::{Cli, usage_error};
+
+/// What `tcn` alone prints.
+pub const FIRST_STEPS: &str = "\
+tcn generate --prompt \"And God said\"         write with the built-in model
+tcn train --data TEXT --minutes 3             train on a text of your own
+tcn receptive-field --levels 6 --kernel-size 3   what a stack of convolutions sees
+tcn bench train                               how fast this machine trains
+tcn --help, tcn COMMAND --help                everything else";
+
+/// The end of the long help.
+pub const ENVIRONMENT: &str = "\
+Environment:
+  TCN_KERNEL               the kernel: amx, avx512, avx2, portable or reference (default: the fastest)
+  HF_TOKEN                 access token of the Hub, also in the file that HF_TOKEN_PATH names
+  HF_HOME, HF_HUB_CACHE    where models of the Hub are kept
+  HF_ENDPOINT              another address of the Hub
+  HF_HUB_OFFLINE           1: use the kept models only
+  HF_HUB_DOWNLOAD_TIMEOUT  seconds that a server may be silent
+  TCN_HUB_INSECURE         1: send the token over plain http
+  SSL_CERT_FILE            certificates to check servers by
+  NO_COLOR                 set: no colours
+
+Exit codes:
+  0 done; 1 failed; 2 wrong usage; 130, 143, 129 interrupted by SIGINT, SIGTERM, SIGHUP after saving";
+
+/// The command line, with a version that tells what it runs with.
+pub fn command() -> clap::Command {
+    // it lives as long as the program
+    Cli::command().long_version(&*version().leak())
+}
+
+fn version() -> String {
+    let commit = match option_env!("TCN_COMMIT") {
+        Some(commit) => format!(" ({commit})"),
+        None => String::new(),
+    };
+    let features = [
+        ("cli", cfg!(feature = "cli")),
+        ("hub", cfg!(feature = "hub")),
+        ("cuda", cfg!(feature = "cuda")),
+        ("metal", cfg!(feature = "metal")),
+        ("mkl", cfg!(feature = "mkl")),
+        ("accelerate", cfg!(feature = "accelerate")),
+    ];
+    let features = names(features.into_iter());
+    let kernels = names(Kernel::ALL.into_iter().map(|k| (k.name(), k.is_available())));
+    format!(
+        "{}{commit}\nfeatures: {features}\nkernel: {}, of {kernels}\nprocessor: {}, {}",
+        env!("CARGO_PKG_VERSION"),
+        Kernel::current().name(),
+        std::env::consts::ARCH,
+        names(processor().into_iter()),
+    )
+}
+
+fn names<'a>(named: impl Iterator<Item = (&'a str, bool)>) -> String {
+    let there = named.filter(|(_, there)| *there).map(|(name, _)| name);
+    there.collect::<Vec<_>>().join(" ")
+}
+
+/// What the kernels ask the processor for.
+#[cfg(target_arch = "x86_64")]
+fn processor() -> Vec<(&'static str, bool)> {
+    use std::arch::is_x86_feature_detected as has;
+    vec![
+        ("avx2", has!("avx2")),
+        ("fma", has!("fma")),
+        ("avx512f", has!("avx512f")),
+        ("avx512bw", has!("avx512bw")),
+        ("avx512dq", has!("avx512dq")),
+        ("avx512vl", has!("avx512vl")),
+        ("avx512bf16", has!("avx512bf16")),
+        ("avx512vnni", has!("avx512vnni")),
+        ("amx", Kernel::Amx.is_available()),
+    ]
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+fn processor() -> Vec<(&'static str, bool)> {
+    Vec::new()
+}
+
+/// Prints the script for a shell.
+pub fn completions(shell: clap_complete::Shell) -> anyhow::Result<()> {
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut Cli::command(), "tcn", &mut script);
+    print(&script)
+}
+
+/// Prints the manual page of the program or of a command, in roff.
+pub fn manual(name: Option<&str>) -> anyhow::Result<()> {
+    let mut command = Cli::command();
+    command.build();
+    if let Some(name) = name {
+        let found = command.get_subcommands().find(|command| command.get_name() == name);
+        let names: Vec<_> = command.get_subcommands().map(clap::Command::get_name).collect();
+        let wrong = || usage_error(format!("expected one of {}, found {name}", names.join(", ")));
+        command = found.ok_or_else(wrong)?.clone().display_name(format!("tcn-{name}"));
+    }
+    let mut page = Vec::new();
+    clap_mangen::Man::new(command).render(&mut page)?;
+    print(&page)
+}
+
+fn print(bytes: &[u8]) -> anyhow::Result<()> {
+    let mut out = crate::terminal::stdout();
+    out.write_all(bytes)?;
+    Ok(out.flush()?)
+}
