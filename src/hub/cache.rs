@@ -86,7 +86,7 @@ pub struct Repo {
 
 impl Repo {
     pub fn new(cache_dir: &Path, id: &ModelId) -> Self {
-        let folder = format!("models--{}--{}", id.owner(), id.name());
+        let folder = hf_hub::Repo::model(id.repository()).folder_name();
         Self {
             cache_dir: cache_dir.into(),
             dir: cache_dir.join(&folder),
@@ -240,7 +240,7 @@ impl Repo {
     }
 
     /// Waits until this process is the only one to download the file.
-    pub async fn lock(&self, entry: &Entry, progress: &Progress) -> Result<Lock> {
+    pub fn lock(&self, entry: &Entry, progress: &Progress) -> Result<Lock> {
         let name = format!("{}.lock", entry.hash);
         let path = self.cache_dir.join(".locks").join(&self.folder).join(name);
         expect_no_link(&self.cache_dir, &path)?;
@@ -267,7 +267,7 @@ impl Repo {
                     entry.path
                 ));
             }
-            tokio::time::sleep(Duration::from_millis(100)).await;
+            std::thread::sleep(Duration::from_millis(100));
         }
     }
 }

@@ -1,16 +1,17 @@
 //! Files from the Hub into the cache: resumed where they were cut, used only when they are right.
 
 use std::collections::BTreeMap;
-use std::io::Write;
+use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 
-use reqwest::StatusCode;
-use reqwest::header::{CONTENT_RANGE, RANGE};
+use ureq::http::StatusCode;
+use ureq::http::header::{CONTENT_RANGE, RANGE};
 
 use super::cache::{Entry, Repo};
 use super::failure::{Failure, Place, Trouble};
-use super::http::{Http, answer};
+use super::http::Http;
 use super::id::ModelId;
+use super::request::Response;
 use super::select::select;
 use super::{Event, Hub, Progress};
 use crate::weights::index::{self, MAX_INDEX_BYTES};
@@ -19,15 +20,18 @@ use crate::{Error, Result};
 /// A try that brought so much was worth it: it does not count.
 const WORTH_IT: u64 = 1 << 20;
 
+/// Bytes written at a time.
+const BUFFER_BYTES: usize = 1 << 16;
+
 /// The snapshot of a model, with every file it needs.
-pub async fn fetch(
+pub fn fetch(
     http: &Http,
     id: &ModelId,
     repo: &Repo,
     progress: &Progress,
 ) -> Result<PathBuf, Failure> {
-    let commit = http.commit(id, progress).await?;
-    let files = http.files(id, &commit, progress).await?;
+    let commit = http.commit(id, progress)?;
+    let files = http.files(id, &commit, progress)?;
     let mut fetch = Fetch {
         http,
         id,
@@ -49,7 +53,7 @@ pub async fn fetch(
         let message = format!("expected an index of at most {MAX_INDEX_BYTES} bytes");
         return Err(place.file(index).error(message).into());
     }
-    fetch.all(&files, chosen.files.iter().copied()).await?;
+    fetch.all(&files, chosen.files.iter().copied())?;
 
     let snapshot = repo.snapshot(&commit);
     if chosen.sharded {
@@ -59,7 +63,7 @@ pub async fn fetch(
             let message = format!("named by {index}, but the repository has no such file");
             return Err(place.file(shard).error(message).into());
         }
-        fetch.all(&files, shards.keys().map(String::as_str)).await?;
+        fetch.all(&files, shards.keys().map(String::as_str))?;
     }
     repo.check_links(&snapshot)?;
     if id.revision() != commit {
@@ -133,7 +137,7 @@ impl<'a> Fetch<'a> {
     }
 
     /// Downloads those of `names` that the cache lacks, and links them all.
-    async fn all<'n>(
+    fn all<'n>(
         &mut self,
         files: &BTreeMap<String, Entry>,
         names: impl Iterator<Item = &'n str>,
@@ -150,22 +154,22 @@ impl<'a> Fetch<'a> {
             }
         }
         for entry in lacking {
-            self.one(entry).await?;
+            self.one(entry)?;
             self.repo.link(self.commit, entry)?;
         }
         Ok(())
     }
 
     /// Downloads a file, unless another process does so first.
-    async fn one(&mut self, entry: &Entry) -> Result<(), Failure> {
-        let _lock = self.repo.lock(entry, self.progress).await?;
+    fn one(&mut self, entry: &Entry) -> Result<(), Failure> {
+        let _lock = self.repo.lock(entry, self.progress)?;
         let before = self.done;
         if !self.repo.has(entry)? {
             self.progress.tell(Event::File {
                 name: &entry.path,
                 bytes: entry.size,
             });
-            self.right_bytes(entry).await?;
+            self.right_bytes(entry)?;
             self.repo.keep(&entry.hash)?;
         }
         self.arrived(before + entry.size);
@@ -174,10 +178,10 @@ impl<'a> Fetch<'a> {
 
     /// Fills the partial file until it is right: what was there before may be wrong, or what arrived
     /// damaged on the way, so it is begun anew once.
-    async fn right_bytes(&mut self, entry: &Entry) -> Result<(), Failure> {
+    fn right_bytes(&mut self, entry: &Entry) -> Result<(), Failure> {
         let partial = self.repo.partial(&entry.hash);
         let found = |size| entry.hash.of_same_kind(&partial, size);
-        self.all_bytes(entry, &partial).await?;
+        self.all_bytes(entry, &partial)?;
         let mut hash = found(entry.size).map_err(|e| Error::io(&partial, e))?;
         if hash != entry.hash {
             self.progress.message(&format!(
@@ -185,7 +189,7 @@ impl<'a> Fetch<'a> {
                 entry.path
             ));
             remove(&partial)?;
-            self.all_bytes(entry, &partial).await?;
+            self.all_bytes(entry, &partial)?;
             hash = found(entry.size).map_err(|e| Error::io(&partial, e))?;
         }
         if hash != entry.hash {
@@ -201,14 +205,14 @@ impl<'a> Fetch<'a> {
     }
 
     /// Fills the partial file up to its size, however often the connection is cut.
-    async fn all_bytes(&mut self, entry: &Entry, partial: &Path) -> Result<(), Failure> {
+    fn all_bytes(&mut self, entry: &Entry, partial: &Path) -> Result<(), Failure> {
         let place = self.place().file(&entry.path);
         let (http, progress) = (self.http, self.progress);
         let before = self.done;
         loop {
-            let attempt = async || {
+            let attempt = || {
                 let start = length(partial);
-                match self.more_bytes(entry, partial, before).await {
+                match self.more_bytes(entry, partial, before) {
                     // worth it: begin to count the tries anew
                     Err(Trouble::Transport { .. }) if length(partial) >= start + WORTH_IT => {
                         Ok(false)
@@ -216,19 +220,14 @@ impl<'a> Fetch<'a> {
                     other => other.map(|()| true),
                 }
             };
-            if http.retry(place, progress, attempt).await? {
+            if http.retry(&place, progress, attempt)? {
                 return Ok(());
             }
         }
     }
 
     /// One request for what is still lacking.
-    async fn more_bytes(
-        &mut self,
-        entry: &Entry,
-        partial: &Path,
-        before: u64,
-    ) -> Result<(), Trouble> {
+    fn more_bytes(&mut self, entry: &Entry, partial: &Path, before: u64) -> Result<(), Trouble> {
         let io = |error| Trouble::Fatal(Error::io(partial, error));
         let mut file = self.repo.open_partial(&entry.hash)?;
         let mut have = length(partial);
@@ -240,22 +239,17 @@ impl<'a> Fetch<'a> {
         if have == entry.size {
             return Ok(());
         }
-        let mut url =
-            self.http
-                .endpoint()
-                .url([self.id.owner(), self.id.name(), "resolve", self.commit]);
-        if let Ok(mut segments) = url.path_segments_mut() {
-            segments.extend(entry.path.split('/'));
-        }
-        let request = self.http.get(url);
+        let parts = [self.id.owner(), self.id.name(), "resolve", self.commit];
+        let parts = parts.into_iter().chain(entry.path.split('/'));
+        let request = self.http.get(self.http.endpoint().url(parts));
         let request = match have {
             0 => request,
-            _ => request.header(RANGE, format!("bytes={have}-")),
+            _ => request.header(RANGE.as_str(), format!("bytes={have}-")),
         };
-        let mut response = match answer(request).await {
+        let response = match request.send() {
             Err(Trouble::Http(answer)) if answer.status == 416 && have > 0 => {
                 file.set_len(0).map_err(io)?;
-                return Err(transport("the server cannot go on from the middle"));
+                return Err(Trouble::broken("the server cannot go on from the middle"));
             }
             other => other?,
         };
@@ -264,18 +258,23 @@ impl<'a> Fetch<'a> {
             file.set_len(0).map_err(io)?;
             have = 0;
         }
-        while let Some(chunk) = response.chunk().await? {
+        let (mut body, mut buffer) = (response.reader(), vec![0; BUFFER_BYTES]);
+        loop {
+            let chunk = match body.read(&mut buffer)? {
+                0 => break,
+                n => &buffer[..n],
+            };
             have += chunk.len() as u64;
             if have > entry.size {
                 file.set_len(0).map_err(io)?;
-                return Err(transport("the file is longer than the Hub said"));
+                return Err(Trouble::broken("the file is longer than the Hub said"));
             }
-            file.write_all(&chunk).map_err(io)?;
+            file.write_all(chunk).map_err(io)?;
             self.arrived(before + have);
         }
         match have == entry.size {
             true => Ok(()),
-            false => Err(transport("the connection ended too early")),
+            false => Err(Trouble::broken("the connection ended too early")),
         }
     }
 
@@ -289,18 +288,10 @@ impl<'a> Fetch<'a> {
 }
 
 /// Whether a response is the part from `start` on.
-fn continues(response: &reqwest::Response, start: u64) -> bool {
-    let range = response.headers().get(CONTENT_RANGE);
-    let range = range.and_then(|range| range.to_str().ok()).unwrap_or("");
+fn continues(response: &Response, start: u64) -> bool {
+    let range = response.header(CONTENT_RANGE.as_str()).unwrap_or("");
     response.status() == StatusCode::PARTIAL_CONTENT
         && range.starts_with(&format!("bytes {start}-"))
-}
-
-fn transport(message: &str) -> Trouble {
-    Trouble::Transport {
-        message: message.into(),
-        connect: false,
-    }
 }
 
 /// The length of a file, 0 if there is none.

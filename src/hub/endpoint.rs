@@ -1,16 +1,19 @@
 //! The address of the Hub, and what of it may be shown.
 
-use reqwest::Url;
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use percent_encoding::percent_decode_str;
 
 use super::HubConfig;
+use super::address::Address;
 use crate::{Error, Result};
 
 /// The address of the Hub. User and password in it are sent, but never shown.
 #[derive(Clone)]
 pub struct Endpoint {
-    url: Url,
-    /// Without a slash at its end.
-    shown: String,
+    address: Address,
+    /// User and password as a header says them.
+    basic: Option<String>,
     is_overheard: bool,
 }
 
@@ -21,13 +24,12 @@ impl Endpoint {
             let found = without_credentials(&config.endpoint);
             Error::invalid("HF_ENDPOINT", expected, found)
         };
-        let url = Url::parse(&config.endpoint).ok();
-        let url = url.filter(|url| matches!(url.scheme(), "http" | "https") && url.has_host());
-        let url = url.ok_or_else(|| wrong("an address such as https://huggingface.co"))?;
-        let has_secret = config.token.as_ref().is_some_and(|token| !token.is_empty())
-            || !url.username().is_empty()
-            || url.password().is_some();
-        let is_overheard = has_secret && is_readable_by_others(&url);
+        let parsed = Address::parse(&config.endpoint);
+        let (address, user) =
+            parsed.ok_or_else(|| wrong("an address such as https://huggingface.co"))?;
+        let has_secret =
+            config.token.as_ref().is_some_and(|token| !token.is_empty()) || user.is_some();
+        let is_overheard = has_secret && is_readable_by_others(&address);
         if is_overheard && !config.insecure {
             return Err(wrong(
                 "https, since everybody on the way can read the token or password that goes along. Without \
@@ -35,44 +37,35 @@ impl Endpoint {
                  all the same",
             ));
         }
-        let mut shown = url.clone();
-        // neither fails for an address with a host
-        let _ = shown
-            .set_username("")
-            .and_then(|()| shown.set_password(None));
+        let basic = user.map(|user| {
+            let plain: Vec<u8> = percent_decode_str(&user).collect();
+            format!("Basic {}", BASE64.encode(plain))
+        });
         Ok(Self {
-            url,
-            shown: shown.as_str().trim_end_matches('/').to_string(),
+            address: address.below([]),
+            basic,
             is_overheard,
         })
     }
 
     /// The address for people, without a slash at its end.
-    pub fn shown(&self) -> &str {
-        &self.shown
+    pub fn shown(&self) -> String {
+        self.address.text().trim_end_matches('/').to_string()
     }
 
-    /// The address for requests, without a slash at its end.
-    pub fn address(&self) -> &str {
-        self.url.as_str().trim_end_matches('/')
+    /// User and password, as the header `Authorization` has them.
+    pub fn basic(&self) -> Option<&str> {
+        self.basic.as_deref()
     }
 
     /// The address of `parts` below it, each one part however it is spelt.
-    pub fn url<'a>(&self, parts: impl IntoIterator<Item = &'a str>) -> Url {
-        let mut url = self.url.clone();
-        if let Ok(mut segments) = url.path_segments_mut() {
-            segments.pop_if_empty().extend(parts);
-        }
-        url
+    pub fn url<'a>(&self, parts: impl IntoIterator<Item = &'a str>) -> Address {
+        self.address.below(parts)
     }
 
-    /// An address of the same server with the user and password that go there; `None` for another server.
-    pub fn own(&self, mut url: Url) -> Option<Url> {
-        let (user, password) = (self.url.username(), self.url.password());
-        let _ = url
-            .set_username(user)
-            .and_then(|()| url.set_password(password));
-        (url.origin() == self.url.origin()).then_some(url)
+    /// `true` for an address of the same server, which may see the secrets that go there.
+    pub fn is_own(&self, address: &Address) -> bool {
+        self.address.is_same_server(address)
     }
 
     /// `true` if a token or password goes where others can read it.
@@ -82,25 +75,25 @@ impl Endpoint {
 
     /// `true` if nothing is ever to be sent by plain HTTP.
     pub fn is_secure(&self) -> bool {
-        self.url.scheme() == "https"
+        self.address.is_secure()
     }
 }
 
 impl std::fmt::Debug for Endpoint {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(&self.shown)
+        f.write_str(&self.shown())
     }
 }
 
 /// `true` for plain HTTP to another machine than this one.
-fn is_readable_by_others(url: &Url) -> bool {
-    let host = url.host_str().unwrap_or_default();
-    let address = host.trim_start_matches('[').trim_end_matches(']');
-    let is_here = match address.parse::<std::net::IpAddr>() {
-        Ok(address) => address.to_canonical().is_loopback(),
+fn is_readable_by_others(address: &Address) -> bool {
+    let host = address.host();
+    let number = host.trim_start_matches('[').trim_end_matches(']');
+    let is_here = match number.parse::<std::net::IpAddr>() {
+        Ok(number) => number.to_canonical().is_loopback(),
         Err(_) => host == "localhost" || host.ends_with(".localhost"),
     };
-    url.scheme() == "http" && !is_here
+    !address.is_secure() && !is_here
 }
 
 /// An address, or a text with one, without user and password, however they are spelt.
@@ -136,10 +129,10 @@ mod tests {
             endpoint("https://me:s3cret@hub.example/mirror/", Some("hf_x"), false).unwrap();
         assert_eq!(endpoint.shown(), "https://hub.example/mirror");
         assert_eq!(format!("{endpoint:?}"), "https://hub.example/mirror");
-        assert_eq!(endpoint.address(), "https://me:s3cret@hub.example/mirror");
+        assert_eq!(endpoint.basic(), Some("Basic bWU6czNjcmV0")); // me:s3cret
         assert_eq!(
-            endpoint.url(["api", "a b"]).as_str(),
-            "https://me:s3cret@hub.example/mirror/api/a%20b"
+            endpoint.url(["api", "a b"]).text(),
+            "https://hub.example/mirror/api/a%20b"
         );
         for (text, shown) in [
             ("ftp://me:s3cret@host/x", "ftp://host/x"),
@@ -158,17 +151,14 @@ mod tests {
     #[test]
     fn what_is_its_own() {
         let endpoint = endpoint("https://me:s3cret@hub.example/mirror", None, false).unwrap();
-        let own = |address: &str| endpoint.own(Url::parse(address).unwrap()).map(String::from);
-        assert_eq!(
-            own("https://hub.example/x?a=1").unwrap(),
-            "https://me:s3cret@hub.example/x?a=1"
-        );
+        let own = |address: &str| endpoint.is_own(&Address::parse(address).unwrap().0);
+        assert!(own("https://hub.example/x?a=1"));
         for other in [
             "http://hub.example/x",
             "https://hub.example:444/x",
             "https://example/x",
         ] {
-            assert_eq!(own(other), None, "{other}");
+            assert!(!own(other), "{other}");
         }
     }
 

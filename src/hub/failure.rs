@@ -1,8 +1,7 @@
 //! What went wrong on the way, and how it is told.
 
+use std::io::ErrorKind;
 use std::time::Duration;
-
-use hf_hub::HFError;
 
 use super::endpoint::without_credentials;
 use super::id::ModelId;
@@ -34,6 +33,14 @@ pub struct Answer {
 }
 
 impl Trouble {
+    /// A request that came to nothing.
+    pub fn broken(message: impl Into<String>) -> Self {
+        Self::Transport {
+            message: message.into(),
+            connect: false,
+        }
+    }
+
     /// Whether another try may go better.
     pub fn is_transient(&self) -> bool {
         match self {
@@ -67,62 +74,42 @@ impl From<Error> for Trouble {
     }
 }
 
-impl From<reqwest::Error> for Trouble {
-    fn from(error: reqwest::Error) -> Self {
-        let connect = error.is_connect();
-        // the address is told once, by whoever reports
-        let error = error.without_url();
-        let mut message = match error.is_timeout() {
-            true => "the server was silent for too long".to_string(),
-            false => error.to_string(),
+impl From<ureq::Error> for Trouble {
+    fn from(error: ureq::Error) -> Self {
+        use ureq::{Error, Timeout};
+        let connect = match &error {
+            Error::HostNotFound | Error::ConnectionFailed => true,
+            Error::Timeout(Timeout::Connect | Timeout::Resolve) => true,
+            Error::Io(error) => matches!(
+                error.kind(),
+                ErrorKind::ConnectionRefused
+                    | ErrorKind::HostUnreachable
+                    | ErrorKind::NetworkUnreachable
+                    | ErrorKind::AddrNotAvailable
+            ),
+            _ => false,
         };
-        let mut cause = std::error::Error::source(&error);
-        while let Some(inner) = cause {
-            let text = inner.to_string();
-            if !message.contains(&text) {
-                message = format!("{message}: {text}");
+        let message = match &error {
+            Error::Timeout(_) => "the server was silent for too long".to_string(),
+            // the address is told once, by whoever reports
+            Error::RequireHttpsOnly(_) => {
+                "the server sends the request on to plain http".to_string()
             }
-            cause = inner.source();
-        }
+            Error::Tls(_) | Error::Rustls(_) => format!(
+                "{error}; servers are checked by the system's certificates, or those that SSL_CERT_FILE names"
+            ),
+            _ => without_credentials(&error.to_string()),
+        };
         Self::Transport { message, connect }
     }
 }
 
-impl From<HFError> for Trouble {
-    fn from(error: HFError) -> Self {
-        let retry_after = match &error {
-            HFError::RateLimited { retry_after, .. } => *retry_after,
-            _ => None,
-        };
-        match error {
-            HFError::Http { context }
-            | HFError::AuthRequired { context }
-            | HFError::Forbidden { context }
-            | HFError::Conflict { context }
-            | HFError::RateLimited { context, .. }
-            | HFError::RepoNotFound {
-                context: Some(context),
-                ..
-            }
-            | HFError::RevisionNotFound {
-                context: Some(context),
-                ..
-            }
-            | HFError::EntryNotFound {
-                context: Some(context),
-                ..
-            } => Self::Http(Answer {
-                status: context.status.as_u16(),
-                code: context.error_code,
-                message: context.server_message,
-                retry_after,
-            }),
-            HFError::Request { source, .. } => source.into(),
-            // some name the address that was asked
-            other => Self::Transport {
-                message: without_credentials(&other.to_string()),
-                connect: false,
-            },
+/// A body that did not come whole.
+impl From<std::io::Error> for Trouble {
+    fn from(error: std::io::Error) -> Self {
+        match error.downcast::<ureq::Error>() {
+            Ok(error) => error.into(),
+            Err(error) => ureq::Error::Io(error).into(),
         }
     }
 }
@@ -144,11 +131,11 @@ impl From<Error> for Failure {
 }
 
 /// What was tried, for messages.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Place<'a> {
     pub id: &'a ModelId,
     pub file: Option<&'a str>,
-    pub endpoint: &'a str,
+    pub endpoint: String,
     pub token: bool,
     /// An upload, whose refusals mean something else.
     pub writing: bool,
@@ -180,7 +167,7 @@ impl<'a> Place<'a> {
 
     /// The last word on `trouble`, after `tries`.
     pub fn failure(&self, trouble: Trouble, tries: usize) -> Failure {
-        let endpoint = self.endpoint;
+        let endpoint = &self.endpoint;
         match trouble {
             Trouble::Fatal(error) => error.into(),
             Trouble::Transport { message, connect } => {
@@ -217,7 +204,7 @@ impl<'a> Place<'a> {
 
     /// What an answer means here and what to do about it.
     fn explain(&self, answer: &Answer) -> String {
-        let endpoint = self.endpoint;
+        let endpoint = &self.endpoint;
         let repository = self.id.repository();
         let said = match &answer.message {
             Some(message) => format!(" (the server says: {})", first_line(message)),

@@ -1,18 +1,20 @@
-//! Requests, tried again where that may help.
+//! Requests to the Hub, tried again where that may help.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use hf_hub::HFClient;
-use reqwest::header::{ACCEPT_ENCODING, AUTHORIZATION, HeaderMap, HeaderValue, LINK, RETRY_AFTER};
-use reqwest::{Client, RequestBuilder, Response, Url};
 use serde::Deserialize;
-use serde::de::DeserializeOwned;
+use ureq::Agent;
+use ureq::http::Method;
+use ureq::http::header::LINK;
+use ureq::tls::{Certificate, RootCerts, TlsConfig};
 
+use super::address::Address;
 use super::cache::{Entry, Hash, is_commit};
-use super::endpoint::{Endpoint, without_credentials};
+use super::endpoint::Endpoint;
 use super::failure::{Answer, Failure, Place, Trouble};
 use super::id::ModelId;
+use super::request::{Request, Response};
 use super::select::is_plain;
 use super::{HubConfig, Progress};
 use crate::{Error, Result};
@@ -26,48 +28,44 @@ const FIRST_DELAY: Duration = Duration::from_millis(250);
 /// The longest a server may make us wait.
 const MAX_DELAY: Duration = Duration::from_secs(300);
 
-/// Answers other than files and pages of lists are small.
-const MAX_JSON_BYTES: usize = 64 << 20;
-const MAX_ERROR_BYTES: usize = 1 << 16;
 const MAX_PAGES: usize = 1000;
 
 #[derive(Debug)]
 pub struct Http {
     endpoint: Endpoint,
-    token: Option<String>,
-    client: Client,
+    /// What the header `Authorization` says to the Hub.
+    secret: Option<String>,
+    has_token: bool,
+    client: Agent,
     /// Without a limit on silence: a server says nothing while it is sent a file.
-    patient: Client,
+    patient: Agent,
 }
 
 impl Http {
     pub fn new(config: &HubConfig) -> Result<Self> {
         let endpoint = Endpoint::new(config)?;
-        if let Some(token) = &config.token
-            && !token.bytes().all(|b| b.is_ascii_graphic())
-        {
+        let token = config.token.as_deref().filter(|token| !token.is_empty());
+        if token.is_some_and(|token| !token.bytes().all(|b| b.is_ascii_graphic())) {
             return Err(Error::invalid(
                 "HF_TOKEN",
                 "a token of visible ASCII characters",
                 "other characters in it",
             ));
         }
-        let builder = || {
-            Client::builder()
-                .user_agent(USER_AGENT)
-                .connect_timeout(config.timeout)
-                // nor do redirects lead from there to plain HTTP
-                .https_only(endpoint.is_secure())
-        };
-        let build = |builder: reqwest::ClientBuilder| {
-            builder
-                .build()
-                .map_err(|error| Error::hub("the network", None, unprepared(error)))
-        };
+        let certificates = certificates()?;
+        // in the place of user and password of the address
+        let bearer = token.map(|token| format!("Bearer {token}"));
+        let secret = bearer.or_else(|| endpoint.basic().map(String::from));
         Ok(Self {
-            token: config.token.clone().filter(|token| !token.is_empty()),
-            client: build(builder().read_timeout(config.timeout))?,
-            patient: build(builder())?,
+            has_token: token.is_some(),
+            client: agent(
+                &endpoint,
+                &certificates,
+                config.timeout,
+                Some(config.timeout),
+            ),
+            patient: agent(&endpoint, &certificates, config.timeout, None),
+            secret,
             endpoint,
         })
     }
@@ -76,77 +74,50 @@ impl Http {
         &self.endpoint
     }
 
-    pub fn place<'a>(&'a self, id: &'a ModelId) -> Place<'a> {
+    pub fn place<'a>(&self, id: &'a ModelId) -> Place<'a> {
         Place {
             id,
             file: None,
             endpoint: self.endpoint.shown(),
-            token: self.token.is_some(),
+            token: self.has_token,
             writing: false,
         }
     }
 
-    /// `hf-hub`'s client, which tries everything once: it would not wait as long as it is told to.
-    pub fn hf(&self, writing: bool) -> Result<HFClient, Trouble> {
-        let client = match writing {
-            true => &self.patient,
-            false => &self.client,
-        };
-        // without a token it would look for one in the environment; one that cannot be part of a
-        // header is not sent
-        let token = self.token.as_deref().unwrap_or("\n");
-        Ok(HFClient::builder()
-            .endpoint(self.endpoint.address())
-            .token(token)
-            .client(client.clone())
-            .user_agent(USER_AGENT)
-            .cache_dir("")
-            .cache_enabled(false)
-            .retry_max_attempts(0)
-            .build()?)
-    }
-
-    /// A request that says who asks, if it goes to the Hub itself.
-    fn signed(&self, request: RequestBuilder) -> RequestBuilder {
-        let value = |token: &String| HeaderValue::from_str(&format!("Bearer {token}")).ok();
-        match self.token.as_ref().and_then(value) {
-            Some(mut value) => {
-                value.set_sensitive(true);
-                // in the place of user and password of the address
-                request.headers(HeaderMap::from_iter([(AUTHORIZATION, value)]))
-            }
-            None => request,
-        }
+    /// What tells this address who asks: nothing where it is not the Hub's own.
+    pub fn secret_for(&self, address: &Address) -> Option<&str> {
+        self.secret
+            .as_deref()
+            .filter(|_| self.endpoint.is_own(address))
     }
 
     /// A request for a file or a list.
-    pub fn get(&self, url: Url) -> RequestBuilder {
-        self.signed(self.client.get(url))
-            .header(ACCEPT_ENCODING, "identity")
+    pub fn get(&self, address: Address) -> Request<'_> {
+        Request::new(self, &self.client, Method::GET, address)
     }
 
-    /// A request to the Hub that may take its time.
-    pub fn post(&self, url: Url) -> RequestBuilder {
-        self.signed(self.patient.post(url))
+    /// A request that may take its time.
+    pub fn post(&self, address: Address) -> Request<'_> {
+        Request::new(self, &self.patient, Method::POST, address)
     }
 
-    /// A request to where the Hub points: it never sees the token.
-    pub fn unsigned(&self, method: reqwest::Method, url: Url) -> RequestBuilder {
-        self.patient.request(method, url)
+    /// A request that takes a file.
+    pub fn put(&self, address: Address) -> Request<'_> {
+        Request::new(self, &self.patient, Method::PUT, address)
     }
 
     /// Tries `attempt` until it succeeds or another try cannot help, as long apart as the server
     /// says.
-    pub async fn retry<T>(
+    pub fn retry<T>(
         &self,
-        place: Place<'_>,
+        place: &Place,
         progress: &Progress,
-        mut attempt: impl AsyncFnMut() -> Result<T, Trouble>,
+        mut attempt: impl FnMut() -> Result<T, Trouble>,
     ) -> Result<T, Failure> {
         let mut tries = 0;
         loop {
             tries += 1;
-            let trouble = match attempt().await {
+            let trouble = match attempt() {
                 Ok(value) => return Ok(value),
                 Err(trouble) => trouble,
             };
@@ -163,28 +134,40 @@ impl Http {
             if delay >= Duration::from_secs(1) {
                 progress.message(&format!(
                     "{}: {trouble}; trying again in {} s",
-                    place.file.unwrap_or(place.endpoint),
+                    place.file.unwrap_or(&place.endpoint),
                     delay.as_secs()
                 ));
             }
-            tokio::time::sleep(delay).await;
+            std::thread::sleep(delay);
         }
     }
 
+    /// The address of the API for a repository, and of `more` below it.
+    pub fn api(&self, id: &ModelId, more: &[&str]) -> Address {
+        let parts = ["api", "models", id.owner(), id.name()];
+        self.endpoint
+            .url(parts.into_iter().chain(more.iter().copied()))
+    }
+
+    /// `true` if there is such a repository.
+    pub fn exists(&self, id: &ModelId) -> bool {
+        self.get(self.api(id, &[])).send().is_ok()
+    }
+
     /// The commit that a revision is now.
-    pub async fn commit(&self, id: &ModelId, progress: &Progress) -> Result<String, Failure> {
+    pub fn commit(&self, id: &ModelId, progress: &Progress) -> Result<String, Failure> {
         if is_commit(id.revision()) {
             return Ok(id.revision().to_ascii_lowercase());
         }
         let place = self.place(id);
-        let info = self.retry(place, progress, async || {
-            let model = self.hf(false)?.model(id.owner(), id.name());
-            match model.info().revision(id.revision()).send().await {
-                Ok(info) => Ok(info),
-                Err(error) => Err(self.which_is_missing(&model, error.into()).await),
-            }
-        });
-        match info.await?.sha {
+        let address = self.api(id, &["revision", id.revision()]);
+        let info: Info = self.retry(&place, progress, || {
+            let answer = self.get(address.clone()).send();
+            answer
+                .map_err(|trouble| self.which_is_missing(id, trouble))?
+                .json()
+        })?;
+        match info.sha {
             Some(commit) if is_commit(&commit) => Ok(commit.to_ascii_lowercase()),
             other => Err(place
                 .error(format!(
@@ -197,16 +180,12 @@ impl Http {
 
     /// Finds out, where a server does not say it, whether it is the repository or the revision that
     /// there is not.
-    async fn which_is_missing(
-        &self,
-        model: &hf_hub::HFRepository<hf_hub::RepoTypeModel>,
-        trouble: Trouble,
-    ) -> Trouble {
+    fn which_is_missing(&self, id: &ModelId, trouble: Trouble) -> Trouble {
         match trouble {
             Trouble::Http(answer) if answer.status == 404 && answer.code.is_none() => {
-                let code = match model.exists().send().await {
-                    Ok(true) => "RevisionNotFound",
-                    _ => "RepoNotFound",
+                let code = match self.exists(id) {
+                    true => "RevisionNotFound",
+                    false => "RepoNotFound",
                 };
                 Trouble::Http(Answer {
                     code: Some(code.into()),
@@ -218,29 +197,25 @@ impl Http {
     }
 
     /// The files of a commit by their names.
-    pub async fn files(
+    pub fn files(
         &self,
         id: &ModelId,
         commit: &str,
         progress: &Progress,
     ) -> Result<BTreeMap<String, Entry>, Failure> {
         let place = self.place(id);
-        let parts = ["api", "models", id.owner(), id.name(), "tree", commit];
-        let mut url = self.endpoint.url(parts);
-        url.set_query(Some("recursive=true"));
+        let first = self.api(id, &["tree", commit]).with_query("recursive=true");
         let mut files = BTreeMap::new();
-        let mut next = Some(url);
+        let mut next = Some(first);
         for _ in 0..MAX_PAGES {
-            let Some(url) = next.take() else {
+            let Some(address) = next.take() else {
                 return Ok(files);
             };
-            let page = self.retry(place, progress, async || {
-                let response = answer(self.get(url.clone())).await?;
-                let next = next_page(response.headers(), &url);
-                Ok((next, json::<Vec<Listed>>(response).await?))
-            });
-            let (following, listed) = page.await?;
-            next = following.and_then(|url| self.endpoint.own(url));
+            let (following, listed) = self.retry(&place, progress, || {
+                let response = self.get(address.clone()).send()?;
+                Ok((next_page(&response), response.json::<Vec<Listed>>()?))
+            })?;
+            next = following.filter(|address| self.endpoint.is_own(address));
             let entries = listed.into_iter().filter_map(Listed::entry);
             files.extend(entries.map(|entry| (entry.path.clone(), entry)));
         }
@@ -252,13 +227,58 @@ impl Http {
     }
 }
 
-/// Why there is no client: nearly always a system without certificates.
-fn unprepared(error: reqwest::Error) -> String {
-    let trouble = Trouble::from(error);
-    format!(
-        "{trouble}. Servers are checked by the system's certificates: install them (the package \
-         ca-certificates), or name them by SSL_CERT_FILE"
-    )
+/// Those of the system, or of the file that SSL_CERT_FILE names.
+fn certificates() -> Result<RootCerts> {
+    let found = rustls_native_certs::load_native_certs();
+    if found.certs.is_empty() {
+        let why = found
+            .errors
+            .first()
+            .map_or(String::new(), |error| format!(" ({error})"));
+        let message = format!(
+            "found no certificates to check servers by{why}: install those of the system (the package \
+             ca-certificates), or name them by SSL_CERT_FILE"
+        );
+        return Err(Error::hub("the network", None, message));
+    }
+    Ok(RootCerts::new_with_certs(
+        &found
+            .certs
+            .iter()
+            .map(|der| Certificate::from_der(der).to_owned())
+            .collect::<Vec<_>>(),
+    ))
+}
+
+/// A client that bears `silence` between two bytes; redirects are followed by whoever knows who may see what.
+fn agent(
+    endpoint: &Endpoint,
+    certificates: &RootCerts,
+    timeout: Duration,
+    silence: Option<Duration>,
+) -> Agent {
+    let certificates = TlsConfig::builder().root_certs(certificates.clone());
+    Agent::config_builder()
+        .user_agent(USER_AGENT)
+        .accept_encoding("identity")
+        .tls_config(certificates.build())
+        .timeout_resolve(Some(timeout))
+        .timeout_connect(Some(timeout))
+        .timeout_per_read(silence)
+        // nor do redirects lead from there to plain HTTP
+        .https_only(endpoint.is_secure())
+        .http_status_as_error(false)
+        .max_redirects(0)
+        .max_redirects_will_error(false)
+        .build()
+        .new_agent()
+}
+
+/// What the Hub says of a repository.
+#[derive(Deserialize)]
+pub struct Info {
+    sha: Option<String>,
+    pub private: Option<bool>,
 }
 
 /// An entry of the Hub's list of files.
@@ -295,64 +315,12 @@ impl Listed {
     }
 }
 
-/// Sends a request. An answer that is an error becomes one.
-pub async fn answer(request: RequestBuilder) -> Result<Response, Trouble> {
-    let response = request.send().await?;
-    if response.status().is_success() {
-        return Ok(response);
-    }
-    let headers = response.headers();
-    let text = |name: &str| Some(headers.get(name)?.to_str().ok()?.to_string());
-    let seconds = || text(RETRY_AFTER.as_str())?.trim().parse().ok();
-    let mut answer = Answer {
-        status: response.status().as_u16(),
-        code: text("x-error-code"),
-        message: text("x-error-message"),
-        retry_after: seconds().map(Duration::from_secs),
-    };
-    if answer.message.is_none() {
-        let body = body(response, MAX_ERROR_BYTES).await.unwrap_or_default();
-        let body: serde_json::Value = serde_json::from_slice(&body).unwrap_or_default();
-        answer.message = body["error"].as_str().map(String::from);
-    }
-    Err(Trouble::Http(answer))
-}
-
-/// The body of a response as JSON.
-pub async fn json<T: DeserializeOwned>(response: Response) -> Result<T, Trouble> {
-    let url = response.url().clone();
-    let body = body(response, MAX_JSON_BYTES).await?;
-    serde_json::from_slice(&body).map_err(|error| {
-        let url = url.as_str().split('?').next().unwrap_or_default();
-        Trouble::Fatal(Error::hub(
-            without_credentials(url),
-            None,
-            format!("the answer is not what a Hub would say: {error}"),
-        ))
-    })
-}
-
-/// The body of a response, of at most `limit` bytes.
-async fn body(mut response: Response, limit: usize) -> Result<Vec<u8>, Trouble> {
-    let mut body = Vec::new();
-    while let Some(chunk) = response.chunk().await? {
-        if body.len() + chunk.len() > limit {
-            return Err(Trouble::Fatal(Error::too_large(
-                "an answer of the Hub",
-                format!("expected at most {limit} bytes"),
-            )));
-        }
-        body.extend_from_slice(&chunk);
-    }
-    Ok(body)
-}
-
 /// The address of `Link: <...>; rel="next"`.
-fn next_page(headers: &HeaderMap, url: &Url) -> Option<Url> {
-    let links = headers.get(LINK)?.to_str().ok()?;
+fn next_page(response: &Response) -> Option<Address> {
+    let links = response.header(LINK.as_str())?;
     let next = links
         .split(',')
         .find(|link| link.contains("rel=\"next\""))?;
     let target = next.trim().strip_prefix('<')?.split('>').next()?;
-    url.join(target).ok()
+    response.address().join(target)
 }

@@ -10,11 +10,11 @@
 //! .locks/models--org--name/HASH.lock                 held by whoever downloads
 //! ```
 //!
-//! The crate `hf-hub` names commits, makes repositories and speaks Xet, the Hub's own protocol for
-//! uploads. Downloads are made here, because those of hf-hub 1.0 neither resume nor look at what
-//! arrived: not at the status of the answer, not at its size, not at its hash. Its lists of files lose
-//! the SHA-256 of large files. Uploads to servers without Xet (Git LFS) are made here too.
+//! The crate `hf-hub` knows the layout. Requests are made here, by the client that it brings along: its own
+//! downloads do not look at what arrived, neither at size nor hash, its lists of files lose the SHA-256 of large
+//! files, and it uploads nothing. Large files are uploaded by Git LFS.
 
+mod address;
 mod cache;
 mod download;
 mod endpoint;
@@ -23,6 +23,7 @@ mod http;
 mod id;
 mod links;
 mod push;
+mod request;
 mod select;
 
 use std::path::{Path, PathBuf};
@@ -34,7 +35,6 @@ use cache::Repo;
 use download::fetch;
 use failure::Failure;
 use http::Http;
-use tokio::runtime::Runtime;
 
 pub use id::ModelId;
 pub use push::{Contents, LeftOut, UploadFile};
@@ -150,7 +150,7 @@ impl std::fmt::Debug for Progress {
 
 /// The Hub and its cache.
 ///
-/// Its methods wait for the network; call them from ordinary threads, not from an async task.
+/// Its methods wait for the network.
 ///
 /// # Example
 ///
@@ -166,15 +166,8 @@ impl std::fmt::Debug for Progress {
 #[derive(Debug)]
 pub struct Hub {
     config: HubConfig,
-    online: Option<Online>,
-}
-
-/// What only a request needs. The certificates that it loads are not there on every system that has
-/// a cache.
-#[derive(Debug)]
-struct Online {
-    http: Http,
-    runtime: Runtime,
+    /// None where it is offline.
+    http: Option<Http>,
 }
 
 impl Hub {
@@ -182,27 +175,20 @@ impl Hub {
     ///
     /// # Errors
     /// Unless it is offline: [`Error::Invalid`] for an endpoint that is no http address, a token that
-    /// cannot be sent, or that others could read on the way; [`Error::Hub`] for a system without certificates to check servers by.
+    /// cannot be sent, or that others could read on the way; [`Error::Hub`] for a system without certificates to
+    /// check servers by.
     pub fn new(config: HubConfig) -> Result<Self> {
-        let online = match config.offline {
+        let http = match config.offline {
             true => None,
-            false => Some(Online {
-                http: Http::new(&config)?,
-                // Xet needs a runtime with threads
-                runtime: tokio::runtime::Builder::new_multi_thread()
-                    .worker_threads(2)
-                    .enable_all()
-                    .build()
-                    .map_err(|error| Error::hub("the network", None, error.to_string()))?,
-            }),
+            false => Some(Http::new(&config)?),
         };
-        Ok(Self { config, online })
+        Ok(Self { config, http })
     }
 
     /// `true` if a token or password goes over plain HTTP to another machine.
     pub fn is_overheard(&self) -> bool {
-        let online = self.online.as_ref();
-        online.is_some_and(|online| online.http.endpoint().is_overheard())
+        let http = self.http.as_ref();
+        http.is_some_and(|http| http.endpoint().is_overheard())
     }
 
     /// The directory of the model `org/name` or `org/name@revision` (a branch, a tag, a commit,
@@ -222,10 +208,10 @@ impl Hub {
     pub fn pull(&self, id: &str, progress: &Progress) -> Result<PathBuf> {
         let id: ModelId = id.parse()?;
         let repo = Repo::new(&self.config.cache_dir, &id);
-        let Some(Online { http, runtime }) = &self.online else {
+        let Some(http) = &self.http else {
             return self.cached(&id, &repo);
         };
-        match runtime.block_on(fetch(http, &id, &repo, progress)) {
+        match fetch(http, &id, &repo, progress) {
             Ok(dir) => Ok(dir),
             Err(Failure {
                 error,
@@ -257,13 +243,11 @@ impl Hub {
         progress: &Progress,
     ) -> Result<String> {
         let parsed = ModelId::without_revision(id)?;
-        let Some(Online { http, runtime }) = &self.online else {
+        let Some(http) = &self.http else {
             let message = "uploading needs the network; unset HF_HUB_OFFLINE";
             return Err(Error::hub(parsed, None, message));
         };
         let upload = push::Upload::new(http, &parsed, dir.as_ref(), progress)?;
-        runtime
-            .block_on(upload.run(private))
-            .map_err(|failure| failure.error)
+        upload.run(private).map_err(|failure| failure.error)
     }
 }

@@ -26,7 +26,6 @@ Environment:
   HF_HUB_DOWNLOAD_TIMEOUT  seconds that a server may be silent
   TCN_HUB_INSECURE         1: send the token over plain http
   SSL_CERT_FILE            certificates to check servers by
-  NO_COLOR                 set: no colours
 
 Exit codes:
   0 done; 1 failed; 2 wrong usage; 130, 143, 129 interrupted by SIGINT, SIGTERM, SIGHUP after saving";
@@ -51,7 +50,11 @@ fn version() -> String {
         ("accelerate", cfg!(feature = "accelerate")),
     ];
     let features = names(features.into_iter());
-    let kernels = names(Kernel::ALL.into_iter().map(|k| (k.name(), k.is_available())));
+    let kernels = names(
+        Kernel::ALL
+            .into_iter()
+            .map(|k| (k.name(), k.is_available())),
+    );
     format!(
         "{}{commit}\nfeatures: {features}\nkernel: {}, of {kernels}\nprocessor: {}, {}",
         env!("CARGO_PKG_VERSION"),
@@ -100,10 +103,23 @@ pub fn manual(name: Option<&str>) -> anyhow::Result<()> {
     let mut command = Cli::command();
     command.build();
     if let Some(name) = name {
-        let found = command.get_subcommands().find(|command| command.get_name() == name);
-        let names: Vec<_> = command.get_subcommands().map(clap::Command::get_name).collect();
-        let wrong = || usage_error(format!("expected one of {}, found {name}", names.join(", ")));
-        command = found.ok_or_else(wrong)?.clone().display_name(format!("tcn-{name}"));
+        let found = command
+            .get_subcommands()
+            .find(|command| command.get_name() == name);
+        let names: Vec<_> = command
+            .get_subcommands()
+            .map(clap::Command::get_name)
+            .collect();
+        let wrong = || {
+            usage_error(format!(
+                "expected one of {}, found {name}",
+                names.join(", ")
+            ))
+        };
+        command = found
+            .ok_or_else(wrong)?
+            .clone()
+            .display_name(format!("tcn-{name}"));
     }
     let mut page = Vec::new();
     clap_mangen::Man::new(command).render(&mut page)?;

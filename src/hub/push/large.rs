@@ -2,27 +2,25 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::io::Read;
-use std::sync::atomic::Ordering;
 
-use reqwest::header::{ACCEPT, CONTENT_LENGTH, CONTENT_TYPE, ETAG};
-use reqwest::{Method, RequestBuilder, Url};
 use serde::Deserialize;
 use serde_json::{Value, json};
+use ureq::http::header::{ACCEPT, CONTENT_TYPE, ETAG};
 
 use super::{Upload, UploadFile};
 use crate::Result;
 use crate::hub::Event;
+use crate::hub::address::Address;
 use crate::hub::failure::{Failure, Place};
-use crate::hub::http::{answer, json as json_of};
+use crate::hub::request::Request;
 
 const LFS: &str = "application/vnd.git-lfs+json";
-const CHUNK: u64 = 1 << 18;
 /// Parts of one large file, as S3 has it.
 const MAX_PARTS: u64 = 10_000;
 
 impl Upload<'_> {
     /// Asks where large files go.
-    pub(super) async fn batch(
+    pub(super) fn batch(
         &self,
         large: &[&UploadFile],
         hashes: &HashMap<&str, String>,
@@ -33,26 +31,24 @@ impl Upload<'_> {
             .collect();
         let body = json!({
             "operation": "upload",
-            "transfers": ["basic", "multipart", "xet"],
+            "transfers": ["basic", "multipart"],
             "objects": objects,
             "hash_algo": "sha256",
             "ref": { "name": "main" },
         });
         let name = format!("{}.git", self.id.name());
-        let url =
-            self.http
-                .endpoint()
-                .url([self.id.owner(), &name, "info", "lfs", "objects", "batch"]);
-        self.http
-            .retry(self.place(), self.progress, async || {
-                let request = lfs(self.http.post(url.clone())).json(&body);
-                json_of(answer(request).await?).await
-            })
-            .await
+        let parts = [self.id.owner(), &name, "info", "lfs", "objects", "batch"];
+        let address = self.http.endpoint().url(parts);
+        self.http.retry(&self.place(), self.progress, || {
+            lfs(self.http.post(address.clone()))
+                .json(&body)
+                .send()?
+                .json()
+        })
     }
 
     /// Sends a large file to where the Hub said, unless it is there already.
-    pub(super) async fn large_file(
+    pub(super) fn large_file(
         &self,
         item: &UploadFile,
         hash: &str,
@@ -66,7 +62,8 @@ impl Upload<'_> {
             return Err(place.error(message).into());
         }
         let Some(actions) = &object.actions else {
-            self.tell(self.sent.fetch_add(item.bytes, Ordering::Relaxed) + item.bytes);
+            self.sent.set(self.sent.get() + item.bytes);
+            self.tell(self.sent.get());
             return Ok(());
         };
         self.progress.tell(Event::File {
@@ -75,59 +72,54 @@ impl Upload<'_> {
         });
         let upload = &actions.upload;
         match upload.header.get("chunk_size") {
-            None => self
-                .put(place, item, 0, item.bytes, upload, &upload.header)
-                .await
-                .map(drop)?,
-            Some(size) => self.put_parts(place, item, hash, upload, size).await?,
+            None => {
+                let all = (0, item.bytes);
+                self.put(&place, item, all, upload, &upload.header)
+                    .map(drop)?
+            }
+            Some(size) => self.put_parts(&place, item, hash, upload, size)?,
         }
         let Some(verify) = &actions.verify else {
             return Ok(());
         };
-        let url = self.target(place, &verify.href)?;
+        let address = self.target(&place, &verify.href)?;
         let body = json!({ "oid": hash, "size": item.bytes });
-        let verified = self.http.retry(place, self.progress, async || {
-            let request = match self.http.endpoint().own(url.clone()) {
-                Some(own) => self.http.post(own),
-                None => self.http.unsigned(Method::POST, url.clone()),
-            };
-            answer(request.json(&body)).await
+        let verified = self.http.retry(&place, self.progress, || {
+            self.http.post(address.clone()).json(&body).send()
         });
-        verified.await.map(drop)
+        verified.map(drop)
     }
 
     /// Sends the bytes of `item` from `start` on as one request; gives the tag they were given.
-    async fn put(
+    fn put(
         &self,
-        place: Place<'_>,
+        place: &Place,
         item: &UploadFile,
-        start: u64,
-        length: u64,
+        (start, length): (u64, u64),
         action: &Action,
         headers: &BTreeMap<String, Value>,
     ) -> Result<Option<String>, Failure> {
-        let url = self.target(place, &action.href)?;
-        let before = self.sent.load(Ordering::Relaxed);
-        let response = self.http.retry(place, self.progress, async || {
-            self.sent.store(before, Ordering::Relaxed);
-            let mut request = self
-                .http
-                .unsigned(Method::PUT, url.clone())
-                .header(CONTENT_LENGTH, length)
-                .body(self.body(item, start, length)?);
+        let address = self.target(place, &action.href)?;
+        let before = self.sent.get();
+        let response = self.http.retry(place, self.progress, || {
+            self.sent.set(before);
+            let mut request = self.http.put(address.clone());
             for (name, value) in headers {
                 request = request.header(name, value.as_str().unwrap_or_default());
             }
-            answer(request).await
-        });
-        let tag = response.await?.headers().get(ETAG).cloned();
-        Ok(tag.and_then(|tag| tag.to_str().ok().map(String::from)))
+            let mut source = Told {
+                upload: self,
+                source: item.open_at(start)?.take(length),
+            };
+            request.send_from(&mut source, length)
+        })?;
+        Ok(response.header(ETAG.as_str()).map(String::from))
     }
 
     /// Sends a file in parts of `size`, each to its own address, then says that they are all there.
-    async fn put_parts(
+    fn put_parts(
         &self,
-        place: Place<'_>,
+        place: &Place,
         item: &UploadFile,
         hash: &str,
         upload: &Action,
@@ -154,59 +146,49 @@ impl Upload<'_> {
                 header: BTreeMap::new(),
             };
             let length = size.min(item.bytes - start);
-            let tag = self
-                .put(place, item, start, length, &action, &action.header)
-                .await?;
+            let tag = self.put(place, item, (start, length), &action, &action.header)?;
             let tag = tag.ok_or_else(|| place.error(format!("part {number} was given no tag")))?;
             parts.push(json!({ "partNumber": number, "etag": tag }));
         }
-        let url = self.target(place, &upload.href)?;
+        let address = self.target(place, &upload.href)?;
         let body = json!({ "oid": hash, "parts": parts });
-        let completed = self.http.retry(place, self.progress, async || {
-            let request = lfs(self.http.unsigned(Method::POST, url.clone()));
-            answer(request.json(&body)).await
+        let completed = self.http.retry(place, self.progress, || {
+            lfs(self.http.post(address.clone())).json(&body).send()
         });
-        completed.await.map(drop)
+        completed.map(drop)
     }
 
     /// An address that the Hub gave, which may leave out its own.
-    fn target(&self, place: Place<'_>, href: &str) -> Result<Url> {
-        let url = self.http.endpoint().url([]).join(href);
-        url.map_err(|error| place.error(format!("the Hub gave a wrong address, {href:?}: {error}")))
+    fn target(&self, place: &Place, href: &str) -> Result<Address> {
+        let address = self.http.endpoint().url([]).join(href);
+        address.ok_or_else(|| place.error(format!("the Hub gave a wrong address, {href:?}")))
     }
+}
 
-    /// The bytes of a file as they are asked for.
-    fn body(&self, item: &UploadFile, start: u64, length: u64) -> Result<reqwest::Body> {
-        let file = item.open_at(start)?;
-        let (progress, sent, total) = (self.progress.clone(), self.sent.clone(), self.total);
-        let mut source = file.take(length);
-        let chunks = std::iter::from_fn(move || {
-            let mut chunk = Vec::new();
-            match source.by_ref().take(CHUNK).read_to_end(&mut chunk) {
-                Ok(0) => None,
-                Ok(n) => {
-                    let done = sent.fetch_add(n as u64, Ordering::Relaxed) + n as u64;
-                    progress.tell(Event::Transferred { done, total });
-                    Some(Ok(chunk))
-                }
-                Err(error) => Some(Err(error)),
-            }
-        });
-        Ok(reqwest::Body::wrap_stream(futures_util::stream::iter(
-            chunks,
-        )))
+/// Bytes of a file, of which whoever watches is told as they are read.
+struct Told<'a> {
+    upload: &'a Upload<'a>,
+    source: std::io::Take<std::fs::File>,
+}
+
+impl Read for Told<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        let n = self.source.read(buffer)?;
+        self.upload.sent.set(self.upload.sent.get() + n as u64);
+        self.upload.tell(self.upload.sent.get());
+        Ok(n)
     }
 }
 
 /// A request in the media type of Git LFS.
-fn lfs(request: RequestBuilder) -> RequestBuilder {
-    request.header(ACCEPT, LFS).header(CONTENT_TYPE, LFS)
+fn lfs(request: Request<'_>) -> Request<'_> {
+    let request = request.header(ACCEPT.as_str(), LFS);
+    request.header(CONTENT_TYPE.as_str(), LFS)
 }
 
 /// Where large files go.
 #[derive(Deserialize, Default)]
 pub(super) struct Batch {
-    pub(super) transfer: Option<String>,
     #[serde(default)]
     objects: Vec<Object>,
 }

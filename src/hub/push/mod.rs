@@ -3,23 +3,18 @@
 mod contents;
 mod large;
 
+use std::cell::Cell;
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
-use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
-use hf_hub::RepoTypeModel;
-use hf_hub::progress::{ProgressEvent, ProgressHandler, UploadEvent};
-use hf_hub::repository::CommitOperation;
-use reqwest::Url;
-use reqwest::header::CONTENT_TYPE;
 use serde::Deserialize;
 use serde_json::json;
+use ureq::http::header::CONTENT_TYPE;
 
 use super::failure::{Failure, Place, Trouble};
-use super::http::{Http, answer, json as json_of};
+use super::http::{Http, Info};
 use super::id::ModelId;
 use super::{Event, Progress};
 use crate::Result;
@@ -40,7 +35,7 @@ pub struct Upload<'a> {
     progress: &'a Progress,
     contents: Contents,
     /// Bytes sent, and of how many.
-    sent: Arc<AtomicU64>,
+    sent: Cell<u64>,
     total: u64,
 }
 
@@ -59,16 +54,16 @@ impl<'a> Upload<'a> {
             id,
             progress,
             contents,
-            sent: Arc::default(),
+            sent: Cell::new(0),
             total,
         })
     }
 
     /// Uploads everything, of which it tells first; gives the repository's address.
-    pub async fn run(&self, private: bool) -> Result<String, Failure> {
+    pub fn run(&self, private: bool) -> Result<String, Failure> {
         self.progress.tell(Event::Contents(&self.contents));
-        self.create(private).await?;
-        let modes = self.modes().await?;
+        self.create(private)?;
+        let modes = self.modes()?;
         let large: Vec<&UploadFile> = self
             .contents
             .files
@@ -81,17 +76,12 @@ impl<'a> Upload<'a> {
         }
         let batch = match large.is_empty() {
             true => Batch::default(),
-            false => self.batch(&large, &hashes).await?,
+            false => self.batch(&large, &hashes)?,
         };
-        if batch.transfer.as_deref() == Some("xet") {
-            self.commit_by_xet(&modes).await?;
-        } else {
-            for item in large {
-                self.large_file(item, &hashes[item.name.as_str()], &batch)
-                    .await?;
-            }
-            self.commit(&modes, &hashes).await?;
+        for item in large {
+            self.large_file(item, &hashes[item.name.as_str()], &batch)?;
         }
+        self.commit(&modes, &hashes)?;
         Ok(format!(
             "{}/{}",
             self.http.endpoint().shown(),
@@ -107,40 +97,33 @@ impl<'a> Upload<'a> {
     }
 
     /// Makes the repository, or finds it as it should be.
-    async fn create(&self, private: bool) -> Result<(), Failure> {
+    fn create(&self, private: bool) -> Result<(), Failure> {
         let place = self.place();
-        let model = |client: hf_hub::HFClient| client.model(self.id.owner(), self.id.name());
-        let created = self.http.retry(place, self.progress, async || {
-            let client = self.http.hf(true)?;
-            let repository = self.id.repository();
-            let request = client
-                .create_repository()
-                .repo_id(&repository)
-                .repo_type(RepoTypeModel)
-                .private(private)
-                .exist_ok(true);
-            match request.send().await {
-                Ok(_) => Ok(()),
-                Err(error) => match Trouble::from(error) {
-                    // who may not make one may still write to the one that is there
-                    Trouble::Http(answer) if answer.status == 403 => {
-                        match model(client).exists().send().await {
-                            Ok(true) => Ok(()),
-                            _ => Err(Trouble::Http(answer)),
-                        }
-                    }
-                    trouble => Err(trouble),
-                },
-            }
+        let body = json!({
+            "type": "model",
+            "organization": self.id.owner(),
+            "name": self.id.name(),
+            "private": private,
         });
-        created.await?;
+        let address = self.http.endpoint().url(["api", "repos", "create"]);
+        self.http.retry(&place, self.progress, || {
+            match self.http.post(address.clone()).json(&body).send() {
+                Err(Trouble::Http(answer)) if answer.status == 409 => Ok(()),
+                // who may not make one may still write to the one that is there
+                Err(Trouble::Http(answer)) if answer.status == 403 && self.http.exists(self.id) => {
+                    Ok(())
+                }
+                other => other.map(drop),
+            }
+        })?;
         if !private {
             return Ok(());
         }
-        let info = self.http.retry(place, self.progress, async || {
-            Ok(model(self.http.hf(true)?).info().send().await?)
-        });
-        match info.await?.private {
+        let address = self.http.api(self.id, &[]);
+        let info: Info = self.http.retry(&place, self.progress, || {
+            self.http.get(address.clone()).send()?.json()
+        })?;
+        match info.private {
             Some(false) => Err(place
                 .error(format!(
                     "expected a private repository, found a public one; nothing was uploaded. Change it at \
@@ -153,19 +136,8 @@ impl<'a> Upload<'a> {
         }
     }
 
-    fn api(&self, what: &str) -> Url {
-        self.http.endpoint().url([
-            "api",
-            "models",
-            self.id.owner(),
-            self.id.name(),
-            what,
-            "main",
-        ])
-    }
-
     /// How the Hub wants each file.
-    async fn modes(&self) -> Result<BTreeMap<String, Mode>, Failure> {
+    fn modes(&self) -> Result<BTreeMap<String, Mode>, Failure> {
         let mut files = Vec::new();
         for item in &self.contents.files {
             files.push(json!({
@@ -175,19 +147,16 @@ impl<'a> Upload<'a> {
             }));
         }
         let body = json!({ "files": files });
-        let modes: Modes = self
-            .http
-            .retry(self.place(), self.progress, async || {
-                let request = self.http.post(self.api("preupload")).json(&body);
-                json_of(answer(request).await?).await
-            })
-            .await?;
+        let address = self.http.api(self.id, &["preupload", "main"]);
+        let modes: Modes = self.http.retry(&self.place(), self.progress, || {
+            self.http.post(address.clone()).json(&body).send()?.json()
+        })?;
         let by_name = |mode: Mode| (mode.path.clone(), mode);
         Ok(modes.files.into_iter().map(by_name).collect())
     }
 
     /// Commits small files as they are and large ones by their hashes.
-    async fn commit(
+    fn commit(
         &self,
         modes: &BTreeMap<String, Mode>,
         hashes: &HashMap<&str, String>,
@@ -210,36 +179,12 @@ impl<'a> Upload<'a> {
             };
             lines += &(line.to_string() + "\n");
         }
-        let committed = self.http.retry(self.place(), self.progress, async || {
-            let request = self.http.post(self.api("commit"));
-            let request = request.header(CONTENT_TYPE, "application/x-ndjson");
-            answer(request.body(lines.clone())).await
-        });
-        committed.await?;
-        self.tell(self.total);
-        Ok(())
-    }
-
-    /// The same by the Hub's own protocol, where it asks for that.
-    async fn commit_by_xet(&self, modes: &BTreeMap<String, Mode>) -> Result<(), Failure> {
-        let items = self
-            .contents
-            .files
-            .iter()
-            .filter(|item| !is_ignored(modes, item));
-        let operations: Vec<CommitOperation> = items
-            .map(|item| CommitOperation::add_file(&item.name, item.path().to_path_buf()))
-            .collect();
-        let committed = self.http.retry(self.place(), self.progress, async || {
-            let model = self.http.hf(true)?.model(self.id.owner(), self.id.name());
-            let request = model
-                .create_commit()
-                .operations(operations.clone())
-                .commit_message(MESSAGE)
-                .progress(Forward(self.progress.clone()));
-            Ok(request.send().await?)
-        });
-        committed.await?;
+        let address = self.http.api(self.id, &["commit", "main"]);
+        self.http.retry(&self.place(), self.progress, || {
+            let request = self.http.post(address.clone());
+            let request = request.header(CONTENT_TYPE.as_str(), "application/x-ndjson");
+            request.body(lines.clone().into_bytes()).send()
+        })?;
         self.tell(self.total);
         Ok(())
     }
@@ -260,25 +205,6 @@ fn is_large(modes: &BTreeMap<String, Mode>, item: &UploadFile) -> bool {
 
 fn is_ignored(modes: &BTreeMap<String, Mode>, item: &UploadFile) -> bool {
     modes.get(&item.name).is_some_and(|mode| mode.should_ignore)
-}
-
-/// `hf-hub`'s events as ours.
-struct Forward(Progress);
-
-impl ProgressHandler for Forward {
-    fn on_progress(&self, event: &ProgressEvent) {
-        if let ProgressEvent::Upload(UploadEvent::Progress {
-            bytes_completed,
-            total_bytes,
-            ..
-        }) = event
-        {
-            self.0.tell(Event::Transferred {
-                done: *bytes_completed,
-                total: *total_bytes,
-            });
-        }
-    }
 }
 
 #[derive(Deserialize)]

@@ -1,0 +1,160 @@
+//! Addresses of the web: parsed, put together, and joined to others.
+
+use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
+use ureq::http::Uri;
+use ureq::http::uri::Scheme;
+
+/// What may not stand in one part of a path as it is (WHATWG URL, the path percent-encode set, and what divides
+/// parts).
+const PART: &AsciiSet = &CONTROLS
+    .add(b' ')
+    .add(b'"')
+    .add(b'#')
+    .add(b'<')
+    .add(b'>')
+    .add(b'?')
+    .add(b'`')
+    .add(b'{')
+    .add(b'}')
+    .add(b'/')
+    .add(b'%');
+
+/// An http address without user, password and fragment.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Address(Uri);
+
+impl Address {
+    /// The address, and what stands before `@` in it.
+    pub fn parse(text: &str) -> Option<(Self, Option<String>)> {
+        let text = text.split('#').next().unwrap_or_default();
+        let uri: Uri = text.parse().ok()?;
+        let scheme = uri
+            .scheme()
+            .filter(|s| **s == Scheme::HTTP || **s == Scheme::HTTPS)?;
+        let authority = uri.authority().filter(|a| !a.host().is_empty())?.as_str();
+        let (user, host) = match authority.rsplit_once('@') {
+            Some((user, host)) => (Some(user.to_string()), host),
+            None => (None, authority),
+        };
+        let path = uri.path_and_query().map_or("/", |path| path.as_str());
+        let plain = format!("{scheme}://{host}{path}").parse().ok()?;
+        Some((Self(plain), user))
+    }
+
+    /// The address as text.
+    pub fn text(&self) -> String {
+        self.0.to_string()
+    }
+
+    /// The same address with `parts` below it, each one part however it is spelt.
+    pub fn below<'a>(&self, parts: impl IntoIterator<Item = &'a str>) -> Self {
+        let mut path = self.0.path().trim_end_matches('/').to_string();
+        for part in parts {
+            path.push('/');
+            path.extend(utf8_percent_encode(part, PART));
+        }
+        self.with_path(&path).unwrap_or_else(|| self.clone())
+    }
+
+    /// The same address with this query.
+    pub fn with_query(&self, query: &str) -> Self {
+        let path = format!("{}?{query}", self.0.path());
+        self.with_path(&path).unwrap_or_else(|| self.clone())
+    }
+
+    /// What `reference`, found here, points to; user and password in it are dropped.
+    pub fn join(&self, reference: &str) -> Option<Self> {
+        let scheme = self.0.scheme_str()?;
+        if reference.contains("://") {
+            return Some(Self::parse(reference)?.0);
+        }
+        if let Some(rest) = reference.strip_prefix("//") {
+            return Some(Self::parse(&format!("{scheme}://{rest}"))?.0);
+        }
+        let reference = reference.split('#').next().unwrap_or_default();
+        let path = self.0.path();
+        match reference.as_bytes().first() {
+            None => Some(self.clone()),
+            Some(b'/') => self.with_path(reference),
+            Some(b'?') => self.with_path(&format!("{path}{reference}")),
+            _ => {
+                let folder = path.rsplit_once('/').map_or("", |(folder, _)| folder);
+                self.with_path(&format!("{folder}/{reference}"))
+            }
+        }
+    }
+
+    fn with_path(&self, path: &str) -> Option<Self> {
+        let (scheme, authority) = (self.0.scheme_str()?, self.0.authority()?);
+        Some(Self(format!("{scheme}://{authority}{path}").parse().ok()?))
+    }
+
+    /// `true` for https.
+    pub fn is_secure(&self) -> bool {
+        self.0.scheme() == Some(&Scheme::HTTPS)
+    }
+
+    /// Name or number of the machine.
+    pub fn host(&self) -> &str {
+        self.0.host().unwrap_or_default()
+    }
+
+    /// `true` for another address of the same server.
+    pub fn is_same_server(&self, other: &Self) -> bool {
+        let port = |address: &Self| {
+            let usual = if address.is_secure() { 443 } else { 80 };
+            address.0.port_u16().unwrap_or(usual)
+        };
+        self.is_secure() == other.is_secure()
+            && self.host().eq_ignore_ascii_case(other.host())
+            && port(self) == port(other)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn address(text: &str) -> Address {
+        Address::parse(text).unwrap().0
+    }
+
+    #[test]
+    fn parts_and_references() {
+        let base = address("http://me:x@Host:81/a/b/?q#f");
+        assert_eq!(base.text(), "http://host:81/a/b/?q");
+        assert_eq!(
+            base.below(["c d", "e/f", "龍%"]).text(),
+            "http://host:81/a/b/c%20d/e%2Ff/%E9%BE%8D%25"
+        );
+        for (reference, expected) in [
+            ("https://other/x?y", "https://other/x?y"),
+            ("//other:1/x", "http://other:1/x"),
+            ("/x?y=1", "http://host:81/x?y=1"),
+            ("?z", "http://host:81/a/b/?z"),
+            ("c#d", "http://host:81/a/b/c"),
+            ("https://me:secret@other/", "https://other/"),
+        ] {
+            assert_eq!(base.join(reference).unwrap().text(), expected);
+        }
+        assert_eq!(base.join("ftp://x/y"), None);
+        for wrong in ["", "host", "ftp://host", "http://", "/a", "http:///a"] {
+            assert!(Address::parse(wrong).is_none(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn servers() {
+        let base = address("https://hub.example/x");
+        for same in ["https://hub.example:443/y", "https://HUB.example"] {
+            assert!(base.is_same_server(&address(same)), "{same}");
+        }
+        for other in [
+            "http://hub.example/x",
+            "https://hub.example:444/x",
+            "https://example/x",
+        ] {
+            assert!(!base.is_same_server(&address(other)), "{other}");
+        }
+    }
+}

@@ -1,0 +1,192 @@
+//! One request: who sees the token, where it is sent on to, and what an error is.
+
+use std::io::Read;
+use std::time::Duration;
+
+use serde::de::DeserializeOwned;
+use ureq::http::header::{AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, LOCATION, RETRY_AFTER};
+use ureq::http::{self, Method, StatusCode};
+use ureq::{Agent, AsSendBody, Body, SendBody};
+
+use super::address::Address;
+use super::endpoint::without_credentials;
+use super::failure::{Answer, Trouble};
+use super::http::Http;
+use crate::Error;
+
+/// Answers other than files and pages of lists are small.
+const MAX_JSON_BYTES: u64 = 64 << 20;
+const MAX_ERROR_BYTES: u64 = 1 << 16;
+
+const MAX_REDIRECTS: usize = 10;
+
+/// A request in the making.
+pub struct Request<'a> {
+    http: &'a Http,
+    agent: &'a Agent,
+    method: Method,
+    address: Address,
+    headers: Vec<(String, String)>,
+    body: Option<Vec<u8>>,
+}
+
+impl<'a> Request<'a> {
+    pub fn new(http: &'a Http, agent: &'a Agent, method: Method, address: Address) -> Self {
+        Self {
+            http,
+            agent,
+            method,
+            address,
+            headers: Vec::new(),
+            body: None,
+        }
+    }
+
+    pub fn header(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
+        self.headers.push((name.into(), value.into()));
+        self
+    }
+
+    pub fn body(mut self, body: Vec<u8>) -> Self {
+        self.body = Some(body);
+        self
+    }
+
+    /// With a body of JSON, in this media type if none is named.
+    pub fn json(self, value: &serde_json::Value) -> Self {
+        let is_named = self
+            .headers
+            .iter()
+            .any(|(name, _)| name == CONTENT_TYPE.as_str());
+        let request = match is_named {
+            true => self,
+            false => self.header(CONTENT_TYPE.as_str(), "application/json"),
+        };
+        request.body(value.to_string().into_bytes())
+    }
+
+    /// Sends it, and sends it on where the server says so. An answer that is an error becomes one.
+    pub fn send(mut self) -> Result<Response, Trouble> {
+        for _ in 0..=MAX_REDIRECTS {
+            let response = match &self.body {
+                Some(body) => self.once(&body[..])?,
+                None => self.once(())?,
+            };
+            let Some(target) = self.sent_on(&response) else {
+                return response.succeeded();
+            };
+            self.address = target;
+        }
+        Err(Trouble::broken("the server sends the request on and on"))
+    }
+
+    /// Sends it with the next `length` bytes of `source`.
+    pub fn send_from(self, source: &mut dyn Read, length: u64) -> Result<Response, Trouble> {
+        let request = self.header(CONTENT_LENGTH.as_str(), length.to_string());
+        request.once(SendBody::from_reader(source))?.succeeded()
+    }
+
+    fn once(&self, body: impl AsSendBody) -> Result<Response, Trouble> {
+        let mut request = http::Request::builder()
+            .method(&self.method)
+            .uri(self.address.text());
+        for (name, value) in &self.headers {
+            request = request.header(name, value);
+        }
+        // whoever is asked now, and nobody that the request is sent on to
+        if let Some(secret) = self.http.secret_for(&self.address) {
+            request = request.header(AUTHORIZATION, secret);
+        }
+        let request = request
+            .body(body)
+            .map_err(|error| Trouble::broken(error.to_string()))?;
+        Ok(Response {
+            address: self.address.clone(),
+            inner: self.agent.run(request)?,
+        })
+    }
+
+    /// Where a request goes that is to go elsewhere.
+    fn sent_on(&self, response: &Response) -> Option<Address> {
+        let again = match response.status() {
+            StatusCode::TEMPORARY_REDIRECT | StatusCode::PERMANENT_REDIRECT => true,
+            status => status.is_redirection() && self.method == Method::GET,
+        };
+        let target = response.header(LOCATION.as_str()).filter(|_| again)?;
+        self.address.join(target)
+    }
+}
+
+/// An answer.
+pub struct Response {
+    address: Address,
+    inner: http::Response<Body>,
+}
+
+impl Response {
+    pub fn status(&self) -> StatusCode {
+        self.inner.status()
+    }
+
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.inner.headers().get(name)?.to_str().ok()
+    }
+
+    /// Where it came from.
+    pub fn address(&self) -> &Address {
+        &self.address
+    }
+
+    /// The body as JSON.
+    pub fn json<T: DeserializeOwned>(self) -> Result<T, Trouble> {
+        let address = self.address.text();
+        let body = self.bytes(MAX_JSON_BYTES)?;
+        serde_json::from_slice(&body).map_err(|error| {
+            let address = address.split('?').next().unwrap_or_default();
+            Trouble::Fatal(Error::hub(
+                without_credentials(address),
+                None,
+                format!("the answer is not what a Hub would say: {error}"),
+            ))
+        })
+    }
+
+    /// The body as it comes.
+    pub fn reader(self) -> impl Read {
+        self.inner.into_body().into_reader()
+    }
+
+    /// The body, of at most `limit` bytes.
+    fn bytes(self, limit: u64) -> Result<Vec<u8>, Trouble> {
+        let mut body = Vec::new();
+        self.reader().take(limit + 1).read_to_end(&mut body)?;
+        match body.len() as u64 > limit {
+            false => Ok(body),
+            true => Err(Trouble::Fatal(Error::too_large(
+                "an answer of the Hub",
+                format!("expected at most {limit} bytes"),
+            ))),
+        }
+    }
+
+    /// The answer, unless it is an error.
+    fn succeeded(self) -> Result<Self, Trouble> {
+        if self.status().is_success() {
+            return Ok(self);
+        }
+        let text = |name: &str| self.header(name).map(String::from);
+        let seconds = text(RETRY_AFTER.as_str()).and_then(|text| text.trim().parse().ok());
+        let mut answer = Answer {
+            status: self.status().as_u16(),
+            code: text("x-error-code"),
+            message: text("x-error-message"),
+            retry_after: seconds.map(Duration::from_secs),
+        };
+        if answer.message.is_none() {
+            let body = self.bytes(MAX_ERROR_BYTES).unwrap_or_default();
+            let body: serde_json::Value = serde_json::from_slice(&body).unwrap_or_default();
+            answer.message = body["error"].as_str().map(String::from);
+        }
+        Err(Trouble::Http(answer))
+    }
+}
