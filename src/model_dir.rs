@@ -20,6 +20,9 @@ pub const WEIGHTS: &str = "model.safetensors";
 /// The tokenizer's file name.
 pub const TOKENIZER: &str = "tokenizer.json";
 
+/// The folder of a run's checkpoints, which are models too.
+pub const CHECKPOINTS: &str = "checkpoints";
+
 /// The file name of a vocabulary, one token a line, where there is no tokenizer.
 pub const VOCABULARY: &str = "vocab.txt";
 
@@ -45,7 +48,7 @@ pub struct LoadedModel {
 }
 
 impl LoadedModel {
-    /// Loads a model directory.
+    /// Loads a model directory, or a checkpoint of a training run.
     ///
     /// # Errors
     /// [`Error::Io`] and [`Error::File`] naming the file; [`Error::Tensor`] naming the tensor where
@@ -73,7 +76,8 @@ impl LoadedModel {
                 ),
             ));
         }
-        let config = read_config(dir.join(CONFIG))?;
+        let described = described_in(dir);
+        let config = read_config(described.join(CONFIG))?;
         let source = weights::find(dir)?;
         // nothing is read of weights that are not this model's
         let file = weights::open(&source)?;
@@ -81,7 +85,7 @@ impl LoadedModel {
         let found = found.map(|tensor| (tensor.name.as_str(), &tensor.shape[..], tensor.dtype));
         check(&config, found, &source)?;
         let weights = file.read()?;
-        let tokenizer = read_tokenizer_for(dir, config.vocab_size())?;
+        let tokenizer = read_tokenizer_for(&described, config.vocab_size())?;
         Self::from_parts(config, weights, tokenizer, &source)
     }
 
@@ -146,6 +150,22 @@ impl LoadedModel {
             tokenizer_path: source.with_file_name(TOKENIZER),
             int8: weights.int8,
         })
+    }
+}
+
+/// The folder that holds the configuration and the tokenizer of the model in `dir`: itself, or the run whose
+/// checkpoint `dir` is (`RUN/checkpoints/step-N`).
+pub fn described_in(dir: impl AsRef<Path>) -> PathBuf {
+    let dir = dir.as_ref();
+    let run_of = || {
+        let whole = std::path::absolute(dir).ok()?;
+        let checkpoints = whole.parent().filter(|path| path.ends_with(CHECKPOINTS))?;
+        let run = checkpoints.parent()?;
+        run.join(CONFIG).exists().then(|| run.to_path_buf())
+    };
+    match dir.join(CONFIG).exists() {
+        true => dir.to_path_buf(),
+        false => run_of().unwrap_or_else(|| dir.to_path_buf()),
     }
 }
 

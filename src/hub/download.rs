@@ -13,7 +13,7 @@ use super::http::Http;
 use super::id::ModelId;
 use super::request::Response;
 use super::select::select;
-use super::{Event, Hub, Progress};
+use super::{Event, Hub, Inspected, Progress};
 use crate::weights::index::{self, MAX_INDEX_BYTES};
 use crate::{Error, Result};
 
@@ -32,44 +32,41 @@ pub fn fetch(
 ) -> Result<PathBuf, Failure> {
     let commit = http.commit(id, progress)?;
     let files = http.files(id, &commit, progress)?;
-    let mut fetch = Fetch {
-        http,
-        id,
-        repo,
-        commit: &commit,
-        progress,
-        done: 0,
-        total: 0,
-    };
-    let place = fetch.place();
-    let chosen = select(|name| files.contains_key(name));
-    let chosen = chosen.map_err(|missing| Error::hub(id.clone(), Some(404), missing))?;
-    let index = chosen.files.last().copied().unwrap_or_default();
-    if chosen.sharded
-        && files
-            .get(index)
-            .is_some_and(|index| index.size > MAX_INDEX_BYTES)
-    {
-        let message = format!("expected an index of at most {MAX_INDEX_BYTES} bytes");
-        return Err(place.file(index).error(message).into());
-    }
-    fetch.all(&files, chosen.files.iter().copied())?;
-
-    let snapshot = repo.snapshot(&commit);
-    if chosen.sharded {
-        // what the loader would refuse is refused before its gigabytes come
-        let shards = index::read(&snapshot.join(index))?;
-        if let Some(shard) = shards.keys().find(|shard| !files.contains_key(*shard)) {
-            let message = format!("named by {index}, but the repository has no such file");
-            return Err(place.file(shard).error(message).into());
-        }
-        fetch.all(&files, shards.keys().map(String::as_str))?;
-    }
-    repo.check_links(&snapshot)?;
+    let mut fetch = Fetch::new(http, id, repo, &commit, progress);
+    let small = fetch.small(&files)?;
+    fetch.all(&files, small.weights.iter().map(String::as_str))?;
+    repo.check_links(&small.snapshot)?;
     if id.revision() != commit {
         repo.set_commit(id.revision(), &commit)?;
     }
-    Ok(snapshot)
+    Ok(small.snapshot)
+}
+
+/// The snapshot of a model without its weights, whose names and sizes are told.
+pub fn inspect(
+    http: &Http,
+    id: &ModelId,
+    repo: &Repo,
+    progress: &Progress,
+) -> Result<Inspected, Failure> {
+    let commit = http.commit(id, progress)?;
+    let files = http.files(id, &commit, progress)?;
+    let small = Fetch::new(http, id, repo, &commit, progress).small(&files)?;
+    repo.check_links(&small.snapshot)?;
+    let sized = |name: String| {
+        let bytes = files.get(&name).map_or(0, |entry| entry.size);
+        (name, bytes)
+    };
+    Ok(Inspected {
+        dir: small.snapshot,
+        weights: small.weights.into_iter().map(sized).collect(),
+    })
+}
+
+/// A snapshot that lacks nothing but weights.
+struct Small {
+    snapshot: PathBuf,
+    weights: Vec<String>,
 }
 
 impl Hub {
@@ -132,6 +129,54 @@ struct Fetch<'a> {
 }
 
 impl<'a> Fetch<'a> {
+    fn new(
+        http: &'a Http,
+        id: &'a ModelId,
+        repo: &'a Repo,
+        commit: &'a str,
+        progress: &'a Progress,
+    ) -> Self {
+        Self {
+            http,
+            id,
+            repo,
+            commit,
+            progress,
+            done: 0,
+            total: 0,
+        }
+    }
+
+    /// Downloads all but the weights, and finds out which files those are.
+    fn small(&mut self, files: &BTreeMap<String, Entry>) -> Result<Small, Failure> {
+        let place = self.place();
+        let chosen = select(|name| files.contains_key(name));
+        let chosen = chosen.map_err(|missing| Error::hub(self.id.clone(), Some(404), missing))?;
+        let snapshot = self.repo.snapshot(self.commit);
+        let (&last, small) = chosen.files.split_last().unwrap_or((&"", &[]));
+        if !chosen.sharded {
+            self.all(files, small.iter().copied())?;
+            let weights = vec![last.to_string()];
+            return Ok(Small { snapshot, weights });
+        }
+        if files
+            .get(last)
+            .is_some_and(|index| index.size > MAX_INDEX_BYTES)
+        {
+            let message = format!("expected an index of at most {MAX_INDEX_BYTES} bytes");
+            return Err(place.file(last).error(message).into());
+        }
+        self.all(files, chosen.files.iter().copied())?;
+        // what the loader would refuse is refused before its gigabytes come
+        let shards = index::read(&snapshot.join(last))?;
+        if let Some(shard) = shards.keys().find(|shard| !files.contains_key(*shard)) {
+            let message = format!("named by {last}, but the repository has no such file");
+            return Err(place.file(shard).error(message).into());
+        }
+        let weights = shards.into_keys().collect();
+        Ok(Small { snapshot, weights })
+    }
+
     fn place(&self) -> Place<'a> {
         self.http.place(self.id)
     }

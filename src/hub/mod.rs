@@ -148,6 +148,15 @@ impl std::fmt::Debug for Progress {
     }
 }
 
+/// A model on the Hub whose weights were not downloaded.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Inspected {
+    /// The folder with its configuration and tokenizer.
+    pub dir: PathBuf,
+    /// Names and sizes of its weights; nothing is known of them offline.
+    pub weights: Vec<(String, u64)>,
+}
+
 /// The Hub and its cache.
 ///
 /// Its methods wait for the network.
@@ -225,6 +234,24 @@ impl Hub {
             },
             Err(failure) => Err(failure.error),
         }
+    }
+
+    /// The model `org/name` or `org/name@revision` but for its weights: of them the names and sizes, from the Hub's
+    /// list. The small files are kept in the cache; what `revision` was when a whole model was pulled is not forgotten.
+    ///
+    /// # Errors
+    /// As [`Hub::pull`].
+    pub fn inspect(&self, id: &str, progress: &Progress) -> Result<Inspected> {
+        let id: ModelId = id.parse()?;
+        let repo = Repo::new(&self.config.cache_dir, &id);
+        let Some(http) = &self.http else {
+            let dir = self.cached(&id, &repo)?;
+            return Ok(Inspected {
+                dir,
+                weights: Vec::new(),
+            });
+        };
+        download::inspect(http, &id, &repo, progress).map_err(|failure| failure.error)
     }
 
     /// Makes the repository `org/name` if there is none, uploads the files of a model directory as

@@ -7,9 +7,8 @@ use std::path::{Path, PathBuf};
 use super::card;
 use super::checkpoint::Checkpoints;
 use crate::files::{TEMPORARY, sync_folder, write_atomic};
-use crate::{Error, Result, model_dir};
-
-const CHECKPOINTS: &str = "checkpoints";
+use crate::model_dir::{self, CHECKPOINTS};
+use crate::{Error, Result};
 
 /// Files of a run that goes while another takes its place.
 const MOVING: &str = ".moving-";

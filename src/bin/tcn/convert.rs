@@ -16,6 +16,7 @@ use candle_tcn::weights;
 use clap::ValueEnum;
 use serde_json::json;
 
+use crate::flags::counted;
 use crate::{model, print_line, usage_error};
 
 #[derive(clap::Args)]
@@ -94,7 +95,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
             args.dst.display()
         )));
     }
-    let path = model::resolve(&args.src)?;
+    let path = model::resolve("SRC", &args.src)?;
     let mut source = match path.is_dir() {
         true => read_dir(&path, &args)?,
         false => read_file(&path, &args)?,
@@ -122,11 +123,12 @@ fn read_dir(dir: &Path, args: &Args) -> anyhow::Result<Source> {
             dir.display()
         )));
     }
-    let config = read_config(dir.join(model_dir::CONFIG))?;
+    let described = model_dir::described_in(dir);
+    let config = read_config(described.join(model_dir::CONFIG))?;
     let mut tensors = weights::read(weights::find(dir)?)?.tensors;
     config.drop_tied_copy(&mut tensors)?;
     let names = [model_dir::TOKENIZER, RunDir::CARD];
-    let mut files: Vec<_> = names.map(|name| (dir.join(name), name)).into();
+    let mut files: Vec<_> = names.map(|name| (described.join(name), name)).into();
     files.retain(|(file, _)| file.exists());
     let expected: HashMap<_, _> = config.tensors()?.into_iter().collect();
     let mut left_over: Vec<_> = tensors
@@ -205,10 +207,10 @@ fn complete(source: &mut Source, args: &Args) -> anyhow::Result<()> {
     };
     if !source.left_over.is_empty() && !args.allow_left_over {
         anyhow::bail!(
-            "{}: {} tensors are of no use to a {} network; --allow-left-over leaves them out:{}",
+            "{}: a {} network has no use for {}, which --allow-left-over leaves out:{}",
             args.src,
-            source.left_over.len(),
             source.config.model_type(),
+            counted(source.left_over.len(), "tensor"),
             list(&source.left_over)
         );
     }
@@ -217,10 +219,10 @@ fn complete(source: &mut Source, args: &Args) -> anyhow::Result<()> {
     }
     if !args.allow_missing {
         anyhow::bail!(
-            "{}: {} tensors of a {} network are missing; --allow-missing gives them the values that training starts from:{}",
+            "{}: a {} network needs {} more, which --allow-missing sets to what training starts from:{}",
             args.src,
-            source.missing.len(),
             source.config.model_type(),
+            counted(source.missing.len(), "tensor"),
             list(&source.missing)
         );
     }

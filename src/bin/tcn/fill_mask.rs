@@ -48,7 +48,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
             "expected sequences as arguments, or a file of them with --input",
         ));
     }
-    let loaded = LoadedModel::load(model::resolve(&args.model)?)?;
+    let loaded = LoadedModel::load(model::resolve("--model", &args.model)?)?;
     let tokenizer = loaded.tokenizer()?;
     let mask = masked(&loaded, tokenizer)?;
     let dtype = args.dtype.precision()?.dtype();

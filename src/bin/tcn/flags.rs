@@ -12,6 +12,13 @@ use clap::ValueEnum;
 
 use crate::{model, usage_error};
 
+/// A number and what it counts, in the plural where it is not one.
+pub fn counted(number: impl std::fmt::Display, thing: &str) -> String {
+    let number = number.to_string();
+    let plural = if number == "1" { "" } else { "s" };
+    format!("{number} {thing}{plural}")
+}
+
 /// A number of at least 1. What is too large is found where it is used.
 pub fn count(text: &str) -> Result<usize, String> {
     match text.parse::<usize>() {
@@ -42,7 +49,10 @@ pub fn network(
     model: &Option<String>,
 ) -> anyhow::Result<ModelConfig> {
     Ok(match (config, model) {
-        (_, Some(model)) => read_config(model::resolve(model)?.join(model_dir::CONFIG))?,
+        (_, Some(model)) => {
+            let dir = model::resolve("--model", model)?;
+            read_config(model_dir::described_in(dir).join(model_dir::CONFIG))?
+        }
         (Some(file), None) => read_config(file)?,
         (None, None) => ModelConfig::preset(preset)?,
     })

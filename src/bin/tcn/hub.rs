@@ -6,6 +6,7 @@ use std::time::Duration;
 use candle_tcn::hub::{Contents, Event, Hub, HubConfig, Progress};
 use indicatif::{HumanBytes, ProgressBar, ProgressStyle};
 
+use crate::flags::counted;
 use crate::terminal::escaped;
 use crate::usage_error;
 
@@ -121,9 +122,9 @@ pub fn describe(contents: &Contents) -> Vec<String> {
     let left_out =
         left_out.map(|left| format!("{:>12}  {}: {}", "stays here", left.name, left.why));
     let total = [format!(
-        "{:>12}  in {} files",
+        "{:>12}  in {}",
         size(total),
-        contents.files.len()
+        counted(contents.files.len(), "file")
     )];
     files.chain(total).chain(left_out).collect()
 }
@@ -135,4 +136,17 @@ pub fn pull(id: &str) -> anyhow::Result<PathBuf> {
     let dir = hub.pull(id, &progress);
     bar.finish_and_clear();
     Ok(dir?)
+}
+
+/// A model on the Hub, without its weights.
+pub fn inspect(id: &str) -> anyhow::Result<candle_tcn::hub::Inspected> {
+    let hub = open()?;
+    Ok(hub.inspect(
+        id,
+        &Progress::new(|event| {
+            if let Event::Message(text) = event {
+                say!("{text}");
+            }
+        }),
+    )?)
 }

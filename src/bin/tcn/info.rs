@@ -6,14 +6,16 @@ use std::path::Path;
 use candle_tcn::model_dir::{self, read_config, read_tokenizer};
 use candle_tcn::models::{Input, ModelConfig};
 use candle_tcn::train::{RunDir, read_metrics};
-use candle_tcn::weights;
+use candle_tcn::weights::{self, TensorInfo};
 use serde_json::{Value, json};
 
+use crate::flags::counted;
 use crate::{model, print_line};
 
 #[derive(clap::Args)]
 pub struct Args {
-    /// A model directory, or org/name[@revision] on the Hub
+    /// A model directory, a checkpoint of a run, a file of weights, or org/name[@revision] on the Hub, whose
+    /// weights are not downloaded
     model: String,
     /// Print the result as one JSON object
     #[arg(long)]
@@ -21,20 +23,24 @@ pub struct Args {
 }
 
 pub fn run(args: Args) -> anyhow::Result<()> {
-    let dir = model::resolve(&args.model)?;
-    let config = read_config(dir.join(model_dir::CONFIG))?;
-    let file = weights::find(&dir)?;
-    let stored = weights::open(&file)?;
-    let mut types: BTreeMap<String, usize> = BTreeMap::new();
-    for tensor in stored.tensors() {
-        let name = match tensor.int8 {
-            true => "int8",
-            false => tensor.dtype.as_str(),
-        };
-        *types.entry(name.into()).or_default() += tensor.shape.iter().product::<usize>();
+    let path = Path::new(&args.model);
+    let facts = match (path.is_file(), path.exists()) {
+        (true, _) => return print_tensors(path, args.json),
+        (false, true) => of_model(path, of_weights(path)?)?,
+        (false, false) => on_hub(&args.model)?,
+    };
+    match args.json {
+        true => print_line(facts),
+        false => print_text(&facts),
     }
+}
+
+/// What is in a model directory, beside what is told of its weights.
+fn of_model(dir: &Path, weights: Value) -> anyhow::Result<Value> {
+    let described = model_dir::described_in(dir);
+    let config = read_config(described.join(model_dir::CONFIG))?;
     let field = config.geometry()?.receptive_field()?;
-    let facts = json!({
+    let mut facts = json!({
         "model_type": config.model_type(),
         "causal": config.is_causal(),
         "parameters": config.parameters()?,
@@ -42,15 +48,73 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         "layers": config.hidden_layers(),
         "input": input(&config),
         "state_bytes": config.state_bytes(1)?,
+        "tokenizer": tokenizer(&described)?,
+        "training": training(&described)?,
+    });
+    for (name, value) in weights.as_object().into_iter().flatten() {
+        facts[name] = value.clone();
+    }
+    Ok(facts)
+}
+
+/// File and types of the weights in a directory.
+fn of_weights(dir: &Path) -> anyhow::Result<Value> {
+    let file = weights::find(dir)?;
+    let stored = weights::open(&file)?;
+    let mut types: BTreeMap<&str, usize> = BTreeMap::new();
+    for tensor in stored.tensors() {
+        *types.entry(stored_as(tensor)).or_default() += tensor.shape.iter().product::<usize>();
+    }
+    Ok(json!({
         "weights": file.file_name().map(|name| name.to_string_lossy()),
         "stored_numbers": types,
-        "tokenizer": tokenizer(&dir)?,
-        "training": training(&dir)?,
-    });
-    if args.json {
-        return print_line(facts);
+    }))
+}
+
+fn stored_as(tensor: &TensorInfo) -> &'static str {
+    match tensor.int8 {
+        true => "int8",
+        false => tensor.dtype.as_str(),
     }
-    print_text(&facts)
+}
+
+/// The same of a model on the Hub, from its small files and the list of the others.
+#[cfg(feature = "hub")]
+fn on_hub(id: &str) -> anyhow::Result<Value> {
+    use anyhow::Context;
+    model::expect_hub_name("MODEL", id)?;
+    let found = crate::hub::inspect(id)
+        .with_context(|| format!("{id} is no folder or file, and the Hub does not help"))?;
+    let sizes: BTreeMap<_, _> = found.weights.into_iter().collect();
+    of_model(&found.dir, json!({ "weights_bytes": sizes }))
+}
+
+#[cfg(not(feature = "hub"))]
+fn on_hub(id: &str) -> anyhow::Result<Value> {
+    Ok(of_model(&model::resolve("MODEL", id)?, Value::Null)?)
+}
+
+/// Names, shapes and types of the tensors in a file.
+fn print_tensors(file: &Path, json: bool) -> anyhow::Result<()> {
+    let stored = weights::open(file)?;
+    if json {
+        let one = |tensor: &TensorInfo| json!({"name": tensor.name, "shape": tensor.shape, "type": stored_as(tensor)});
+        let tensors: Vec<_> = stored.tensors().iter().map(one).collect();
+        return print_line(json!({"file": file, "tensors": tensors}));
+    }
+    let mut numbers = 0;
+    for tensor in stored.tensors() {
+        numbers += tensor.shape.iter().product::<usize>();
+        let shape: Vec<_> = tensor.shape.iter().map(usize::to_string).collect();
+        print_line(format_args!(
+            "{}: {} ({})",
+            tensor.name,
+            stored_as(tensor),
+            shape.join(", ")
+        ))?;
+    }
+    let tensors = counted(stored.tensors().len(), "tensor");
+    print_line(format_args!("{tensors}, {}", counted(numbers, "number")))
 }
 
 fn input(config: &ModelConfig) -> Value {

@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 use candle_tcn::LoadedModel;
 use candle_tcn::text::Tokenizer;
 
+use crate::flags::counted;
+
 /// The start of the King James Bible (public domain), from Debian's bible-kjv-text: what `tcn train`
 /// reads without `--data`.
 pub const TEXT: &str = include_str!("default/kjv.txt");
@@ -12,41 +14,72 @@ pub const TEXT: &str = include_str!("default/kjv.txt");
 /// The name of the compiled-in text.
 pub const TEXT_NAME: &str = "kjv (built in)";
 
-/// The directory that `--model` means: itself if there is one of that name, else a model on the Hub.
-pub fn resolve(model: &str) -> anyhow::Result<PathBuf> {
+/// The directory that the value of `flag` means: itself if there is one of that name, else a model on the Hub.
+pub fn resolve(flag: &str, model: &str) -> anyhow::Result<PathBuf> {
     let path = Path::new(model);
     // a file is named as what it is by whoever reads the directory
     if path.exists() {
         return Ok(path.into());
     }
-    from_hub(model)
+    expect_hub_name(flag, model)?;
+    from_hub(flag, model)
+}
+
+/// Refuses what is not there and can be no name on the Hub either: what lies in a folder that is there.
+pub fn expect_hub_name(flag: &str, model: &str) -> anyhow::Result<()> {
+    let folder = Path::new(model).parent();
+    let folder = folder.filter(|folder| !folder.as_os_str().is_empty() && folder.is_dir());
+    if let Some(folder) = folder {
+        anyhow::bail!(
+            "{flag}: {model} is not a folder; {} has {}",
+            folder.display(),
+            some_of(folder)
+        );
+    }
+    #[cfg(feature = "hub")]
+    if model.parse::<candle_tcn::hub::ModelId>().is_err() {
+        anyhow::bail!(
+            "{flag}: {model} is not a folder, and no name on the Hub, which would be org/name or \
+             org/name@revision"
+        );
+    }
+    Ok(())
+}
+
+/// The first names of what is in a folder.
+fn some_of(folder: &Path) -> String {
+    const SHOWN: usize = 5;
+    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+    let mut names: Vec<_> = entries
+        .map(|entry| entry.file_name().to_string_lossy().into_owned())
+        .filter(|name| !name.starts_with('.'))
+        .collect();
+    names.sort();
+    match names.len() {
+        0 => "nothing".into(),
+        n if n > SHOWN => format!("{} and {} more", names[..SHOWN].join(", "), n - SHOWN),
+        _ => names.join(", "),
+    }
 }
 
 #[cfg(feature = "hub")]
-fn from_hub(model: &str) -> anyhow::Result<PathBuf> {
+fn from_hub(flag: &str, model: &str) -> anyhow::Result<PathBuf> {
     use anyhow::Context;
-    if model.parse::<candle_tcn::hub::ModelId>().is_err() {
-        anyhow::bail!(
-            "--model: there is no such directory as {model}, and it is no name on the Hub, which would be \
-             org/name or org/name@revision"
-        );
-    }
-    crate::hub::pull(model).with_context(|| {
-        format!("--model: there is no such directory as {model}, and the Hub does not help")
-    })
+    crate::hub::pull(model)
+        .with_context(|| format!("{flag}: {model} is not a folder, and the Hub does not help"))
 }
 
 #[cfg(not(feature = "hub"))]
-fn from_hub(model: &str) -> anyhow::Result<PathBuf> {
+fn from_hub(flag: &str, model: &str) -> anyhow::Result<PathBuf> {
     anyhow::bail!(
-        "--model: there is no such directory as {model}; this program was built without the Hub (feature `hub`)"
+        "{flag}: {model} is not a folder; this program was built without the Hub (feature `hub`)"
     )
 }
 
 /// The model of `--model`, or the built-in one.
 pub fn load(model: Option<&str>) -> anyhow::Result<LoadedModel> {
     Ok(match model {
-        Some(model) => LoadedModel::load(resolve(model)?)?,
+        Some(model) => LoadedModel::load(resolve("--model", model)?)?,
         None => LoadedModel::from_bytes(
             include_str!("../../../models/kjv-tiny/config.json"),
             include_bytes!("../../../models/kjv-tiny/model.safetensors"),
@@ -88,9 +121,9 @@ impl Unknown {
     pub fn warn(&self) {
         if self.tokens > 0 {
             say!(
-                "{} tokens in {} sequences stand for text that the tokenizer has no token for, first in {}",
-                self.tokens,
-                self.sequences,
+                "{} in {} stand for text that the tokenizer has no token for, first in {}",
+                counted(self.tokens, "token"),
+                counted(self.sequences, "sequence"),
                 self.first
             );
         }
@@ -101,7 +134,8 @@ impl Unknown {
 pub fn warn_of_unknown(text: &dyn std::fmt::Display, count: usize) {
     if count > 0 {
         say!(
-            "{text}: {count} tokens stand for text that the tokenizer has no token for; losses count them as one symbol"
+            "{text}: {} of text that the tokenizer has no token for; losses count it as one symbol",
+            counted(count, "token")
         );
     }
 }

@@ -47,7 +47,7 @@ pub struct Args {
 
 pub fn run(args: Args) -> anyhow::Result<()> {
     refuse_existing("--output", &args.output, args.force)?;
-    let loaded = LoadedModel::load(model::resolve(&args.model)?)?;
+    let loaded = LoadedModel::load(model::resolve("--model", &args.model)?)?;
     let inputs = weights::read(&args.input)?.tensors;
     let options = RunOptions {
         chunk: args.chunk,

@@ -16,7 +16,7 @@ use candle_tcn::{LoadedModel, model_dir, weights};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
 
-use crate::flags::{Dtype, count, refuse_existing};
+use crate::flags::{Dtype, count, counted, refuse_existing};
 use crate::model::Unknown;
 use crate::progress::on_signals;
 use crate::{Interrupted, model, print_line};
@@ -63,7 +63,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     let format = Format::of(&args.output, args.per_position)?;
     refuse_existing("--output", &args.output, args.force)?;
     let interrupted = on_signals("finishing these sequences, then saving")?;
-    let dir = model::resolve(&args.model)?;
+    let dir = model::resolve("--model", &args.model)?;
     let loaded = LoadedModel::load(&dir)?;
     let tokenizer = loaded.tokenizer()?;
     let dtype = args.dtype.precision()?.dtype();
@@ -97,7 +97,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         }
     }
     if partial.rows() > 0 {
-        say!("going on after {} sequences", partial.rows());
+        say!("going on after {}", counted(partial.rows(), "sequence"));
         bar.set_position(partial.rows());
     }
     let mut unknown = Unknown::default();
@@ -119,8 +119,8 @@ pub fn run(args: Args) -> anyhow::Result<()> {
             // what was read of a pipe is gone
             if settings.input.is_some() {
                 say!(
-                    "{} sequences are kept; the same command goes on",
-                    partial.rows()
+                    "{} kept; the same command goes on",
+                    counted(partial.rows(), "sequence")
                 );
             }
             return Err(Interrupted.into());
@@ -139,7 +139,8 @@ pub fn run(args: Args) -> anyhow::Result<()> {
             json!({"sequences": rows, "width": width, "layer": layer, "out": args.output}),
         ),
         false => print_line(format_args!(
-            "{rows} sequences, {width} numbers {}, {layer}, in {}",
+            "{}, {width} numbers {}, {layer}, in {}",
+            counted(rows, "sequence"),
             if args.per_position {
                 "a position"
             } else {
@@ -158,8 +159,9 @@ fn hashes(dir: &Path) -> anyhow::Result<Vec<String>> {
         .map(PathBuf::from)
         .collect();
     files.push(weights);
-    files.push(dir.join(model_dir::CONFIG));
-    let tokenizers = [model_dir::TOKENIZER, model_dir::VOCABULARY].map(|name| dir.join(name));
+    let described = model_dir::described_in(dir);
+    files.push(described.join(model_dir::CONFIG));
+    let tokenizers = [model_dir::TOKENIZER, model_dir::VOCABULARY].map(|name| described.join(name));
     files.extend(tokenizers.into_iter().find(|path| path.exists()));
     Ok(files.iter().map(sha256_of).collect::<Result<_, _>>()?)
 }

@@ -20,6 +20,7 @@ use candle_tcn::{Error, LoadedModel};
 use candle_tcn::{model_dir, plot, train};
 use serde_json::json;
 
+use crate::flags::counted;
 use crate::progress::on_signals;
 use crate::{Interrupted, memory, print_line, usage_error};
 use claim::Claim;
@@ -287,8 +288,11 @@ fn report(args: &Args, run: &RunDir, parameters: usize, outcome: &Outcome) -> an
         _ => "no validation".to_string(),
     };
     print_line(format_args!(
-        "{} steps, {} tokens in {:.0} s ({:.0} tokens/s); {valid}",
-        outcome.steps, outcome.tokens, outcome.seconds, outcome.tokens_per_s
+        "{}, {} in {:.0} s ({:.0} tokens/s); {valid}",
+        counted(outcome.steps, "step"),
+        counted(outcome.tokens, "token"),
+        outcome.seconds,
+        outcome.tokens_per_s
     ))?;
     let dir = run.path().display();
     print_line(format_args!(
