@@ -60,7 +60,7 @@ fn a_sample_does_not_depend_on_the_others() {
     // as text they come in order, each after its heading and the prompt
     let shown = bench.generate(&format!("{flags} 30 --stop fox --num-samples 3"));
     let expected: String = (0..3)
-        .map(|i| format!("--- sample {} ---\nThe{}\n", i + 1, many[i]))
+        .map(|i| format!("--- sample {i} ---\nThe{}\n", many[i]))
         .collect();
     assert_eq!(shown, expected);
     assert!(

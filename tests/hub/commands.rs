@@ -54,3 +54,31 @@ fn commands_take_names() {
     );
     assert_eq!(again, info);
 }
+
+#[test]
+fn info_needs_no_weights() {
+    let world = World::new();
+    let (info, _) = world.json("info org/model");
+    assert_eq!(info["model_type"], "tcn");
+    assert_eq!(info["weights_bytes"]["model.safetensors"], crate::WEIGHTS.len());
+    {
+        let state = world.server.state();
+        let lines: Vec<_> = state.seen.iter().map(|request| request.line()).collect();
+        assert!(lines.iter().any(|line| line.contains("config.json")), "{lines:?}");
+        let of_weights = |line: &String| line.contains("resolve") && line.contains("safetensors");
+        assert!(!lines.iter().any(of_weights), "{lines:?}");
+    }
+    // what it left is no whole model, and in the way of none
+    world.json("pull org/model");
+    assert_eq!(world.snapshot(), crate::model_files());
+    done(world.command("info org/model --json").env("HF_HUB_OFFLINE", "1"));
+}
+
+#[test]
+fn what_lies_in_a_folder_is_not_asked_for() {
+    let world = World::new();
+    std::fs::create_dir_all(world.home.path().join("org/other")).unwrap();
+    let message = world.fails("generate --model org/model");
+    crate::says(&message, &["org/model is not a folder", "other"]);
+    assert!(world.server.state().seen.is_empty());
+}

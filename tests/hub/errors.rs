@@ -152,7 +152,7 @@ fn what_is_no_name_is_wrong_usage() {
         says(&message, &["org/name"]);
     }
     let message = world.fails("generate --model model");
-    says(&message, &["no such directory as model", "org/name"]);
+    says(&message, &["model is not a folder", "org/name"]);
     for (variable, value) in [
         ("HF_ENDPOINT", "huggingface.co"),
         ("HF_ENDPOINT", "ftp://huggingface.co"),

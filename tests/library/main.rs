@@ -13,6 +13,7 @@ mod gpn;
 mod gradients;
 mod locuslab;
 mod optim;
+mod prompts;
 mod pytorch_tcn;
 mod sampling;
 mod state_file;
