@@ -73,6 +73,11 @@ impl Endpoint {
         self.is_overheard
     }
 
+    /// `true` if the Hub is on this machine.
+    pub fn is_here(&self) -> bool {
+        is_here(&self.address)
+    }
+
     /// `true` if nothing is ever to be sent by plain HTTP.
     pub fn is_secure(&self) -> bool {
         self.address.is_secure()
@@ -87,13 +92,16 @@ impl std::fmt::Debug for Endpoint {
 
 /// `true` for plain HTTP to another machine than this one.
 fn is_readable_by_others(address: &Address) -> bool {
+    !address.is_secure() && !is_here(address)
+}
+
+fn is_here(address: &Address) -> bool {
     let host = address.host();
     let number = host.trim_start_matches('[').trim_end_matches(']');
-    let is_here = match number.parse::<std::net::IpAddr>() {
+    match number.parse::<std::net::IpAddr>() {
         Ok(number) => number.to_canonical().is_loopback(),
         Err(_) => host == "localhost" || host.ends_with(".localhost"),
-    };
-    !address.is_secure() && !is_here
+    }
 }
 
 /// An address, or a text with one, without user and password, however they are spelt.

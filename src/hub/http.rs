@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde::Deserialize;
-use ureq::Agent;
 use ureq::http::Method;
 use ureq::http::header::LINK;
 use ureq::tls::{Certificate, RootCerts, TlsConfig};
+use ureq::{Agent, Proxy};
 
 use super::address::Address;
 use super::cache::{Entry, Hash, is_commit};
@@ -84,11 +84,9 @@ impl Http {
         }
     }
 
-    /// What tells this address who asks: nothing where it is not the Hub's own.
-    pub fn secret_for(&self, address: &Address) -> Option<&str> {
-        self.secret
-            .as_deref()
-            .filter(|_| self.endpoint.is_own(address))
+    /// What tells the Hub who asks.
+    pub fn secret(&self) -> Option<&str> {
+        self.secret.as_deref()
     }
 
     /// A request for a file or a list.
@@ -101,9 +99,9 @@ impl Http {
         Request::new(self, &self.patient, Method::POST, address)
     }
 
-    /// A request that takes a file.
+    /// A request that takes a file to where the Hub points: it never sees the token.
     pub fn put(&self, address: Address) -> Request<'_> {
-        Request::new(self, &self.patient, Method::PUT, address)
+        Request::new(self, &self.patient, Method::PUT, address).unsigned()
     }
 
     /// Tries `attempt` until it succeeds or another try cannot help, as long apart as the server
@@ -250,6 +248,17 @@ fn certificates() -> Result<RootCerts> {
     ))
 }
 
+/// The proxy of the environment: for plain http only one that is meant for it, and none to this machine, since
+/// whoever runs it would read the token.
+fn proxy(endpoint: &Endpoint) -> Option<Proxy> {
+    if endpoint.is_secure() {
+        return Proxy::try_from_env();
+    }
+    let named = ["ALL_PROXY", "all_proxy", "HTTP_PROXY", "http_proxy"];
+    let is_meant = named.iter().any(|name| std::env::var_os(name).is_some());
+    Proxy::try_from_env().filter(|_| is_meant && !endpoint.is_here())
+}
+
 /// A client that bears `silence` between two bytes; redirects are followed by whoever knows who may see what.
 fn agent(
     endpoint: &Endpoint,
@@ -267,6 +276,7 @@ fn agent(
         .timeout_per_read(silence)
         // nor do redirects lead from there to plain HTTP
         .https_only(endpoint.is_secure())
+        .proxy(proxy(endpoint))
         .http_status_as_error(false)
         .max_redirects(0)
         .max_redirects_will_error(false)

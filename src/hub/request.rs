@@ -4,7 +4,9 @@ use std::io::Read;
 use std::time::Duration;
 
 use serde::de::DeserializeOwned;
-use ureq::http::header::{AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, LOCATION, RETRY_AFTER};
+use ureq::http::header::{
+    AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, EXPECT, LOCATION, RETRY_AFTER,
+};
 use ureq::http::{self, Method, StatusCode};
 use ureq::{Agent, AsSendBody, Body, SendBody};
 
@@ -28,17 +30,28 @@ pub struct Request<'a> {
     address: Address,
     headers: Vec<(String, String)>,
     body: Option<Vec<u8>>,
+    /// Says who asks, as long as it stays with the Hub.
+    is_signed: bool,
 }
 
 impl<'a> Request<'a> {
     pub fn new(http: &'a Http, agent: &'a Agent, method: Method, address: Address) -> Self {
         Self {
+            is_signed: http.endpoint().is_own(&address),
             http,
             agent,
             method,
             address,
             headers: Vec::new(),
             body: None,
+        }
+    }
+
+    /// The request of nobody in particular.
+    pub fn unsigned(self) -> Self {
+        Self {
+            is_signed: false,
+            ..self
         }
     }
 
@@ -75,6 +88,8 @@ impl<'a> Request<'a> {
             let Some(target) = self.sent_on(&response) else {
                 return response.succeeded();
             };
+            // who has left does not come back with the token
+            self.is_signed &= self.http.endpoint().is_own(&target);
             self.address = target;
         }
         Err(Trouble::broken("the server sends the request on and on"))
@@ -82,7 +97,10 @@ impl<'a> Request<'a> {
 
     /// Sends it with the next `length` bytes of `source`.
     pub fn send_from(self, source: &mut dyn Read, length: u64) -> Result<Response, Trouble> {
-        let request = self.header(CONTENT_LENGTH.as_str(), length.to_string());
+        // a refusal comes before the bytes go
+        let request = self
+            .header(EXPECT.as_str(), "100-continue")
+            .header(CONTENT_LENGTH.as_str(), length.to_string());
         request.once(SendBody::from_reader(source))?.succeeded()
     }
 
@@ -93,8 +111,7 @@ impl<'a> Request<'a> {
         for (name, value) in &self.headers {
             request = request.header(name, value);
         }
-        // whoever is asked now, and nobody that the request is sent on to
-        if let Some(secret) = self.http.secret_for(&self.address) {
+        if let Some(secret) = self.http.secret().filter(|_| self.is_signed) {
             request = request.header(AUTHORIZATION, secret);
         }
         let request = request

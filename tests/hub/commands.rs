@@ -60,18 +60,28 @@ fn info_needs_no_weights() {
     let world = World::new();
     let (info, _) = world.json("info org/model");
     assert_eq!(info["model_type"], "tcn");
-    assert_eq!(info["weights_bytes"]["model.safetensors"], crate::WEIGHTS.len());
+    assert_eq!(
+        info["weights_bytes"]["model.safetensors"],
+        crate::WEIGHTS.len()
+    );
     {
         let state = world.server.state();
         let lines: Vec<_> = state.seen.iter().map(|request| request.line()).collect();
-        assert!(lines.iter().any(|line| line.contains("config.json")), "{lines:?}");
+        assert!(
+            lines.iter().any(|line| line.contains("config.json")),
+            "{lines:?}"
+        );
         let of_weights = |line: &String| line.contains("resolve") && line.contains("safetensors");
         assert!(!lines.iter().any(of_weights), "{lines:?}");
     }
     // what it left is no whole model, and in the way of none
     world.json("pull org/model");
     assert_eq!(world.snapshot(), crate::model_files());
-    done(world.command("info org/model --json").env("HF_HUB_OFFLINE", "1"));
+    done(
+        world
+            .command("info org/model --json")
+            .env("HF_HUB_OFFLINE", "1"),
+    );
 }
 
 #[test]

@@ -9,7 +9,8 @@ use candle_tcn::{Error, Result};
 
 use crate::common::{Tensors, Tolerance, assert_within, rng, scatter};
 
-const TEXT: &str = "In the beginning God created the heaven and the earth; and the earth was without form. ";
+const TEXT: &str =
+    "In the beginning God created the heaven and the earth; and the earth was without form. ";
 
 fn config() -> GenerateConfig {
     GenerateConfig {
@@ -70,8 +71,16 @@ fn every_network_needs_its_field_alone() -> Result<()> {
                     continue;
                 }
                 let what = format!("{name} {dtype:?} {tensor}");
-                let tolerance = Tolerance { atol: 1e-5, rtol: 1e-5 };
-                assert_within(&what, &found.to_dtype(DType::F64)?, &expected.to_dtype(DType::F64)?, tolerance)?;
+                let tolerance = Tolerance {
+                    atol: 1e-5,
+                    rtol: 1e-5,
+                };
+                assert_within(
+                    &what,
+                    &found.to_dtype(DType::F64)?,
+                    &expected.to_dtype(DType::F64)?,
+                    tolerance,
+                )?;
             }
         }
     }
@@ -87,7 +96,10 @@ fn ids_out_of_the_vocabulary_are_refused_wherever_they_stand() -> Result<()> {
     let mut generator = Generator::new(&stepper, &tokenizer, config())?;
     let mut ids = vec![1; 3000];
     ids[0] = 9999;
-    assert!(matches!(generator.read_tokens(&ids), Err(Error::Invalid { .. })));
+    assert!(matches!(
+        generator.read_tokens(&ids),
+        Err(Error::Invalid { .. })
+    ));
     Ok(())
 }
 
@@ -105,9 +117,18 @@ fn the_end_of_a_file_is_the_end_of_its_tokens() -> Result<()> {
     let chinese = "天地玄黃 宇宙洪荒\n日月盈昃 辰宿列張\n";
     let dir = tempfile::tempdir().expect("a temporary folder");
     let path = dir.path().join("text");
-    for text in [TEXT.repeat(3000), chinese.repeat(3000), "é".repeat(100_000), TEXT.into()] {
+    for text in [
+        TEXT.repeat(3000),
+        chinese.repeat(3000),
+        "é".repeat(100_000),
+        TEXT.into(),
+    ] {
         std::fs::write(&path, &text).expect("writable");
-        for spec in [TokenizerSpec::Byte, TokenizerSpec::Char, TokenizerSpec::Bpe(300)] {
+        for spec in [
+            TokenizerSpec::Byte,
+            TokenizerSpec::Char,
+            TokenizerSpec::Bpe(300),
+        ] {
             let tokenizer = Tokenizer::from_spec(&spec, text.as_bytes())?;
             let whole = tokenizer.encode(&text)?;
             for count in [1, 7, 300, 5000] {
@@ -115,7 +136,10 @@ fn the_end_of_a_file_is_the_end_of_its_tokens() -> Result<()> {
                 let count = count.min(whole.len());
                 assert!(end.len() >= count, "{spec}: {} of {count}", end.len());
                 assert!(whole.ends_with(&end), "{spec}");
-                assert!(count > 300 || whole.len() < 10_000 || end.len() < whole.len() / 2, "{spec}");
+                assert!(
+                    count > 300 || whole.len() < 10_000 || end.len() < whole.len() / 2,
+                    "{spec}"
+                );
             }
         }
     }

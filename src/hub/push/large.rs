@@ -153,7 +153,9 @@ impl Upload<'_> {
         let address = self.target(place, &upload.href)?;
         let body = json!({ "oid": hash, "parts": parts });
         let completed = self.http.retry(place, self.progress, || {
-            lfs(self.http.post(address.clone())).json(&body).send()
+            lfs(self.http.post(address.clone()).unsigned())
+                .json(&body)
+                .send()
         });
         completed.map(drop)
     }
@@ -174,6 +176,14 @@ struct Told<'a> {
 impl Read for Told<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
         let n = self.source.read(buffer)?;
+        if n == 0 && !buffer.is_empty() && self.source.limit() > 0 {
+            // the rest was promised, and would be waited for without end
+            let message = "the file became shorter while it was sent";
+            return Err(std::io::Error::new(
+                std::io::ErrorKind::UnexpectedEof,
+                message,
+            ));
+        }
         self.upload.sent.set(self.upload.sent.get() + n as u64);
         self.upload.tell(self.upload.sent.get());
         Ok(n)
