@@ -1,7 +1,9 @@
-//! Bytes on a disk: writes that survive an interruption, locks, and hashes of files.
+//! Bytes on a disk: writes that survive an interruption, locks, hashes, and what was packed.
 
+pub(crate) mod formats;
 mod lock;
 mod replacement;
+mod unpack;
 
 use std::fs::File;
 use std::io::Read;
@@ -11,6 +13,8 @@ use sha2::{Digest, Sha256};
 
 pub use lock::Lock;
 pub use replacement::{Replacement, TEMPORARY, write_atomic};
+pub use unpack::Source;
+pub(crate) use unpack::{STANDARD_INPUT, is_packed};
 
 use crate::{Error, Result};
 

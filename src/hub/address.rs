@@ -37,6 +37,7 @@ impl Address {
             None => (None, authority),
         };
         let path = uri.path_and_query().map_or("/", |path| path.as_str());
+        let host = host.to_ascii_lowercase();
         let plain = format!("{scheme}://{host}{path}").parse().ok()?;
         Some((Self(plain), user))
     }

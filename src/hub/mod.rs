@@ -153,8 +153,22 @@ impl std::fmt::Debug for Progress {
 pub struct Inspected {
     /// The folder with its configuration and tokenizer.
     pub dir: PathBuf,
-    /// Names and sizes of its weights; nothing is known of them offline.
+    /// Names and sizes of its weights.
     pub weights: Vec<(String, u64)>,
+}
+
+impl Inspected {
+    /// A model whose weights are there.
+    fn whole(dir: PathBuf) -> Result<Self> {
+        let weights = crate::weights::open(crate::weights::find(&dir)?)?;
+        let sized = |path: &Path| {
+            let name = path.file_name().unwrap_or_default().to_string_lossy();
+            let file = path.metadata().map_err(|e| Error::io(path, e))?;
+            Ok((name.into_owned(), file.len()))
+        };
+        let weights = weights.paths().map(sized).collect::<Result<_>>()?;
+        Ok(Self { dir, weights })
+    }
 }
 
 /// The Hub and its cache.
@@ -245,11 +259,7 @@ impl Hub {
         let id: ModelId = id.parse()?;
         let repo = Repo::new(&self.config.cache_dir, &id);
         let Some(http) = &self.http else {
-            let dir = self.cached(&id, &repo)?;
-            return Ok(Inspected {
-                dir,
-                weights: Vec::new(),
-            });
+            return Inspected::whole(self.cached(&id, &repo)?);
         };
         download::inspect(http, &id, &repo, progress).map_err(|failure| failure.error)
     }

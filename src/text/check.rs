@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use crate::files::formats;
 use crate::{Error, Result};
 
 /// Where bytes come from, for errors.
@@ -11,13 +12,15 @@ pub(super) struct Origin {
     pub path: Option<PathBuf>,
     /// Where in it the bytes start.
     pub offset: u64,
+    /// What it begins with, where that is not among the bytes.
+    pub start: Vec<u8>,
 }
 
 impl Origin {
     pub(super) fn file(path: &Path) -> Self {
         Self {
             path: Some(path.to_path_buf()),
-            offset: 0,
+            ..Self::default()
         }
     }
 }
@@ -38,23 +41,49 @@ pub(super) fn text_of<'a>(bytes: &'a [u8], whole: bool, origin: &Origin) -> Resu
         }
     };
     if let Some(at) = text.bytes().position(|byte| byte == 0) {
-        return Err(not_text(origin, at, "looks binary: NUL byte"));
+        return Err(not_text(origin, bytes, at, "looks binary: NUL byte"));
     }
     match broken {
         Some(at) => {
             let what = format!("not UTF-8 text: invalid byte 0x{:02x}", bytes[at]);
-            Err(not_text(origin, at, &what))
+            Err(not_text(origin, bytes, at, &what))
         }
         None => Ok(text),
     }
 }
 
-fn not_text(origin: &Origin, at: usize, what: &str) -> Error {
+/// The error of bytes that are no text at `at`: what the file is, if its start tells, else what is wrong there.
+fn not_text(origin: &Origin, bytes: &[u8], at: usize, what: &str) -> Error {
+    let start = match origin.offset {
+        0 => &bytes[..bytes.len().min(formats::START_BYTES)],
+        _ => &origin.start,
+    };
     let offset = origin.offset.saturating_add(at as u64);
-    let message = format!("{what} at byte offset {offset}; --tokenizer byte accepts any bytes");
+    let message = match formats::recognize(start) {
+        Some(kind) => format!(
+            "expected text in UTF-8, found {kind}{}",
+            formats::as_text(kind)
+        ),
+        None => format!(
+            "{what} at byte offset {offset}{}; --tokenizer byte accepts any bytes",
+            latin(bytes, at)
+        ),
+    };
     match &origin.path {
         Some(path) => Error::file(path, message),
         None => Error::Text(message),
+    }
+}
+
+/// Advice where a byte among ASCII letters looks like a letter of Windows-1252.
+fn latin(bytes: &[u8], at: usize) -> &'static str {
+    let plain = |at: Option<usize>| at.and_then(|at| bytes.get(at)).is_none_or(u8::is_ascii);
+    let is_letter = bytes.get(at).is_some_and(|byte| *byte >= 0x80);
+    match is_letter && plain(at.checked_sub(1)) && plain(at.checked_add(1)) {
+        true => {
+            "; if it is Windows-1252 or Latin-1, iconv -f WINDOWS-1252 -t UTF-8 FILE > NEW makes UTF-8 of it"
+        }
+        false => "",
     }
 }
 
@@ -72,8 +101,7 @@ mod tests {
     fn names_the_first_offset() {
         assert_eq!(
             message("aé\u{ff}".as_bytes().split_last().unwrap().1),
-            "not UTF-8 text: invalid byte 0xc3 at byte offset 3; \
-             --tokenizer byte accepts any bytes"
+            "not UTF-8 text: invalid byte 0xc3 at byte offset 3; --tokenizer byte accepts any bytes"
         );
         assert!(message(b"ab\xffcd\0").contains("0xff at byte offset 2"));
         assert!(message(b"ab\0cd\xff").contains("looks binary: NUL byte at byte offset 2"));
@@ -84,6 +112,7 @@ mod tests {
         let origin = Origin {
             path: Some("some/file.bin".into()),
             offset: 1000,
+            start: Vec::new(),
         };
         let error = text_of(b"ab\xff", true, &origin).unwrap_err().to_string();
         assert!(error.starts_with("some/file.bin: not UTF-8"), "{error}");

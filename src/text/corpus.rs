@@ -1,8 +1,11 @@
 //! Text files in memory.
 
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
+use super::Inputs;
 use super::check::{Origin, text_of};
+use crate::files::Source;
 use crate::{Error, Result};
 
 /// The bytes of one or more text files, in order, and where each file starts.
@@ -33,35 +36,54 @@ impl Corpus {
         }
     }
 
-    /// Reads files and joins them in the order given, with nothing in between; a byte order mark at the start of
-    /// one is left out.
+    /// Reads the files of [`Inputs::find`] and joins them: named ones with nothing in between, found ones with a
+    /// line end; a byte order mark at the start of one is left out.
     ///
     /// # Errors
     ///
-    /// [`Error::Invalid`] without any file, [`Error::Io`] if one cannot be read, [`Error::File`]
-    /// if one is a folder or empty.
+    /// Those of [`Inputs::find`] and [`Corpus::read`].
     pub fn read_files(paths: &[PathBuf]) -> Result<Self> {
-        if paths.is_empty() {
-            return Err(Error::invalid("--data", "at least one text file", "none"));
-        }
+        Self::read(&Inputs::find(paths)?, u64::MAX)
+    }
+
+    /// Reads files, of `most` bytes together when they are unpacked.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Io`] if one cannot be read, [`Error::File`] if one is a folder or empty, [`Error::TooLarge`] for
+    /// more bytes.
+    pub fn read(inputs: &Inputs, most: u64) -> Result<Self> {
         let mut corpus = Self::default();
-        for path in paths {
-            refuse_folder(path)?;
-            let mut bytes = std::fs::read(path).map_err(|error| Error::io(path, error))?;
-            if bytes.starts_with(BYTE_ORDER_MARK) {
-                bytes.drain(..BYTE_ORDER_MARK.len());
+        for path in inputs.files() {
+            let start = corpus.bytes.len();
+            let left = most.saturating_sub(start as u64);
+            let source = Source::open(path)?.take(left.saturating_add(1));
+            corpus.append(path, source)?;
+            if corpus.bytes.len() as u64 > most {
+                return Err(Error::too_large(
+                    path.display().to_string(),
+                    format!("the text has more than {most} bytes, which memory would not hold"),
+                ));
             }
-            if bytes.is_empty() {
+            if corpus.bytes.len() == start {
                 return Err(empty(path));
             }
-            corpus.files.push((path.clone(), corpus.bytes.len()));
-            // the usual single file is not copied
-            match corpus.bytes.is_empty() {
-                true => corpus.bytes = bytes,
-                false => corpus.bytes.extend(bytes),
+            if inputs.are_found() && !corpus.bytes.ends_with(b"\n") {
+                corpus.bytes.push(b'\n');
             }
+            corpus.files.push((path.clone(), start));
         }
         Ok(corpus)
+    }
+
+    fn append(&mut self, path: &Path, mut source: impl Read) -> Result<()> {
+        let start = self.bytes.len();
+        let read = source.read_to_end(&mut self.bytes);
+        read.map_err(|error| Error::io(path, error))?;
+        if self.bytes[start..].starts_with(BYTE_ORDER_MARK) {
+            self.bytes.drain(start..start + BYTE_ORDER_MARK.len());
+        }
+        Ok(())
     }
 
     /// The bytes of all files.
@@ -87,13 +109,6 @@ impl Corpus {
 
 /// U+FEFF in UTF-8, with which some editors begin a file; it is no text.
 pub(super) const BYTE_ORDER_MARK: &[u8] = "\u{feff}".as_bytes();
-
-pub(super) fn refuse_folder(path: &Path) -> Result<()> {
-    match path.is_dir() {
-        true => Err(Error::file(path, "expected a text file, found a folder")),
-        false => Ok(()),
-    }
-}
 
 pub(super) fn empty(path: &Path) -> Error {
     Error::file(path, "expected text, found an empty file")

@@ -2,13 +2,13 @@
 
 mod near_end;
 
-use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 
-use super::Tokenizer;
 use super::check::Origin;
-use super::corpus::{BYTE_ORDER_MARK, empty, refuse_folder, starts_character};
+use super::corpus::{BYTE_ORDER_MARK, empty, starts_character};
+use super::{Inputs, Tokenizer};
+use crate::files::{Source, formats};
 use crate::{Error, Result};
 
 /// Bytes read at a time.
@@ -57,22 +57,23 @@ pub struct TokenStream<R> {
     first: Option<(u64, u64)>,
 }
 
-impl TokenStream<File> {
-    /// Opens a file.
+impl TokenStream<Source> {
+    /// Opens the text that [`Inputs::find`] finds under a name.
     ///
     /// # Errors
     ///
-    /// [`Error::Io`] if it cannot be opened, [`Error::File`] if it is a folder; the first piece is an error if
-    /// the file is empty.
+    /// Those of [`Inputs::find`] and [`Inputs::open`]; the first piece is an error if the text is empty.
     pub fn open(path: impl AsRef<Path>, tokenizer: &Tokenizer) -> Result<Self> {
         let path = path.as_ref();
-        let failed = |error| Error::io(path, error);
-        refuse_folder(path)?;
-        let file = File::open(path).map_err(failed)?;
-        let mut stream = Self::new(file, tokenizer);
+        let text = Inputs::find(&[path.to_path_buf()])?.open()?;
+        Ok(Self::of(text, path, tokenizer))
+    }
+
+    fn of(text: Source, path: &Path, tokenizer: &Tokenizer) -> Self {
+        let mut stream = Self::new(text, tokenizer);
         stream.origin = Origin::file(path);
         stream.refuse_empty = true;
-        Ok(stream)
+        stream
     }
 
     /// The same stream, in which an empty file is an empty text.
@@ -135,6 +136,10 @@ impl<R: Read> TokenStream<R> {
     fn advance(&mut self) -> Result<Option<Vec<u32>>> {
         loop {
             self.fill()?;
+            if self.origin.start.is_empty() {
+                let start = self.buffer.len().min(formats::START_BYTES);
+                self.origin.start = self.buffer[..start].to_vec();
+            }
             if self.origin.offset == 0 && self.buffer.starts_with(BYTE_ORDER_MARK) {
                 self.before = BYTE_ORDER_MARK.len() as u64;
                 self.origin.offset = self.before;

@@ -2,43 +2,32 @@
 
 use std::path::Path;
 
-/// First bytes of a format, and what an error says of it.
-const FORMATS: [(&[u8], &str); 14] = [
-    (
-        b"version https://git-lfs",
-        "the pointer that git keeps in their place; fetch them with git lfs pull",
-    ),
-    (
-        b"\x89HDF\r\n\x1a\n",
-        "an HDF5 file, as Keras writes it; load it in Python and save the tensors as safetensors",
-    ),
-    (
-        b"GGUF",
-        "a GGUF file of llama.cpp, whose networks are others",
-    ),
-    (b"\xff\xfe", "UTF-16 text"),
-    (b"\xfe\xff", "UTF-16 text"),
-    (
-        b"\x93NUMPY",
-        "a NumPy array; save the tensors by name as safetensors",
-    ),
-    (b"\x1f\x8b", "a gzip file; unpack it first"),
-    (b"\x28\xb5\x2f\xfd", "a zstd file; unpack it first"),
-    (b"\xfd7zXZ\x00", "an xz file; unpack it first"),
-    (b"7z\xbc\xaf\x27\x1c", "a 7z archive; unpack it first"),
-    (b"%PDF-", "a PDF"),
-    (b"\x89PNG", "a picture"),
-    (b"\xef\xbb\xbf", "text"),
-    (b"\x7fELF", "a program"),
-];
+use crate::files::formats;
+
+/// What to do with a file of weights in a format that is not read here.
+fn as_weights(kind: &str) -> &'static str {
+    match kind {
+        "an HDF5 file" => {
+            ", as Keras writes it; load it in Python and save the tensors as safetensors"
+        }
+        "a GGUF file" => " of llama.cpp, whose networks are others",
+        "a NumPy array" => "; save the tensors by name as safetensors",
+        "a gzip file" | "a zstd file" | "an xz file" | "a bzip2 file" => "; unpack it first",
+        _ if kind.ends_with("archive") => "; unpack it first",
+        _ => "",
+    }
+}
 
 /// What a file is that begins so and is neither safetensors nor PyTorch's.
 pub(super) fn recognize(start: &[u8], path: &Path) -> Option<String> {
     if start.is_empty() {
         return Some("an empty file".into());
     }
-    if let Some((_, kind)) = FORMATS.iter().find(|(first, _)| start.starts_with(first)) {
-        return Some((*kind).to_string());
+    if let Some(kind) = formats::recognize(start) {
+        return Some(format!("{kind}{}", as_weights(kind)));
+    }
+    if start.starts_with(b"\xef\xbb\xbf") {
+        return Some("text".into());
     }
     let ending = path
         .extension()

@@ -70,7 +70,7 @@ fn wrapped_networks_are_found() {
     bench.refuses(
         &fault("swa.pt"),
         "",
-        &["1 tensors", "n_averaged", "--allow-left-over"],
+        &["1 tensor", "n_averaged", "--allow-left-over"],
     );
     bench.converts_to(&fault("swa.pt"), "--allow-left-over", &char);
     let arguments = fixture("pytorch_tcn/weight_norm_causal/config.json");
@@ -78,7 +78,7 @@ fn wrapped_networks_are_found() {
     bench.refuses(
         &fault("light.pt"),
         &arguments,
-        &["1 tensors", "criterion.weight"],
+        &["1 tensor", "criterion.weight"],
     );
     bench.converts_to(
         &fault("light.pt"),

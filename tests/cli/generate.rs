@@ -252,7 +252,7 @@ fn a_dialogue_keeps_its_state() {
     // what the model has no token for is said
     let (text, message) = talk(flags, "→\nThe\n");
     assert!(
-        message.contains("1 tokens") && !text.is_empty(),
+        message.contains("1 token of text") && !text.is_empty(),
         "{message}"
     );
     let message = bench.fails(2, &format!("{flags} --prompt -"));

@@ -9,6 +9,7 @@ mod close;
 mod files_people_have;
 mod first_hour;
 mod generate;
+mod inputs;
 mod models;
 mod not_mixed;
 mod receptive_field;

@@ -260,7 +260,7 @@ fn unknown_residues_are_said() {
     );
     let output = bench.run("fill-mask --model model M1<mask>");
     assert!(
-        stderr(&output).contains("1 tokens in 1 sequences"),
+        stderr(&output).contains("1 token in 1 sequence "),
         "{}",
         stderr(&output)
     );

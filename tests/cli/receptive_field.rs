@@ -225,7 +225,7 @@ fn wrong_input_is_one_line() {
             "both name a configuration",
         ),
         ("--config no/such/file.json", "no/such/file.json"),
-        ("--model no/such/folder", "no such directory"),
+        ("--model no/such/folder", "is not a folder"),
         ("--at-least 0", "whole number of at least 1"),
         ("--at-least 18446744073709551615", "too large"),
         ("--at-least 10 --kernel-size 1", "at least 2"),

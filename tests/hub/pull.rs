@@ -234,7 +234,7 @@ fn the_last_copy_serves_where_the_hub_cannot_be_reached() {
         &["org/other@main", "could not reach", "HF_ENDPOINT"],
     );
     let message = failed(&mut nowhere("generate --model org/other"));
-    says(&message, &["no such directory", "could not reach"]);
+    says(&message, &["is not a folder", "could not reach"]);
 }
 
 #[test]

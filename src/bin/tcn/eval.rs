@@ -1,13 +1,13 @@
 //! `tcn eval`: a model's loss on a text of any length, in constant memory.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use candle_tcn::text::TokenStream;
 use candle_tcn::train::Evaluator;
 use serde_json::json;
 
 use crate::flags::Dtype;
-use crate::model::{self, unknown_tokens, warn_of_unknown};
+use crate::model::{self, unknown_tokens, warn_of_line_ends, warn_of_unknown};
 use crate::print_line;
 use crate::progress::read_through;
 
@@ -16,7 +16,7 @@ pub struct Args {
     /// A model directory, or org/name[@revision] on the Hub (default: the built-in model)
     #[arg(long, value_name = "MODEL")]
     model: Option<String>,
-    /// The text
+    /// The text: a file, also .gz or .zst, a folder, a pattern, or `-` for standard input
     #[arg(long, value_name = "FILE")]
     data: PathBuf,
     /// What it is computed in, as by `tcn generate` of the same type
@@ -27,11 +27,21 @@ pub struct Args {
     json: bool,
 }
 
+/// Bytes of a file, 0 where they do not tell how long the text is.
+fn plain_length(path: &Path) -> u64 {
+    let packed = path
+        .extension()
+        .is_some_and(|ending| ending == "gz" || ending == "zst");
+    let file = std::fs::metadata(path).ok();
+    let file = file.filter(|file| file.is_file() && !packed);
+    file.map_or(0, |file| file.len())
+}
+
 pub fn run(args: Args) -> anyhow::Result<()> {
     let loaded = model::load(args.model.as_deref())?;
     let tokenizer = loaded.tokenizer()?;
     let mut stream = TokenStream::open(&args.data, tokenizer)?;
-    let total = std::fs::metadata(&args.data).map(|m| m.len()).unwrap_or(0);
+    let total = plain_length(&args.data);
     let mut unknown = 0;
     let stepper = loaded.model.stepper(args.dtype.step_of(&loaded))?;
     let mut evaluator = Evaluator::with_stepper(&stepper, Evaluator::CHUNK)?;
@@ -41,6 +51,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         Ok(true)
     })?;
     warn_of_unknown(&args.data.display(), unknown);
+    warn_of_line_ends(&args.data, tokenizer);
 
     let result = evaluator.finish()?;
     if result.tokens == 0 {

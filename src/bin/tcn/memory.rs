@@ -6,6 +6,7 @@ use std::path::Path;
 
 use candle_tcn::models::{ModelConfig, Stepper};
 use candle_tcn::train::Precision;
+use indicatif::HumanBytes;
 
 use crate::usage_error;
 
@@ -18,6 +19,22 @@ pub fn check_training(
 ) -> anyhow::Result<()> {
     let needed = model.training_bytes(batch_size, seq_len, precision.dtype())? as f64;
     check("training", needed, model, batch_size, seq_len)
+}
+
+/// The same of `bytes` of text, packed or not; gives how many bytes there may be when they are unpacked.
+pub fn check_text(bytes: u64) -> anyhow::Result<u64> {
+    // the text and a token for each of its bytes
+    const OF_BYTE: u64 = 1 + size_of::<u32>() as u64;
+    let most = available_bytes().map_or(u64::MAX, |bytes| bytes / OF_BYTE);
+    match bytes > most {
+        true => Err(usage_error(format!(
+            "--data: a text of {} would take about {} of memory, {} are free: train on a part of it",
+            HumanBytes(bytes),
+            HumanBytes(bytes.saturating_mul(OF_BYTE)),
+            HumanBytes(most.saturating_mul(OF_BYTE))
+        ))),
+        false => Ok(most),
+    }
 }
 
 /// The same of the states, logits and samplers of sequences that are generated at once.

@@ -1,11 +1,12 @@
 //! Sequences from a file: one a line, or FASTA.
 
 use std::collections::VecDeque;
-use std::fs::File;
 use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 
 use candle_tcn::Error;
+use candle_tcn::files::Source;
+use candle_tcn::text::Inputs;
 
 /// The longest line or sequence; longer ones are something else.
 const MAX_BYTES: u64 = 1 << 28;
@@ -44,7 +45,7 @@ impl Sequence {
 /// Empty lines and a byte order mark are skipped, and in FASTA comments, which begin with `;`.
 pub struct Sequences {
     path: PathBuf,
-    reader: Box<dyn BufRead>,
+    reader: BufReader<Source>,
     line: u64,
     /// Lines that were read and belong to the next sequences.
     next: VecDeque<String>,
@@ -52,17 +53,12 @@ pub struct Sequences {
 }
 
 impl Sequences {
-    /// Opens a file; `-` is standard input.
+    /// Opens a file, a folder or a pattern; `-` is standard input.
     pub fn open(path: &Path) -> anyhow::Result<Self> {
-        let reader: Box<dyn BufRead> = match path == Path::new("-") {
-            true => Box::new(BufReader::new(std::io::stdin())),
-            false => Box::new(BufReader::new(
-                File::open(path).map_err(|e| Error::io(path, e))?,
-            )),
-        };
+        let text = Inputs::find(&[path.to_path_buf()])?.open()?;
         let mut sequences = Self {
             path: path.into(),
-            reader,
+            reader: BufReader::new(text),
             line: 0,
             next: VecDeque::new(),
             fasta: false,

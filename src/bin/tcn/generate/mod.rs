@@ -14,7 +14,7 @@ use candle_tcn::text::{TokenStream, Tokenizer};
 use serde_json::json;
 
 use crate::flags::refuse_existing;
-use crate::model::{self, unknown_tokens, warn_of_unknown};
+use crate::model::{self, unknown_tokens, warn_of_line_ends, warn_of_unknown};
 use crate::progress::{on_signals, read_through};
 use crate::{Interrupted, usage_error};
 
@@ -99,6 +99,9 @@ fn read_prompt(
         read(&tokenizer.encode(&args.prompt)?)?;
     }
     warn_of_unknown(&name, unknown_tokens(tokenizer, &last));
+    if let Some(path) = &args.prompt_file {
+        warn_of_line_ends(path, tokenizer);
+    }
     generator.read_tokens(&last)?;
     match interrupted.load(Ordering::SeqCst) {
         true => Err(Interrupted.into()),

@@ -2,19 +2,20 @@
 
 use std::path::{Path, PathBuf};
 
-use candle_tcn::text::{Corpus, TokenStream, Tokenizer, TokenizerSpec, split_fraction};
+use candle_tcn::text::{Corpus, Inputs, TokenStream, Tokenizer, TokenizerSpec, split_fraction};
 use candle_tcn::train::{DataFile, ValidSet};
 use candle_tcn::{Error, Result};
 use serde::{Deserialize, Serialize};
 
-use crate::model;
+use crate::flags::counted;
+use crate::{memory, model};
 
 /// Where the text comes from.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Source {
-    /// Training files; none mean the built-in text.
+    /// Training files, folders and patterns; none mean the built-in text.
     pub data: Vec<PathBuf>,
-    /// A file to validate on, instead of a part of the training text.
+    /// A file, folder or pattern to validate on, instead of a part of the training text.
     pub valid: Option<PathBuf>,
     /// The last part of the text that is validated on.
     pub valid_fraction: f64,
@@ -25,9 +26,19 @@ pub struct Source {
 impl Source {
     /// The first file's name, for the run's directory.
     pub fn stem(&self) -> String {
-        match self.data.first().and_then(|path| path.file_stem()) {
-            Some(stem) => stem.to_string_lossy().into_owned(),
-            None => "kjv".to_string(),
+        let Some(first) = self.data.first() else {
+            return "kjv".to_string();
+        };
+        if is_input(first) {
+            return "stdin".to_string();
+        }
+        let name = first.file_name().map(|name| name.to_string_lossy());
+        let stem = name.as_deref().and_then(|name| name.split('.').next());
+        let plain = |c: &char| c.is_alphanumeric() || matches!(c, '-' | '_');
+        let stem: String = stem.unwrap_or_default().chars().filter(plain).collect();
+        match stem.is_empty() {
+            true => "text".to_string(),
+            false => stem,
         }
     }
 
@@ -53,11 +64,74 @@ impl Source {
             .join(", ")
     }
 
-    fn corpus(&self) -> Result<Corpus> {
-        if self.data.is_empty() {
-            return Ok(Corpus::from_bytes(model::TEXT.as_bytes().to_vec()));
-        }
-        Corpus::read_files(&self.data)
+    /// `true` if standard input is among the texts, which nobody can read again.
+    pub fn is_piped(&self) -> bool {
+        self.data
+            .iter()
+            .chain(&self.valid)
+            .any(|path| is_input(path))
+    }
+
+    /// Training and validation files; none for the built-in text, none without a text to validate on.
+    fn inputs(&self) -> Result<[Option<Inputs>; 2]> {
+        let find = |paths: &[PathBuf]| match paths {
+            [] => Ok(None),
+            paths => Inputs::find(paths).map(Some),
+        };
+        Ok([find(&self.data)?, find(self.valid.as_slice())?])
+    }
+}
+
+fn is_input(path: &Path) -> bool {
+    path == Path::new("-")
+}
+
+/// Says what was found in folders and passed over.
+fn tell_of_found(inputs: &Inputs) {
+    const NAMED: usize = 3;
+    if !inputs.are_found() {
+        return;
+    }
+    let mut passed = Vec::new();
+    if inputs.hidden() > 0 {
+        passed.push(format!("{} hidden", inputs.hidden()));
+    }
+    let others = inputs.not_text();
+    if !others.is_empty() {
+        let names: Vec<_> = others
+            .iter()
+            .take(NAMED)
+            .map(|path| path.display().to_string())
+            .collect();
+        let more = if others.len() > NAMED { ", …" } else { "" };
+        passed.push(format!(
+            "{} not text ({}{more})",
+            others.len(),
+            names.join(", ")
+        ));
+    }
+    let passed = match passed.is_empty() {
+        true => String::new(),
+        false => format!("; passed over: {}", passed.join(", ")),
+    };
+    say!("{} of text{passed}", counted(inputs.files().len(), "file"));
+}
+
+/// Says that one text has Windows line ends and the other has not.
+fn compare_line_ends(train: &[u8], valid: &[u8]) {
+    const LOOKED_AT: usize = 1 << 16;
+    let are_windows = |text: &[u8]| {
+        let start = &text[..text.len().min(LOOKED_AT)];
+        let has_lines = start.contains(&b'\n');
+        has_lines.then(|| start.windows(2).any(|pair| pair == b"\r\n"))
+    };
+    if let (Some(train), Some(valid)) = (are_windows(train), are_windows(valid))
+        && train != valid
+    {
+        let which = if train { "--data has" } else { "--valid has" };
+        say!(
+            "{which} Windows line ends (CRLF), the other text has not: tr -d '\\r' < FILE > NEW takes them away"
+        );
     }
 }
 
@@ -83,7 +157,14 @@ pub struct Data {
 impl Data {
     /// Reads and encodes everything; the training tokens come beside.
     pub fn read(source: Source, tokens: Tokens) -> anyhow::Result<(Self, Vec<u32>)> {
-        let corpus = source.corpus()?;
+        let [data, held_out] = source.inputs()?;
+        let sizes = data.iter().chain(&held_out).map(Inputs::bytes);
+        let most = memory::check_text(sizes.sum())?;
+        data.iter().chain(&held_out).for_each(tell_of_found);
+        let corpus = match &data {
+            Some(inputs) => Corpus::read(inputs, most)?,
+            None => Corpus::from_bytes(model::TEXT.as_bytes().to_vec()),
+        };
         let (existing, spec) = match tokens {
             Tokens::Load(path) => (Some(Tokenizer::from_file(path)?), None),
             Tokens::Make(TokenizerSpec::File(path)) => (Some(Tokenizer::from_file(path)?), None),
@@ -97,16 +178,15 @@ impl Data {
             // named by file and offset, which the parts of the text no longer know
             corpus.text()?;
         }
-        let held_out = source
-            .valid
-            .as_ref()
-            .map(|path| Corpus::read_files(std::slice::from_ref(path)))
+        let held_out = held_out
+            .map(|inputs| Corpus::read(&inputs, most))
             .transpose()?;
         let (train, valid) = match &held_out {
             Some(valid) => {
                 if !any_bytes {
                     valid.text()?;
                 }
+                compare_line_ends(corpus.bytes(), valid.bytes());
                 (corpus.bytes(), valid.bytes())
             }
             None => split_fraction(corpus.bytes(), source.valid_fraction, !any_bytes)?,

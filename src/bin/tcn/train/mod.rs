@@ -14,8 +14,8 @@ use candle_tcn::generate::{GenerateConfig, Generator, SamplerConfig};
 use candle_tcn::kernels::Kernel;
 use candle_tcn::models::{Model, ModelConfig};
 use candle_tcn::nn::StepDtype;
-use candle_tcn::text::Tokenizer;
-use candle_tcn::train::{CardInfo, Outcome, Precision, RunDir, Trainer, model_card};
+use candle_tcn::text::{Tokenizer, TokenizerSpec};
+use candle_tcn::train::{CardInfo, Outcome, Precision, RunDir, TrainConfig, Trainer, model_card};
 use candle_tcn::{Error, LoadedModel};
 use candle_tcn::{model_dir, plot, train};
 use serde_json::json;
@@ -103,10 +103,10 @@ struct Started {
 
 fn begin(args: &Args, interrupted: &AtomicBool) -> anyhow::Result<Started> {
     let source = args.source()?;
-    let config = args.train_config()?;
+    let config = args.train_config(usize::MAX)?;
     config.validate()?;
     let model = args.model_config()?;
-    let spec = args.tokenizer.parse()?;
+    let spec: TokenizerSpec = args.tokenizer.parse()?;
     // refused before any work, and nothing of an old run is touched before all else is known to be right
     let claim = args.out.as_ref().filter(|out| out.is_dir());
     let claim = claim.map(|out| Claim::take(out)).transpose()?;
@@ -116,11 +116,18 @@ fn begin(args: &Args, interrupted: &AtomicBool) -> anyhow::Result<Started> {
         None => {}
     }
     let name = format!("{}-{}", source.stem(), args.model_name());
+    // before gigabytes are read
+    let least = match spec {
+        TokenizerSpec::Byte | TokenizerSpec::Bpe(_) => 256,
+        TokenizerSpec::Char | TokenizerSpec::File(_) => 1,
+    };
+    check_memory(&model.clone().with_vocab_size(least), &config)?;
     let (data, tokens) = Data::read(source, data::Tokens::Make(&spec))?;
+    let config = fitted(args, config, tokens.len())?;
     let model = model.with_vocab_size(data.tokenizer.vocab_size());
     model.validate()?;
     model.geometry()?.receptive_field()?;
-    memory::check_training(&model, config.batch_size, config.seq_len, config.dtype)?;
+    check_memory(&model, &config)?;
     let batches = config
         .lay_out(tokens)
         .with_context(|| data.source.describe())?;
@@ -147,6 +154,26 @@ fn begin(args: &Args, interrupted: &AtomicBool) -> anyhow::Result<Started> {
         start,
         claim,
     })
+}
+
+fn check_memory(model: &ModelConfig, config: &TrainConfig) -> anyhow::Result<()> {
+    memory::check_training(model, config.batch_size, config.seq_len, config.dtype)
+}
+
+/// The configuration for a text of so many tokens, and a word on what is less than usual.
+fn fitted(args: &Args, usual: TrainConfig, tokens: usize) -> anyhow::Result<TrainConfig> {
+    let config = args.train_config(tokens)?;
+    if (config.batch_size, config.seq_len) != (usual.batch_size, usual.seq_len) {
+        say!(
+            "a short text of {}: {} in a batch instead of {}, of {} instead of {}",
+            counted(tokens, "token"),
+            counted(config.batch_size, "row"),
+            usual.batch_size,
+            counted(config.seq_len, "token"),
+            usual.seq_len
+        );
+    }
+    Ok(config)
 }
 
 /// `--force` never removes what the new run is to read.
@@ -178,6 +205,12 @@ fn resume(args: &Args) -> anyhow::Result<Started> {
     let run = RunDir::open(out, KEEP)?;
     let mut start = Start::read(&run.join(RunDir::STARTED))?;
     let moved = start.source.move_to(args.source()?);
+    if !moved && start.source.is_piped() {
+        return Err(usage_error(
+            "--resume: the run read its text from standard input, which is gone: name it again with --data FILE, or \
+             --data - and the same text",
+        ));
+    }
     let tokenizer = run.join(model_dir::TOKENIZER);
     let (data, tokens) = Data::read(start.source.clone(), data::Tokens::Load(&tokenizer))
         .context("--data and --valid tell where the texts of a run are now")?;

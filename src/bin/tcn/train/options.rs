@@ -18,15 +18,22 @@ use crate::usage_error;
 /// Minutes of a run that does not say how long.
 const MINUTES: f64 = 2.5;
 
+const WARMUP: f64 = 0.02;
+
+/// Of a text that is long enough.
+pub const BATCH_SIZE: usize = 16;
+pub const SEQ_LEN: usize = 256;
+
 /// Of AdamW: texts that people train on are small and would be learned by heart.
 const WEIGHT_DECAY: f64 = 2.0;
 
 #[derive(clap::Args)]
 pub struct Args {
-    /// Text files, joined in this order (default: a built-in text, the start of the King James Bible)
+    /// Texts, joined in this order: files, also .gz and .zst, folders, patterns such as 'notes/*.txt', `-` for
+    /// standard input (default: a built-in text, the start of the King James Bible)
     #[arg(long, value_name = "FILE", num_args = 1..)]
     data: Vec<PathBuf>,
-    /// A text to validate on, instead of the end of the data
+    /// A text to validate on, instead of the end of the data; named as those of --data are
     #[arg(long, value_name = "FILE")]
     valid: Option<PathBuf>,
     /// The last part of the data to validate on
@@ -34,6 +41,7 @@ pub struct Args {
         long,
         value_name = "F",
         allow_negative_numbers = true,
+        conflicts_with = "valid",
         default_value_t = 0.1
     )]
     valid_fraction: f64,
@@ -99,22 +107,12 @@ pub struct Args {
     )]
     minutes: Option<f64>,
 
-    /// Rows of a batch
-    #[arg(
-        long,
-        value_name = "N",
-        allow_negative_numbers = true,
-        default_value_t = 16
-    )]
-    batch_size: usize,
-    /// Tokens of a row
-    #[arg(
-        long,
-        value_name = "N",
-        allow_negative_numbers = true,
-        default_value_t = 256
-    )]
-    seq_len: usize,
+    /// Rows of a batch (default: 16, fewer for a short text)
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    batch_size: Option<usize>,
+    /// Tokens of a row (default: 256, fewer for a short text)
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    seq_len: Option<usize>,
     /// carry: rows are streams whose left context is carried from window to window; overlap: shuffled
     /// windows whose first --history tokens are not scored
     #[arg(long, value_enum, default_value_t = Context::Carry)]
@@ -147,14 +145,9 @@ pub struct Args {
     /// worst of the last three
     #[arg(long, value_enum, default_value_t = ScheduleName::Cosine)]
     schedule: ScheduleName,
-    /// The part of the run over which a cosine schedule rises
-    #[arg(
-        long,
-        value_name = "F",
-        allow_negative_numbers = true,
-        default_value_t = 0.02
-    )]
-    warmup: f64,
+    /// The part of the run over which a cosine schedule rises (default: 0.02)
+    #[arg(long, value_name = "F", allow_negative_numbers = true)]
+    warmup: Option<f64>,
     /// The largest gradient norm; 0 for no limit (default: 1)
     #[arg(long, value_name = "X", allow_negative_numbers = true)]
     clip: Option<f64>,
@@ -217,6 +210,7 @@ impl Args {
     /// Where the text comes from; paths made absolute, for a resume from another folder.
     pub fn source(&self) -> anyhow::Result<Source> {
         let absolute = |path: &PathBuf| match path.to_str() {
+            Some("-") => Ok(path.clone()),
             Some(_) => Ok(std::path::absolute(path)?),
             None => Err(usage_error(format!(
                 "--data: expected a path in UTF-8, found {}",
@@ -299,7 +293,10 @@ impl Args {
         }
     }
 
-    pub fn train_config(&self) -> anyhow::Result<TrainConfig> {
+    /// The configuration for a text of so many tokens, whose rows and batches are shorter than usual where it is,
+    /// unless the flags say.
+    pub fn train_config(&self, tokens: usize) -> anyhow::Result<TrainConfig> {
+        let (batch_size, seq_len) = self.sizes(tokens);
         let batches = match (self.context, self.history) {
             (Context::Carry, None) => BatchMode::Carry,
             (Context::Carry, Some(_)) => {
@@ -308,17 +305,22 @@ impl Args {
                 ));
             }
             (Context::Overlap, history) => BatchMode::Overlap {
-                history: history.unwrap_or(self.seq_len / 5),
+                history: history.unwrap_or(seq_len / 5),
             },
         };
+        if self.warmup.is_some() && !matches!(self.schedule, ScheduleName::Cosine) {
+            return Err(usage_error(
+                "--warmup: expected together with --schedule cosine",
+            ));
+        }
         if self.momentum.is_some() && matches!(self.optimizer, OptimizerName::Adamw) {
             return Err(usage_error(
                 "--momentum: expected together with --optimizer sgd or rmsprop",
             ));
         }
         Ok(TrainConfig {
-            batch_size: self.batch_size,
-            seq_len: self.seq_len,
+            batch_size,
+            seq_len,
             batches,
             accumulate: self.accumulate,
             optimizer: self.optimizer(),
@@ -330,7 +332,7 @@ impl Args {
             schedule: match self.schedule {
                 ScheduleName::Constant => ScheduleConfig::Constant,
                 ScheduleName::Cosine => ScheduleConfig::Cosine {
-                    warmup: self.warmup,
+                    warmup: self.warmup.unwrap_or(WARMUP),
                     final_fraction: 0.0,
                 },
                 ScheduleName::Plateau => ScheduleConfig::Plateau {
@@ -347,6 +349,26 @@ impl Args {
             seed: self.seed,
             dtype: self.dtype.precision()?,
         })
+    }
+
+    /// Rows of a batch and tokens of a row: so few that a text of `tokens` has a batch.
+    fn sizes(&self, tokens: usize) -> (usize, usize) {
+        const SHORT: usize = 64;
+        let mut batch_size = self.batch_size.unwrap_or(BATCH_SIZE);
+        let mut seq_len = self.seq_len.unwrap_or(SEQ_LEN);
+        // the target of the last token is one more
+        while batch_size.saturating_mul(seq_len) >= tokens {
+            if self.seq_len.is_none() && seq_len > SHORT {
+                seq_len /= 2;
+            } else if self.batch_size.is_none() && batch_size > 1 {
+                batch_size /= 2;
+            } else if self.seq_len.is_none() && seq_len > 1 {
+                seq_len /= 2;
+            } else {
+                break;
+            }
+        }
+        (batch_size, seq_len)
     }
 
     fn optimizer(&self) -> OptimizerConfig {
