@@ -113,6 +113,21 @@ fn texts_may_look_like_flags() {
 }
 
 #[test]
+fn characters_that_look_alike_are_told_apart() {
+    let bench = Bench::new();
+    bench.trained("run", "");
+    let flags = "generate --model run --temperature 0 --max-tokens 1";
+    let said = |more: &[&str]| stderr(&bench.command(flags).args(more).output().unwrap());
+    let message = said(&["--prompt", "caf\u{e9}"]);
+    assert!(
+        message.contains("no token for \"\u{e9}\" (U+00E9)"),
+        "{message}"
+    );
+    let message = said(&["--logit-bias", "e\u{301}=3"]);
+    assert!(message.contains("(U+0065 U+0301)"), "{message}");
+}
+
+#[test]
 fn flags_without_effect_are_refused() {
     let bench = Bench::new();
     for (flags, part) in [

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use candle_tcn::generate::{ConstraintConfig, GenerateConfig, SamplerConfig};
 use candle_tcn::text::Tokenizer;
 
-use crate::flags::Dtype;
+use crate::flags::{Dtype, with_code_points};
 use crate::usage_error;
 
 /// The name of standard input.
@@ -222,7 +222,8 @@ impl Args {
         let one = |(text, bias): &(String, f64)| match tokenizer.encode(text)?[..] {
             [id] if tokenizer.unknown_id() != Some(id) => Ok((id, *bias)),
             ref ids => Err(usage_error(format!(
-                "--logit-bias: expected the text of one token, found {text:?}, which is {}",
+                "--logit-bias: expected the text of one token, found {}, which is {}",
+                with_code_points(text),
                 ids.len()
             ))),
         };

@@ -13,7 +13,7 @@ use candle_tcn::generate::Generator;
 use candle_tcn::text::{TokenStream, Tokenizer};
 use serde_json::json;
 
-use crate::flags::refuse_existing;
+use crate::flags::{refuse_existing, with_code_points};
 use crate::model::{self, unknown_tokens, warn_of_line_ends, warn_of_unknown};
 use crate::progress::{on_signals, read_through};
 use crate::{Interrupted, usage_error};
@@ -97,6 +97,7 @@ fn read_prompt(
         name = path.display().to_string();
     } else {
         read(&tokenizer.encode(&args.prompt)?)?;
+        tell_unknown(&args.prompt, tokenizer);
     }
     warn_of_unknown(&name, unknown_tokens(tokenizer, &last));
     if let Some(path) = &args.prompt_file {
@@ -106,6 +107,20 @@ fn read_prompt(
     match interrupted.load(Ordering::SeqCst) {
         true => Err(Interrupted.into()),
         false => Ok(()),
+    }
+}
+
+/// Names the characters of a prompt that the tokenizer has no token for.
+fn tell_unknown(prompt: &str, tokenizer: &Tokenizer) {
+    const NAMED: usize = 5;
+    if tokenizer.unknown_id().is_none() {
+        return;
+    }
+    let unknown = tokenizer.unknown_chars(prompt);
+    let named = unknown.iter().take(NAMED);
+    let named: Vec<_> = named.map(|c| with_code_points(&c.to_string())).collect();
+    if !named.is_empty() {
+        say!("--prompt: no token for {}", named.join(", "));
     }
 }
 
