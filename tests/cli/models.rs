@@ -222,7 +222,7 @@ fn info_tells_without_weights() {
     let text = bench.ok("info run");
     assert!(text.contains("receptive field: 13"), "{text}");
     assert!(bench.fails(1, "info nowhere").contains("nowhere"));
-    let message = bench.fails(1, "receptive-field --model run/model.safetensors");
+    let message = bench.fails(2, "receptive-field --model run/model.safetensors");
     assert!(
         message.contains("run/model.safetensors: expected the folder of a model"),
         "{message}"

@@ -307,8 +307,8 @@ fn a_damaged_checkpoint_is_passed_over() {
 #[test]
 fn signals_save_and_are_told_apart() {
     let bench = Bench::new();
-    let flags = "--data text.txt --config net.json --batch-size 4 --seq-len 32 --steps 4000 --schedule constant \
-                 --valid-every 2000";
+    let flags = "--data text.txt --config net.json --batch-size 4 --seq-len 32 --steps 1000 --schedule constant \
+                 --valid-every 500";
     bench.ok(&format!("train {flags} --out whole"));
     for (signal, code) in [("TERM", 143), ("HUP", 129), ("INT", 130)] {
         let mut child = start(&bench, "", &format!("train {flags} --out {signal}"));

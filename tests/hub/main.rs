@@ -8,6 +8,8 @@ mod faults;
 mod planted;
 mod pull;
 mod push;
+#[cfg(unix)]
+mod readme;
 mod secrets;
 mod server;
 mod shards;

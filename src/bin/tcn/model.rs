@@ -145,7 +145,10 @@ pub fn warn_of_line_ends(path: &Path, tokenizer: &Tokenizer) {
     use std::io::Read;
     const LOOKED_AT: u64 = 1 << 16;
     // of others, a vocabulary does not tell what a model has seen
-    if tokenizer.accepts_any_bytes() || tokenizer.unknown_id().is_none() || path == Path::new("-") {
+    let tells = !tokenizer.accepts_any_bytes() && tokenizer.unknown_id().is_some();
+    // what a pipe has given is gone
+    let is_kept = path.is_file() || path.is_dir();
+    if !tells || !is_kept {
         return;
     }
     let mut start = Vec::new();
