@@ -89,7 +89,7 @@ impl Cuts {
 
     /// What follows the first place in `text`, which begins anywhere in another, that is a cut in front of a space or
     /// between lines; none where there is no such place.
-    pub(super) fn from_natural<'t>(&self, text: &'t str) -> Option<&'t str> {
+    pub(super) fn behind_cut<'t>(&self, text: &'t str) -> Option<&'t str> {
         // an added token may begin before the text
         let known = self.whole.iter().map(String::len).max().unwrap_or(0);
         let mut before = [None, None];

@@ -1,26 +1,22 @@
 //! Text to ids and back.
 
+mod encode;
+
 use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 
-use rayon::prelude::*;
 use serde_json::Value;
 use tokenizers::Tokenizer as HfTokenizer;
 use tokenizers::models::ModelWrapper;
 
 use super::check::{Origin, text_of};
-use super::corpus::starts_character;
 use super::inspect::{self, Encoder, Vocabulary};
-use super::pieces::{Cuts, PIECE_BYTES, cut, cut_all};
+use super::pieces::Cuts;
 use super::spec::MAX_VOCAB_SIZE;
 use super::{Decoder, TokenizerSpec, build, limits};
 use crate::files::write_atomic;
 use crate::{Error, Result};
-
-/// Bytes encoded before their ids are gathered; bounds the memory that the general machinery,
-/// which keeps some hundred bytes per token, takes at a time.
-const BYTES_AT_ONCE: usize = 64 * PIECE_BYTES;
 
 /// A tokenizer: text to token ids and back.
 ///
@@ -221,132 +217,6 @@ impl Tokenizer {
         matches!(self.inner.encoder, Encoder::Byte(_))
     }
 
-    /// The token ids of a text.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Text`] if a tokenizer from a file cannot encode the text.
-    pub fn encode(&self, text: &str) -> Result<Vec<u32>> {
-        match &self.inner.encoder {
-            Encoder::Byte(table) => Ok(look_up_bytes(table, text.as_bytes())),
-            Encoder::Char { table, unk } => Ok(look_up_chars(table, *unk, text)),
-            Encoder::General => self.encode_pieces(&self.pieces(text, PIECE_BYTES), true),
-        }
-    }
-
-    /// The token ids of bytes, which must be UTF-8 text unless this is a byte tokenizer.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Text`] with the byte offset if they are not UTF-8 or hold a NUL byte, or if a
-    /// tokenizer from a file cannot encode them.
-    ///
-    /// # Example
-    ///
-    /// ```
-    /// use candle_tcn::text::{Tokenizer, TokenizerSpec};
-    ///
-    /// let bytes = Tokenizer::from_spec(&TokenizerSpec::Byte, b"")?;
-    /// assert_eq!(bytes.encode_bytes(b"A\xff")?, [65, 255]);
-    ///
-    /// let chars = Tokenizer::from_spec(&TokenizerSpec::Char, b"A")?;
-    /// let error = chars.encode_bytes(b"A\xff").unwrap_err().to_string();
-    /// assert!(error.contains("byte offset 1"));
-    /// # Ok::<(), candle_tcn::Error>(())
-    /// ```
-    pub fn encode_bytes(&self, bytes: &[u8]) -> Result<Vec<u32>> {
-        Ok(self
-            .encode_prefix(bytes, (true, true), &Origin::default())?
-            .0)
-    }
-
-    /// Encodes as much of `bytes` as does not depend on what follows, or all if they are the
-    /// `whole` rest of the text; `first` if the text begins with them. Returns the ids and the number of bytes
-    /// they stand for.
-    pub(super) fn encode_prefix(
-        &self,
-        bytes: &[u8],
-        (first, whole): (bool, bool),
-        origin: &Origin,
-    ) -> Result<(Vec<u32>, usize)> {
-        if let Encoder::Byte(table) = &self.inner.encoder {
-            return Ok((look_up_bytes(table, bytes), bytes.len()));
-        }
-        let text = text_of(bytes, whole, origin)?;
-        if let Encoder::Char { table, unk } = &self.inner.encoder {
-            return Ok((look_up_chars(table, *unk, text), text.len()));
-        }
-        let (mut pieces, rest) = cut(text, PIECE_BYTES, &self.inner.cuts);
-        if whole && !rest.is_empty() {
-            pieces.push(rest);
-        }
-        let used = pieces.iter().map(|piece| piece.len()).sum();
-        Ok((self.encode_pieces(&pieces, first)?, used))
-    }
-
-    /// The token ids of a text that continues another: without what the tokenizer does at the beginning of one.
-    ///
-    /// # Errors
-    /// As [`encode`](Self::encode).
-    pub(crate) fn encode_inside(&self, text: &str) -> Result<Vec<u32>> {
-        match &self.inner.encoder {
-            Encoder::General => self.encode_pieces(&self.pieces(text, PIECE_BYTES), false),
-            _ => self.encode(text),
-        }
-    }
-
-    /// How many of the first bytes of `tail`, the end of a text, are to be left out for the tokens of the rest to be
-    /// the last ones of the whole text; none where those would be fewer than `tokens`, or it is not known.
-    pub(super) fn skip_to_cut(&self, tail: &[u8], tokens: usize) -> Option<usize> {
-        let character = tail.iter().position(|&byte| starts_character(byte));
-        match self.inner.encoder {
-            // four bytes hold a token
-            Encoder::Byte(_) => Some(0),
-            Encoder::Char { .. } => character,
-            Encoder::General => {
-                let text = std::str::from_utf8(&tail[character?..]).ok()?;
-                let rest = self.inner.cuts.from_natural(text)?;
-                let enough = self.encode_inside(rest).ok()?.len() >= tokens;
-                enough.then(|| tail.len() - rest.len())
-            }
-        }
-    }
-
-    /// The pieces of a text, of at least `min` bytes.
-    pub(super) fn pieces<'t>(&self, text: &'t str, min: usize) -> Vec<&'t str> {
-        cut_all(text, min, &self.inner.cuts)
-    }
-
-    /// The ids of pieces, of which the first is that of the text or not.
-    pub(super) fn encode_pieces(&self, pieces: &[&str], first: bool) -> Result<Vec<u32>> {
-        let encode = |(i, piece): (usize, &&str)| {
-            let inside = self.inner.hf_inside.as_ref().filter(|_| i > 0 || !first);
-            let hf = inside.unwrap_or(&self.inner.hf);
-            match hf.encode_fast(*piece, false) {
-                Ok(encoding) => Ok(encoding.get_ids().to_vec()),
-                Err(error) => Err(Error::Text(format!(
-                    "the tokenizer cannot encode the text: {error}"
-                ))),
-            }
-        };
-        let (mut ids, mut done) = (Vec::new(), 0);
-        while done < pieces.len() {
-            let mut bytes = 0;
-            let group = pieces[done..].iter().take_while(|piece| {
-                bytes += piece.len();
-                bytes <= BYTES_AT_ONCE
-            });
-            let end = done + group.count().max(1);
-            let group: Vec<_> = (done..end).zip(&pieces[done..end]).collect();
-            let encoded: Vec<Vec<u32>> =
-                group.into_par_iter().map(encode).collect::<Result<_>>()?;
-            encoded.iter().for_each(|piece| ids.extend(piece));
-            done = end;
-        }
-        ids.shrink_to_fit();
-        Ok(ids)
-    }
-
     /// The text of token ids. Special tokens are left out; bytes that are not UTF-8 become U+FFFD.
     ///
     /// To decode ids one by one as they are generated use [`Tokenizer::decoder`].
@@ -444,19 +314,6 @@ impl Tokenizer {
             Err(_) => true,
         }
     }
-}
-
-fn look_up_bytes(table: &[u32; 256], bytes: &[u8]) -> Vec<u32> {
-    bytes.iter().map(|&byte| table[usize::from(byte)]).collect()
-}
-
-fn look_up_chars(table: &[u32], unk: u32, text: &str) -> Vec<u32> {
-    let mut ids = Vec::with_capacity(text.chars().count());
-    ids.extend(
-        text.chars()
-            .map(|c| table.get(c as usize).copied().unwrap_or(unk)),
-    );
-    ids
 }
 
 pub(super) fn text_error(error: tokenizers::Error) -> Error {
