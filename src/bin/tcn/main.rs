@@ -31,6 +31,7 @@ mod pull;
 mod push;
 mod receptive_field;
 mod run;
+mod signals;
 mod terminal;
 mod train;
 
@@ -244,7 +245,7 @@ fn exit_code(error: &anyhow::Error) -> ExitCode {
         }
     }
     if error.is::<Interrupted>() {
-        return ExitCode::from(progress::interrupted_code());
+        return ExitCode::from(signals::interrupted_code());
     }
     say!("tcn: {}", explain(error));
     let usage = error.is::<UsageError>()

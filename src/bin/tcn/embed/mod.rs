@@ -18,7 +18,7 @@ use serde_json::json;
 
 use crate::flags::{Dtype, count, counted, refuse_existing};
 use crate::model::Unknown;
-use crate::progress::on_signals;
+use crate::signals::on_signals;
 use crate::{Interrupted, model, print_line};
 use output::{Format, Partial, Row, Settings};
 

@@ -15,7 +15,8 @@ use serde_json::json;
 
 use crate::flags::{refuse_existing, with_code_points};
 use crate::model::{self, unknown_tokens, warn_of_line_ends, warn_of_unknown};
-use crate::progress::{on_signals, read_through};
+use crate::progress::read_through;
+use crate::signals::on_signals;
 use crate::{Interrupted, usage_error};
 
 pub fn run(args: Args) -> anyhow::Result<()> {

@@ -21,7 +21,7 @@ use candle_tcn::{model_dir, plot, train};
 use serde_json::json;
 
 use crate::flags::counted;
-use crate::progress::on_signals;
+use crate::signals::on_signals;
 use crate::{Interrupted, memory, print_line, usage_error};
 use claim::Claim;
 use data::{Data, Source};
