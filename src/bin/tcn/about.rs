@@ -9,11 +9,11 @@ use crate::{Cli, usage_error};
 
 /// What `tcn` alone prints.
 pub const FIRST_STEPS: &str = "\
-tcn generate --prompt \"And God said\"         write with the built-in model
-tcn train --data TEXT --minutes 3             train on a text of your own
-tcn receptive-field --levels 6 --kernel-size 3   what a stack of convolutions sees
-tcn bench train                               how fast this machine trains
-tcn --help, tcn COMMAND --help                everything else";
+tcn generate --prompt \"And God said\"              write with the built-in model
+tcn train --data TEXT --minutes 3                 train on a text of your own
+tcn receptive-field --levels 6 --kernel-size 3    what a stack of convolutions sees
+tcn bench train                                   how fast this machine trains
+tcn --help, tcn COMMAND --help                    everything else";
 
 /// The end of the long help.
 pub const ENVIRONMENT: &str = "\
