@@ -157,7 +157,7 @@ fn every_example_of_the_readme_runs() {
             stderr(&output)
         );
     }
-    assert!(seen > 25, "{seen} examples");
+    assert!(seen >= 25, "{seen} examples");
 }
 
 #[test]

@@ -122,7 +122,7 @@ fn bytes_that_are_not_text_are_refused_with_their_offset() {
             .unwrap_err()
             .to_string();
         assert!(
-            error.contains("0xc3 at byte offset 4; --tokenizer byte"),
+            error.contains("0xc3 at byte offset 4; "),
             "{error}"
         );
         let error = tokenizer
