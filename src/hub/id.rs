@@ -41,7 +41,7 @@ impl ModelId {
     pub fn without_revision(text: &str) -> Result<Self, Error> {
         match text.contains('@') {
             true => Err(Error::invalid(
-                "repository",
+                "ORG/NAME",
                 "org/name without a revision",
                 text,
             )),

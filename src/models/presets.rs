@@ -12,7 +12,7 @@ pub const PRESETS: [(&str, &str, &str); 5] = [
     ),
     (
         "char-tiny",
-        "a small one of the same kind: the embedded default's",
+        "a small network of the same kind: that of the built-in model, and the default for the built-in text",
         include_str!("../../models/char-tiny.json"),
     ),
     (

@@ -120,7 +120,7 @@ fn characters_that_look_alike_are_told_apart() {
     let said = |more: &[&str]| stderr(&bench.command(flags).args(more).output().unwrap());
     let message = said(&["--prompt", "caf\u{e9}"]);
     assert!(
-        message.contains("no token for \"\u{e9}\" (U+00E9)"),
+        message.contains("does not know \"\u{e9}\" (U+00E9)"),
         "{message}"
     );
     let message = said(&["--logit-bias", "e\u{301}=3"]);

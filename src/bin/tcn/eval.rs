@@ -7,7 +7,7 @@ use candle_tcn::train::Evaluator;
 use serde_json::json;
 
 use crate::flags::Dtype;
-use crate::model::{self, unknown_tokens, warn_of_line_ends, warn_of_unknown};
+use crate::model::{self, IN_LOSSES, unknown_tokens, warn_of_line_ends, warn_of_unknown};
 use crate::print_line;
 use crate::progress::read_through;
 
@@ -19,7 +19,7 @@ pub struct Args {
     /// The text: a file, also .gz or .zst, a folder, a pattern, or `-` for standard input
     #[arg(long, value_name = "FILE")]
     data: PathBuf,
-    /// What it is computed in, as by `tcn generate` of the same type
+    /// Number format to compute in; gives the probabilities that `tcn generate` has with the same
     #[arg(long, value_enum, default_value_t = Dtype::F32)]
     dtype: Dtype,
     /// Print the result as one JSON object
@@ -50,7 +50,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         evaluator.push(tokens)?;
         Ok(true)
     })?;
-    warn_of_unknown(&args.data.display(), unknown);
+    warn_of_unknown(&args.data.display(), unknown, IN_LOSSES);
     warn_of_line_ends(&args.data, tokenizer);
 
     let result = evaluator.finish()?;

@@ -8,7 +8,7 @@ use candle_tcn::{Error, LoadedModel};
 use serde_json::{Value, json};
 
 use crate::embed::{Sequence, Sequences};
-use crate::flags::{Dtype, count};
+use crate::flags::{WholeDtype, count};
 use crate::model::Unknown;
 use crate::{model, print_line, usage_error};
 
@@ -31,9 +31,9 @@ pub struct Args {
     /// Tokens that are computed at once, which bounds the memory
     #[arg(long, value_name = "N", value_parser = count, allow_negative_numbers = true, default_value = "16384")]
     batch_tokens: usize,
-    /// What it is computed in
-    #[arg(long, value_enum, default_value_t = Dtype::F32)]
-    dtype: Dtype,
+    /// Number format to compute in
+    #[arg(long, value_enum, default_value_t = WholeDtype::F32)]
+    dtype: WholeDtype,
     /// Print one JSON object a sequence
     #[arg(long)]
     json: bool,
@@ -51,7 +51,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     let loaded = LoadedModel::load(model::resolve("--model", &args.model)?)?;
     let tokenizer = loaded.tokenizer()?;
     let mask = masked(&loaded, tokenizer)?;
-    let dtype = args.dtype.precision()?.dtype();
+    let dtype = args.dtype.precision().dtype();
     let encoder = Encoder::new(&loaded.config, &loaded.model, args.batch_tokens, dtype)?;
     let mut sequences: Box<dyn Iterator<Item = anyhow::Result<Sequence>>> = match &args.input {
         Some(file) => Box::new(Sequences::open(file)?),

@@ -74,15 +74,36 @@ pub fn network(
 /// `--dtype`: how numbers are kept.
 #[derive(Clone, Copy, ValueEnum)]
 pub enum Dtype {
-    /// bf16 where the processor multiplies it (AVX512-BF16, AMX), f32 elsewhere; int8 to generate with weights
-    /// stored so
+    /// bf16 where the processor multiplies it (AVX512-BF16, AMX), f32 elsewhere; int8 for generation from
+    /// weights that are stored so
     Auto,
     /// 32 bits
     F32,
     /// 16 bits; sums have 32
     Bf16,
-    /// 8 bits with a scale for each output channel: weights of generation only
+    /// 8 bits with a scale for each output channel, of weights only
     Int8,
+}
+
+/// `--dtype` where whole sequences are computed.
+#[derive(Clone, Copy, ValueEnum)]
+pub enum WholeDtype {
+    /// bf16 where the processor multiplies it (AVX512-BF16, AMX), f32 elsewhere
+    Auto,
+    /// 32 bits
+    F32,
+    /// 16 bits; sums have 32
+    Bf16,
+}
+
+impl WholeDtype {
+    pub fn precision(self) -> Precision {
+        match self {
+            Self::Auto => Precision::auto(),
+            Self::F32 => Precision::F32,
+            Self::Bf16 => Precision::Bf16,
+        }
+    }
 }
 
 impl Dtype {

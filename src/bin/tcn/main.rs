@@ -69,7 +69,7 @@ enum Command {
     Eval(eval::Args),
     /// Tell what a masked language model would put in the place of masks
     FillMask(fill_mask::Args),
-    /// Write vectors of sequences
+    /// Compute a vector (embedding) of each sequence
     Embed(embed::Args),
     /// Apply any model to tensors of a file
     Run(run::Args),
@@ -84,7 +84,7 @@ enum Command {
     /// Download a model from the Hugging Face Hub; prints its directory
     #[cfg(feature = "hub")]
     Pull(pull::Args),
-    /// Upload a model directory to the Hugging Face Hub; prints its address
+    /// Upload a model directory to the Hugging Face Hub (needs a token with write access); prints its address
     #[cfg(feature = "hub")]
     Push(push::Args),
     /// Print a script that completes this command's names and flags in a shell
@@ -179,9 +179,28 @@ fn parse() -> anyhow::Result<Cli> {
                 .take_while(|part| !part.starts_with("Usage:") && !part.starts_with("For more"));
             let said = said.collect::<Vec<_>>().join("; ");
             let message = said.trim_start_matches("error: ");
-            usage_error(message.split_whitespace().collect::<Vec<_>>().join(" "))
+            let message = message.split_whitespace().collect::<Vec<_>>().join(" ");
+            match error.kind() {
+                ErrorKind::MissingRequiredArgument => {
+                    usage_error(format!("{message}; see {} --help", asked(&text)))
+                }
+                _ => usage_error(message),
+            }
         }
     })
+}
+
+/// The command whose usage clap tells.
+fn asked(text: &str) -> String {
+    let usage = text.split("Usage:").nth(1).unwrap_or_default();
+    let is_name = |word: &&str| {
+        word.chars().all(|c| c.is_ascii_lowercase() || c == '-') && !word.starts_with('-')
+    };
+    usage
+        .split_whitespace()
+        .take_while(is_name)
+        .collect::<Vec<_>>()
+        .join(" ")
 }
 
 fn execute(cli: Cli) -> anyhow::Result<()> {

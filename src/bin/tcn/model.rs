@@ -39,8 +39,8 @@ pub fn expect_hub_name(flag: &str, model: &str) -> anyhow::Result<()> {
     #[cfg(feature = "hub")]
     if model.parse::<candle_tcn::hub::ModelId>().is_err() {
         anyhow::bail!(
-            "{flag}: {model} is not a folder, and no name on the Hub, which would be org/name or \
-             org/name@revision"
+            "{flag}: {model} is not a folder or file here (a model on the Hub is written org/name or \
+             org/name@revision)"
         );
     }
     Ok(())
@@ -130,15 +130,18 @@ impl Unknown {
     }
 }
 
-/// Says that a loss over such tokens means little.
-pub fn warn_of_unknown(text: &dyn std::fmt::Display, count: usize) {
+/// Says that some of a text is unknown to the model; `meaning` is what that does.
+pub fn warn_of_unknown(text: &dyn std::fmt::Display, count: usize, meaning: &str) {
     if count > 0 {
         say!(
-            "{text}: {} of text that the tokenizer has no token for; losses count it as one symbol",
+            "{text}: {} of text that the model does not know{meaning}",
             counted(count, "token")
         );
     }
 }
+
+/// What unknown tokens do to a loss.
+pub const IN_LOSSES: &str = "; losses count it as one symbol";
 
 /// Says that a text has Windows line ends and the model has seen none, or the other way round.
 pub fn warn_of_line_ends(path: &Path, tokenizer: &Tokenizer) {

@@ -12,7 +12,7 @@ pub struct Args {
     /// The model directory; its own folders (checkpoints), hidden files and run.json, which has paths of this
     /// machine, stay here
     dir: PathBuf,
-    /// Where it goes: org/name; made if there is no such repository
+    /// Where it goes: org/name; made if there is no such repository. HF_TOKEN has to be a token that may write there
     #[arg(value_name = "ORG/NAME")]
     repository: String,
     /// Let nobody else see it

@@ -9,7 +9,7 @@ use candle_tcn::train::Precision;
 use candle_tcn::weights;
 use serde_json::json;
 
-use crate::flags::{Dtype, refuse_existing};
+use crate::flags::{WholeDtype, refuse_existing};
 use crate::{model, print_line};
 
 #[derive(clap::Args)]
@@ -37,9 +37,9 @@ pub struct Args {
     /// Do not look at a mask in the input
     #[arg(long)]
     no_mask: bool,
-    /// What it is computed in
-    #[arg(long, value_enum, default_value_t = Dtype::F32)]
-    dtype: Dtype,
+    /// Number format to compute in
+    #[arg(long, value_enum, default_value_t = WholeDtype::F32)]
+    dtype: WholeDtype,
     /// Print the result's shapes as one JSON object
     #[arg(long)]
     json: bool,
@@ -53,7 +53,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         chunk: args.chunk,
         record: args.record,
         no_mask: args.no_mask,
-        bf16: args.dtype.precision()? == Precision::Bf16,
+        bf16: args.dtype.precision() == Precision::Bf16,
     };
     let results = apply(&loaded.model, &loaded.config, &inputs, &options)?;
     write_tensors(&args.output, &results)?;

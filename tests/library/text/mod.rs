@@ -121,10 +121,7 @@ fn bytes_that_are_not_text_are_refused_with_their_offset() {
             .encode_bytes(b"ab\r\n\xc3\x28")
             .unwrap_err()
             .to_string();
-        assert!(
-            error.contains("0xc3 at byte offset 4; "),
-            "{error}"
-        );
+        assert!(error.contains("0xc3 at byte offset 4; "), "{error}");
         let error = tokenizer
             .encode_bytes(b"abc\0\0\0")
             .unwrap_err()

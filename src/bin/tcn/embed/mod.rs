@@ -16,7 +16,7 @@ use candle_tcn::{LoadedModel, model_dir, weights};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
 
-use crate::flags::{Dtype, count, counted, refuse_existing};
+use crate::flags::{WholeDtype, count, counted, refuse_existing};
 use crate::model::Unknown;
 use crate::signals::on_signals;
 use crate::{Interrupted, model, print_line};
@@ -39,18 +39,18 @@ pub struct Args {
     /// Where to write: .safetensors, .npy or .jsonl. An interrupted run goes on where it was
     #[arg(long, value_name = "FILE")]
     output: PathBuf,
-    /// Of which layer, 0 for what the first one gets (default: the last)
+    /// Layer whose output is taken; 0 is the input of the first (default: the last)
     #[arg(long, value_name = "N")]
     layer: Option<usize>,
-    /// A vector for each position, instead of their mean
+    /// One vector for each position, instead of their mean for each sequence
     #[arg(long)]
     per_position: bool,
     /// Tokens that are computed at once, which bounds the memory
     #[arg(long, value_name = "N", value_parser = count, allow_negative_numbers = true, default_value = "16384")]
     batch_tokens: usize,
-    /// What it is computed in
-    #[arg(long, value_enum, default_value_t = Dtype::F32)]
-    dtype: Dtype,
+    /// Number format to compute in
+    #[arg(long, value_enum, default_value_t = WholeDtype::F32)]
+    dtype: WholeDtype,
     /// Begin anew, even if an interrupted run could go on or the output exists
     #[arg(long)]
     force: bool,
@@ -66,7 +66,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     let dir = model::resolve("--model", &args.model)?;
     let loaded = LoadedModel::load(&dir)?;
     let tokenizer = loaded.tokenizer()?;
-    let dtype = args.dtype.precision()?.dtype();
+    let dtype = args.dtype.precision().dtype();
     let encoder = Encoder::new(&loaded.config, &loaded.model, args.batch_tokens, dtype)?;
     let layer = encoder.layer(args.layer)?;
     let settings = Settings {

@@ -41,7 +41,7 @@ pub struct Args {
     /// Replace the file of --save-state if it exists
     #[arg(long, requires = "save_state")]
     pub force: bool,
-    /// Tokens at the most
+    /// Write at most N tokens
     #[arg(
         long,
         value_name = "N",
@@ -135,7 +135,7 @@ pub struct Args {
         default_value_t = 1
     )]
     pub num_samples: u64,
-    /// How weights are kept
+    /// Number format of the weights
     #[arg(long, value_enum, default_value_t = Dtype::Auto)]
     pub dtype: Dtype,
     /// Print one JSON object a sample, as each is finished

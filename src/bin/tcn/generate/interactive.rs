@@ -35,7 +35,7 @@ pub fn run(
                     continue;
                 }
             };
-            warn_of_unknown(&"this line", unknown_tokens(tokenizer, &tokens));
+            warn_of_unknown(&"this line", unknown_tokens(tokenizer, &tokens), "");
             generator.read_tokens(&tokens)?;
         }
         let mut generation = generator.samples(0..1)?;

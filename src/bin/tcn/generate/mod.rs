@@ -86,7 +86,7 @@ fn read_prompt(
         last.drain(..last.len().saturating_sub(needed));
         Ok(!interrupted.load(Ordering::SeqCst))
     };
-    let mut name = "--prompt".to_string();
+    let mut name = String::new();
     if args.reads_standard_input() {
         let mut stream = TokenStream::new(std::io::stdin().lock(), tokenizer);
         read_through(&mut stream, "reading", 0, read)?;
@@ -98,9 +98,11 @@ fn read_prompt(
         name = path.display().to_string();
     } else {
         read(&tokenizer.encode(&args.prompt)?)?;
-        tell_unknown(&args.prompt, tokenizer);
     }
-    warn_of_unknown(&name, unknown_tokens(tokenizer, &last));
+    match args.shown_prompt() {
+        Some(prompt) => tell_unknown(prompt, tokenizer),
+        None => warn_of_unknown(&name, unknown_tokens(tokenizer, &last), ""),
+    }
     if let Some(path) = &args.prompt_file {
         warn_of_line_ends(path, tokenizer);
     }
@@ -121,7 +123,11 @@ fn tell_unknown(prompt: &str, tokenizer: &Tokenizer) {
     let named = unknown.iter().take(NAMED);
     let named: Vec<_> = named.map(|c| with_code_points(&c.to_string())).collect();
     if !named.is_empty() {
-        say!("--prompt: no token for {}", named.join(", "));
+        let more = if unknown.len() > NAMED { ", …" } else { "" };
+        say!(
+            "--prompt: the model does not know {}{more}",
+            named.join(", ")
+        );
     }
 }
 

@@ -207,7 +207,8 @@ impl Data {
             ("training text", &train),
             ("validation text", &valid.tokens),
         ] {
-            model::warn_of_unknown(&name, model::unknown_tokens(&tokenizer, tokens));
+            let unknown = model::unknown_tokens(&tokenizer, tokens);
+            model::warn_of_unknown(&name, unknown, model::IN_LOSSES);
         }
         if train.is_empty() {
             return Err(Error::Text(format!("{}: no text to train on", source.describe())).into());

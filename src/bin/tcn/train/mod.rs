@@ -198,7 +198,11 @@ fn resume(args: &Args) -> anyhow::Result<Started> {
         .as_ref()
         .ok_or_else(|| usage_error("--resume: expected --out DIR, the run to continue"))?;
     if !out.is_dir() {
-        return Err(Error::file(out, "expected the directory of a run, found none").into());
+        return Err(Error::file(
+            out,
+            "there is no such run; leave out --resume to start one there",
+        )
+        .into());
     }
     // before anything of the run is looked at
     let claim = Claim::take(out)?;

@@ -12,7 +12,7 @@ use clap::ValueEnum;
 
 use super::data::Source;
 use super::watch::Loudness;
-use crate::flags::{Dtype, count};
+use crate::flags::{WholeDtype, count};
 use crate::usage_error;
 
 /// Minutes of a run that does not say how long.
@@ -36,7 +36,7 @@ pub struct Args {
     /// A text to validate on, instead of the end of the data; named as those of --data are
     #[arg(long, value_name = "FILE")]
     valid: Option<PathBuf>,
-    /// The last part of the data to validate on
+    /// Fraction of the data, taken from its end, to validate on
     #[arg(
         long,
         value_name = "F",
@@ -45,7 +45,7 @@ pub struct Args {
         default_value_t = 0.1
     )]
     valid_fraction: f64,
-    /// Bytes to validate on at the most
+    /// Validate on at most N bytes
     #[arg(
         long,
         value_name = "N",
@@ -70,8 +70,8 @@ pub struct Args {
     /// Directory of the run (default: a new one in runs/)
     #[arg(long, value_name = "DIR")]
     pub out: Option<PathBuf>,
-    /// Continue the run in --out; --steps, --epochs, --minutes, --lr, --clip, --valid-every and
-    /// --patience may be changed; --data and --valid say where its texts are now
+    /// Continue the run in --out; --steps, --epochs and --minutes (which count from the start of the run), --lr,
+    /// --clip, --valid-every and --patience may be changed; --data and --valid say where its texts are now
     #[arg(long, conflicts_with_all = [
         "force", "valid_fraction", "valid_bytes", "tokenizer", "preset", "config", "dropout",
         "batch_size", "seq_len", "context", "history", "accumulate", "optimizer", "momentum", "weight_decay",
@@ -82,7 +82,7 @@ pub struct Args {
     #[arg(long)]
     pub force: bool,
 
-    /// How long to train: optimizer steps
+    /// Train for N optimizer steps
     #[arg(
         long,
         value_name = "N",
@@ -90,7 +90,7 @@ pub struct Args {
         group = "budget"
     )]
     steps: Option<usize>,
-    /// … or passes over the text
+    /// Train for X passes over the text
     #[arg(
         long,
         value_name = "X",
@@ -98,7 +98,8 @@ pub struct Args {
         group = "budget"
     )]
     epochs: Option<f64>,
-    /// … or minutes, which the schedule follows (default: 2.5)
+    /// Train for X minutes, to which the learning rate schedule is fitted (default: 2.5, unless --steps or --epochs
+    /// is given)
     #[arg(
         long,
         value_name = "X",
@@ -165,9 +166,9 @@ pub struct Args {
         default_value_t = 1
     )]
     seed: u64,
-    /// How numbers are kept between the layers and multiplied
-    #[arg(long, value_enum, default_value_t = Dtype::Auto)]
-    dtype: Dtype,
+    /// Number format between the layers and of what is multiplied
+    #[arg(long, value_enum, default_value_t = WholeDtype::Auto)]
+    dtype: WholeDtype,
     /// Say nothing while it trains: no progress, no validations, no samples
     #[arg(long, conflicts_with = "log_every")]
     quiet: bool,
@@ -347,7 +348,7 @@ impl Args {
             valid_every: self.valid_every,
             patience: self.patience,
             seed: self.seed,
-            dtype: self.dtype.precision()?,
+            dtype: self.dtype.precision(),
         })
     }
 
