@@ -184,7 +184,7 @@ fn a_run_is_never_overwritten_by_accident() {
     assert!(
         bench
             .fails(1, "train --resume --out elsewhere")
-            .contains("directory of a run")
+            .contains("no such run")
     );
     assert!(bench.fails(2, "train --resume").contains("--out"));
 }
