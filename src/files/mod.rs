@@ -13,8 +13,8 @@ use sha2::{Digest, Sha256};
 
 pub use lock::Lock;
 pub use replacement::{Replacement, TEMPORARY, write_atomic};
-pub use unpack::Source;
-pub(crate) use unpack::{STANDARD_INPUT, is_packed};
+pub(crate) use unpack::is_packed;
+pub use unpack::{Source, is_standard_input};
 
 use crate::{Error, Result};
 

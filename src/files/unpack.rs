@@ -10,8 +10,10 @@ use ruzstd::decoding::{BlockDecodingStrategy, FrameDecoder};
 
 use crate::{Error, Result};
 
-/// The name of standard input.
-pub(crate) const STANDARD_INPUT: &str = "-";
+/// `true` for `-`, the name of standard input.
+pub fn is_standard_input(path: &Path) -> bool {
+    path == Path::new("-")
+}
 
 const GZIP: &[u8] = b"\x1f\x8b";
 const ZSTD: &[u8] = b"\x28\xb5\x2f\xfd";
@@ -22,7 +24,11 @@ pub(crate) fn is_packed(start: &[u8]) -> bool {
 }
 
 /// Bytes of a file, of standard input or of several files, unpacked where they were packed.
-pub struct Source(Box<dyn Read + Send>);
+pub struct Source {
+    reader: Box<dyn Read + Send>,
+    is_packed: bool,
+    bytes: Option<u64>,
+}
 
 impl Source {
     /// Opens a file, or standard input where its name is `-`.
@@ -31,24 +37,41 @@ impl Source {
     /// [`Error::Io`] naming the file; [`Error::File`] for a folder.
     pub fn open(path: &Path) -> Result<Self> {
         let io = |error| Error::io(path, error);
-        if path == Path::new(STANDARD_INPUT) {
+        if is_standard_input(path) {
             return unpacked(std::io::stdin()).map_err(io);
         }
         if path.is_dir() {
             return Err(Error::file(path, "expected a text file, found a folder"));
         }
-        File::open(path).and_then(unpacked).map_err(io)
+        let file = File::open(path).map_err(io)?;
+        let found = file.metadata().map_err(io)?;
+        let source = unpacked(file).map_err(io)?;
+        // files of the system that say that they are empty need not be
+        let is_known = found.is_file() && found.len() > 0 && !source.is_packed;
+        Ok(Self {
+            bytes: is_known.then_some(found.len()),
+            ..source
+        })
+    }
+
+    /// Number of bytes that there are, where it is known before they are read: of a plain file.
+    pub fn known_bytes(&self) -> Option<u64> {
+        self.bytes
     }
 
     /// The bytes of a reader as they are.
     pub(crate) fn new(reader: impl Read + Send + 'static) -> Self {
-        Self(Box::new(reader))
+        Self {
+            reader: Box::new(reader),
+            is_packed: false,
+            bytes: None,
+        }
     }
 }
 
 impl Read for Source {
     fn read(&mut self, buffer: &mut [u8]) -> IoResult<usize> {
-        self.0.read(buffer)
+        self.reader.read(buffer)
     }
 }
 
@@ -66,10 +89,14 @@ fn unpacked(mut reader: impl Read + Send + 'static) -> IoResult<Source> {
         .read_to_end(&mut start)?;
     let (is_gzip, is_zstd) = (start.starts_with(GZIP), start.starts_with(ZSTD));
     let whole = Cursor::new(start).chain(reader);
-    Ok(match (is_gzip, is_zstd) {
+    let source = match (is_gzip, is_zstd) {
         (true, _) => Source::new(MultiGzDecoder::new(BufReader::new(whole))),
         (_, true) => Source::new(Frames::new(BufReader::new(whole))),
         _ => Source::new(whole),
+    };
+    Ok(Source {
+        is_packed: is_gzip || is_zstd,
+        ..source
     })
 }
 

@@ -41,19 +41,40 @@ pub(super) fn text_of<'a>(bytes: &'a [u8], whole: bool, origin: &Origin) -> Resu
         }
     };
     if let Some(at) = text.bytes().position(|byte| byte == 0) {
-        return Err(not_text(origin, bytes, at, "looks binary: NUL byte"));
+        return Err(no_text_at(origin, bytes, at, "looks binary: NUL byte"));
     }
     match broken {
         Some(at) => {
             let what = format!("not UTF-8 text: invalid byte 0x{:02x}", bytes[at]);
-            Err(not_text(origin, bytes, at, &what))
+            Err(no_text_at(origin, bytes, at, &what))
         }
         None => Ok(text),
     }
 }
 
+/// What a file is that begins so and is no text in UTF-8, with a word on how to make text of it; none where it may
+/// be text, or is something that nobody knows.
+///
+/// # Example
+///
+/// ```
+/// use candle_tcn::text::not_text;
+///
+/// let wide: Vec<u8> = "MANLG".repeat(9).encode_utf16().flat_map(u16::to_le_bytes).collect();
+/// assert!(not_text(&wide).expect("no UTF-8").contains("iconv -f UTF-16"));
+/// assert_eq!(not_text(b"MANLG"), None);
+/// ```
+pub fn not_text(start: &[u8]) -> Option<String> {
+    if text_of(start, false, &Origin::default()).is_ok() {
+        return None;
+    }
+    let start = &start[..start.len().min(formats::START_BYTES)];
+    let kind = formats::recognize(start)?;
+    Some(format!("{kind}{}", formats::as_text(kind)))
+}
+
 /// The error of bytes that are no text at `at`: what the file is, if its start tells, else what is wrong there.
-fn not_text(origin: &Origin, bytes: &[u8], at: usize, what: &str) -> Error {
+fn no_text_at(origin: &Origin, bytes: &[u8], at: usize, what: &str) -> Error {
     let start = match origin.offset {
         0 => &bytes[..bytes.len().min(formats::START_BYTES)],
         _ => &origin.start,

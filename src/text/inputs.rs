@@ -6,7 +6,7 @@ use std::io::{Read, Result as IoResult};
 use std::path::{Path, PathBuf};
 
 use super::corpus::BYTE_ORDER_MARK;
-use crate::files::{STANDARD_INPUT, Source};
+use crate::files::{Source, is_standard_input};
 use crate::{Error, Result};
 
 /// Bytes by which a file of a folder is judged.
@@ -62,7 +62,7 @@ impl Inputs {
         let mut inputs = Self::default();
         for name in names {
             let before = inputs.files.len();
-            let is_input = name == Path::new(STANDARD_INPUT);
+            let is_input = is_standard_input(name);
             if !is_input && name.is_dir() {
                 inputs.add_folder(name, 0)?;
             } else if !is_input && !name.exists() && is_pattern(name) {

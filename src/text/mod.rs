@@ -42,6 +42,7 @@ mod tokenizer_tests;
 mod vocab;
 
 pub use batches::{Batch, BatchMode, BatchPosition, Batches};
+pub use check::not_text;
 pub use corpus::{Corpus, split_fraction};
 pub use decode::Decoder;
 pub use inputs::Inputs;

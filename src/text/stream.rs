@@ -8,7 +8,7 @@ use std::path::Path;
 use super::check::Origin;
 use super::corpus::{BYTE_ORDER_MARK, empty, starts_character};
 use super::{Inputs, Tokenizer};
-use crate::files::{Source, formats};
+use crate::files::{Source, formats, is_standard_input};
 use crate::{Error, Result};
 
 /// Bytes read at a time.
@@ -71,9 +71,16 @@ impl TokenStream<Source> {
 
     fn of(text: Source, path: &Path, tokenizer: &Tokenizer) -> Self {
         let mut stream = Self::new(text, tokenizer);
-        stream.origin = Origin::file(path);
+        if !is_standard_input(path) {
+            stream.origin = Origin::file(path);
+        }
         stream.refuse_empty = true;
         stream
+    }
+
+    /// Bytes of the whole text, where they are known before they are read.
+    pub fn total_bytes(&self) -> Option<u64> {
+        self.reader.known_bytes()
     }
 
     /// The same stream, in which an empty file is an empty text.
@@ -100,6 +107,11 @@ impl<R: Read> TokenStream<R> {
             characters: 0,
             first: None,
         }
+    }
+
+    /// The first bytes that were read, some thousand; none before the first piece.
+    pub fn start(&self) -> &[u8] {
+        &self.origin.start
     }
 
     /// How many bytes the pieces so far stand for.

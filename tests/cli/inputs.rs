@@ -117,6 +117,14 @@ fn a_run_on_a_folder_goes_on() {
     let output = piped("train --resume --out piped --data - --steps 40");
     assert!(output.status.success(), "{}", stderr(&output));
     bench.json("train --resume --out piped --data text.gz --steps 50");
+    let both = piped(&format!(
+        "train --data text.txt --valid - --out both {SMALL}"
+    ));
+    assert!(both.status.success(), "{}", stderr(&both));
+    // a text that is named says nothing of the other
+    let message = bench.fails(2, "train --resume --out both --data text.txt --steps 40");
+    assert!(message.contains("standard input"), "{message}");
+    bench.json("train --resume --out both --valid text.txt --steps 40");
 }
 
 #[test]
@@ -143,6 +151,29 @@ fn sequences_come_packed_too() {
         assert_eq!(filled(input), filled("some.fasta"), "{input}");
         assert!(embedded(input) == embedded("some.fasta"), "{input}");
     }
+}
+
+#[test]
+fn what_holds_no_sequences_is_named() {
+    let bench = Bench::new();
+    let model = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/carp-tiny");
+    let wide: Vec<u8> = "MANLG<mask>G\n"
+        .repeat(20)
+        .encode_utf16()
+        .flat_map(u16::to_le_bytes)
+        .collect();
+    bench.write("wide.txt", wide);
+    bench.write("paper.pdf", b"%PDF-1.7\n%\xe2\xe3\xcf\xd3\n");
+    for (file, kind) in [("wide.txt", "iconv -f UTF-16"), ("paper.pdf", "a PDF")] {
+        for command in ["fill-mask", "embed --output x.npy"] {
+            let message = bench.fails(1, &format!("{command} --model {model} --input {file}"));
+            assert!(
+                message.contains(kind) && message.contains(file),
+                "{message}"
+            );
+        }
+    }
+    assert!(!bench.path("x.npy").exists());
 }
 
 #[test]
@@ -233,6 +264,9 @@ fn line_ends_that_differ_are_said() {
         );
         let prompt = format!("generate --model {model} --max-tokens 1 --prompt-file {text}");
         assert_eq!(said(&prompt), expected, "{prompt}");
+        let mut piped = bench.command(&format!("eval --model {model} --data -"));
+        let piped = piped.write_stdin(bench.bytes(text)).output().unwrap();
+        assert_eq!(stderr(&piped).contains("CRLF"), expected, "{model} {text}");
     }
     assert!(said(&format!(
         "train --data text.txt --valid windows.txt --out both {SMALL}"

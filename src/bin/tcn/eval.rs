@@ -1,15 +1,15 @@
 //! `tcn eval`: a model's loss on a text of any length, in constant memory.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use candle_tcn::text::TokenStream;
 use candle_tcn::train::Evaluator;
 use serde_json::json;
 
 use crate::flags::Dtype;
-use crate::model::{self, IN_LOSSES, unknown_tokens, warn_of_line_ends, warn_of_unknown};
-use crate::print_line;
+use crate::model::{self, IN_LOSSES, unknown_tokens, warn_of_unknown};
 use crate::progress::read_through;
+use crate::{line_ends, print_line};
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -27,21 +27,11 @@ pub struct Args {
     json: bool,
 }
 
-/// Bytes of a file, 0 where they do not tell how long the text is.
-fn plain_length(path: &Path) -> u64 {
-    let packed = path
-        .extension()
-        .is_some_and(|ending| ending == "gz" || ending == "zst");
-    let file = std::fs::metadata(path).ok();
-    let file = file.filter(|file| file.is_file() && !packed);
-    file.map_or(0, |file| file.len())
-}
-
 pub fn run(args: Args) -> anyhow::Result<()> {
     let loaded = model::load(args.model.as_deref())?;
     let tokenizer = loaded.tokenizer()?;
     let mut stream = TokenStream::open(&args.data, tokenizer)?;
-    let total = plain_length(&args.data);
+    let total = stream.total_bytes();
     let mut unknown = 0;
     let stepper = loaded.model.stepper(args.dtype.step_of(&loaded))?;
     let mut evaluator = Evaluator::with_stepper(&stepper, Evaluator::CHUNK)?;
@@ -51,7 +41,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         Ok(true)
     })?;
     warn_of_unknown(&args.data.display(), unknown, IN_LOSSES);
-    warn_of_line_ends(&args.data, tokenizer);
+    line_ends::compare_with_model(&args.data.display(), stream.start(), tokenizer);
 
     let result = evaluator.finish()?;
     if result.tokens == 0 {

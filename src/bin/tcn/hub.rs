@@ -1,12 +1,14 @@
 //! The Hub as the environment describes it, with a progress bar.
 
 use std::path::{Path, PathBuf};
+use std::sync::Mutex;
 use std::time::Duration;
 
 use candle_tcn::hub::{Contents, Event, Hub, HubConfig, Progress};
 use indicatif::{HumanBytes, ProgressBar, ProgressStyle};
 
 use crate::flags::counted;
+use crate::progress::Pace;
 use crate::terminal::escaped;
 use crate::usage_error;
 
@@ -95,11 +97,15 @@ pub fn bar(what: &str) -> anyhow::Result<(ProgressBar, Progress)> {
         )?)
         .with_prefix(what.to_string());
     let drawn = bar.clone();
+    let (verb, pace) = (what.to_string(), Mutex::new(Pace::new()));
     let progress = Progress::new(move |event| match event {
         Event::File { name, .. } => drawn.set_message(escaped(name).into_owned()),
         Event::Transferred { done, total } => {
             drawn.set_length(total);
             drawn.set_position(done);
+            if let Ok(mut pace) = pace.lock() {
+                pace.tell_bytes(&verb, &drawn);
+            }
         }
         Event::Contents(contents) => drawn.suspend(|| {
             for line in describe(contents) {

@@ -91,7 +91,7 @@ fn on_hub(id: &str) -> anyhow::Result<Value> {
 
 #[cfg(not(feature = "hub"))]
 fn on_hub(id: &str) -> anyhow::Result<Value> {
-    Ok(of_model(&model::resolve("MODEL", id)?, Value::Null)?)
+    of_model(&model::resolve("MODEL", id)?, Value::Null)
 }
 
 /// Names, shapes and types of the tensors in a file.

@@ -22,6 +22,7 @@ mod generate;
 #[cfg(feature = "hub")]
 mod hub;
 mod info;
+mod line_ends;
 mod memory;
 mod model;
 mod progress;

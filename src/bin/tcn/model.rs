@@ -142,34 +142,3 @@ pub fn warn_of_unknown(text: &dyn std::fmt::Display, count: usize, meaning: &str
 
 /// What unknown tokens do to a loss.
 pub const IN_LOSSES: &str = "; losses count it as one symbol";
-
-/// Says that a text has Windows line ends and the model has seen none, or the other way round.
-pub fn warn_of_line_ends(path: &Path, tokenizer: &Tokenizer) {
-    use std::io::Read;
-    const LOOKED_AT: u64 = 1 << 16;
-    // of others, a vocabulary does not tell what a model has seen
-    let tells = !tokenizer.accepts_any_bytes() && tokenizer.unknown_id().is_some();
-    // what a pipe has given is gone
-    let is_kept = path.is_file() || path.is_dir();
-    if !tells || !is_kept {
-        return;
-    }
-    let mut start = Vec::new();
-    let text = candle_tcn::text::Inputs::find(&[path.into()]).and_then(|inputs| inputs.open());
-    let Ok(Ok(_)) = text.map(|text| text.take(LOOKED_AT).read_to_end(&mut start)) else {
-        return;
-    };
-    let has = start.windows(2).any(|pair| pair == b"\r\n");
-    let knows = tokenizer.token_id("\r").is_some();
-    if has && !knows {
-        say!(
-            "{}: has Windows line ends (CRLF), which the model has not seen: tr -d '\\r' < FILE > NEW takes them away",
-            path.display()
-        );
-    } else if knows && !has && start.contains(&b'\n') {
-        say!(
-            "{}: has no Windows line ends (CRLF), and the model has seen no others: sed 's/$/\\r/' FILE > NEW puts them there",
-            path.display()
-        );
-    }
-}

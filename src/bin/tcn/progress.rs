@@ -34,23 +34,43 @@ impl Pace {
         }
         due
     }
+
+    /// Writes how far a bar of bytes is, where no terminal shows it and a line is due.
+    pub fn tell_bytes(&mut self, verb: &str, bar: &ProgressBar) {
+        let (done, total) = (bar.position(), bar.length());
+        let part = total.map_or(0.0, |total| done as f64 / total.max(1) as f64);
+        if !bar.is_hidden() || !self.is_due(part) {
+            return;
+        }
+        let rate = done as f64 / bar.elapsed().as_secs_f64().max(1e-9);
+        let (read, speed) = (HumanBytes(done), HumanBytes(rate as u64));
+        match total {
+            None => say!("{verb}: {read}, {speed}/s"),
+            Some(total) => {
+                let left = total.saturating_sub(done) as f64 / rate.max(1e-9);
+                let left = HumanDuration(Duration::from_secs_f64(left.min(1e9)));
+                let total = HumanBytes(total);
+                say!("{verb}: {read} of {total}, {speed}/s, ETA {left}");
+            }
+        }
+    }
 }
 
-/// Gives the tokens of a text to `read`, beside a bar; `total` is the text's length in bytes, 0 where it is
-/// not known. Ends early where `read` says false.
+/// Gives the tokens of a text to `read`, beside a bar; `total` is the text's length in bytes, where it is
+/// known. Ends early where `read` says false.
 pub fn read_through<R: Read>(
     stream: &mut TokenStream<R>,
     verb: &str,
-    total: u64,
+    total: Option<u64>,
     mut read: impl FnMut(&[u32]) -> anyhow::Result<bool>,
 ) -> anyhow::Result<()> {
     let (length, rate) = ("{bytes}/{total_bytes}", "{bytes_per_sec} ETA {eta}");
     let (bar, style) = match total {
-        0 => (
+        None => (
             ProgressBar::no_length(),
             format!("{verb} {{spinner}} {{bytes}} {{bytes_per_sec}}"),
         ),
-        total => (
+        Some(total) => (
             ProgressBar::new(total),
             format!("{verb} {{wide_bar}} {length} {rate}"),
         ),
@@ -65,30 +85,10 @@ pub fn read_through<R: Read>(
                 return Ok(());
             }
             bar.inc(bytes * piece.len() as u64 / tokens.len() as u64);
-            if bar.is_hidden() && pace.is_due(bar.position() as f64 / total.max(1) as f64) {
-                say!("{}", line(verb, &bar, total));
-            }
+            pace.tell_bytes(verb, &bar);
         }
         bar.set_position(stream.bytes());
     }
     bar.finish_and_clear();
     Ok(())
-}
-
-/// How far it is, where no terminal shows the bar.
-fn line(verb: &str, bar: &ProgressBar, total: u64) -> String {
-    let seconds = bar.elapsed().as_secs_f64().max(1e-9);
-    let (done, rate) = (bar.position(), bar.position() as f64 / seconds);
-    let (read, speed) = (HumanBytes(done), HumanBytes(rate as u64));
-    match total {
-        0 => format!("{verb}: {read}, {speed}/s"),
-        _ => {
-            let left = total.saturating_sub(done) as f64 / rate.max(1e-9);
-            let left = HumanDuration(Duration::from_secs_f64(left.min(1e9)));
-            format!(
-                "{verb}: {read} of {}, {speed}/s, ETA {left}",
-                HumanBytes(total)
-            )
-        }
-    }
 }

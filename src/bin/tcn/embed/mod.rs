@@ -11,13 +11,14 @@ use std::sync::atomic::Ordering;
 
 use candle_core::Tensor;
 use candle_tcn::encode::Encoder;
-use candle_tcn::files::sha256_of;
+use candle_tcn::files::{is_standard_input, sha256_of};
 use candle_tcn::{LoadedModel, model_dir, weights};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
 
 use crate::flags::{WholeDtype, count, counted, refuse_existing};
 use crate::model::Unknown;
+use crate::progress::Pace;
 use crate::signals::on_signals;
 use crate::{Interrupted, model, print_line};
 use output::{Format, Partial, Row, Settings};
@@ -73,7 +74,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         version: env!("CARGO_PKG_VERSION").into(),
         model: hashes(&dir)?,
         input: match std::fs::metadata(&args.input) {
-            Ok(found) if found.is_file() && args.input != Path::new("-") => {
+            Ok(found) if found.is_file() && !is_standard_input(&args.input) => {
                 Some(sha256_of(&args.input)?)
             }
             _ => None,
@@ -101,6 +102,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         bar.set_position(partial.rows());
     }
     let mut unknown = Unknown::default();
+    let mut pace = Pace::new();
     loop {
         let some = next_group(&mut sequences, args.batch_tokens, args.per_position)?;
         if some.is_empty() {
@@ -114,6 +116,10 @@ pub fn run(args: Args) -> anyhow::Result<()> {
             args.per_position,
             (&bar, &mut unknown),
         )?)?;
+        // nobody knows how many come
+        if bar.is_hidden() && pace.is_due(0.0) {
+            say!("{} embedded", counted(partial.rows(), "sequence"));
+        }
         if interrupted.load(Ordering::SeqCst) {
             bar.finish_and_clear();
             // what was read of a pipe is gone

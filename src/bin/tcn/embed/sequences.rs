@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use candle_tcn::Error;
 use candle_tcn::files::Source;
-use candle_tcn::text::Inputs;
+use candle_tcn::text::{Inputs, not_text};
 
 /// The longest line or sequence; longer ones are something else.
 const MAX_BYTES: u64 = 1 << 28;
@@ -56,9 +56,15 @@ impl Sequences {
     /// Opens a file, a folder or a pattern; `-` is standard input.
     pub fn open(path: &Path) -> anyhow::Result<Self> {
         let text = Inputs::find(&[path.to_path_buf()])?.open()?;
+        let mut reader = BufReader::new(text);
+        let start = reader.fill_buf().map_err(|e| Error::io(path, e))?;
+        if let Some(kind) = not_text(start) {
+            let message = format!("expected sequences in UTF-8, found {kind}");
+            return Err(Error::file(path, message).into());
+        }
         let mut sequences = Self {
             path: path.into(),
-            reader: BufReader::new(text),
+            reader,
             line: 0,
             next: VecDeque::new(),
             fasta: false,

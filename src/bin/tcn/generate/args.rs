@@ -2,14 +2,12 @@
 
 use std::path::{Path, PathBuf};
 
+use candle_tcn::files::is_standard_input;
 use candle_tcn::generate::{ConstraintConfig, GenerateConfig, SamplerConfig};
 use candle_tcn::text::Tokenizer;
 
 use crate::flags::{Dtype, with_code_points};
 use crate::usage_error;
-
-/// The name of standard input.
-const STANDARD_INPUT: &str = "-";
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -180,16 +178,17 @@ fn unescaped(text: &str) -> Result<String, String> {
 }
 
 impl Args {
-    /// Standard input is the prompt.
-    pub fn reads_standard_input(&self) -> bool {
-        let file = self.prompt_file.as_deref();
-        self.prompt == STANDARD_INPUT || file == Some(Path::new(STANDARD_INPUT))
+    /// The file that the prompt is read from, `-` for standard input; none for one that the command line holds.
+    pub fn prompt_source(&self) -> Option<&Path> {
+        let given = Path::new(&self.prompt);
+        let from_flag = Some(given).filter(|path| is_standard_input(path));
+        self.prompt_file.as_deref().or(from_flag)
     }
 
     /// The prompt, where it is shown; those of files are not.
     pub fn shown_prompt(&self) -> Option<&str> {
-        let shown = self.prompt_file.is_none() && !self.reads_standard_input();
-        shown.then_some(&self.prompt)
+        let is_shown = self.prompt_source().is_none();
+        is_shown.then_some(&self.prompt)
     }
 
     /// Refuses flags that would change nothing.

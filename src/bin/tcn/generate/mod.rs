@@ -9,15 +9,16 @@ pub use args::Args;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use candle_tcn::files::is_standard_input;
 use candle_tcn::generate::Generator;
 use candle_tcn::text::{TokenStream, Tokenizer};
 use serde_json::json;
 
 use crate::flags::{refuse_existing, with_code_points};
-use crate::model::{self, unknown_tokens, warn_of_line_ends, warn_of_unknown};
+use crate::model::{self, unknown_tokens, warn_of_unknown};
 use crate::progress::read_through;
 use crate::signals::on_signals;
-use crate::{Interrupted, usage_error};
+use crate::{Interrupted, line_ends, usage_error};
 
 pub fn run(args: Args) -> anyhow::Result<()> {
     check(&args)?;
@@ -64,7 +65,7 @@ fn check(args: &Args) -> anyhow::Result<()> {
             .is_some_and(|loaded| real(loaded) == real(path));
         refuse_existing("--save-state", path, args.force || own)?;
     }
-    if args.interactive && args.reads_standard_input() {
+    if args.interactive && args.prompt_source().is_some_and(is_standard_input) {
         return Err(usage_error(
             "--interactive: reads standard input itself, expected the prompt from --prompt or a file",
         ));
@@ -86,25 +87,22 @@ fn read_prompt(
         last.drain(..last.len().saturating_sub(needed));
         Ok(!interrupted.load(Ordering::SeqCst))
     };
-    let mut name = String::new();
-    if args.reads_standard_input() {
-        let mut stream = TokenStream::new(std::io::stdin().lock(), tokenizer);
-        read_through(&mut stream, "reading", 0, read)?;
-        name = "standard input".to_string();
-    } else if let Some(path) = &args.prompt_file {
-        // an empty file is an empty prompt
-        let mut stream = TokenStream::open_near_end(path, tokenizer, needed)?.or_empty();
-        read_through(&mut stream, "reading", 0, read)?;
-        name = path.display().to_string();
-    } else {
-        read(&tokenizer.encode(&args.prompt)?)?;
-    }
-    match args.shown_prompt() {
-        Some(prompt) => tell_unknown(prompt, tokenizer),
-        None => warn_of_unknown(&name, unknown_tokens(tokenizer, &last), ""),
-    }
-    if let Some(path) = &args.prompt_file {
-        warn_of_line_ends(path, tokenizer);
+    match args.prompt_source() {
+        Some(path) => {
+            // an empty file is an empty prompt
+            let mut stream = TokenStream::open_near_end(path, tokenizer, needed)?.or_empty();
+            read_through(&mut stream, "reading", None, read)?;
+            let name = match is_standard_input(path) {
+                true => "standard input".to_string(),
+                false => path.display().to_string(),
+            };
+            warn_of_unknown(&name, unknown_tokens(tokenizer, &last), "");
+            line_ends::compare_with_model(&name, stream.start(), tokenizer);
+        }
+        None => {
+            read(&tokenizer.encode(&args.prompt)?)?;
+            tell_unknown(&args.prompt, tokenizer);
+        }
     }
     generator.read_tokens(&last)?;
     match interrupted.load(Ordering::SeqCst) {

@@ -2,13 +2,14 @@
 
 use std::path::{Path, PathBuf};
 
+use candle_tcn::files::is_standard_input;
 use candle_tcn::text::{Corpus, Inputs, TokenStream, Tokenizer, TokenizerSpec, split_fraction};
 use candle_tcn::train::{DataFile, ValidSet};
 use candle_tcn::{Error, Result};
 use serde::{Deserialize, Serialize};
 
 use crate::flags::counted;
-use crate::{memory, model};
+use crate::{line_ends, memory, model};
 
 /// Where the text comes from.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -29,7 +30,7 @@ impl Source {
         let Some(first) = self.data.first() else {
             return "kjv".to_string();
         };
-        if is_input(first) {
+        if is_standard_input(first) {
             return "stdin".to_string();
         }
         let name = first.file_name().map(|name| name.to_string_lossy());
@@ -69,7 +70,7 @@ impl Source {
         self.data
             .iter()
             .chain(&self.valid)
-            .any(|path| is_input(path))
+            .any(|path| is_standard_input(path))
     }
 
     /// Training and validation files; none for the built-in text, none without a text to validate on.
@@ -80,10 +81,6 @@ impl Source {
         };
         Ok([find(&self.data)?, find(self.valid.as_slice())?])
     }
-}
-
-fn is_input(path: &Path) -> bool {
-    path == Path::new("-")
 }
 
 /// Says what was found in folders and passed over.
@@ -115,24 +112,6 @@ fn tell_of_found(inputs: &Inputs) {
         false => format!("; passed over: {}", passed.join(", ")),
     };
     say!("{} of text{passed}", counted(inputs.files().len(), "file"));
-}
-
-/// Says that one text has Windows line ends and the other has not.
-fn compare_line_ends(train: &[u8], valid: &[u8]) {
-    const LOOKED_AT: usize = 1 << 16;
-    let are_windows = |text: &[u8]| {
-        let start = &text[..text.len().min(LOOKED_AT)];
-        let has_lines = start.contains(&b'\n');
-        has_lines.then(|| start.windows(2).any(|pair| pair == b"\r\n"))
-    };
-    if let (Some(train), Some(valid)) = (are_windows(train), are_windows(valid))
-        && train != valid
-    {
-        let which = if train { "--data has" } else { "--valid has" };
-        say!(
-            "{which} Windows line ends (CRLF), the other text has not: tr -d '\\r' < FILE > NEW takes them away"
-        );
-    }
 }
 
 /// Where the tokenizer comes from.
@@ -186,7 +165,7 @@ impl Data {
                 if !any_bytes {
                     valid.text()?;
                 }
-                compare_line_ends(corpus.bytes(), valid.bytes());
+                line_ends::compare(corpus.bytes(), valid.bytes());
                 (corpus.bytes(), valid.bytes())
             }
             None => split_fraction(corpus.bytes(), source.valid_fraction, !any_bytes)?,

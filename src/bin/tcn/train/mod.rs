@@ -208,8 +208,10 @@ fn resume(args: &Args) -> anyhow::Result<Started> {
     let claim = Claim::take(out)?;
     let run = RunDir::open(out, KEEP)?;
     let mut start = Start::read(&run.join(RunDir::STARTED))?;
-    let moved = start.source.move_to(args.source()?);
-    if !moved && start.source.is_piped() {
+    let given = args.source()?;
+    let is_given_again = given.is_piped();
+    let moved = start.source.move_to(given);
+    if !is_given_again && start.source.is_piped() {
         return Err(usage_error(
             "--resume: the run read its text from standard input, which is gone: name it again with --data FILE, or \
              --data - and the same text",

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use candle_tcn::files::is_standard_input;
 use candle_tcn::models::{ModelConfig, PRESETS};
 use candle_tcn::text::BatchMode;
 use candle_tcn::train::optim::{AdamWConfig, OptimizerConfig, RmsPropConfig, SgdConfig};
@@ -211,7 +212,7 @@ impl Args {
     /// Where the text comes from; paths made absolute, for a resume from another folder.
     pub fn source(&self) -> anyhow::Result<Source> {
         let absolute = |path: &PathBuf| match path.to_str() {
-            Some("-") => Ok(path.clone()),
+            Some(_) if is_standard_input(path) => Ok(path.clone()),
             Some(_) => Ok(std::path::absolute(path)?),
             None => Err(usage_error(format!(
                 "--data: expected a path in UTF-8, found {}",
