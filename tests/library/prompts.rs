@@ -118,9 +118,9 @@ fn the_end_of_a_file_is_the_end_of_its_tokens() -> Result<()> {
     let dir = tempfile::tempdir().expect("a temporary folder");
     let path = dir.path().join("text");
     for text in [
-        TEXT.repeat(300),
-        chinese.repeat(300),
-        "é".repeat(5000),
+        TEXT.repeat(100),
+        chinese.repeat(100),
+        "é".repeat(2000),
         TEXT.into(),
     ] {
         std::fs::write(&path, &text).expect("writable");
@@ -131,13 +131,13 @@ fn the_end_of_a_file_is_the_end_of_its_tokens() -> Result<()> {
         ] {
             let tokenizer = Tokenizer::from_spec(&spec, text.as_bytes())?;
             let whole = tokenizer.encode(&text)?;
-            for count in [1, 7, 300, 2000] {
+            for count in [1, 7, 300, 1000] {
                 let end = all(TokenStream::open_near_end(&path, &tokenizer, count)?)?;
                 let count = count.min(whole.len());
                 assert!(end.len() >= count, "{spec}: {} of {count}", end.len());
                 assert!(whole.ends_with(&end), "{spec}");
                 assert!(
-                    count > 300 || whole.len() < 10_000 || end.len() < whole.len() / 2,
+                    count > 300 || whole.len() < 5_000 || end.len() < whole.len() / 2,
                     "{spec}"
                 );
             }

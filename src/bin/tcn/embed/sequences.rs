@@ -1,7 +1,7 @@
 //! Sequences from a file: one a line, or FASTA.
 
 use std::collections::VecDeque;
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader, Chain, Cursor, Read};
 use std::path::{Path, PathBuf};
 
 use candle_tcn::Error;
@@ -10,6 +10,9 @@ use candle_tcn::text::{Inputs, not_text};
 
 /// The longest line or sequence; longer ones are something else.
 const MAX_BYTES: u64 = 1 << 28;
+
+/// Bytes by which a file is judged.
+const START_BYTES: u64 = 4096;
 
 /// Most comments before the first sequence.
 const MAX_COMMENTS: usize = 1000;
@@ -45,7 +48,7 @@ impl Sequence {
 /// Empty lines and a byte order mark are skipped, and in FASTA comments, which begin with `;`.
 pub struct Sequences {
     path: PathBuf,
-    reader: BufReader<Source>,
+    reader: BufReader<Chain<Cursor<Vec<u8>>, Source>>,
     line: u64,
     /// Lines that were read and belong to the next sequences.
     next: VecDeque<String>,
@@ -55,16 +58,20 @@ pub struct Sequences {
 impl Sequences {
     /// Opens a file, a folder or a pattern; `-` is standard input.
     pub fn open(path: &Path) -> anyhow::Result<Self> {
-        let text = Inputs::find(&[path.to_path_buf()])?.open()?;
-        let mut reader = BufReader::new(text);
-        let start = reader.fill_buf().map_err(|e| Error::io(path, e))?;
-        if let Some(kind) = not_text(start) {
+        let io = |error| Error::io(path, error);
+        let mut text = Inputs::find(&[path.to_path_buf()])?.open()?;
+        let mut start = Vec::new();
+        text.by_ref()
+            .take(START_BYTES)
+            .read_to_end(&mut start)
+            .map_err(io)?;
+        if let Some(kind) = not_text(&start) {
             let message = format!("expected sequences in UTF-8, found {kind}");
             return Err(Error::file(path, message).into());
         }
         let mut sequences = Self {
             path: path.into(),
-            reader,
+            reader: BufReader::new(Cursor::new(start).chain(text)),
             line: 0,
             next: VecDeque::new(),
             fasta: false,
