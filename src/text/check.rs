@@ -96,11 +96,15 @@ fn no_text_at(origin: &Origin, bytes: &[u8], at: usize, what: &str) -> Error {
     }
 }
 
-/// Advice where a byte among ASCII letters looks like a letter of Windows-1252.
+/// Advice where a byte that stands in plain text looks like a letter of Windows-1252.
 fn latin(bytes: &[u8], at: usize) -> &'static str {
-    let plain = |at: Option<usize>| at.and_then(|at| bytes.get(at)).is_none_or(u8::is_ascii);
-    let is_letter = bytes.get(at).is_some_and(|byte| *byte >= 0x80);
-    match is_letter && plain(at.checked_sub(1)) && plain(at.checked_add(1)) {
+    const AROUND: usize = 16;
+    let before = &bytes[at.saturating_sub(AROUND)..at];
+    let after = &bytes[at + 1..bytes.len().min(at + 1 + AROUND)];
+    let is_plain = |byte: &u8| matches!(byte, b' '..=b'~' | b'\n' | b'\r' | b'\t') || *byte >= 0xc0;
+    let is_next = before.last().or(after.first());
+    let among_letters = is_next.is_some_and(u8::is_ascii_graphic);
+    match bytes[at] >= 0x80 && among_letters && before.iter().chain(after).all(is_plain) {
         true => {
             "; if it is Windows-1252 or Latin-1, iconv -f WINDOWS-1252 -t UTF-8 FILE > NEW makes UTF-8 of it"
         }
@@ -126,6 +130,21 @@ mod tests {
         );
         assert!(message(b"ab\xffcd\0").contains("0xff at byte offset 2"));
         assert!(message(b"ab\0cd\xff").contains("looks binary: NUL byte at byte offset 2"));
+    }
+
+    #[test]
+    fn letters_of_other_encodings_are_told_from_noise() {
+        let advised = |bytes: &[u8]| message(bytes).contains("WINDOWS-1252");
+        assert!(advised(b"caf\xe9 au lait, d\xe9j\xe0 vu"));
+        assert!(advised(b"\xc0 bient\xf4t\n"));
+        for noise in [
+            &b"\x02\xba\x11"[..],
+            b"abc\xff\x01\x02",
+            b"\xba",
+            b"ab\x81\x82\x83",
+        ] {
+            assert!(!advised(noise), "{noise:?}");
+        }
     }
 
     #[test]

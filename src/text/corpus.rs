@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use super::Inputs;
 use super::check::{Origin, text_of};
-use crate::files::Source;
+use crate::files::{Source, is_standard_input};
 use crate::{Error, Result};
 
 /// The bytes of one or more text files, in order, and where each file starts.
@@ -58,6 +58,10 @@ impl Corpus {
             let start = corpus.bytes.len();
             let left = most.saturating_sub(start as u64);
             let source = Source::open(path)?.take(left.saturating_add(1));
+            let path = match is_standard_input(path) {
+                true => Path::new("standard input"),
+                false => path,
+            };
             corpus.append(path, source)?;
             if corpus.bytes.len() as u64 > most {
                 return Err(Error::too_large(
@@ -71,7 +75,7 @@ impl Corpus {
             if inputs.are_found() && !corpus.bytes.ends_with(b"\n") {
                 corpus.bytes.push(b'\n');
             }
-            corpus.files.push((path.clone(), start));
+            corpus.files.push((path.to_path_buf(), start));
         }
         Ok(corpus)
     }

@@ -109,6 +109,15 @@ fn a_run_on_a_folder_goes_on() {
             .status
             .success()
     );
+    let nothing = bench
+        .command("train --data - --out nothing")
+        .write_stdin("")
+        .output();
+    let message = stderr(&nothing.unwrap());
+    assert!(
+        message.contains("standard input: expected text"),
+        "{message}"
+    );
     let message = bench.fails(2, "train --resume --out piped --steps 40");
     assert!(
         message.contains("standard input") && message.contains("--data"),

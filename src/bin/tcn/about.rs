@@ -122,7 +122,9 @@ pub fn manual(name: Option<&str>) -> anyhow::Result<()> {
             .display_name(format!("tcn-{name}"));
     }
     let mut page = Vec::new();
-    clap_mangen::Man::new(command).render(&mut page)?;
+    let version = concat!("tcn ", env!("CARGO_PKG_VERSION"));
+    let manual = clap_mangen::Man::new(command).source(version);
+    manual.render(&mut page)?;
     print(&page)
 }
 

@@ -24,9 +24,9 @@ pub struct Args {
 
 pub fn run(args: Args) -> anyhow::Result<()> {
     let path = Path::new(&args.model);
-    let facts = match (path.is_file(), path.exists()) {
-        (true, _) => return print_tensors(path, args.json),
-        (false, true) => of_model(path, of_weights(path)?)?,
+    let facts = match (path.is_dir(), path.exists()) {
+        (true, _) => of_model(path, of_weights(path)?)?,
+        (false, true) => return print_tensors(path, args.json),
         (false, false) => on_hub(&args.model)?,
     };
     match args.json {

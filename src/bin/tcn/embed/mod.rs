@@ -11,7 +11,8 @@ use std::sync::atomic::Ordering;
 
 use candle_core::Tensor;
 use candle_tcn::encode::Encoder;
-use candle_tcn::files::{is_standard_input, sha256_of};
+use candle_tcn::files::{is_standard_input, sha256, sha256_of};
+use candle_tcn::text::Inputs;
 use candle_tcn::{LoadedModel, model_dir, weights};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
@@ -73,12 +74,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     let settings = Settings {
         version: env!("CARGO_PKG_VERSION").into(),
         model: hashes(&dir)?,
-        input: match std::fs::metadata(&args.input) {
-            Ok(found) if found.is_file() && !is_standard_input(&args.input) => {
-                Some(sha256_of(&args.input)?)
-            }
-            _ => None,
-        },
+        input: hash_of_input(&args.input)?,
         layer: layer.clone(),
         per_position: args.per_position,
         dtype: dtype.as_str().into(),
@@ -155,6 +151,17 @@ pub fn run(args: Args) -> anyhow::Result<()> {
             args.output.display()
         )),
     }
+}
+
+/// SHA-256 of what is embedded; none for a pipe, which nobody can read again.
+fn hash_of_input(input: &Path) -> anyhow::Result<Option<String>> {
+    let inputs = Inputs::find(&[input.to_path_buf()])?;
+    let is_lasting = |path: &PathBuf| path.is_file() && !is_standard_input(path);
+    if !inputs.files().iter().all(is_lasting) {
+        return Ok(None);
+    }
+    let hash = sha256(inputs.open()?).map_err(|e| candle_tcn::Error::io(input, e))?;
+    Ok(Some(hash))
 }
 
 /// SHA-256 of the files that a model is made of.

@@ -46,7 +46,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     };
     let parameters = trainer.params().count();
     let field = trainer.model_config().geometry()?.receptive_field()?.total;
-    if !args.is_quiet() {
+    if !args.loudness().quiet {
         say!(
             "{parameters} parameters in {}, receptive field {field}; {} training and {} validation tokens of {}; in {}",
             computed_in(trainer.config().dtype),

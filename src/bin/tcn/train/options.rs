@@ -22,8 +22,8 @@ const MINUTES: f64 = 2.5;
 const WARMUP: f64 = 0.02;
 
 /// Of a text that is long enough.
-pub const BATCH_SIZE: usize = 16;
-pub const SEQ_LEN: usize = 256;
+const BATCH_SIZE: usize = 16;
+const SEQ_LEN: usize = 256;
 
 /// Of AdamW: texts that people train on are small and would be learned by heart.
 const WEIGHT_DECAY: f64 = 2.0;
@@ -229,10 +229,6 @@ impl Args {
             valid_fraction: self.valid_fraction,
             valid_bytes: self.valid_bytes,
         })
-    }
-
-    pub fn is_quiet(&self) -> bool {
-        self.quiet
     }
 
     pub fn loudness(&self) -> Loudness {
