@@ -102,9 +102,8 @@ fn latin(bytes: &[u8], at: usize) -> &'static str {
     let before = &bytes[at.saturating_sub(AROUND)..at];
     let after = &bytes[at + 1..bytes.len().min(at + 1 + AROUND)];
     let is_plain = |byte: &u8| matches!(byte, b' '..=b'~' | b'\n' | b'\r' | b'\t') || *byte >= 0xc0;
-    let is_next = before.last().or(after.first());
-    let among_letters = is_next.is_some_and(u8::is_ascii_graphic);
-    match bytes[at] >= 0x80 && among_letters && before.iter().chain(after).all(is_plain) {
+    let stands_alone = before.is_empty() && after.is_empty();
+    match bytes[at] >= 0x80 && !stands_alone && before.iter().chain(after).all(is_plain) {
         true => {
             "; if it is Windows-1252 or Latin-1, iconv -f WINDOWS-1252 -t UTF-8 FILE > NEW makes UTF-8 of it"
         }
