@@ -23,18 +23,13 @@ const THREADS: usize = 2;
 fn main() {
     if std::env::var_os("RAYON_NUM_THREADS").is_none() {
         let pool = rayon::ThreadPoolBuilder::new().num_threads(THREADS);
-        pool.build_global()
-            .expect("nobody has used the threads yet");
+        pool.build_global().expect("nobody has used the threads yet");
     }
     for kernel in available() {
         kernel.select().expect("it is available");
         for (bf16, name) in [(false, "f32"), (true, "bf16")] {
             if let Some(ceiling) = kernels::ceiling(bf16, rayon::current_num_threads()) {
-                println!(
-                    "ceiling of {} {name}: {:.1} GFLOP/s",
-                    kernel.name(),
-                    ceiling / 1e9
-                );
+                println!("ceiling of {} {name}: {:.1} GFLOP/s", kernel.name(), ceiling / 1e9);
             }
         }
     }
@@ -58,12 +53,7 @@ const TAPS: usize = 3;
 
 impl Layer {
     const fn new(channels: usize, dilation: usize) -> Self {
-        Self {
-            batch: 32,
-            len: 400,
-            channels,
-            dilation,
-        }
+        Self { batch: 32, len: 400, channels, dilation }
     }
 
     fn shape(&self) -> ConvShape {
@@ -125,12 +115,7 @@ const LAYERS: [Layer; 6] = [
 ];
 
 /// Too small to tell anything but that the oracle is slow.
-const TINY: Layer = Layer {
-    batch: 2,
-    len: 64,
-    channels: 32,
-    dilation: 2,
-};
+const TINY: Layer = Layer { batch: 2, len: 64, channels: 32, dilation: 2 };
 
 /// A layer under a kernel.
 #[derive(Clone, Copy)]
@@ -147,9 +132,7 @@ impl Case {
     fn run(&self, bencher: Bencher, mut work: impl FnMut(&ConvShape)) {
         self.0.select().expect("only available kernels are listed");
         let shape = self.1.shape();
-        bencher
-            .counter(ItemsCount::new(self.1.flops()))
-            .bench_local(|| work(&shape));
+        bencher.counter(ItemsCount::new(self.1.flops())).bench_local(|| work(&shape));
     }
 }
 
@@ -170,11 +153,7 @@ fn stored<S: Stored<Real = f32>>(values: Vec<f32>) -> Vec<S> {
 fn forward<S: Stored<Real = f32>>(bencher: Bencher, case: &Case) {
     let (x, weight) = (stored::<S>(case.1.activations(1)), case.1.weight());
     let mut y = x.clone();
-    let nothing = Epilogue {
-        bias: None,
-        relu: false,
-        dropout: None,
-    };
+    let nothing = Epilogue { bias: None, relu: false, dropout: None };
     case.run(bencher, |shape| {
         conv::forward(shape, &x, &[], &weight, &nothing, black_box(&mut y)).unwrap();
     });
@@ -228,8 +207,7 @@ mod candle {
     }
 
     fn conv(x: &Tensor, weight: &Tensor, dilation: usize) -> candle_core::Result<Tensor> {
-        x.pad_with_zeros(2, (TAPS - 1) * dilation, 0)?
-            .conv1d(weight, 0, 1, dilation, 1)
+        x.pad_with_zeros(2, (TAPS - 1) * dilation, 0)?.conv1d(weight, 0, 1, dilation, 1)
     }
 
     #[divan::bench(args = LAYERS, max_time = 0.5, min_time = 0.2)]
@@ -245,17 +223,11 @@ mod candle {
     #[divan::bench(args = LAYERS, max_time = 1, sample_count = 3)]
     fn forward_backward(bencher: Bencher, layer: &Layer) {
         let (x, weight) = tensors(layer).unwrap();
-        let dy = Tensor::ones(
-            (layer.batch, layer.channels, layer.len),
-            DType::F32,
-            &Device::Cpu,
-        );
+        let dy = Tensor::ones((layer.batch, layer.channels, layer.len), DType::F32, &Device::Cpu);
         let dy = dy.unwrap();
-        bencher
-            .counter(ItemsCount::new(3 * layer.flops()))
-            .bench_local(|| {
-                let y = conv(&x, &weight, layer.dilation).unwrap();
-                (y * &dy).unwrap().sum_all().unwrap().backward().unwrap()
-            });
+        bencher.counter(ItemsCount::new(3 * layer.flops())).bench_local(|| {
+            let y = conv(&x, &weight, layer.dilation).unwrap();
+            (y * &dy).unwrap().sum_all().unwrap().backward().unwrap()
+        });
     }
 }

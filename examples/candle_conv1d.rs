@@ -38,10 +38,7 @@ impl Conv {
         vb: VarBuilder,
     ) -> Result<Self> {
         let bound = 1.0 / ((in_channels * KERNEL_SIZE) as f64).sqrt();
-        let uniform = Init::Uniform {
-            lo: -bound,
-            up: bound,
-        };
+        let uniform = Init::Uniform { lo: -bound, up: bound };
         let shape = (out_channels, in_channels, KERNEL_SIZE);
         Ok(Self {
             v: vb.get_with_hints(shape, "v", uniform)?,
@@ -74,10 +71,7 @@ impl Block {
         vb: VarBuilder,
     ) -> Result<Self> {
         let bound = 1.0 / (in_channels as f64).sqrt();
-        let uniform = Init::Uniform {
-            lo: -bound,
-            up: bound,
-        };
+        let uniform = Init::Uniform { lo: -bound, up: bound };
         let down = vb.pp("downsample");
         let downsample = match in_channels == out_channels {
             true => None,
@@ -102,9 +96,9 @@ impl Block {
         }
         let residual = match &self.downsample {
             None => xs.clone(),
-            Some((weight, bias)) => xs
-                .conv1d(weight, 0, 1, 1, 1)?
-                .broadcast_add(&bias.reshape((1, (), 1))?)?,
+            Some((weight, bias)) => {
+                xs.conv1d(weight, 0, 1, 1, 1)?.broadcast_add(&bias.reshape((1, (), 1))?)?
+            }
         };
         (hs + residual)?.relu()
     }

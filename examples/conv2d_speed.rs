@@ -61,9 +61,6 @@ fn main() -> Result<()> {
     times.sort_by(f64::total_cmp);
     let seconds = times[times.len() / 2];
     let flops = 3.0 * 2.0 * (BATCH * SIDE * SIDE * CHANNELS * CHANNELS * 9) as f64;
-    println!(
-        "{{\"seconds\": {seconds}, \"gflops\": {}}}",
-        flops / seconds / 1e9
-    );
+    println!("{{\"seconds\": {seconds}, \"gflops\": {}}}", flops / seconds / 1e9);
     Ok(())
 }

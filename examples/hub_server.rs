@@ -22,10 +22,7 @@ fn main() -> std::io::Result<()> {
             let name = path.file_name().unwrap_or_default().to_string_lossy();
             files.push((name.into_owned(), std::fs::read(&path)?));
         }
-        let files: Vec<_> = files
-            .iter()
-            .map(|(name, bytes)| (&**name, &**bytes))
-            .collect();
+        let files: Vec<_> = files.iter().map(|(name, bytes)| (&**name, &**bytes)).collect();
         server.add(id, &files);
     }
     println!("{}", server.url);

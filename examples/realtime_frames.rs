@@ -43,12 +43,7 @@ fn main() -> candle_tcn::Result<()> {
         }
         times.sort_by(f64::total_cmp);
         let at = |share: f64| times[((times.len() - 1) as f64 * share) as usize];
-        println!(
-            "{block:<8}{:>9.2}{:>9.2}{:>9.2}",
-            at(0.5),
-            at(0.99),
-            at(1.0)
-        );
+        println!("{block:<8}{:>9.2}{:>9.2}{:>9.2}", at(0.5), at(0.99), at(1.0));
     }
     Ok(())
 }

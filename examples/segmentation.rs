@@ -76,8 +76,7 @@ impl Scenes {
             }
         }
         let noisy = image.into_iter().flatten();
-        self.images
-            .extend(noisy.map(|x| x + rng.random_range(-0.15f32..0.15)));
+        self.images.extend(noisy.map(|x| x + rng.random_range(-0.15f32..0.15)));
         self.labels.extend(labels);
     }
 
@@ -88,11 +87,7 @@ impl Scenes {
     /// The images `from..from + count` as (batch, height, width, 3).
     fn tensor(&self, from: usize, count: usize) -> Result<Tensor> {
         let images = &self.images[from * PIXELS * 3..][..count * PIXELS * 3];
-        Ok(Tensor::from_slice(
-            images,
-            (count, SIDE, SIDE, 3),
-            &Device::Cpu,
-        )?)
+        Ok(Tensor::from_slice(images, (count, SIDE, SIDE, 3), &Device::Cpu)?)
     }
 }
 
@@ -127,10 +122,7 @@ impl Network {
             ..ContextConfig::new(CHANNELS, ContextForm::Basic)
         };
         let (height, width) = config.geometry()?.receptive_field()?;
-        println!(
-            "dilations {dilations:?}: the module sees {}×{}",
-            height.total, width.total
-        );
+        println!("dilations {dilations:?}: the module sees {}×{}", height.total, width.total);
         let network = Self {
             first: Conv2d::new(3, CHANNELS, (3, 3), same, vb.pp("first"))?,
             context: ContextModule::new(&config, vb.pp("context"))?,
@@ -143,10 +135,7 @@ impl Network {
 
     /// (batch, height, width, classes)
     fn logits(&self, xs: &Tensor) -> Result<Tensor> {
-        let relu = Epilogue {
-            relu: true,
-            ..Default::default()
-        };
+        let relu = Epilogue { relu: true, ..Default::default() };
         let xs = self.first.forward_then(xs, relu)?;
         Ok(self.head.forward(&self.context.forward(&xs)?)?)
     }
@@ -164,10 +153,7 @@ impl Network {
             grads.clip(1.0)?;
             // a cosine from LR to nothing
             let done = step as f64 / steps as f64;
-            optimizer.step(
-                &grads,
-                LR * 0.5 * (1.0 + (std::f64::consts::PI * done).cos()),
-            )?;
+            optimizer.step(&grads, LR * 0.5 * (1.0 + (std::f64::consts::PI * done).cos()))?;
             if (step + 1) % 100 == 0 {
                 let (loss, seconds) = (loss.to_scalar::<f32>()?, start.elapsed().as_secs_f64());
                 println!("  step {}: loss {loss:.3}, {seconds:.0} s", step + 1);
@@ -221,10 +207,7 @@ fn picture(path: &str, scenes: &Scenes, labels: &[&[u32]]) -> Result<()> {
                             ((x * 0.8 + 0.15).clamp(0.0, 1.0) * 255.0) as u8
                         }),
                     };
-                    let (y, x) = (
-                        gap + scene * (tile + gap) + i,
-                        gap + column * (tile + gap) + j,
-                    );
+                    let (y, x) = (gap + scene * (tile + gap) + i, gap + column * (tile + gap) + j);
                     data[(y * width + x) * 3..][..3].copy_from_slice(&colour);
                 }
             }
@@ -247,11 +230,7 @@ fn main() -> Result<()> {
     let mut scores = Vec::new();
     for dilations in [[1; 7], [1, 1, 2, 4, 8, 16, 1]] {
         let network = Network::new(&dilations)?;
-        println!(
-            "  {} parameters, {} scenes",
-            network.params.count(),
-            steps * BATCH
-        );
+        println!("  {} parameters, {} scenes", network.params.count(), steps * BATCH);
         network.train(steps)?;
         let predicted = network.predict(&held_out)?;
         let score = 100.0 * mean_iou(&predicted, &held_out.labels);
@@ -259,15 +238,8 @@ fn main() -> Result<()> {
         predictions.push(predicted);
         scores.push(score);
     }
-    println!(
-        "the dilated network is ahead by {:.1} points",
-        scores[1] - scores[0]
-    );
-    picture(
-        &path,
-        &held_out,
-        &[&held_out.labels, &predictions[0], &predictions[1]],
-    )?;
+    println!("the dilated network is ahead by {:.1} points", scores[1] - scores[0]);
+    picture(&path, &held_out, &[&held_out.labels, &predictions[0], &predictions[1]])?;
     println!("{path}: scene, truth, dilations 1, dilations 1 to 16");
     Ok(())
 }

@@ -13,14 +13,8 @@ fn close(found: &[f64], expected: &[f64]) -> bool {
 fn what_is_close_passes() {
     let expected = [1.0, -2.0, 0.0, 1e6, f64::INFINITY];
     assert!(close(&expected[..4], &expected[..4]));
-    assert!(close(
-        &[1.000_009, -2.000_01, 9e-6, 1e6 + 9.0],
-        &expected[..4]
-    ));
-    let exact = Tolerance {
-        atol: 0.0,
-        rtol: 0.0,
-    };
+    assert!(close(&[1.000_009, -2.000_01, 9e-6, 1e6 + 9.0], &expected[..4]));
+    let exact = Tolerance { atol: 0.0, rtol: 0.0 };
     assert!(compare(&expected, &expected, exact).is_ok());
 }
 
@@ -72,10 +66,7 @@ fn a_shifted_tap_fails() {
     let xs = Tensor::from_vec(xs, (1, 20, 1), &Device::Cpu).unwrap();
     let convolve = |taps: [f64; 3]| {
         let weight = Tensor::new(&[[taps]], &Device::Cpu).unwrap();
-        let params = Conv1dParams {
-            pad_left: 2,
-            ..Default::default()
-        };
+        let params = Conv1dParams { pad_left: 2, ..Default::default() };
         numbers(&conv1d(&xs, &weight, None, None, params).unwrap())
     };
     let expected = convolve([0.0, 0.0, 1.0]);

@@ -55,12 +55,7 @@ impl<'a> Encoder<'a> {
         if batch_tokens == 0 {
             return Err(Error::invalid("batch_tokens", "at least 1", batch_tokens));
         }
-        Ok(Self {
-            config,
-            model,
-            batch_tokens,
-            dtype,
-        })
+        Ok(Self { config, model, batch_tokens, dtype })
     }
 
     /// The name of the output of layer `layer` (0: what the first layer gets; by default the last).
@@ -135,9 +130,7 @@ impl<'a> Encoder<'a> {
         }
         let shape = (batch.len(), time);
         let ids = Tensor::from_vec(ids, shape, self.model.device())?;
-        let mut pass = Pass::eval()
-            .with_dtype(self.dtype)
-            .recording(|noted| noted == name);
+        let mut pass = Pass::eval().with_dtype(self.dtype).recording(|noted| noted == name);
         if self.config.takes_mask() {
             let mut mask = Tensor::from_vec(mask, shape, &Device::Cpu)?;
             if let Some(own) = self.model.attention_mask(&ids)? {
@@ -149,10 +142,8 @@ impl<'a> Encoder<'a> {
         match pass.take_recorded().pop() {
             Some((_, rows)) => Ok(rows.to_dtype(DType::F32)?),
             None => {
-                let expected = format!(
-                    "hidden.0 to hidden.{}, or logits",
-                    self.config.hidden_layers()
-                );
+                let expected =
+                    format!("hidden.0 to hidden.{}, or logits", self.config.hidden_layers());
                 Err(Error::invalid("hidden state", expected, name))
             }
         }
@@ -193,9 +184,6 @@ pub fn candidates(logits: &[f32], count: usize) -> Result<Vec<Candidate>> {
     let total: f64 = logits.iter().map(|&logit| weight(logit)).sum();
     let mut order: Vec<u32> = (0..logits.len() as u32).collect();
     order.sort_by(|&a, &b| logits[b as usize].total_cmp(&logits[a as usize]));
-    let candidate = |&id: &u32| Candidate {
-        id,
-        probability: weight(logits[id as usize]) / total,
-    };
+    let candidate = |&id: &u32| Candidate { id, probability: weight(logits[id as usize]) / total };
     Ok(order.iter().take(count).map(candidate).collect())
 }

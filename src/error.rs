@@ -107,44 +107,27 @@ impl Error {
         expected: impl Into<String>,
         found: impl ToString,
     ) -> Self {
-        Self::Invalid {
-            field: field.into(),
-            expected: expected.into(),
-            found: found.to_string(),
-        }
+        Self::Invalid { field: field.into(), expected: expected.into(), found: found.to_string() }
     }
 
     /// A size that overflows or is beyond reason.
     pub fn too_large(what: impl Into<String>, detail: impl Into<String>) -> Self {
-        Self::TooLarge {
-            what: what.into(),
-            detail: detail.into(),
-        }
+        Self::TooLarge { what: what.into(), detail: detail.into() }
     }
 
     /// A system error on `path`.
     pub fn io(path: impl AsRef<Path>, source: std::io::Error) -> Self {
-        Self::Io {
-            path: path.as_ref().to_path_buf(),
-            source,
-        }
+        Self::Io { path: path.as_ref().to_path_buf(), source }
     }
 
     /// A failure of the Hub at `place`, with the HTTP `status` if there was an answer.
     pub fn hub(place: impl Into<String>, status: Option<u16>, message: impl Into<String>) -> Self {
-        Self::Hub {
-            place: place.into(),
-            status,
-            message: message.into(),
-        }
+        Self::Hub { place: place.into(), status, message: message.into() }
     }
 
     /// A file whose content is not what it should be.
     pub fn file(path: impl AsRef<Path>, message: impl Into<String>) -> Self {
-        Self::File {
-            path: path.as_ref().to_path_buf(),
-            message: message.into(),
-        }
+        Self::File { path: path.as_ref().to_path_buf(), message: message.into() }
     }
 }
 

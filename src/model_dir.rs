@@ -96,10 +96,7 @@ impl LoadedModel {
     pub fn from_bytes(config: &str, weights: &[u8], tokenizer: &[u8]) -> Result<Self> {
         let config = ModelConfig::from_json(config, CONFIG)?;
         let source = Path::new(WEIGHTS);
-        let weights = Weights {
-            tensors: tensors_from(weights, source)?,
-            int8: false,
-        };
+        let weights = Weights { tensors: tensors_from(weights, source)?, int8: false };
         check(&config, described(&weights.tensors), source)?;
         let tokenizer = Some(Tokenizer::from_json(tokenizer)?);
         Self::from_parts(config, weights, tokenizer, source)
@@ -128,9 +125,7 @@ impl LoadedModel {
     ) -> Result<Self> {
         let in_file = |e: Error| Error::file(source, e.to_string());
         weights::check_finite(&weights.tensors).map_err(in_file)?;
-        config
-            .drop_tied_copy(&mut weights.tensors)
-            .map_err(in_file)?;
+        config.drop_tied_copy(&mut weights.tensors).map_err(in_file)?;
         let tokens = tokenizer.as_ref().map_or(0, Tokenizer::vocab_size);
         let vocab = config.vocab_size();
         if tokens > vocab && config.expect_tokens().is_ok() {
@@ -235,9 +230,7 @@ pub fn read_config(path: impl AsRef<Path>) -> Result<ModelConfig> {
         0 => config.clone().with_vocab_size(1),
         _ => config.clone(),
     };
-    whole
-        .validate()
-        .map_err(|e| Error::file(path, e.to_string()))?;
+    whole.validate().map_err(|e| Error::file(path, e.to_string()))?;
     Ok(config)
 }
 
@@ -261,9 +254,8 @@ fn check_tensors<'a>(
     config: &ModelConfig,
     found: impl Iterator<Item = Described<'a>>,
 ) -> Result<()> {
-    let found: HashMap<&str, (&[usize], DType)> = found
-        .map(|(name, shape, dtype)| (name, (shape, dtype)))
-        .collect();
+    let found: HashMap<&str, (&[usize], DType)> =
+        found.map(|(name, shape, dtype)| (name, (shape, dtype))).collect();
     let expected = config.tensors()?;
     for (name, shape) in &expected {
         let mismatch = |found: String| Error::Tensor {
@@ -303,10 +295,7 @@ pub fn read_tensors(path: impl AsRef<Path>) -> Result<HashMap<String, Tensor>> {
 
 fn tensors_from(bytes: &[u8], path: &Path) -> Result<HashMap<String, Tensor>> {
     candle_core::safetensors::load_buffer(bytes, &Device::Cpu).map_err(|e| {
-        Error::file(
-            path,
-            format!("not a whole safetensors file ({} bytes): {e}", bytes.len()),
-        )
+        Error::file(path, format!("not a whole safetensors file ({} bytes): {e}", bytes.len()))
     })
 }
 

@@ -120,9 +120,7 @@ pub fn report() -> [(Part, Duration); Part::ALL.len()] {
 #[inline]
 pub fn span(part: Part) -> Span {
     Span {
-        outer: ENABLED
-            .load(Ordering::Relaxed)
-            .then(|| switch_to(Some(part))),
+        outer: ENABLED.load(Ordering::Relaxed).then(|| switch_to(Some(part))),
         this_thread: PhantomData,
     }
 }

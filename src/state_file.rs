@@ -115,11 +115,7 @@ pub(crate) fn load_with(
     let positions: Vec<u64> = positions.iter().map(|p| p.unsigned_abs()).collect();
     let rings = (0..net.rings().len()).map(|i| take(&format!("ring.{i}")));
     let rings = rings.collect::<Result<Vec<_>>>()?;
-    for (name, tensor) in rings
-        .iter()
-        .enumerate()
-        .map(|(i, t)| (format!("ring.{i}"), t))
-    {
+    for (name, tensor) in rings.iter().enumerate().map(|(i, t)| (format!("ring.{i}"), t)) {
         finite(path, &name, tensor)?;
     }
     for (name, tensor) in &tensors {
@@ -144,22 +140,12 @@ fn read_checked(
     let wrong = |message: String| Error::file(path, message);
     let mut file = File::open(path).map_err(failed)?;
     let mut bytes = Vec::new();
-    (&mut file)
-        .take(8)
-        .read_to_end(&mut bytes)
-        .map_err(failed)?;
-    let header = bytes
-        .first_chunk::<8>()
-        .map(|bytes| u64::from_le_bytes(*bytes));
+    (&mut file).take(8).read_to_end(&mut bytes).map_err(failed)?;
+    let header = bytes.first_chunk::<8>().map(|bytes| u64::from_le_bytes(*bytes));
     let Some(header) = header.filter(|&len| (2..=MAX_HEADER_BYTES).contains(&len)) else {
-        return Err(wrong(
-            "expected a state saved by tcn, found another file".into(),
-        ));
+        return Err(wrong("expected a state saved by tcn, found another file".into()));
     };
-    (&mut file)
-        .take(header)
-        .read_to_end(&mut bytes)
-        .map_err(failed)?;
+    (&mut file).take(header).read_to_end(&mut bytes).map_err(failed)?;
     let cut = |found: u64, wanted: u64| {
         wrong(format!(
             "expected {wanted} bytes, found {found}: the file is not whole, save the state again"
@@ -168,19 +154,11 @@ fn read_checked(
     if (bytes.len() as u64) < 8 + header {
         return Err(cut(bytes.len() as u64, 8 + header));
     }
-    let metadata: Metadata = serde_json::from_slice(&bytes[8..]).map_err(|e| {
-        wrong(format!(
-            "expected a state saved by tcn: its header is damaged: {e}"
-        ))
-    })?;
-    let saved = metadata
-        .metadata()
-        .as_ref()
-        .and_then(|m| m.get(FINGERPRINT));
+    let metadata: Metadata = serde_json::from_slice(&bytes[8..])
+        .map_err(|e| wrong(format!("expected a state saved by tcn: its header is damaged: {e}")))?;
+    let saved = metadata.metadata().as_ref().and_then(|m| m.get(FINGERPRINT));
     let Some(saved) = saved else {
-        return Err(wrong(
-            "expected a state saved by tcn, found other tensors".into(),
-        ));
+        return Err(wrong("expected a state saved by tcn, found other tensors".into()));
     };
     if saved != fingerprint {
         return Err(wrong(format!(
@@ -191,9 +169,7 @@ fn read_checked(
     }
     for (name, info) in metadata.tensors() {
         let Some((dtype, shape)) = shape_of(&name) else {
-            return Err(wrong(format!(
-                "tensor {name:?}: no such tensor in a state of this model"
-            )));
+            return Err(wrong(format!("tensor {name:?}: no such tensor in a state of this model")));
         };
         let fits = |(&found, &expected): (&usize, &usize)| match expected {
             usize::MAX => found <= MAX_LENGTH,
@@ -212,10 +188,7 @@ fn read_checked(
     if found != wanted {
         return Err(cut(found, wanted));
     }
-    (&mut file)
-        .take(metadata.data_len() as u64)
-        .read_to_end(&mut bytes)
-        .map_err(failed)?;
+    (&mut file).take(metadata.data_len() as u64).read_to_end(&mut bytes).map_err(failed)?;
     Ok(bytes)
 }
 
@@ -223,10 +196,9 @@ fn finite(path: &Path, name: &str, tensor: &Tensor) -> Result<()> {
     let numbers = tensor.flatten_all()?.to_vec1::<f32>()?;
     match numbers.iter().find(|x| !x.is_finite()) {
         None => Ok(()),
-        Some(x) => Err(Error::file(
-            path,
-            format!("tensor {name}: expected finite numbers, found {x}"),
-        )),
+        Some(x) => {
+            Err(Error::file(path, format!("tensor {name}: expected finite numbers, found {x}")))
+        }
     }
 }
 

@@ -37,16 +37,11 @@ pub const SCALE: &str = "_scale";
 /// # Ok::<(), candle_tcn::Error>(())
 /// ```
 pub fn fold_weight_norm(weights: &mut HashMap<String, Tensor>) -> Result<()> {
-    let lengths: Vec<String> = weights
-        .keys()
-        .filter_map(|name| name.strip_suffix("weight_g").map(String::from))
-        .collect();
+    let lengths: Vec<String> =
+        weights.keys().filter_map(|name| name.strip_suffix("weight_g").map(String::from)).collect();
     for layer in lengths {
         let part = |name: &str| format!("{layer}{name}");
-        let (g, v) = (
-            weights.remove(&part("weight_g")),
-            weights.remove(&part("weight_v")),
-        );
+        let (g, v) = (weights.remove(&part("weight_g")), weights.remove(&part("weight_v")));
         let (Some(g), Some(v)) = (g, v) else {
             return Err(Error::Tensor {
                 name: part("weight_v"),

@@ -22,11 +22,7 @@ const FORMATS: &[(usize, &[u8], &str)] = &[
     (0, b"Rar!\x1a\x07", "a rar archive"),
     (257, b"ustar", "a tar archive"),
     (0, b"%PDF-", "a PDF"),
-    (
-        0,
-        b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1",
-        "a document of an office program",
-    ),
+    (0, b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", "a document of an office program"),
     (0, b"{\\rtf", "a document of an office program"),
     (0, b"\x89PNG", "a picture"),
     (0, b"\xff\xd8\xff", "a picture"),
@@ -46,10 +42,7 @@ const ZIPPED: &[(&[u8], &str)] = &[
     (b"word/", "a Word document"),
     (b"xl/", "an Excel file"),
     (b"ppt/", "a PowerPoint file"),
-    (
-        b"application/vnd.oasis.opendocument",
-        "a document of an office program",
-    ),
+    (b"application/vnd.oasis.opendocument", "a document of an office program"),
     (b"application/epub+zip", "an EPUB book"),
 ];
 
@@ -75,14 +68,8 @@ pub(crate) fn recognize(start: &[u8]) -> Option<&'static str> {
 /// `true` for text of two bytes a character, of which every other is zero.
 fn is_wide(start: &[u8]) -> bool {
     const ENOUGH: usize = 8;
-    let zeros = |first: usize| {
-        start
-            .iter()
-            .skip(first)
-            .step_by(2)
-            .filter(|byte| **byte == 0)
-            .count()
-    };
+    let zeros =
+        |first: usize| start.iter().skip(first).step_by(2).filter(|byte| **byte == 0).count();
     let half = start.len() / 2;
     let (even, odd) = (zeros(0), zeros(1));
     half >= ENOUGH && (even == 0 && odd > half * 3 / 4 || odd == 0 && even > half * 3 / 4)

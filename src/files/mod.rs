@@ -88,7 +88,5 @@ pub(crate) fn hex(bytes: &[u8]) -> String {
 /// [`Error::Io`] naming the file.
 pub fn sha256_of(path: impl AsRef<Path>) -> Result<String> {
     let path = path.as_ref();
-    File::open(path)
-        .and_then(sha256)
-        .map_err(|error| Error::io(path, error))
+    File::open(path).and_then(sha256).map_err(|error| Error::io(path, error))
 }

@@ -104,9 +104,7 @@ fn destination(path: &Path) -> IoResult<Destination> {
     let found = match std::fs::metadata(&target) {
         Ok(found) if found.is_dir() => return Err(ErrorKind::IsADirectory.into()),
         Ok(found) if !found.is_file() => {
-            return Ok(Destination::Special(
-                File::options().write(true).open(&target)?,
-            ));
+            return Ok(Destination::Special(File::options().write(true).open(&target)?));
         }
         Ok(found) => Some(found),
         Err(error) if error.kind() == ErrorKind::NotFound => None,
@@ -237,12 +235,7 @@ mod tests {
         }
         assert!(path("a").is_symlink() && path("deep/b").is_symlink());
         symlink("round", path("round")).unwrap();
-        assert!(
-            write(&path("round"), "")
-                .unwrap_err()
-                .to_string()
-                .contains("links")
-        );
+        assert!(write(&path("round"), "").unwrap_err().to_string().contains("links"));
     }
 
     #[cfg(unix)]
@@ -250,12 +243,7 @@ mod tests {
     fn devices_and_pipes_are_written_directly() {
         use std::os::unix::fs::FileTypeExt;
         write(Path::new("/dev/null"), "x").unwrap();
-        assert!(
-            std::fs::metadata("/dev/null")
-                .unwrap()
-                .file_type()
-                .is_char_device()
-        );
+        assert!(std::fs::metadata("/dev/null").unwrap().file_type().is_char_device());
         let folder = tempfile::tempdir().unwrap();
         let link = folder.path().join("null");
         std::os::unix::fs::symlink("/dev/null", &link).unwrap();
@@ -264,13 +252,7 @@ mod tests {
         assert_eq!(entries(folder.path()), 1);
 
         let pipe = folder.path().join("pipe");
-        assert!(
-            std::process::Command::new("mkfifo")
-                .arg(&pipe)
-                .status()
-                .unwrap()
-                .success()
-        );
+        assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
         let reader = std::thread::spawn({
             let pipe = pipe.clone();
             move || std::fs::read_to_string(pipe).unwrap()

@@ -48,10 +48,7 @@ impl Source {
         let source = unpacked(file).map_err(io)?;
         // files of the system that say that they are empty need not be
         let is_known = found.is_file() && found.len() > 0 && !source.is_packed;
-        Ok(Self {
-            bytes: is_known.then_some(found.len()),
-            ..source
-        })
+        Ok(Self { bytes: is_known.then_some(found.len()), ..source })
     }
 
     /// Number of bytes that there are, where it is known before they are read: of a plain file.
@@ -61,11 +58,7 @@ impl Source {
 
     /// The bytes of a reader as they are.
     pub(crate) fn new(reader: impl Read + Send + 'static) -> Self {
-        Self {
-            reader: Box::new(reader),
-            is_packed: false,
-            bytes: None,
-        }
+        Self { reader: Box::new(reader), is_packed: false, bytes: None }
     }
 }
 
@@ -83,10 +76,7 @@ impl std::fmt::Debug for Source {
 
 fn unpacked(mut reader: impl Read + Send + 'static) -> IoResult<Source> {
     let mut start = Vec::new();
-    reader
-        .by_ref()
-        .take(ZSTD.len() as u64)
-        .read_to_end(&mut start)?;
+    reader.by_ref().take(ZSTD.len() as u64).read_to_end(&mut start)?;
     let (is_gzip, is_zstd) = (start.starts_with(GZIP), start.starts_with(ZSTD));
     let whole = Cursor::new(start).chain(reader);
     let source = match (is_gzip, is_zstd) {
@@ -94,10 +84,7 @@ fn unpacked(mut reader: impl Read + Send + 'static) -> IoResult<Source> {
         (_, true) => Source::new(Frames::new(BufReader::new(whole))),
         _ => Source::new(whole),
     };
-    Ok(Source {
-        is_packed: is_gzip || is_zstd,
-        ..source
-    })
+    Ok(Source { is_packed: is_gzip || is_zstd, ..source })
 }
 
 /// The frames of a zstd file, one after the other (RFC 8878, section 3.1).
@@ -110,11 +97,7 @@ struct Frames<R> {
 
 impl<R: BufRead> Frames<R> {
     fn new(reader: R) -> Self {
-        Self {
-            reader,
-            decoder: FrameDecoder::new(),
-            inside: false,
-        }
+        Self { reader, decoder: FrameDecoder::new(), inside: false }
     }
 
     /// Begins the next frame with something in it; `false` at the end of the file.
@@ -140,9 +123,9 @@ impl<R: BufRead> Frames<R> {
     fn end(&mut self) -> IoResult<()> {
         self.inside = false;
         match self.decoder.get_checksum_from_data() {
-            Some(sum) if self.decoder.get_calculated_checksum() != Some(sum) => Err(
-                std::io::Error::other("the checksum of a zstd frame is wrong"),
-            ),
+            Some(sum) if self.decoder.get_calculated_checksum() != Some(sum) => {
+                Err(std::io::Error::other("the checksum of a zstd frame is wrong"))
+            }
             _ => Ok(()),
         }
     }
@@ -213,11 +196,7 @@ mod tests {
         let text = "the quick brown fox jumps over the lazy dog\n".repeat(100);
         for packed in [gzip(&text), zstd(&text)] {
             for keep in [5, packed.len() / 2, packed.len() - 1] {
-                assert!(
-                    text_of(&packed[..keep]).is_err(),
-                    "{keep} of {}",
-                    packed.len()
-                );
+                assert!(text_of(&packed[..keep]).is_err(), "{keep} of {}", packed.len());
             }
             let mut damaged = packed.clone();
             let at = damaged.len() - 6;

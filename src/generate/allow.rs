@@ -47,12 +47,7 @@ impl Allow {
             }
             tree[node].complete = true;
         }
-        Self {
-            tree: Arc::new(tree),
-            at: vec![0],
-            sets: Vec::new(),
-            ends: Vec::new(),
-        }
+        Self { tree: Arc::new(tree), at: vec![0], sets: Vec::new(), ends: Vec::new() }
     }
 
     /// Reads one byte of the text.

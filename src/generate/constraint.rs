@@ -138,10 +138,7 @@ impl Constraints {
                 tokens,
             }
         };
-        let tables = Tables {
-            first: tokens.first().map(table),
-            later: table(tokens.later()),
-        };
+        let tables = Tables { first: tokens.first().map(table), later: table(tokens.later()) };
         Ok(Self {
             banned,
             stops,
@@ -212,10 +209,9 @@ impl Constraints {
 fn nothing_left(options: &[&str], drawn: usize) -> Error {
     let (field, mend) = match options {
         [] => ("tokens".to_string(), ""),
-        ["--allow"] => (
-            "--allow".to_string(),
-            "; are its strings made of what the model's vocabulary has?",
-        ),
+        ["--allow"] => {
+            ("--allow".to_string(), "; are its strings made of what the model's vocabulary has?")
+        }
         [one] => (one.to_string(), "; leave out some of it"),
         several => (several.join(" with "), "; leave out some of them"),
     };
@@ -276,11 +272,7 @@ impl SortedTokens {
             let pairs = before.iter().zip(&bytes[order[at] as usize]);
             pairs.take_while(|(a, b)| a == b).count()
         };
-        Self {
-            shared: (0..order.len()).map(shared).collect(),
-            order,
-            bytes,
-        }
+        Self { shared: (0..order.len()).map(shared).collect(), order, bytes }
     }
 
     fn bytes(&self, id: u32) -> &[u8] {

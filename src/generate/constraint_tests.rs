@@ -7,11 +7,7 @@ fn strings(list: &[&str]) -> Vec<String> {
 }
 
 fn config(ban: &[&str], allow: &[&str], min_tokens: usize) -> ConstraintConfig {
-    ConstraintConfig {
-        ban: strings(ban),
-        allow: strings(allow),
-        min_tokens,
-    }
+    ConstraintConfig { ban: strings(ban), allow: strings(allow), min_tokens }
 }
 
 fn tokens(list: &[&[u8]]) -> TokenBytes {
@@ -21,9 +17,7 @@ fn tokens(list: &[&[u8]]) -> TokenBytes {
 fn permitted(constraints: &mut Constraints, vocab: usize) -> Vec<u32> {
     let mut allowed = vec![true; vocab];
     constraints.permit(&mut allowed).unwrap();
-    (0..vocab as u32)
-        .filter(|&id| allowed[id as usize])
-        .collect()
+    (0..vocab as u32).filter(|&id| allowed[id as usize]).collect()
 }
 
 #[test]
@@ -136,13 +130,8 @@ fn a_constrained_sampler_draws_and_remembers() {
     use crate::generate::{Sampler, SamplerConfig};
     let tokens = tokens(&[b"a", b"b", b"c"]);
     let constraints = Constraints::new(&config(&["aa"], &["a", "b"], 0), &[], &tokens).unwrap();
-    let greedy = SamplerConfig {
-        temperature: 0.0,
-        ..Default::default()
-    };
-    let mut sampler = Sampler::new(greedy, &[], 3)
-        .unwrap()
-        .constrained(constraints);
+    let greedy = SamplerConfig { temperature: 0.0, ..Default::default() };
+    let mut sampler = Sampler::new(greedy, &[], 3).unwrap().constrained(constraints);
     let logits = [2.0, 1.0, 3.0];
     for expected in [0, 1, 0, 1] {
         let left: Vec<(u32, f64)> = sampler.distribution(&logits, &[]).unwrap().collect();
@@ -152,9 +141,8 @@ fn a_constrained_sampler_draws_and_remembers() {
     // b is banned too: nothing may follow an a
     let constraints =
         Constraints::new(&config(&["aa", "b"], &["a", "b"], 0), &[], &tokens).unwrap();
-    let mut sampler = Sampler::new(SamplerConfig::default(), &[], 3)
-        .unwrap()
-        .constrained(constraints);
+    let mut sampler =
+        Sampler::new(SamplerConfig::default(), &[], 3).unwrap().constrained(constraints);
     assert_eq!(sampler.sample(&logits, &[]).unwrap(), 0);
     let message = sampler.sample(&logits, &[]).unwrap_err().to_string();
     assert!(message.starts_with("--ban with --allow: "), "{message}");
@@ -168,17 +156,11 @@ fn text(length: std::ops::Range<usize>) -> impl Strategy<Value = String> {
 
 fn token() -> impl Strategy<Value = Vec<u8>> {
     let byte = prop::sample::select(b"ab\xc3\xa9".to_vec());
-    prop_oneof![
-        prop::collection::vec(byte, 0..4),
-        text(1..4).prop_map(String::into_bytes)
-    ]
+    prop_oneof![prop::collection::vec(byte, 0..4), text(1..4).prop_map(String::into_bytes)]
 }
 
 fn contains(text: &[u8], strings: &[String]) -> bool {
-    let is_in = |string: &String| {
-        text.windows(string.len())
-            .any(|part| part == string.as_bytes())
-    };
+    let is_in = |string: &String| text.windows(string.len()).any(|part| part == string.as_bytes());
     strings.iter().any(is_in)
 }
 

@@ -23,10 +23,7 @@ pub(super) struct Candidate {
 impl Candidate {
     /// Larger logits first; equal ones in order of id, so that every cut is deterministic.
     fn best_first(&self, other: &Self) -> Ordering {
-        other
-            .logit
-            .total_cmp(&self.logit)
-            .then(self.id.cmp(&other.id))
+        other.logit.total_cmp(&self.logit).then(self.id.cmp(&other.id))
     }
 }
 

@@ -125,11 +125,7 @@ impl<'a> Generation<'a> {
 
     pub(super) fn reached(mut self) -> Result<Reached> {
         if !self.single {
-            return Err(Error::invalid(
-                "samples",
-                "a single one to go on after",
-                "several",
-            ));
+            return Err(Error::invalid("samples", "a single one to go on after", "several"));
         }
         if let Some(lane) = &self.stopped {
             return self.before_stop(lane);
@@ -206,11 +202,8 @@ impl<'a> Generation<'a> {
             self.state = self.state.select(&kept)?;
             self.logits.truncate(kept.len() * self.start.logits.len());
             let mut place = 0..;
-            self.lanes.retain(|_| {
-                place
-                    .next()
-                    .is_some_and(|place| kept.binary_search(&place).is_ok())
-            });
+            self.lanes
+                .retain(|_| place.next().is_some_and(|place| kept.binary_search(&place).is_ok()));
         }
         if self.lanes.is_empty() {
             return Ok(());
@@ -239,11 +232,7 @@ impl<'a> Generation<'a> {
         let outcome = lane.stops.push(&text);
         lane.shown += outcome.text.len();
         if !outcome.text.is_empty() {
-            self.ready.push_back(Piece {
-                sample: lane.sample,
-                text: outcome.text,
-                finished: None,
-            });
+            self.ready.push_back(Piece { sample: lane.sample, text: outcome.text, finished: None });
         }
         Ok(match outcome.stopped {
             true => Some(FinishReason::Stop),
@@ -338,9 +327,7 @@ impl<'a> Generation<'a> {
 impl Lane {
     /// The last token drawn.
     fn last(&self) -> Option<u32> {
-        (self.tokens > 0)
-            .then(|| self.history.last().copied())
-            .flatten()
+        (self.tokens > 0).then(|| self.history.last().copied()).flatten()
     }
 
     /// Appends to the history, of which only the last `window` matter.

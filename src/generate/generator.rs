@@ -221,11 +221,7 @@ impl<'a> Generator<'a> {
     pub fn save_state(&self, path: impl AsRef<Path>) -> Result<()> {
         let context = &self.context;
         if context.logits.is_empty() {
-            return Err(Error::invalid(
-                "state",
-                "one after a text",
-                "nothing read yet",
-            ));
+            return Err(Error::invalid("state", "one after a text", "nothing read yet"));
         }
         let last = context.history.len().saturating_sub(MAX_HISTORY);
         let history = &context.history[last..];
@@ -233,14 +229,8 @@ impl<'a> Generator<'a> {
         let logits = (1, context.logits.len());
         let device = &Device::Cpu;
         let more = HashMap::from([
-            (
-                "logits".into(),
-                Tensor::from_slice(&context.logits, logits, device)?,
-            ),
-            (
-                "history".into(),
-                Tensor::from_slice(history, history.len(), device)?,
-            ),
+            ("logits".into(), Tensor::from_slice(&context.logits, logits, device)?),
+            ("history".into(), Tensor::from_slice(history, history.len(), device)?),
             ("drawn".into(), Tensor::from_slice(&drawn, 1, device)?),
         ]);
         state_file::save_with(path.as_ref(), self.stepper.net(), &context.state, more)

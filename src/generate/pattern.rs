@@ -5,11 +5,7 @@ use crate::{Error, Result};
 /// `strings`, all of which can be looked for: none is empty. Errors name `flag`.
 pub(super) fn not_empty<'a>(flag: &str, strings: &'a [String]) -> Result<&'a [String]> {
     if strings.iter().any(String::is_empty) {
-        return Err(Error::invalid(
-            flag,
-            "a text of at least one character",
-            "an empty text",
-        ));
+        return Err(Error::invalid(flag, "a text of at least one character", "an empty text"));
     }
     Ok(strings)
 }
@@ -36,11 +32,7 @@ impl Pattern {
         for i in 1..bytes.len() {
             border[i] = extend(&bytes, &border, border[i - 1], bytes[i]);
         }
-        Self {
-            bytes,
-            border,
-            matched: 0,
-        }
+        Self { bytes, border, matched: 0 }
     }
 
     pub fn len(&self) -> usize {
@@ -86,9 +78,5 @@ fn extend(pattern: &[u8], border: &[usize], mut length: usize, byte: u8) -> usiz
     while length > 0 && pattern[length] != byte {
         length = border[length - 1];
     }
-    if pattern[length] == byte {
-        length + 1
-    } else {
-        0
-    }
+    if pattern[length] == byte { length + 1 } else { 0 }
 }

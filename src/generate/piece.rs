@@ -52,13 +52,7 @@ impl TokenLogprob {
         }
         order.truncate(count);
         order.sort_by(|a, b| likelier(a, b).then(a.cmp(b)));
-        let top = order
-            .into_iter()
-            .map(|id| (id, f64::from(logits[id as usize]) - total));
-        Ok(Self {
-            id,
-            logprob,
-            top: top.collect(),
-        })
+        let top = order.into_iter().map(|id| (id, f64::from(logits[id as usize]) - total));
+        Ok(Self { id, logprob, top: top.collect() })
     }
 }

@@ -193,10 +193,7 @@ impl Sampler {
     ) -> Result<impl ExactSizeIterator<Item = (u32, f64)> + '_> {
         self.filter(logits, history)?;
         let total = filters::sum(&self.candidates);
-        Ok(self
-            .candidates
-            .iter()
-            .map(move |c| (c.id, c.weight / total)))
+        Ok(self.candidates.iter().map(move |c| (c.id, c.weight / total)))
     }
 
     /// The natural log-probability that the model itself gives token `id`: the log-softmax of the
@@ -319,11 +316,7 @@ impl Sampler {
 
     /// The largest logit; the lowest id among equals. `new` and the constraints leave at least one.
     fn best(&self) -> Candidate {
-        let mut best = Candidate {
-            id: 0,
-            logit: f64::NEG_INFINITY,
-            weight: 0.0,
-        };
+        let mut best = Candidate { id: 0, logit: f64::NEG_INFINITY, weight: 0.0 };
         for &candidate in &self.candidates {
             if candidate.logit > best.logit {
                 best = candidate;
@@ -342,9 +335,7 @@ impl Sampler {
             cumulative > target
         });
         // only rounding can make the target the whole sum
-        drawn
-            .or(self.candidates.last())
-            .map_or(0, |candidate| candidate.id)
+        drawn.or(self.candidates.last()).map_or(0, |candidate| candidate.id)
     }
 }
 
@@ -360,11 +351,7 @@ fn check_finite(id: usize, logit: f32) -> Result<()> {
 }
 
 fn not_an_id(field: &str, id: u32, vocab_size: usize) -> Error {
-    Error::invalid(
-        field,
-        format!("token ids below {vocab_size}, the size of the vocabulary"),
-        id,
-    )
+    Error::invalid(field, format!("token ids below {vocab_size}, the size of the vocabulary"), id)
 }
 
 #[cfg(test)]

@@ -137,11 +137,7 @@ impl SamplerConfig {
             ("--frequency-penalty", self.frequency_penalty),
         ] {
             if !value.is_finite() {
-                return Err(Error::invalid(
-                    flag,
-                    "a finite number (0 changes nothing)",
-                    value,
-                ));
+                return Err(Error::invalid(flag, "a finite number (0 changes nothing)", value));
             }
         }
         Ok(())
@@ -158,10 +154,7 @@ mod tests {
             let mut config = SamplerConfig::default();
             change(&mut config);
             let message = config.validate().unwrap_err().to_string();
-            assert!(
-                message.starts_with(&format!("{flag}: expected ")),
-                "{message}"
-            );
+            assert!(message.starts_with(&format!("{flag}: expected ")), "{message}");
         };
         wrong(|c| c.temperature = f64::NAN, "--temperature");
         wrong(|c| c.temperature = f64::INFINITY, "--temperature");
@@ -172,23 +165,11 @@ mod tests {
         wrong(|c| c.typical_p = Some(0.0), "--typical-p");
         wrong(|c| c.typical_p = Some(f64::NAN), "--typical-p");
         wrong(|c| c.repetition_penalty = 0.0, "--repetition-penalty");
-        wrong(
-            |c| c.repetition_penalty = f64::INFINITY,
-            "--repetition-penalty",
-        );
+        wrong(|c| c.repetition_penalty = f64::INFINITY, "--repetition-penalty");
         wrong(|c| c.presence_penalty = f64::NAN, "--presence-penalty");
-        wrong(
-            |c| c.frequency_penalty = f64::INFINITY,
-            "--frequency-penalty",
-        );
-        wrong(
-            |c| c.logit_bias = vec![(3, f64::NEG_INFINITY)],
-            "--logit-bias",
-        );
-        wrong(
-            |c| c.logit_bias = vec![(3, 1.0), (0, 1.0), (3, 2.0)],
-            "--logit-bias",
-        );
+        wrong(|c| c.frequency_penalty = f64::INFINITY, "--frequency-penalty");
+        wrong(|c| c.logit_bias = vec![(3, f64::NEG_INFINITY)], "--logit-bias");
+        wrong(|c| c.logit_bias = vec![(3, 1.0), (0, 1.0), (3, 2.0)], "--logit-bias");
     }
 
     #[test]

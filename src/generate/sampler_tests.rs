@@ -36,71 +36,42 @@ fn the_default_is_the_softmax() {
 fn temperature_is_a_power_of_the_probabilities() {
     // p^(1/0.5): 1, 16, 4, 9 of 30
     let temperature = 0.5;
-    let config = SamplerConfig {
-        temperature,
-        ..config()
-    };
-    let expected = [
-        (0, 1.0 / 30.0),
-        (1, 16.0 / 30.0),
-        (2, 4.0 / 30.0),
-        (3, 9.0 / 30.0),
-    ];
+    let config = SamplerConfig { temperature, ..config() };
+    let expected = [(0, 1.0 / 30.0), (1, 16.0 / 30.0), (2, 4.0 / 30.0), (3, 9.0 / 30.0)];
     assert_distribution(&distribution(config, &logits(), &[]), &expected);
 }
 
 #[test]
 fn top_k_keeps_the_likeliest() {
-    let config = SamplerConfig {
-        top_k: Some(2),
-        ..config()
-    };
+    let config = SamplerConfig { top_k: Some(2), ..config() };
     let expected = [(1, 4.0 / 7.0), (3, 3.0 / 7.0)];
     assert_distribution(&distribution(config, &logits(), &[]), &expected);
 }
 
 #[test]
 fn top_k_beyond_the_vocabulary_keeps_all_and_ties_with_the_last_stay() {
-    let all = SamplerConfig {
-        top_k: Some(usize::MAX),
-        ..config()
-    };
+    let all = SamplerConfig { top_k: Some(usize::MAX), ..config() };
     assert_eq!(distribution(all, &logits(), &[]).len(), 4);
-    let two = SamplerConfig {
-        top_k: Some(2),
-        ..config()
-    };
+    let two = SamplerConfig { top_k: Some(2), ..config() };
     let logits = [1.0, 2.0, 1.0, 0.5];
-    let ids = distribution(two, &logits, &[])
-        .into_iter()
-        .map(|(id, _)| id);
+    let ids = distribution(two, &logits, &[]).into_iter().map(|(id, _)| id);
     assert_eq!(ids.collect::<Vec<_>>(), [0, 1, 2]);
 }
 
 #[test]
 fn top_p_keeps_the_token_that_crosses_the_threshold() {
     // likeliest first: 0.4, 0.3, 0.2, 0.1; 0.4 + 0.3 < 0.75, so the third stays
-    let three = SamplerConfig {
-        top_p: Some(0.75),
-        ..config()
-    };
+    let three = SamplerConfig { top_p: Some(0.75), ..config() };
     let expected = [(1, 4.0 / 9.0), (2, 2.0 / 9.0), (3, 3.0 / 9.0)];
     assert_distribution(&distribution(three, &logits(), &[]), &expected);
-    let one = SamplerConfig {
-        top_p: Some(0.0),
-        ..config()
-    };
+    let one = SamplerConfig { top_p: Some(0.0), ..config() };
     assert_distribution(&distribution(one, &logits(), &[]), &[(1, 1.0)]);
 }
 
 #[test]
 fn top_p_sees_the_probabilities_that_top_k_left() {
     // top-k leaves 4/9, 3/9, 2/9: 4/9 + 3/9 = 0.777 reaches 0.75, where 0.7 did not
-    let config = SamplerConfig {
-        top_k: Some(3),
-        top_p: Some(0.75),
-        ..config()
-    };
+    let config = SamplerConfig { top_k: Some(3), top_p: Some(0.75), ..config() };
     let expected = [(1, 4.0 / 7.0), (3, 3.0 / 7.0)];
     assert_distribution(&distribution(config, &logits(), &[]), &expected);
 }
@@ -108,10 +79,7 @@ fn top_p_sees_the_probabilities_that_top_k_left() {
 #[test]
 fn min_p_is_relative_to_the_likeliest() {
     // 0.45 · 0.4 = 0.18
-    let config = SamplerConfig {
-        min_p: Some(0.45),
-        ..config()
-    };
+    let config = SamplerConfig { min_p: Some(0.45), ..config() };
     let expected = [(1, 4.0 / 9.0), (2, 2.0 / 9.0), (3, 3.0 / 9.0)];
     assert_distribution(&distribution(config, &logits(), &[]), &expected);
 }
@@ -119,18 +87,12 @@ fn min_p_is_relative_to_the_likeliest() {
 #[test]
 fn the_repetition_penalty_counts_an_id_once_and_by_its_sign() {
     // 2 / 2 = 1, −1 · 2 = −2, 1 is untouched
-    let config = SamplerConfig {
-        repetition_penalty: 2.0,
-        ..config()
-    };
+    let config = SamplerConfig { repetition_penalty: 2.0, ..config() };
     let weights = [1.0f64, -2.0, 1.0].map(f64::exp);
     let total: f64 = weights.iter().sum();
     let expected = [0, 1, 2].map(|id| (id as u32, weights[id] / total));
     let history = [0, 1, 0, 0, 1];
-    assert_distribution(
-        &distribution(config, &[2.0, -1.0, 1.0], &history),
-        &expected,
-    );
+    assert_distribution(&distribution(config, &[2.0, -1.0, 1.0], &history), &expected);
 }
 
 #[test]
@@ -174,10 +136,7 @@ fn typical_p_may_drop_the_likeliest() {
     // 0.6 and four times 0.1: entropy 0.306 + 0.921 = 1.227; −ln p is 0.717 from it for the likeliest,
     // 1.075 for the others
     let logits = [6.0f32, 1.0, 1.0, 1.0, 1.0].map(f32::ln);
-    let typical = |typical_p| SamplerConfig {
-        typical_p: Some(typical_p),
-        ..config()
-    };
+    let typical = |typical_p| SamplerConfig { typical_p: Some(typical_p), ..config() };
     assert_distribution(&distribution(typical(0.5), &logits, &[]), &[(0, 1.0)]);
     assert_eq!(distribution(typical(0.7), &logits, &[]).len(), 5);
     // 0.3 and seven times 0.1: 0.361 + 1.612 = 1.973; 0.769 from it for the likeliest, 0.330 for the
@@ -193,10 +152,7 @@ fn a_long_vocabulary_is_cut_where_a_short_one_is() {
     let logits: Vec<f32> = (0..1000).map(|id| id as f32 * 0.01).collect();
     let weights: Vec<f64> = logits.iter().map(|&z| f64::from(z).exp()).collect();
     let total: f64 = weights.iter().sum();
-    let config = SamplerConfig {
-        top_p: Some(0.9),
-        ..config()
-    };
+    let config = SamplerConfig { top_p: Some(0.9), ..config() };
     let mut before = 0.0;
     let likeliest_first = weights.iter().rev().take_while(|&&weight| {
         before += weight / total;
@@ -225,15 +181,7 @@ fn logprob_is_the_log_softmax_of_all_logits() {
 
 #[test]
 fn a_hundred_thousand_draws_follow_the_probabilities() {
-    let mut sampler = Sampler::new(
-        SamplerConfig {
-            seed: 7,
-            ..config()
-        },
-        &[],
-        4,
-    )
-    .unwrap();
+    let mut sampler = Sampler::new(SamplerConfig { seed: 7, ..config() }, &[], 4).unwrap();
     let mut counts = [0u32; 4];
     for _ in 0..100_000 {
         counts[sampler.sample(&logits(), &[]).unwrap() as usize] += 1;
@@ -241,10 +189,7 @@ fn a_hundred_thousand_draws_follow_the_probabilities() {
     for (count, p) in counts.into_iter().zip([0.1, 0.4, 0.2, 0.3]) {
         // four standard deviations
         let deviation = (100_000.0f64 * p * (1.0 - p)).sqrt();
-        assert!(
-            (f64::from(count) - 100_000.0 * p).abs() < 4.0 * deviation,
-            "{counts:?}"
-        );
+        assert!((f64::from(count) - 100_000.0 * p).abs() < 4.0 * deviation, "{counts:?}");
     }
 }
 
@@ -277,44 +222,24 @@ fn a_call_allocates_no_new_buffer() {
     for _ in 0..10 {
         sampler.sample(&logits(), &[1, 1, 2]).unwrap();
     }
-    assert_eq!(
-        before,
-        (sampler.candidates.as_ptr(), sampler.candidates.capacity())
-    );
+    assert_eq!(before, (sampler.candidates.as_ptr(), sampler.candidates.capacity()));
 }
 
 #[test]
 fn nothing_to_draw_and_ids_out_of_range_are_errors() {
-    for (banned, vocab_size) in [
-        (&[][..], 0),
-        (&[], usize::MAX),
-        (&[0, 1][..], 2),
-        (&[2][..], 2),
-    ] {
+    for (banned, vocab_size) in [(&[][..], 0), (&[], usize::MAX), (&[0, 1][..], 2), (&[2][..], 2)] {
         assert!(Sampler::new(config(), banned, vocab_size).is_err());
     }
-    let bias = SamplerConfig {
-        logit_bias: vec![(2, 1.0)],
-        ..config()
-    };
+    let bias = SamplerConfig { logit_bias: vec![(2, 1.0)], ..config() };
     assert!(Sampler::new(bias, &[], 2).is_err());
-    let penalty = SamplerConfig {
-        repetition_penalty: 1.2,
-        ..config()
-    };
+    let penalty = SamplerConfig { repetition_penalty: 1.2, ..config() };
     let mut sampler = Sampler::new(penalty, &[], 2).unwrap();
     assert_eq!(
-        sampler
-            .sample(&[0.0, 0.0], &[1, 2])
-            .unwrap_err()
-            .to_string(),
+        sampler.sample(&[0.0, 0.0], &[1, 2]).unwrap_err().to_string(),
         "history: expected token ids below 2, the size of the vocabulary, found 2"
     );
     assert!(sampler.sample(&[0.0], &[]).is_err());
-    let message = sampler
-        .sample(&[0.0, f32::NAN], &[])
-        .unwrap_err()
-        .to_string();
+    let message = sampler.sample(&[0.0, f32::NAN], &[]).unwrap_err().to_string();
     assert!(message.ends_with("found NaN for token 1"), "{message}");
     // an error leaves the sampler usable
     assert!(sampler.sample(&[0.0, 0.0], &[1]).is_ok());

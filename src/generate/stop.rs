@@ -121,10 +121,7 @@ impl StopStrings {
     fn pass(&mut self, position: usize) -> StopOutcome {
         let text = self.held.drain(..position - self.passed).collect();
         self.passed = position;
-        StopOutcome {
-            text,
-            stopped: self.stopped,
-        }
+        StopOutcome { text, stopped: self.stopped }
     }
 
     fn stop(&mut self, found: usize) -> StopOutcome {

@@ -78,15 +78,12 @@ impl Padding {
 pub fn effective_kernel(kernel_size: usize, dilation: usize) -> Result<usize> {
     let taps = at_least_one("kernel_size", kernel_size)?;
     let dilation = at_least_one("dilation", dilation)?;
-    (taps - 1)
-        .checked_mul(dilation)
-        .and_then(|span| span.checked_add(1))
-        .ok_or_else(|| {
-            Error::too_large(
-                "the effective kernel",
-                format!("kernel_size {taps} at dilation {dilation} overflows; lower one of them"),
-            )
-        })
+    (taps - 1).checked_mul(dilation).and_then(|span| span.checked_add(1)).ok_or_else(|| {
+        Error::too_large(
+            "the effective kernel",
+            format!("kernel_size {taps} at dilation {dilation} overflows; lower one of them"),
+        )
+    })
 }
 
 /// The output steps of a convolution along one axis:
@@ -119,10 +116,8 @@ pub fn output_length(
 ) -> Result<usize> {
     let effective = effective_kernel(kernel_size, dilation)?;
     let stride = at_least_one("stride", stride)?;
-    let padded = len
-        .checked_add(pad_left)
-        .and_then(|n| n.checked_add(pad_right))
-        .ok_or_else(|| {
+    let padded =
+        len.checked_add(pad_left).and_then(|n| n.checked_add(pad_right)).ok_or_else(|| {
             Error::too_large(
                 "the padded input",
                 format!("{len} steps padded by {pad_left} and {pad_right} overflow"),

@@ -25,13 +25,7 @@ pub struct PlanOptions {
 impl Default for PlanOptions {
     /// 128 channels, one convolution a block, kernels 2 to 9, up to 4 stacks, 10 plans.
     fn default() -> Self {
-        Self {
-            channels: 128,
-            convs_per_block: 1,
-            kernel_sizes: 2..=9,
-            max_stacks: 4,
-            limit: 10,
-        }
+        Self { channels: 128, convs_per_block: 1, kernel_sizes: 2..=9, max_stacks: 4, limit: 10 }
     }
 }
 
@@ -145,10 +139,8 @@ pub fn plan(at_least: usize, options: &PlanOptions) -> Result<Vec<Plan>> {
         ));
     }
     plans.sort_by_key(|plan| (plan.parameters, plan.layers, plan.kernel_size, plan.stacks));
-    let beaten: Vec<bool> = plans
-        .iter()
-        .map(|plan| plans.iter().any(|other| plan.is_beaten_by(other)))
-        .collect();
+    let beaten: Vec<bool> =
+        plans.iter().map(|plan| plans.iter().any(|other| plan.is_beaten_by(other))).collect();
     let best = plans.into_iter().zip(beaten);
     let best = best.filter_map(|(plan, beaten)| (!beaten).then_some(plan));
     Ok(best.take(options.limit).collect())

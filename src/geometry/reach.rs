@@ -57,25 +57,17 @@ impl Reach {
 
     /// The gaps between the runs, as first and last offset.
     fn gaps(&self) -> impl DoubleEndedIterator<Item = Run> {
-        self.runs
-            .windows(2)
-            .map(|pair| (pair[0].1 + 1, pair[1].0 - 1))
+        self.runs.windows(2).map(|pair| (pair[0].1 + 1, pair[1].0 - 1))
     }
 
     /// The steps between the first and the last that is read which are not read themselves.
     pub fn holes(&self) -> Holes {
-        let count = self
-            .gaps()
-            .map(|(low, high)| high.abs_diff(low) as usize + 1)
-            .sum();
+        let count = self.gaps().map(|(low, high)| high.abs_diff(low) as usize + 1).sum();
         let back = self.gaps().rev().filter(|gap| gap.0 <= 0);
         let back = back.flat_map(|(low, high)| (low..=high.min(0)).rev());
         let ahead = self.gaps().filter(|gap| gap.1 > 0);
         let ahead = ahead.flat_map(|(low, high)| low.max(1)..=high);
-        let mut first: Vec<i64> = back
-            .take(LISTED_HOLES)
-            .chain(ahead.take(LISTED_HOLES))
-            .collect();
+        let mut first: Vec<i64> = back.take(LISTED_HOLES).chain(ahead.take(LISTED_HOLES)).collect();
         first.sort_by_key(|&offset| (offset.unsigned_abs(), offset));
         first.truncate(LISTED_HOLES);
         Holes { count, first }
@@ -202,9 +194,7 @@ fn steps(count: usize, jump: usize) -> Option<i64> {
 /// `set`, moved by `by` steps.
 fn shift(set: &Reach, by: i64) -> Reach {
     let runs = set.runs.iter().map(|run| (run.0 + by, run.1 + by));
-    Reach {
-        runs: runs.collect(),
-    }
+    Reach { runs: runs.collect() }
 }
 
 fn take<'a>(from: &mut &'a [Run], run: Run, rest: &'a [Run]) -> Run {

@@ -68,13 +68,7 @@ fn two() -> usize {
 impl Growth {
     /// `levels` dilations 1, `base`, `base`², …, once, with no reset and no maximum.
     pub fn new(base: usize, levels: usize) -> Self {
-        Self {
-            base,
-            levels,
-            stacks: 1,
-            reset_every: None,
-            max: None,
-        }
+        Self { base, levels, stacks: 1, reset_every: None, max: None }
     }
 
     pub(super) fn expand(&self) -> Result<Vec<usize>> {
@@ -82,10 +76,7 @@ impl Growth {
         let levels = at_least_one("dilations.levels", self.levels)?;
         let stacks = at_least_one("dilations.stacks", self.stacks)?;
         let period = at_least_one("dilations.reset_every", self.reset_every.unwrap_or(levels))?;
-        let max = self
-            .max
-            .map(|max| at_least_one("dilations.max", max))
-            .transpose()?;
+        let max = self.max.map(|max| at_least_one("dilations.max", max)).transpose()?;
         let count = layer_count(levels, stacks)?;
         (0..count)
             .map(|block| {
@@ -129,10 +120,9 @@ impl Dilations {
                 "the list of dilations",
                 format!("{} entries; at most {MAX_LAYERS} are supported", list.len()),
             )),
-            Self::List(list) => list
-                .iter()
-                .map(|&dilation| at_least_one("dilation", dilation))
-                .collect(),
+            Self::List(list) => {
+                list.iter().map(|&dilation| at_least_one("dilation", dilation)).collect()
+            }
             Self::Growth(growth) => growth.expand(),
         }
     }

@@ -54,14 +54,7 @@ impl Layer {
                 left,
             )
         })?;
-        Ok(Self {
-            name: name.into(),
-            kernel_size,
-            dilation,
-            stride: 1,
-            left,
-            right,
-        })
+        Ok(Self { name: name.into(), kernel_size, dilation, stride: 1, left, right })
     }
 
     /// A layer that sees no later step.
@@ -137,18 +130,12 @@ pub struct Block {
 impl Block {
     /// Layers with no path around them.
     pub fn plain(layers: Vec<Layer>) -> Self {
-        Self {
-            layers,
-            residual: false,
-        }
+        Self { layers, residual: false }
     }
 
     /// Layers with an identity or 1×1 path around all of them.
     pub fn residual(layers: Vec<Layer>) -> Self {
-        Self {
-            layers,
-            residual: true,
-        }
+        Self { layers, residual: true }
     }
 
     /// Its layers, from the input on.
@@ -178,19 +165,12 @@ pub struct Field {
 
 impl Field {
     /// The field without any layer: the step itself.
-    const POINT: Self = Self {
-        total: 1,
-        left: 0,
-        right: 0,
-        jump: 1,
-    };
+    const POINT: Self = Self { total: 1, left: 0, right: 0, jump: 1 };
 
     /// The field after one more layer, whose steps are `jump` input steps wide.
     fn extend(self, layer: &Layer) -> Option<Self> {
         let left = self.left.checked_add(layer.left.checked_mul(self.jump)?)?;
-        let right = self
-            .right
-            .checked_add(layer.right.checked_mul(self.jump)?)?;
+        let right = self.right.checked_add(layer.right.checked_mul(self.jump)?)?;
         let total = left.checked_add(right)?.checked_add(1)?;
         (total <= MAX_FIELD).then_some(Self {
             total,

@@ -31,10 +31,7 @@ pub struct Stack2d {
 impl Stack2d {
     /// The same along both axes.
     pub fn square(axis: Stack) -> Self {
-        Self {
-            height: axis.clone(),
-            width: axis,
-        }
+        Self { height: axis.clone(), width: axis }
     }
 
     /// The field along the height and along the width, in pixels.
@@ -43,9 +40,6 @@ impl Stack2d {
     ///
     /// As [`Stack::receptive_field`].
     pub fn receptive_field(&self) -> Result<(Field, Field)> {
-        Ok((
-            self.height.receptive_field()?,
-            self.width.receptive_field()?,
-        ))
+        Ok((self.height.receptive_field()?, self.width.receptive_field()?))
     }
 }

@@ -14,10 +14,7 @@ fn grown(growth: Growth) -> Vec<usize> {
 }
 
 fn repeated(levels: usize, stacks: usize) -> Vec<usize> {
-    grown(Growth {
-        stacks,
-        ..Growth::new(2, levels)
-    })
+    grown(Growth { stacks, ..Growth::new(2, levels) })
 }
 
 #[test]
@@ -34,11 +31,7 @@ fn published_receptive_fields() {
     assert_eq!(total(5, &repeated(8, 4), 1), 4081);
     assert_eq!(total(5, &repeated(8, 7), 1), 7141);
     // GPN: 25 layers that begin again after 6
-    let gpn = Growth {
-        reset_every: Some(6),
-        max: Some(32),
-        ..Growth::new(2, 25)
-    };
+    let gpn = Growth { reset_every: Some(6), max: Some(32), ..Growth::new(2, 25) };
     assert_eq!(total(9, &grown(gpn), 1), 2025);
     assert_eq!(total(1, &[1], 1), 1);
     assert_eq!(total(2, &[3], 1), 4);
@@ -54,33 +47,20 @@ fn two_dimensions_are_two_axes() {
 
 #[test]
 fn schedules() {
-    let capped = Growth {
-        max: Some(6),
-        ..Growth::new(2, 5)
-    };
+    let capped = Growth { max: Some(6), ..Growth::new(2, 5) };
     assert_eq!(grown(capped), [1, 2, 4, 6, 6]);
-    let reset = Growth {
-        reset_every: Some(2),
-        stacks: 2,
-        ..Growth::new(3, 3)
-    };
+    let reset = Growth { reset_every: Some(2), stacks: 2, ..Growth::new(3, 3) };
     assert_eq!(grown(reset), [1, 3, 1, 1, 3, 1]);
     assert_eq!(grown(Growth::new(1, 3)), [1, 1, 1]);
     // a maximum also cuts powers that overflow
-    let high = Growth {
-        max: Some(128),
-        ..Growth::new(2, 100)
-    };
+    let high = Growth { max: Some(128), ..Growth::new(2, 100) };
     assert_eq!(grown(high)[99], 128);
 }
 
 #[test]
 fn schedules_in_json() {
     let parse = |text: &str| serde_json::from_str::<Dilations>(text);
-    for text in [
-        "[1,2,4]",
-        r#"{"base":2,"levels":8,"stacks":1,"reset_every":4,"max":6}"#,
-    ] {
+    for text in ["[1,2,4]", r#"{"base":2,"levels":8,"stacks":1,"reset_every":4,"max":6}"#] {
         assert_eq!(serde_json::to_string(&parse(text).unwrap()).unwrap(), text);
     }
     let message = |text| parse(text).unwrap_err().to_string();
@@ -99,10 +79,7 @@ fn bad_schedules_are_errors() {
     assert!(error(Dilations::Growth(Growth::new(2, 0))).contains("levels"));
     assert!(error(Dilations::Growth(Growth::new(2, 65))).contains("overflows"));
     assert!(error(Dilations::Growth(Growth::new(1, usize::MAX))).contains("layers"));
-    let no_reset = Growth {
-        reset_every: Some(0),
-        ..Growth::new(2, 2)
-    };
+    let no_reset = Growth { reset_every: Some(0), ..Growth::new(2, 2) };
     assert!(error(Dilations::Growth(no_reset)).contains("reset_every"));
 }
 
@@ -121,10 +98,7 @@ fn one_convolution() {
     assert_eq!(output_length(0, 3, 2, 1, 4, 1).unwrap(), 1);
     assert!(output_length(usize::MAX, 3, 1, 1, 1, 1).is_err());
     let short = output_length(3, 3, 2, 1, 1, 0).unwrap_err().to_string();
-    assert!(
-        short.contains("at least 5 steps") && short.contains("= 4"),
-        "{short}"
-    );
+    assert!(short.contains("at least 5 steps") && short.contains("= 4"), "{short}");
 }
 
 #[test]
@@ -133,15 +107,8 @@ fn overflow_is_an_error() {
     assert!(wide.receptive_field().is_err());
     assert!(wide.table().is_err());
     assert!(wide.reach().is_err());
-    let strided = Layer::causal("a", 1, 1)
-        .unwrap()
-        .with_stride(usize::MAX.isqrt() + 1)
-        .unwrap();
-    assert!(
-        Stack::series(vec![strided.clone(), strided])
-            .receptive_field()
-            .is_err()
-    );
+    let strided = Layer::causal("a", 1, 1).unwrap().with_stride(usize::MAX.isqrt() + 1).unwrap();
+    assert!(Stack::series(vec![strided.clone(), strided]).receptive_field().is_err());
     assert!(Stack::uniform(2, &[1; 300], 300, Padding::Causal).is_err());
     assert!(Stack::uniform(2, &[], 1, Padding::Causal).is_err());
     assert!(Stack::uniform(2, &[1], 0, Padding::Causal).is_err());
@@ -167,10 +134,7 @@ fn holes_of_known_stacks() {
     let layer = Layer::centred("a", 2, 2).unwrap();
     let around = holes(Stack::series(vec![layer.clone()]));
     assert_eq!((around.count, around.first), (1, vec![0]));
-    assert_eq!(
-        holes(Stack::new(vec![Block::residual(vec![layer])])).count,
-        0
-    );
+    assert_eq!(holes(Stack::new(vec![Block::residual(vec![layer])])).count, 0);
     // nearest first on both sides
     let wide = holes(Stack::uniform(3, &[8], 1, Padding::Same).unwrap());
     assert_eq!(wide.first, [-1, 1, -2, 2, -3, 3, -4, 4]);
@@ -222,12 +186,8 @@ fn plans_reach_without_holes() {
 
 #[test]
 fn plans_count_parameters() {
-    let options = PlanOptions {
-        channels: 64,
-        convs_per_block: 2,
-        kernel_sizes: 3..=3,
-        ..Default::default()
-    };
+    let options =
+        PlanOptions { channels: 64, convs_per_block: 2, kernel_sizes: 3..=3, ..Default::default() };
     let best = &plan(29, &options).unwrap()[0];
     assert_eq!((best.levels, best.stacks, best.layers), (3, 1, 6));
     assert_eq!(best.parameters, 6 * (64 * 64 * 3 + 64));

@@ -28,9 +28,7 @@ impl Address {
     pub fn parse(text: &str) -> Option<(Self, Option<String>)> {
         let text = text.split('#').next().unwrap_or_default();
         let uri: Uri = text.parse().ok()?;
-        let scheme = uri
-            .scheme()
-            .filter(|s| **s == Scheme::HTTP || **s == Scheme::HTTPS)?;
+        let scheme = uri.scheme().filter(|s| **s == Scheme::HTTP || **s == Scheme::HTTPS)?;
         let authority = uri.authority().filter(|a| !a.host().is_empty())?.as_str();
         let (user, host) = match authority.rsplit_once('@') {
             Some((user, host)) => (Some(user.to_string()), host),
@@ -150,11 +148,7 @@ mod tests {
         for same in ["https://hub.example:443/y", "https://HUB.example"] {
             assert!(base.is_same_server(&address(same)), "{same}");
         }
-        for other in [
-            "http://hub.example/x",
-            "https://hub.example:444/x",
-            "https://example/x",
-        ] {
+        for other in ["http://hub.example/x", "https://hub.example:444/x", "https://example/x"] {
             assert!(!base.is_same_server(&address(other)), "{other}");
         }
     }

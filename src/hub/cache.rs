@@ -87,11 +87,7 @@ pub struct Repo {
 impl Repo {
     pub fn new(cache_dir: &Path, id: &ModelId) -> Self {
         let folder = hf_hub::Repo::model(id.repository()).folder_name();
-        Self {
-            cache_dir: cache_dir.into(),
-            dir: cache_dir.join(&folder),
-            folder,
-        }
+        Self { cache_dir: cache_dir.into(), dir: cache_dir.join(&folder), folder }
     }
 
     pub fn snapshot(&self, commit: &str) -> PathBuf {
@@ -218,10 +214,7 @@ impl Repo {
     /// Refuses a snapshot with links that lead out of the repository's folder, or to a link.
     pub fn check_links(&self, snapshot: &Path) -> Result<()> {
         expect_no_link(&self.dir, snapshot)?;
-        let home = self
-            .dir
-            .canonicalize()
-            .map_err(|e| Error::io(&self.dir, e))?;
+        let home = self.dir.canonicalize().map_err(|e| Error::io(&self.dir, e))?;
         for entry in std::fs::read_dir(snapshot).map_err(|e| Error::io(snapshot, e))? {
             let path = entry.map_err(|e| Error::io(snapshot, e))?.path();
             let Ok(target) = path.read_link() else {
@@ -301,10 +294,7 @@ mod tests {
         std::fs::write(&path, "hello\n").unwrap();
         let of = |kind: &str| Hash::parse(kind).unwrap().of_same_kind(&path, 6).unwrap();
         // echo hello | git hash-object --stdin; echo hello | sha256sum
-        assert_eq!(
-            of(&"0".repeat(40)).to_string(),
-            "ce013625030ba8dba906f756967f9e9ca394464a"
-        );
+        assert_eq!(of(&"0".repeat(40)).to_string(), "ce013625030ba8dba906f756967f9e9ca394464a");
         assert_eq!(
             of(&"0".repeat(64)).to_string(),
             "5891b5b522d5df086d0ff0b110fbd9d21bb4fc7163af34d08286a2e846f6be03"
@@ -320,11 +310,8 @@ mod tests {
         let repo = Repo::new(folder.path(), &"a/b".parse().unwrap());
         let commit = "1".repeat(40);
         for path in ["config.json", "deep/er/weights.bin"] {
-            let entry = Entry {
-                path: path.into(),
-                size: 5,
-                hash: Hash::parse(&"a".repeat(64)).unwrap(),
-            };
+            let entry =
+                Entry { path: path.into(), size: 5, hash: Hash::parse(&"a".repeat(64)).unwrap() };
             create_parent(&repo.blob(&entry.hash)).unwrap();
             std::fs::write(repo.blob(&entry.hash), "bytes").unwrap();
             for _ in 0..2 {
@@ -365,10 +352,7 @@ mod tests {
             assert_eq!(std::fs::read(&path).unwrap(), b"hello\n", "{before}");
             assert!(!path.is_symlink());
         }
-        assert_eq!(
-            std::fs::read_dir(path.parent().unwrap()).unwrap().count(),
-            1
-        );
+        assert_eq!(std::fs::read_dir(path.parent().unwrap()).unwrap().count(), 1);
 
         // as Python leaves it: the file in the snapshot, and no blob
         std::fs::remove_file(&blob).unwrap();

@@ -57,10 +57,7 @@ pub fn inspect(
         let bytes = files.get(&name).map_or(0, |entry| entry.size);
         (name, bytes)
     };
-    Ok(Inspected {
-        dir: small.snapshot,
-        weights: small.weights.into_iter().map(sized).collect(),
-    })
+    Ok(Inspected { dir: small.snapshot, weights: small.weights.into_iter().map(sized).collect() })
 }
 
 /// A snapshot that lacks nothing but weights.
@@ -80,10 +77,7 @@ impl Hub {
             Error::hub(
                 id.clone(),
                 None,
-                format!(
-                    "{what} in the cache {}; {how}",
-                    self.config.cache_dir.display()
-                ),
+                format!("{what} in the cache {}; {how}", self.config.cache_dir.display()),
             )
         };
         let none = || missing("there is no copy".into());
@@ -95,19 +89,13 @@ impl Hub {
         let has = |name: &str| snapshot.join(name).is_file();
         let chosen =
             select(has).map_err(|what| missing(format!("the copy is not whole: {what}")))?;
-        let mut files: Vec<PathBuf> = chosen
-            .files
-            .iter()
-            .map(|name| snapshot.join(name))
-            .collect();
+        let mut files: Vec<PathBuf> = chosen.files.iter().map(|name| snapshot.join(name)).collect();
         if chosen.sharded
             && let Some(index) = files.last()
         {
             for shard in index::read(index)?.into_keys() {
                 if !has(&shard) {
-                    return Err(missing(format!(
-                        "the copy is not whole: there is no {shard}"
-                    )));
+                    return Err(missing(format!("the copy is not whole: there is no {shard}")));
                 }
                 files.push(snapshot.join(shard));
             }
@@ -136,15 +124,7 @@ impl<'a> Fetch<'a> {
         commit: &'a str,
         progress: &'a Progress,
     ) -> Self {
-        Self {
-            http,
-            id,
-            repo,
-            commit,
-            progress,
-            done: 0,
-            total: 0,
-        }
+        Self { http, id, repo, commit, progress, done: 0, total: 0 }
     }
 
     /// Downloads all but the weights, and finds out which files those are.
@@ -159,10 +139,7 @@ impl<'a> Fetch<'a> {
             let weights = vec![last.to_string()];
             return Ok(Small { snapshot, weights });
         }
-        if files
-            .get(last)
-            .is_some_and(|index| index.size > MAX_INDEX_BYTES)
-        {
+        if files.get(last).is_some_and(|index| index.size > MAX_INDEX_BYTES) {
             let message = format!("expected an index of at most {MAX_INDEX_BYTES} bytes");
             return Err(place.file(last).error(message).into());
         }
@@ -210,10 +187,7 @@ impl<'a> Fetch<'a> {
         let _lock = self.repo.lock(entry, self.progress)?;
         let before = self.done;
         if !self.repo.has(entry)? {
-            self.progress.tell(Event::File {
-                name: &entry.path,
-                bytes: entry.size,
-            });
+            self.progress.tell(Event::File { name: &entry.path, bytes: entry.size });
             self.right_bytes(entry)?;
             self.repo.keep(&entry.hash)?;
         }
@@ -325,10 +299,7 @@ impl<'a> Fetch<'a> {
 
     fn arrived(&mut self, done: u64) {
         self.done = done;
-        self.progress.tell(Event::Transferred {
-            done,
-            total: self.total,
-        });
+        self.progress.tell(Event::Transferred { done, total: self.total });
     }
 }
 

@@ -41,11 +41,7 @@ impl Endpoint {
             let plain: Vec<u8> = percent_decode_str(&user).collect();
             format!("Basic {}", BASE64.encode(plain))
         });
-        Ok(Self {
-            address: address.below([]),
-            basic,
-            is_overheard,
-        })
+        Ok(Self { address: address.below([]), basic, is_overheard })
     }
 
     /// The address for people, without a slash at its end.
@@ -138,17 +134,11 @@ mod tests {
         assert_eq!(endpoint.shown(), "https://hub.example/mirror");
         assert_eq!(format!("{endpoint:?}"), "https://hub.example/mirror");
         assert_eq!(endpoint.basic(), Some("Basic bWU6czNjcmV0")); // me:s3cret
-        assert_eq!(
-            endpoint.url(["api", "a b"]).text(),
-            "https://hub.example/mirror/api/a%20b"
-        );
+        assert_eq!(endpoint.url(["api", "a b"]).text(), "https://hub.example/mirror/api/a%20b");
         for (text, shown) in [
             ("ftp://me:s3cret@host/x", "ftp://host/x"),
             ("me:s3cret@host", "host"),
-            (
-                "no answer (http://me:s3cret@host/x)",
-                "no answer (http://host/x)",
-            ),
+            ("no answer (http://me:s3cret@host/x)", "no answer (http://host/x)"),
             ("https://me:s3/cr@et@host", "https://host"),
             ("https://host", "https://host"),
         ] {
@@ -161,11 +151,7 @@ mod tests {
         let endpoint = endpoint("https://me:s3cret@hub.example/mirror", None, false).unwrap();
         let own = |address: &str| endpoint.is_own(&Address::parse(address).unwrap().0);
         assert!(own("https://hub.example/x?a=1"));
-        for other in [
-            "http://hub.example/x",
-            "https://hub.example:444/x",
-            "https://example/x",
-        ] {
+        for other in ["http://hub.example/x", "https://hub.example:444/x", "https://example/x"] {
             assert!(!own(other), "{other}");
         }
     }

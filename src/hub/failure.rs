@@ -35,10 +35,7 @@ pub struct Answer {
 impl Trouble {
     /// A request that came to nothing.
     pub fn broken(message: impl Into<String>) -> Self {
-        Self::Transport {
-            message: message.into(),
-            connect: false,
-        }
+        Self::Transport { message: message.into(), connect: false }
     }
 
     /// Whether another try may go better.
@@ -123,10 +120,7 @@ pub struct Failure {
 
 impl From<Error> for Failure {
     fn from(error: Error) -> Self {
-        Self {
-            error,
-            unreachable: false,
-        }
+        Self { error, unreachable: false }
     }
 }
 
@@ -143,10 +137,7 @@ pub struct Place<'a> {
 
 impl<'a> Place<'a> {
     pub fn file(self, file: &'a str) -> Self {
-        Self {
-            file: Some(file),
-            ..self
-        }
+        Self { file: Some(file), ..self }
     }
 
     fn name(&self) -> String {

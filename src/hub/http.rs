@@ -58,12 +58,7 @@ impl Http {
         let secret = bearer.or_else(|| endpoint.basic().map(String::from));
         Ok(Self {
             has_token: token.is_some(),
-            client: agent(
-                &endpoint,
-                &certificates,
-                config.timeout,
-                Some(config.timeout),
-            ),
+            client: agent(&endpoint, &certificates, config.timeout, Some(config.timeout)),
             patient: agent(&endpoint, &certificates, config.timeout, None),
             secret,
             endpoint,
@@ -119,9 +114,7 @@ impl Http {
                 Ok(value) => return Ok(value),
                 Err(trouble) => trouble,
             };
-            let delay = trouble
-                .retry_after()
-                .unwrap_or(FIRST_DELAY * (1 << (tries - 1)));
+            let delay = trouble.retry_after().unwrap_or(FIRST_DELAY * (1 << (tries - 1)));
             let most = match trouble {
                 Trouble::Transport { connect: true, .. } => TRIES_TO_CONNECT,
                 _ => TRIES,
@@ -143,8 +136,7 @@ impl Http {
     /// The address of the API for a repository, and of `more` below it.
     pub fn api(&self, id: &ModelId, more: &[&str]) -> Address {
         let parts = ["api", "models", id.owner(), id.name()];
-        self.endpoint
-            .url(parts.into_iter().chain(more.iter().copied()))
+        self.endpoint.url(parts.into_iter().chain(more.iter().copied()))
     }
 
     /// `true` if there is such a repository.
@@ -161,9 +153,7 @@ impl Http {
         let address = self.api(id, &["revision", id.revision()]);
         let info: Info = self.retry(&place, progress, || {
             let answer = self.get(address.clone()).send();
-            answer
-                .map_err(|trouble| self.which_is_missing(id, trouble))?
-                .json()
+            answer.map_err(|trouble| self.which_is_missing(id, trouble))?.json()
         })?;
         match info.sha {
             Some(commit) if is_commit(&commit) => Ok(commit.to_ascii_lowercase()),
@@ -185,10 +175,7 @@ impl Http {
                     true => "RevisionNotFound",
                     false => "RepoNotFound",
                 };
-                Trouble::Http(Answer {
-                    code: Some(code.into()),
-                    ..answer
-                })
+                Trouble::Http(Answer { code: Some(code.into()), ..answer })
             }
             other => other,
         }
@@ -217,11 +204,7 @@ impl Http {
             let entries = listed.into_iter().filter_map(Listed::entry);
             files.extend(entries.map(|entry| (entry.path.clone(), entry)));
         }
-        Err(place
-            .error(format!(
-                "the list of files is longer than {MAX_PAGES} pages"
-            ))
-            .into())
+        Err(place.error(format!("the list of files is longer than {MAX_PAGES} pages")).into())
     }
 }
 
@@ -229,10 +212,7 @@ impl Http {
 fn certificates() -> Result<RootCerts> {
     let found = rustls_native_certs::load_native_certs();
     if found.certs.is_empty() {
-        let why = found
-            .errors
-            .first()
-            .map_or(String::new(), |error| format!(" ({error})"));
+        let why = found.errors.first().map_or(String::new(), |error| format!(" ({error})"));
         let message = format!(
             "found no certificates to check servers by{why}: install those of the system (the package \
              ca-certificates), or name them by SSL_CERT_FILE"
@@ -240,11 +220,7 @@ fn certificates() -> Result<RootCerts> {
         return Err(Error::hub("the network", None, message));
     }
     Ok(RootCerts::new_with_certs(
-        &found
-            .certs
-            .iter()
-            .map(|der| Certificate::from_der(der).to_owned())
-            .collect::<Vec<_>>(),
+        &found.certs.iter().map(|der| Certificate::from_der(der).to_owned()).collect::<Vec<_>>(),
     ))
 }
 
@@ -328,9 +304,7 @@ impl Listed {
 /// The address of `Link: <...>; rel="next"`.
 fn next_page(response: &Response) -> Option<Address> {
     let links = response.header(LINK.as_str())?;
-    let next = links
-        .split(',')
-        .find(|link| link.contains("rel=\"next\""))?;
+    let next = links.split(',').find(|link| link.contains("rel=\"next\""))?;
     let target = next.trim().strip_prefix('<')?.split('>').next()?;
     response.address().join(target)
 }

@@ -40,11 +40,7 @@ impl ModelId {
     /// [`Error::Invalid`] for anything else, a name with a revision too.
     pub fn without_revision(text: &str) -> Result<Self, Error> {
         match text.contains('@') {
-            true => Err(Error::invalid(
-                "ORG/NAME",
-                "org/name without a revision",
-                text,
-            )),
+            true => Err(Error::invalid("ORG/NAME", "org/name without a revision", text)),
             false => text.parse(),
         }
     }
@@ -86,11 +82,7 @@ impl FromStr for ModelId {
         if !is_part(owner) || !is_part(name) || !is_revision(revision) {
             return Err(wrong());
         }
-        Ok(Self {
-            owner: owner.into(),
-            name: name.into(),
-            revision: revision.into(),
-        })
+        Ok(Self { owner: owner.into(), name: name.into(), revision: revision.into() })
     }
 }
 
@@ -112,9 +104,7 @@ fn is_revision(text: &str) -> bool {
     text.len() <= 250
         && text.split('/').all(part)
         && !text.contains("..")
-        && !text
-            .chars()
-            .any(|c| c.is_control() || c.is_whitespace() || "\\:?*[^~".contains(c))
+        && !text.chars().any(|c| c.is_control() || c.is_whitespace() || "\\:?*[^~".contains(c))
 }
 
 #[cfg(test)]

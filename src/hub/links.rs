@@ -29,9 +29,7 @@ pub fn place(symlink: MakeLink, target: &Path, blob: &Path, path: &Path) -> Resu
     };
     // made beside and renamed: at no moment is there no file
     let folder = path.parent().unwrap_or(path);
-    let made = tempfile::Builder::new()
-        .prefix(TEMPORARY)
-        .make_in(folder, make);
+    let made = tempfile::Builder::new().prefix(TEMPORARY).make_in(folder, make);
     let made = made.map_err(|e| Error::io(path, e))?;
     let renamed = made.persist(path);
     renamed.map_err(|e| Error::io(path, e.error))

@@ -236,10 +236,7 @@ impl Hub {
         };
         match fetch(http, &id, &repo, progress) {
             Ok(dir) => Ok(dir),
-            Err(Failure {
-                error,
-                unreachable: true,
-            }) => match self.cached(&id, &repo) {
+            Err(Failure { error, unreachable: true }) => match self.cached(&id, &repo) {
                 Ok(dir) => {
                     progress.message(&format!("{error}. Using the copy in the cache"));
                     Ok(dir)

@@ -49,10 +49,7 @@ impl<'a> Request<'a> {
 
     /// The request of nobody in particular.
     pub fn unsigned(self) -> Self {
-        Self {
-            is_signed: false,
-            ..self
-        }
+        Self { is_signed: false, ..self }
     }
 
     pub fn header(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
@@ -67,10 +64,7 @@ impl<'a> Request<'a> {
 
     /// With a body of JSON, in this media type if none is named.
     pub fn json(self, value: &serde_json::Value) -> Self {
-        let is_named = self
-            .headers
-            .iter()
-            .any(|(name, _)| name == CONTENT_TYPE.as_str());
+        let is_named = self.headers.iter().any(|(name, _)| name == CONTENT_TYPE.as_str());
         let request = match is_named {
             true => self,
             false => self.header(CONTENT_TYPE.as_str(), "application/json"),
@@ -105,22 +99,15 @@ impl<'a> Request<'a> {
     }
 
     fn once(&self, body: impl AsSendBody) -> Result<Response, Trouble> {
-        let mut request = http::Request::builder()
-            .method(&self.method)
-            .uri(self.address.text());
+        let mut request = http::Request::builder().method(&self.method).uri(self.address.text());
         for (name, value) in &self.headers {
             request = request.header(name, value);
         }
         if let Some(secret) = self.http.secret().filter(|_| self.is_signed) {
             request = request.header(AUTHORIZATION, secret);
         }
-        let request = request
-            .body(body)
-            .map_err(|error| Trouble::broken(error.to_string()))?;
-        Ok(Response {
-            address: self.address.clone(),
-            inner: self.agent.run(request)?,
-        })
+        let request = request.body(body).map_err(|error| Trouble::broken(error.to_string()))?;
+        Ok(Response { address: self.address.clone(), inner: self.agent.run(request)? })
     }
 
     /// Where a request goes that is to go elsewhere.

@@ -22,11 +22,7 @@ pub fn select(has: impl Fn(&str) -> bool) -> Result<Selection, String> {
     let mut files = vec!["config.json"];
     match has("tokenizer.json") {
         true => files.push("tokenizer.json"),
-        false => files.extend(
-            ["vocab.txt", "tokenizer_config.json"]
-                .iter()
-                .filter(|f| has(f)),
-        ),
+        false => files.extend(["vocab.txt", "tokenizer_config.json"].iter().filter(|f| has(f))),
     }
     files.extend(["README.md"].iter().filter(|f| has(f)));
     let weights = FILES
@@ -34,10 +30,7 @@ pub fn select(has: impl Fn(&str) -> bool) -> Result<Selection, String> {
         .find(|f| has(f))
         .ok_or_else(|| format!("there are no weights: expected one of {}", FILES.join(", ")))?;
     files.push(weights);
-    Ok(Selection {
-        files,
-        sharded: weights.ends_with(".index.json"),
-    })
+    Ok(Selection { files, sharded: weights.ends_with(".index.json") })
 }
 
 /// A path that stays in its folder.
@@ -70,45 +63,18 @@ mod tests {
         let selection = of(&all).unwrap();
         assert_eq!(
             selection.files,
-            [
-                "config.json",
-                "tokenizer.json",
-                "README.md",
-                "model.safetensors"
-            ]
+            ["config.json", "tokenizer.json", "README.md", "model.safetensors"]
         );
         assert!(!selection.sharded);
 
-        let old = of(&[
-            "config.json",
-            "vocab.txt",
-            "tokenizer_config.json",
-            "pytorch_model.bin",
-        ]);
+        let old = of(&["config.json", "vocab.txt", "tokenizer_config.json", "pytorch_model.bin"]);
         assert_eq!(
             old.unwrap().files,
-            [
-                "config.json",
-                "vocab.txt",
-                "tokenizer_config.json",
-                "pytorch_model.bin"
-            ]
+            ["config.json", "vocab.txt", "tokenizer_config.json", "pytorch_model.bin"]
         );
-        assert!(
-            of(&["config.json", "model.safetensors.index.json"])
-                .unwrap()
-                .sharded
-        );
-        assert!(
-            of(&["model.safetensors"])
-                .unwrap_err()
-                .contains("config.json")
-        );
-        assert!(
-            of(&["config.json"])
-                .unwrap_err()
-                .contains("pytorch_model.bin")
-        );
+        assert!(of(&["config.json", "model.safetensors.index.json"]).unwrap().sharded);
+        assert!(of(&["model.safetensors"]).unwrap_err().contains("config.json"));
+        assert!(of(&["config.json"]).unwrap_err().contains("pytorch_model.bin"));
     }
 
     #[test]
@@ -116,17 +82,7 @@ mod tests {
         for plain in ["config.json", "deep/er/weights.bin", "a b"] {
             assert!(is_plain(plain), "{plain}");
         }
-        for bad in [
-            "../x",
-            "/etc/passwd",
-            "a/../../x",
-            "",
-            "a//b",
-            "a/./b",
-            "a/",
-            "c:\\x",
-            "a\0",
-        ] {
+        for bad in ["../x", "/etc/passwd", "a/../../x", "", "a//b", "a/./b", "a/", "c:\\x", "a\0"] {
             assert!(!is_plain(bad), "{bad}");
         }
     }

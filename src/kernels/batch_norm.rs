@@ -31,11 +31,8 @@ fn sums<T: Stored>(
         );
         sums
     };
-    let pieces: Vec<Vec<T::Real>> = x
-        .par_chunks(ROWS * channels)
-        .zip(y.par_chunks(ROWS * channels))
-        .map(piece)
-        .collect();
+    let pieces: Vec<Vec<T::Real>> =
+        x.par_chunks(ROWS * channels).zip(y.par_chunks(ROWS * channels)).map(piece).collect();
     let mut total = vec![0.0; channels];
     for piece in pieces {
         for (total, sum) in total.iter_mut().zip(piece) {
@@ -133,10 +130,7 @@ impl Moments {
     /// The gradients of weight, `Σ dy·(x − mean)·r`, and of bias, `Σ dy`, with `r = 1/√(var + eps)`.
     pub fn grad_affine<T: Stored>(&self, eps: f64, x: &[T], dy: &[T]) -> [Vec<f64>; 2] {
         let channels = self.mean.len();
-        let (mean, r) = (
-            rounded::<T::Real>(&self.mean),
-            self.reciprocal::<T::Real>(eps),
-        );
+        let (mean, r) = (rounded::<T::Real>(&self.mean), self.reciprocal::<T::Real>(eps));
         let along = |i: usize, x: T::Real, dy: T::Real| dy * (x - mean[i]) * r[i];
         let add = |_: usize, dy, _| dy;
         [sums(x, dy, channels, along), sums(dy, dy, channels, add)]

@@ -44,11 +44,7 @@ impl<R: Real> Epilogue<'_, R> {
 
     #[inline(always)]
     fn finish<Y: Stored<Real = R>>(&self, x: R) -> Y {
-        Y::store(if self.relu {
-            Activation::Relu.apply(x)
-        } else {
-            x
-        })
+        Y::store(if self.relu { Activation::Relu.apply(x) } else { x })
     }
 
     /// Applies dropout to the output's elements from `first` on.
@@ -167,9 +163,7 @@ impl Products<f32> for Single {
         epilogue: &Epilogue<f32>,
         y: &mut [Y],
     ) {
-        with_micro!(shape, X, |micro| products::forward(
-            micro, shape, x, weight, epilogue, y
-        ));
+        with_micro!(shape, X, |micro| products::forward(micro, shape, x, weight, epilogue, y));
         unpacked::forward(shape, x, weight, epilogue, y);
     }
     fn grad_input<X: Stored<Real = f32>, Y: Stored<Real = f32>>(
@@ -178,9 +172,7 @@ impl Products<f32> for Single {
         weight: &[f32],
         dx: &mut [X],
     ) {
-        with_micro!(shape, X, |micro| products::grad_input(
-            micro, shape, dy, weight, dx
-        ));
+        with_micro!(shape, X, |micro| products::grad_input(micro, shape, dy, weight, dx));
         unpacked::grad_input(shape, dy, weight, dx);
     }
     fn grad_weight<X: Stored<Real = f32>, Y: Stored<Real = f32>>(
@@ -189,9 +181,7 @@ impl Products<f32> for Single {
         dy: &[Y],
         dw: &mut [f32],
     ) {
-        with_micro!(shape, X, |micro| products::grad_weight(
-            micro, shape, x, dy, dw
-        ));
+        with_micro!(shape, X, |micro| products::grad_weight(micro, shape, x, dy, dw));
         unpacked::grad_weight(shape, x, dy, dw);
     }
 }

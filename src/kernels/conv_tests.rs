@@ -54,9 +54,7 @@ fn shapes() -> impl Strategy<Value = ConvShape> {
 }
 
 fn random(rng: &mut rand_chacha::ChaCha8Rng, len: usize) -> Vec<f64> {
-    (0..len)
-        .map(|_| f64::from(rng.next_u32()) / f64::from(u32::MAX) - 0.5)
-        .collect()
+    (0..len).map(|_| f64::from(rng.next_u32()) / f64::from(u32::MAX) - 0.5).collect()
 }
 
 /// The three products of one implementation, on buffers that hold garbage before.
@@ -85,9 +83,7 @@ impl Operands {
         let (x_len, history_len, y_len) = shape.sizes();
         let mut random = |len| -> Vec<f64> {
             let values = random(rng, len).into_iter();
-            values
-                .map(|x| X::store(X::Real::of(x)).load().f64())
-                .collect()
+            values.map(|x| X::store(X::Real::of(x)).load().f64()).collect()
         };
         Self {
             x: random(x_len),
@@ -124,14 +120,8 @@ impl Operands {
             ("dx", &found.dx, &wanted.dx),
             ("dw", &found.dw, &wanted.dw),
         ] {
-            let agrees = compare(
-                &as_f64(found),
-                wanted,
-                Tolerance {
-                    atol: tolerance,
-                    rtol: tolerance,
-                },
-            );
+            let agrees =
+                compare(&as_f64(found), wanted, Tolerance { atol: tolerance, rtol: tolerance });
             prop_assert!(agrees.is_ok(), "{what}, {part}: {agrees:?}: {shape:?}");
         }
         Ok(())
@@ -173,16 +163,9 @@ mod packed {
         let single = |v: &[f64]| -> Vec<f32> { v.iter().map(|&x| x as f32).collect() };
         let (x, history) = (stored(&o.x), stored(&o.history));
         let (dy, weight, bias) = (single(&o.dy), single(&o.weight), single(&o.bias));
-        let epilogue = Epilogue {
-            bias: Some(&bias),
-            relu: false,
-            dropout: None,
-        };
-        let mut found = Results {
-            y: vec![8.0; dy.len()],
-            dx: vec![8.0; x.len()],
-            dw: vec![8.0; weight.len()],
-        };
+        let epilogue = Epilogue { bias: Some(&bias), relu: false, dropout: None };
+        let mut found =
+            Results { y: vec![8.0; dy.len()], dx: vec![8.0; x.len()], dw: vec![8.0; weight.len()] };
         let input = (&x[..], &history[..]);
         products::forward(micro, shape, input, &weight, &epilogue, &mut found.y);
         products::grad_input(micro, shape, &dy, &weight, &mut found.dx);
@@ -270,26 +253,9 @@ mod packed {
             ConvShape {
                 history: 12,
                 groups: 2,
-                ..shape(
-                    3,
-                    34,
-                    36,
-                    Axis {
-                        pad_before: 5,
-                        ..causal(260, 4, 3)
-                    },
-                )
+                ..shape(3, 34, 36, Axis { pad_before: 5, ..causal(260, 4, 3) })
             },
-            shape(
-                2,
-                20,
-                20,
-                Axis {
-                    out_len: 200,
-                    stride: 3,
-                    ..causal(600, 3, 5)
-                },
-            ),
+            shape(2, 20, 20, Axis { out_len: 200, stride: 3, ..causal(600, 3, 5) }),
         ]
         .iter()
         .enumerate()
@@ -311,11 +277,7 @@ mod packed {
             width,
             history: 0,
         };
-        let strided = |axis: Axis| Axis {
-            out_len: axis.in_len.div_ceil(2),
-            stride: 2,
-            ..axis
-        };
+        let strided = |axis: Axis| Axis { out_len: axis.in_len.div_ceil(2), stride: 2, ..axis };
         for (i, shape) in [
             shape(1, 9, 11, same(5, 3, 1), same(300, 3, 2)),
             shape(2, 8, 5, same(40, 3, 1), same(33, 3, 1)),
@@ -342,11 +304,7 @@ mod packed {
 /// Sizes of zero through the face: the output is the bias, gradients are zero.
 #[test]
 fn nothing_to_sum_gives_the_bias() {
-    let three = Axis {
-        in_len: 3,
-        out_len: 3,
-        ..Axis::ONE
-    };
+    let three = Axis { in_len: 3, out_len: 3, ..Axis::ONE };
     let one = ConvShape {
         batch: 1,
         in_channels: 2,
@@ -356,46 +314,19 @@ fn nothing_to_sum_gives_the_bias() {
         width: three,
         history: 0,
     };
-    let nothing = Axis {
-        in_len: 0,
-        pad_before: 1,
-        ..three
-    };
+    let nothing = Axis { in_len: 0, pad_before: 1, ..three };
     for shape in [
         ConvShape { batch: 0, ..one },
-        ConvShape {
-            width: Axis {
-                out_len: 0,
-                ..three
-            },
-            ..one
-        },
-        ConvShape {
-            in_channels: 0,
-            ..one
-        },
-        ConvShape {
-            out_channels: 0,
-            ..one
-        },
-        ConvShape {
-            width: nothing,
-            ..one
-        },
-        ConvShape {
-            height: nothing,
-            width: nothing,
-            ..one
-        },
+        ConvShape { width: Axis { out_len: 0, ..three }, ..one },
+        ConvShape { in_channels: 0, ..one },
+        ConvShape { out_channels: 0, ..one },
+        ConvShape { width: nothing, ..one },
+        ConvShape { height: nothing, width: nothing, ..one },
     ] {
         let (x_len, _, y_len) = shape.sizes();
         let (x, weight) = (vec![1f32; x_len], vec![1f32; shape.weight_len()]);
         let bias = vec![5f32; shape.out_channels];
-        let epilogue = Epilogue {
-            bias: Some(&bias),
-            relu: true,
-            dropout: None,
-        };
+        let epilogue = Epilogue { bias: Some(&bias), relu: true, dropout: None };
         let mut y = vec![7f32; y_len];
         forward(&shape, &x, &[], &weight, &epilogue, &mut y).unwrap();
         assert!(y.iter().all(|&y| y == 5.0), "{shape:?}");
@@ -403,10 +334,7 @@ fn nothing_to_sum_gives_the_bias() {
         grad_input(&shape, &y, &weight, &mut dx).unwrap();
         grad_weight(&shape, &x, &[], &y, &mut dw).unwrap();
         let no_outputs = shape.out_channels == 0 || y.is_empty();
-        assert!(
-            dx.iter()
-                .all(|&dx| dx == if no_outputs { 0.0 } else { 10.0 })
-        );
+        assert!(dx.iter().all(|&dx| dx == if no_outputs { 0.0 } else { 10.0 }));
         assert!(dw.iter().all(|&dw| dw == 0.0), "{shape:?}");
     }
 }
@@ -419,18 +347,10 @@ fn a_slice_of_the_wrong_length_is_an_error() {
         out_channels: 1,
         groups: 1,
         height: Axis::ONE,
-        width: Axis {
-            in_len: 3,
-            out_len: 3,
-            ..Axis::ONE
-        },
+        width: Axis { in_len: 3, out_len: 3, ..Axis::ONE },
         history: 0,
     };
-    let none = Epilogue {
-        bias: None,
-        relu: false,
-        dropout: None,
-    };
+    let none = Epilogue { bias: None, relu: false, dropout: None };
     let error = forward(&shape, &[0f32; 5], &[], &[0.0; 2], &none, &mut [0f32; 3]).unwrap_err();
     assert_eq!(error.to_string(), "input: expected 6 elements, found 5");
 }

@@ -137,9 +137,7 @@ pub fn apply_in_place<S: Stored>(key: MaskKey, p: f64, first: usize, xs: &mut [S
 pub fn elements<S: Stored>(key: MaskKey, p: f64, x: &[S], y: &mut [S]) {
     let mask = Mask::new(key, p);
     let pieces = y.par_chunks_mut(PIECE).zip(x.par_chunks(PIECE));
-    pieces
-        .enumerate()
-        .for_each(|(i, (y, x))| mask.clone().multiply(i * PIECE, x, y));
+    pieces.enumerate().for_each(|(i, (y, x))| mask.clone().multiply(i * PIECE, x, y));
 }
 
 /// Channel dropout: in each sequence (`len` rows of `channels`) whole channels are zeroed.
@@ -155,9 +153,7 @@ pub fn channels<S: Stored>(
         return;
     }
     let mask = Mask::new(key, p);
-    let sequences = y
-        .par_chunks_mut(len * channels)
-        .zip(x.par_chunks(len * channels));
+    let sequences = y.par_chunks_mut(len * channels).zip(x.par_chunks(len * channels));
     sequences.enumerate().for_each(|(i, (y, x))| {
         let factors = mask.clone().row(i, channels);
         let piece = channels * (PIECE / channels).max(1);
@@ -238,9 +234,8 @@ mod tests {
 
     #[test]
     fn piece_by_piece_is_the_same_as_the_whole() {
-        let x: Vec<half::bf16> = (0..5000)
-            .map(|i| half::bf16::from_f32((i % 37) as f32 * 0.11 - 2.0))
-            .collect();
+        let x: Vec<half::bf16> =
+            (0..5000).map(|i| half::bf16::from_f32((i % 37) as f32 * 0.11 - 2.0)).collect();
         let mut whole = x.clone();
         elements(KEY, 0.4, &x, &mut whole);
         for piece in [1, 3, 450, 1025, 4999] {

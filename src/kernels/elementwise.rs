@@ -57,11 +57,7 @@ fn tanh_softplus<T: Real>(x: T) -> T {
     let two = T::of(2.0);
     let e = (-x.abs()).exponential();
     let (above, below) = (T::one() + two * e, e * e + two * e);
-    let (value, more) = if x >= T::zero() {
-        (above, two * e * e)
-    } else {
-        (below, two)
-    };
+    let (value, more) = if x >= T::zero() { (above, two * e * e) } else { (below, two) };
     value / (value + more)
 }
 
@@ -354,10 +350,7 @@ mod tests {
     fn extreme_values_stay_finite() {
         for f in ALL {
             for x in [-1e30f32, 1e30] {
-                assert!(
-                    f.apply(x).is_finite() && f.derivative(x).is_finite(),
-                    "{f:?} at {x}"
-                );
+                assert!(f.apply(x).is_finite() && f.derivative(x).is_finite(), "{f:?} at {x}");
             }
         }
     }

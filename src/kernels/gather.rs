@@ -52,15 +52,12 @@ pub fn scatter_sum<O: Stored<Real = T::Real>, T: Stored>(
         return;
     }
     let picks = Picks::new(ids, table.len() / width);
-    table
-        .par_chunks_mut(width)
-        .enumerate()
-        .for_each(|(id, row)| {
-            let picks = picks.of(id);
-            row.par_chunks_mut(BLOCK)
-                .enumerate()
-                .for_each(|(block, sums)| sum_picked(dy, width, picks, block * BLOCK, sums));
-        });
+    table.par_chunks_mut(width).enumerate().for_each(|(id, row)| {
+        let picks = picks.of(id);
+        row.par_chunks_mut(BLOCK)
+            .enumerate()
+            .for_each(|(block, sums)| sum_picked(dy, width, picks, block * BLOCK, sums));
+    });
 }
 
 /// Sums the numbers from `first` on of the rows `picks` of `dy`; as many as `sums` has, at most `BLOCK`.
@@ -182,10 +179,7 @@ mod tests {
         scatter_sum(&out, width, &ids, &mut sums);
         for i in 0..width {
             let [a, b, c] = [sums[i], sums[width + i], sums[2 * width + i]];
-            assert_eq!(
-                (a, b, c),
-                (0.0, 2.0 * table[width + i], table[2 * width + i])
-            );
+            assert_eq!((a, b, c), (0.0, 2.0 * table[width + i], table[2 * width + i]));
         }
     }
 }

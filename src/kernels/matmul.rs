@@ -12,11 +12,7 @@ pub struct View<'a, T> {
 
 impl<T> View<'_, T> {
     fn holds(&self, rows: usize, cols: usize) -> bool {
-        holds(
-            self.data.len(),
-            (rows, self.row_stride),
-            (cols, self.col_stride),
-        )
+        holds(self.data.len(), (rows, self.row_stride), (cols, self.col_stride))
     }
 }
 
@@ -48,18 +44,9 @@ pub fn add_product<T: Real>(
     if rows == 0 || cols == 0 || depth == 0 {
         return;
     }
-    assert!(
-        dst_stride >= cols || rows == 1,
-        "rows of the product overlap"
-    );
-    assert!(
-        holds(dst.len(), (rows, dst_stride), (cols, 1)),
-        "product: destination too short"
-    );
-    assert!(
-        lhs.holds(rows, depth) && rhs.holds(depth, cols),
-        "product: operand too short"
-    );
+    assert!(dst_stride >= cols || rows == 1, "rows of the product overlap");
+    assert!(holds(dst.len(), (rows, dst_stride), (cols, 1)), "product: destination too short");
+    assert!(lhs.holds(rows, depth) && rhs.holds(depth, cols), "product: operand too short");
     // SAFETY: `gemm` reads `lhs` and `rhs` and reads and writes `dst` only at the indices
     // `row·row_stride + col·col_stride` below the sizes given; the three assertions above keep the
     // largest of them inside each slice, strides are not negative, `dst` is borrowed mutably (so it

@@ -182,13 +182,8 @@ const UNSET: u8 = u8::MAX;
 
 impl Kernel {
     /// Every implementation, best first.
-    pub const ALL: [Self; 5] = [
-        Self::Amx,
-        Self::Avx512,
-        Self::Avx2,
-        Self::Portable,
-        Self::Reference,
-    ];
+    pub const ALL: [Self; 5] =
+        [Self::Amx, Self::Avx512, Self::Avx2, Self::Portable, Self::Reference];
 
     /// The name that `TCN_KERNEL` takes.
     pub fn name(self) -> &'static str {

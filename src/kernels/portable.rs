@@ -52,18 +52,12 @@ fn each_piece<T: Real>(
     if buffer.is_empty() {
         return;
     }
-    buffer
-        .par_chunks_mut(len * channels)
-        .enumerate()
-        .for_each(|(b, sequence)| {
-            sequence
-                .par_chunks_mut(ROWS * channels)
-                .enumerate()
-                .for_each(|(piece, rows)| {
-                    let start = piece * ROWS;
-                    work(b, start..start + rows.len() / channels, rows);
-                });
+    buffer.par_chunks_mut(len * channels).enumerate().for_each(|(b, sequence)| {
+        sequence.par_chunks_mut(ROWS * channels).enumerate().for_each(|(piece, rows)| {
+            let start = piece * ROWS;
+            work(b, start..start + rows.len() / channels, rows);
         });
+    });
 }
 
 /// See [`super::conv::forward`].
@@ -80,10 +74,9 @@ pub fn forward<T: Real>(shape: &ConvShape, x: &[T], history: &[T], weight: &[T],
             };
             let x = &x[line * width.in_len * ci..][..width.in_len * ci];
             let past = &history[line * shape.history * ci..][..shape.history * ci];
-            for (source, segment) in [
-                (past, shape.history_segment(n, &rows)),
-                (x, width.input_segment(n, &rows)),
-            ] {
+            for (source, segment) in
+                [(past, shape.history_segment(n, &rows)), (x, width.input_segment(n, &rows))]
+            {
                 if !segment.out.is_empty() {
                     let out = &mut piece[(segment.out.start - rows.start) * co..];
                     tap_forward(shape, tap, source, &segment, &packed, out);
@@ -139,11 +132,7 @@ fn tap_forward<T: Real>(
                 row_stride: shape.width.stride * ci,
                 col_stride: 1,
             },
-            View {
-                data: &weight[group * gi * go..],
-                row_stride: go,
-                col_stride: 1,
-            },
+            View { data: &weight[group * gi * go..], row_stride: go, col_stride: 1 },
         );
     }
 }
@@ -205,16 +194,8 @@ fn tap_grad_input<T: Real>(
             (segment.out.len(), gi, go),
             &mut dx[group * gi..],
             shape.width.stride * ci,
-            View {
-                data: &dy[group * go..],
-                row_stride: co,
-                col_stride: 1,
-            },
-            View {
-                data: &weight[group * gi * go..],
-                row_stride: 1,
-                col_stride: go,
-            },
+            View { data: &dy[group * go..], row_stride: co, col_stride: 1 },
+            View { data: &weight[group * gi * go..], row_stride: 1, col_stride: go },
         );
     }
 }
@@ -228,44 +209,35 @@ pub fn grad_weight<T: Real>(shape: &ConvShape, x: &[T], history: &[T], dy: &[T],
     }
     let mut packed = vec![T::zero(); dw.len()];
     if gi == 1 {
-        packed
-            .par_chunks_mut(shape.out_channels)
-            .enumerate()
-            .for_each(|(tap, weight)| {
+        packed.par_chunks_mut(shape.out_channels).enumerate().for_each(|(tap, weight)| {
+            each_source(shape, tap, x, history, dy, |source, dy, rows| {
+                depthwise_grad_weight(shape, source, dy, rows, weight);
+            });
+        });
+    } else {
+        packed.par_chunks_mut(gi * go).enumerate().for_each(|(i, matrix)| {
+            let (tap, group) = (i / shape.groups, i % shape.groups);
+            matrix.par_chunks_mut(CHANNELS * go).enumerate().for_each(|(piece, weight)| {
+                let first = group * gi + piece * CHANNELS;
                 each_source(shape, tap, x, history, dy, |source, dy, rows| {
-                    depthwise_grad_weight(shape, source, dy, rows, weight);
+                    add_product(
+                        (weight.len() / go, go, rows),
+                        weight,
+                        go,
+                        View {
+                            data: &source[first..],
+                            row_stride: 1,
+                            col_stride: shape.width.stride * shape.in_channels,
+                        },
+                        View {
+                            data: &dy[group * go..],
+                            row_stride: shape.out_channels,
+                            col_stride: 1,
+                        },
+                    );
                 });
             });
-    } else {
-        packed
-            .par_chunks_mut(gi * go)
-            .enumerate()
-            .for_each(|(i, matrix)| {
-                let (tap, group) = (i / shape.groups, i % shape.groups);
-                matrix
-                    .par_chunks_mut(CHANNELS * go)
-                    .enumerate()
-                    .for_each(|(piece, weight)| {
-                        let first = group * gi + piece * CHANNELS;
-                        each_source(shape, tap, x, history, dy, |source, dy, rows| {
-                            add_product(
-                                (weight.len() / go, go, rows),
-                                weight,
-                                go,
-                                View {
-                                    data: &source[first..],
-                                    row_stride: 1,
-                                    col_stride: shape.width.stride * shape.in_channels,
-                                },
-                                View {
-                                    data: &dy[group * go..],
-                                    row_stride: shape.out_channels,
-                                    col_stride: 1,
-                                },
-                            );
-                        });
-                    });
-            });
+        });
     }
     unpack(shape, &packed, dw);
 }
@@ -291,11 +263,7 @@ fn each_source<T: Real>(
         for (source, len, segment) in [(history, shape.history, &past), (x, width.in_len, &now)] {
             if !segment.out.is_empty() {
                 let rows = &source[line * len * ci..][..len * ci];
-                add(
-                    &rows[segment.first * ci..],
-                    &dy[segment.out.start * co..],
-                    segment.out.len(),
-                );
+                add(&rows[segment.first * ci..], &dy[segment.out.start * co..], segment.out.len());
             }
         }
     }

@@ -18,22 +18,20 @@ pub fn scale<S: Stored>(x: &[S], width: usize, scales: &[f32], y: &mut [S]) {
     let rows = rows_per_piece(width);
     let pieces = y.par_chunks_mut((rows * width).max(1));
     let pieces = pieces.zip(x.par_chunks((rows * width).max(1)));
-    pieces
-        .zip(scales.par_chunks(rows))
-        .for_each(|((y, x), scales)| {
-            vectorized(
-                #[inline(always)]
-                || {
-                    let rows = y.chunks_exact_mut(width).zip(x.chunks_exact(width));
-                    for ((y, x), &scale) in rows.zip(scales) {
-                        let scale = S::Real::of(f64::from(scale));
-                        for (y, x) in y.iter_mut().zip(x) {
-                            *y = S::store(x.load() * scale);
-                        }
+    pieces.zip(scales.par_chunks(rows)).for_each(|((y, x), scales)| {
+        vectorized(
+            #[inline(always)]
+            || {
+                let rows = y.chunks_exact_mut(width).zip(x.chunks_exact(width));
+                for ((y, x), &scale) in rows.zip(scales) {
+                    let scale = S::Real::of(f64::from(scale));
+                    for (y, x) in y.iter_mut().zip(x) {
+                        *y = S::store(x.load() * scale);
                     }
-                },
-            );
-        });
+                }
+            },
+        );
+    });
 }
 
 /// Rows of one piece of a reduction, at most; partial sums are added in the order of the pieces.
@@ -171,10 +169,7 @@ pub fn relu_grad_with_bias<S: Stored>(
 ) {
     let c = db.len();
     let piece = rows_per_piece(c) * c.max(1);
-    let pieces = dz
-        .par_chunks_mut(piece)
-        .zip(y.par_chunks(piece))
-        .zip(dy.par_chunks(piece));
+    let pieces = dz.par_chunks_mut(piece).zip(y.par_chunks(piece)).zip(dy.par_chunks(piece));
     reduce(pieces, db, |((dz, y), dy), sums| {
         vectorized(
             #[inline(always)]
@@ -195,10 +190,7 @@ pub fn relu_grad_with_bias<S: Stored>(
 
 /// The same without a bias: `dz = scale·dy` where `y > 0`.
 pub fn relu_grad<S: Stored>(y: &[S], dy: &[S], scale: S::Real, dz: &mut [S]) {
-    let pieces = dz
-        .par_chunks_mut(PIECE)
-        .zip(y.par_chunks(PIECE))
-        .zip(dy.par_chunks(PIECE));
+    let pieces = dz.par_chunks_mut(PIECE).zip(y.par_chunks(PIECE)).zip(dy.par_chunks(PIECE));
     pieces.for_each(|((dz, y), dy)| {
         vectorized(
             #[inline(always)]
@@ -222,14 +214,9 @@ mod tests {
 
     #[test]
     fn sums_do_not_depend_on_threads() {
-        let x: Vec<f32> = (0..3000 * 7)
-            .map(|i| ((i * 37) % 101) as f32 * 0.013)
-            .collect();
+        let x: Vec<f32> = (0..3000 * 7).map(|i| ((i * 37) % 101) as f32 * 0.013).collect();
         let sum_with = |threads: usize| {
-            let pool = rayon::ThreadPoolBuilder::new()
-                .num_threads(threads)
-                .build()
-                .unwrap();
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
             let mut out = [0f32; 7];
             pool.install(|| sum_rows(&x, &mut out));
             out

@@ -66,12 +66,7 @@ pub fn product(weights: &StepWeights, a: &[u32], relu: bool, y: &mut [f32]) {
     let rows = y.len() / columns;
     assert!(y.len() == rows * columns && a.len() == rows * words);
     let small = rows * weights.len() < SHARED || rayon::current_num_threads() == 1;
-    let rows_at = |first, a| Rows {
-        w: weights,
-        a,
-        first,
-        relu,
-    };
+    let rows_at = |first, a| Rows { w: weights, a, first, relu };
     if small || (2..2 * SHARED_ROWS).contains(&rows) {
         return one_thread(rows_at(0, a), y);
     }
@@ -156,9 +151,7 @@ fn read_streams<const STREAMS: usize>(lines: &[[u64; 8]]) -> [u64; 8] {
             let mut sums = [[0u64; 8]; STREAMS];
             for i in 0..part {
                 for (sums, lines) in sums.iter_mut().zip(parts) {
-                    sums.iter_mut()
-                        .zip(&lines[i])
-                        .for_each(|(sum, x)| *sum ^= x);
+                    sums.iter_mut().zip(&lines[i]).for_each(|(sum, x)| *sum ^= x);
                 }
             }
             let mut total = [0; 8];

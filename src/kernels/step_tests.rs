@@ -8,9 +8,7 @@ use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
 fn random(rng: &mut ChaCha8Rng, len: usize) -> Vec<f32> {
-    (0..len)
-        .map(|_| rng.next_u32() as f32 / u32::MAX as f32 - 0.5)
-        .collect()
+    (0..len).map(|_| rng.next_u32() as f32 / u32::MAX as f32 - 0.5).collect()
 }
 
 /// A convolution's weights and some rows of inputs, one after the other the taps of each.
@@ -44,22 +42,14 @@ impl Case {
     }
 
     fn weights(&self, kernel: Kernel) -> StepWeights {
-        StepWeights::for_kernel(
-            kernel,
-            self.dtype,
-            self.shape,
-            &self.weight,
-            Some(&self.bias),
-        )
-        .expect("not too deep")
+        StepWeights::for_kernel(kernel, self.dtype, self.shape, &self.weight, Some(&self.bias))
+            .expect("not too deep")
     }
 
     fn packed(&self, weights: &StepWeights) -> Vec<u32> {
         let depth = self.shape.1 * self.shape.2;
         let mut a = vec![0xffff_ffff; self.rows * weights.row_words()];
-        for (row, x) in a
-            .chunks_exact_mut(weights.row_words())
-            .zip(self.inputs.chunks_exact(depth))
+        for (row, x) in a.chunks_exact_mut(weights.row_words()).zip(self.inputs.chunks_exact(depth))
         {
             weights.pack_row(x.chunks_exact(self.shape.1), row);
         }
@@ -81,11 +71,7 @@ impl Case {
                     sum += f64::from(x[k]) * f64::from(w);
                 }
                 let y_ = sum as f32;
-                y.push(if self.relu {
-                    Activation::Relu.apply(y_)
-                } else {
-                    y_
-                });
+                y.push(if self.relu { Activation::Relu.apply(y_) } else { y_ });
             }
         }
         y
@@ -173,11 +159,7 @@ proptest! {
 #[test]
 fn large_products_are_shared_out() {
     for dtype in DTYPES {
-        for (shape, rows) in [
-            ((450, 450, 3), 64),
-            ((1400, 1000, 3), 1),
-            ((450, 450, 3), 25),
-        ] {
+        for (shape, rows) in [((450, 450, 3), 64), ((1400, 1000, 3), 1), ((450, 450, 3), 25)] {
             every_kernel(&Case::new(dtype, shape, rows, 2)).expect("agree");
         }
     }

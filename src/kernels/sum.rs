@@ -11,10 +11,7 @@ const PIECE: usize = 1 << 14;
 
 /// `f` of each pair, into `out`; slices of one length.
 fn zip<T: Stored>(a: &[T], b: &[T], out: &mut [T], f: impl Fn(T::Real, T::Real) -> T::Real + Sync) {
-    let pieces = out
-        .par_chunks_mut(PIECE)
-        .zip(a.par_chunks(PIECE))
-        .zip(b.par_chunks(PIECE));
+    let pieces = out.par_chunks_mut(PIECE).zip(a.par_chunks(PIECE)).zip(b.par_chunks(PIECE));
     pieces.for_each(|((out, a), b)| {
         vectorized(
             #[inline(always)]
@@ -39,13 +36,7 @@ pub fn add_relu<T: Stored>(a: &[T], b: &[T], out: &mut [T]) {
 
 /// The gradient of [`add_relu`] by either argument, from its result `y`: `dy` where `y > 0`.
 pub fn add_relu_grad<T: Stored>(y: &[T], dy: &[T], out: &mut [T]) {
-    zip(y, dy, out, |y, dy| {
-        if y > T::Real::zero() {
-            dy
-        } else {
-            T::Real::zero()
-        }
-    });
+    zip(y, dy, out, |y, dy| if y > T::Real::zero() { dy } else { T::Real::zero() });
 }
 
 /// `sum += more`; slices of one length.
@@ -85,12 +76,7 @@ mod tests {
 
     #[test]
     fn sums_by_hand_in_every_type() {
-        let expected = [
-            vec![3., -1., 0.],
-            vec![3., 0., 0.],
-            vec![2., 0., 0.],
-            vec![3., -1., 0.],
-        ];
+        let expected = [vec![3., -1., 0.], vec![3., 0., 0.], vec![2., 0., 0.], vec![3., -1., 0.]];
         assert_eq!(by_hand::<f32>(), expected);
         assert_eq!(by_hand::<f64>(), expected);
         assert_eq!(by_hand::<bf16>(), expected);

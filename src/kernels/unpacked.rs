@@ -74,11 +74,5 @@ pub fn grad_weight<R: Real, X: Stored<Real = R>, Y: Stored<Real = R>>(
         Kernel::Reference => reference::grad_weight,
         _ => portable::grad_weight,
     };
-    run(
-        shape,
-        &X::reals(x),
-        &X::reals(history),
-        &operands::<X, Y>(dy),
-        dw,
-    );
+    run(shape, &X::reals(x), &X::reals(history), &operands::<X, Y>(dy), dw);
 }

@@ -53,15 +53,8 @@ fn update_piece<T: Real, const N: usize>(
         update_block(p, g, slots.each_mut().map(|s| s.0.next()), &step);
     }
     for (p, g) in param_rest.iter_mut().zip(grad_rest) {
-        let slots = slots
-            .each_mut()
-            .map(|s| s.1.next().map(std::array::from_mut));
-        update_block(
-            std::array::from_mut(p),
-            std::array::from_ref(g),
-            slots,
-            &step,
-        );
+        let slots = slots.each_mut().map(|s| s.1.next().map(std::array::from_mut));
+        update_block(std::array::from_mut(p), std::array::from_ref(g), slots, &step);
     }
 }
 

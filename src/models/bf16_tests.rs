@@ -17,11 +17,7 @@ fn evaluation_in_bf16_is_near_that_in_f32_under_every_norm() -> Result<()> {
                 embedding_dim: 8,
                 tie_weights: false,
                 embedding_dropout: 0.0,
-                network: TcnConfig {
-                    norm,
-                    pre_norm,
-                    ..TcnConfig::new(vec![8, 8], 3)
-                },
+                network: TcnConfig { norm, pre_norm, ..TcnConfig::new(vec![8, 8], 3) },
             });
             let params = Params::new(1, DType::F32, &Device::Cpu);
             let model = Model::new(&config, params.builder())?;

@@ -92,10 +92,9 @@ impl ByteNetConfig {
                 return Err(Error::invalid(field, expected, value));
             }
         }
-        for (field, set) in [
-            ("tie_weights is set", self.tie_weights),
-            ("down_embed is not set", !self.down_embed),
-        ] {
+        for (field, set) in
+            [("tie_weights is set", self.tie_weights), ("down_embed is not set", !self.down_embed)]
+        {
             if set && self.d_embedding != self.d_model {
                 let expected = format!("{}, as d_model, since {field}", self.d_model);
                 return Err(Error::invalid("d_embedding", expected, self.d_embedding));
@@ -171,14 +170,9 @@ impl ByteNet {
         let inside = vb.pp("embedder");
         // the variance of PyTorch's normal distribution; less where it is a matrix of the softmax too
         let bound = if cfg.tie_weights { 0.1 } else { 3f64.sqrt() };
-        let init = Init::Uniform {
-            lo: -bound,
-            up: bound,
-        };
+        let init = Init::Uniform { lo: -bound, up: bound };
         let shape = (cfg.n_tokens, cfg.d_embedding);
-        let embedder = inside
-            .pp("embedder")
-            .get_with_hints(shape, "weight", init)?;
+        let embedder = inside.pp("embedder").get_with_hints(shape, "weight", init)?;
         let up_embedder = || {
             let vb = inside.pp("up_embedder.conv");
             pointwise(cfg.d_embedding, cfg.d_model, vb)

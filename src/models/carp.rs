@@ -82,15 +82,9 @@ impl CarpConfig {
         dropout_probability("hidden_dropout", self.hidden_dropout)?;
         norm_eps("layer_norm_eps", self.layer_norm_eps)?;
         if self.tie_word_embeddings && self.embedding_size != self.hidden_size {
-            let expected = format!(
-                "{}, as hidden_size, since tie_word_embeddings is set",
-                self.hidden_size
-            );
-            return Err(Error::invalid(
-                "embedding_size",
-                expected,
-                self.embedding_size,
-            ));
+            let expected =
+                format!("{}, as hidden_size, since tie_word_embeddings is set", self.hidden_size);
+            return Err(Error::invalid("embedding_size", expected, self.embedding_size));
         }
         self.stack()?.validate()
     }
@@ -101,11 +95,7 @@ impl CarpConfig {
     }
 
     fn stack(&self) -> Result<ByteNetStackConfig> {
-        let layers = in_range(
-            "num_hidden_layers",
-            self.num_hidden_layers,
-            MAX_STACK_LAYERS,
-        )?;
+        let layers = in_range("num_hidden_layers", self.num_hidden_layers, MAX_STACK_LAYERS)?;
         let most = in_range("max_dilation", self.max_dilation, 1 << 31)?;
         let powers = (0..usize::BITS).map(|power| 1usize << power);
         let powers = powers.take_while(|&dilation| dilation < most);

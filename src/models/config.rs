@@ -246,16 +246,13 @@ impl ModelConfig {
             return Ok(0);
         }
         let rings = model.rings()?;
-        let floats = rings.iter().try_fold(0usize, |sum, ring| {
-            sum.checked_add(ring.span.checked_mul(ring.channels)?)
-        });
+        let floats = rings
+            .iter()
+            .try_fold(0usize, |sum, ring| sum.checked_add(ring.span.checked_mul(ring.channels)?));
         floats
             .and_then(|floats| floats.checked_mul(batch)?.checked_mul(size_of::<f32>()))
             .ok_or_else(|| {
-                Error::too_large(
-                    "the streaming state",
-                    "its size overflows; lower the dilations",
-                )
+                Error::too_large("the streaming state", "its size overflows; lower the dilations")
             })
     }
 
@@ -283,10 +280,7 @@ impl ModelConfig {
             row.checked_mul(batch_size)?.checked_mul(seq_len)
         };
         let parameters = self.parameters()?.checked_mul(4 * size_of::<f32>());
-        let state = self
-            .state_bytes(1)?
-            .checked_mul(2)
-            .and_then(|n| n.checked_mul(batch_size));
+        let state = self.state_bytes(1)?.checked_mul(2).and_then(|n| n.checked_mul(batch_size));
         [step(), parameters, state]
             .into_iter()
             .try_fold(PROGRAM, |sum, bytes| sum.checked_add(bytes?))
@@ -342,10 +336,7 @@ impl SimpleBackend for Lister {
     }
 
     fn get_unchecked(&self, name: &str, _: DType, _: &Device) -> candle_core::Result<Tensor> {
-        Err(candle_core::Error::CannotFindTensor {
-            path: name.to_string(),
-        }
-        .bt())
+        Err(candle_core::Error::CannotFindTensor { path: name.to_string() }.bt())
     }
 
     fn contains_tensor(&self, _: &str) -> bool {

@@ -117,24 +117,16 @@ pub fn convert_under(
         "" => String::new(),
         prefix => format!("{}.", prefix.trim_end_matches('.')),
     };
-    convert_at(
-        &locate::plain_names(tensors)?,
-        &place,
-        &Arguments::new(arguments)?,
-    )
+    convert_at(&locate::plain_names(tensors)?, &place, &Arguments::new(arguments)?)
 }
 
 fn convert_at(tensors: &Tensors, place: &str, arguments: &Arguments) -> Result<Converted> {
     let (inside, outside) = locate::under(tensors, place);
     let (config, inside) = network(inside, arguments)?;
     let mut converted = sort_out(config, inside)?;
-    let inside = converted
-        .left_over
-        .into_iter()
-        .map(|name| format!("{place}{name}"));
-    converted.left_over = inside
-        .chain(outside.into_iter().filter(|name| !is_buffer(name)))
-        .collect();
+    let inside = converted.left_over.into_iter().map(|name| format!("{place}{name}"));
+    converted.left_over =
+        inside.chain(outside.into_iter().filter(|name| !is_buffer(name))).collect();
     converted.left_over.sort();
     Ok(converted)
 }
@@ -199,11 +191,7 @@ fn sort_out(config: ModelConfig, mut tensors: Tensors) -> Result<Converted> {
             Some(tensor) => {
                 let found = format!("{:?}", tensor.dims());
                 let expected = format!("{dims:?}");
-                return Err(Error::Tensor {
-                    name,
-                    expected,
-                    found,
-                });
+                return Err(Error::Tensor { name, expected, found });
             }
         }
     }
@@ -211,10 +199,7 @@ fn sort_out(config: ModelConfig, mut tensors: Tensors) -> Result<Converted> {
     Ok(Converted {
         config,
         tensors: kept,
-        left_over: tensors
-            .into_keys()
-            .filter(|name| !is_buffer(name))
-            .collect(),
+        left_over: tensors.into_keys().filter(|name| !is_buffer(name)).collect(),
         missing,
     })
 }
@@ -226,9 +211,7 @@ fn is_buffer(name: &str) -> bool {
 }
 
 fn renamed(tensors: Tensors, name: impl Fn(&str) -> String) -> Tensors {
-    let renamed = tensors
-        .into_iter()
-        .map(|(old, tensor)| (name(&old), tensor));
+    let renamed = tensors.into_iter().map(|(old, tensor)| (name(&old), tensor));
     renamed.collect()
 }
 
@@ -280,10 +263,7 @@ impl Arguments {
     fn without_nulls(&self, names: &[&str]) -> Self {
         let mut values = self.values.clone();
         values.retain(|name, value| !(value.is_null() && names.contains(&name.as_str())));
-        Self {
-            class: self.class.clone(),
-            values,
-        }
+        Self { class: self.class.clone(), values }
     }
 
     fn has(&self, name: &str) -> bool {
@@ -303,26 +283,16 @@ impl Arguments {
     /// Compares arguments with what the tensors tell; `free` are those that they do not.
     fn agree(&self, told: &[(&str, Value)], free: &[&str]) -> Result<()> {
         for (name, value) in &self.values {
-            let known = told
-                .iter()
-                .find(|(known, _)| known == name)
-                .map(|(_, told)| told);
+            let known = told.iter().find(|(known, _)| known == name).map(|(_, told)| told);
             match known {
                 Some(told) if told == value || value.is_null() => {}
                 Some(told) => {
                     let expected = format!("{told}, as the tensors tell");
-                    return Err(Error::invalid(
-                        format!("arguments: {name}"),
-                        expected,
-                        value,
-                    ));
+                    return Err(Error::invalid(format!("arguments: {name}"), expected, value));
                 }
                 None if free.contains(&name.as_str()) => {}
                 None => {
-                    let names = told
-                        .iter()
-                        .map(|(name, _)| *name)
-                        .chain(free.iter().copied());
+                    let names = told.iter().map(|(name, _)| *name).chain(free.iter().copied());
                     let expected = format!("one of {}", names.collect::<Vec<_>>().join(", "));
                     return Err(Error::invalid("arguments", expected, shown(name)));
                 }

@@ -118,10 +118,7 @@ impl Residual {
     }
 
     fn freeze(&self, dtype: StepDtype) -> Result<Self> {
-        Ok(Self {
-            layer: self.layer.freeze_as(dtype)?,
-            norm: self.norm.clone(),
-        })
+        Ok(Self { layer: self.layer.freeze_as(dtype)?, norm: self.norm.clone() })
     }
 }
 
@@ -168,11 +165,8 @@ impl ConvNet {
         };
         let layer = |(i, dilation)| {
             let vb = vb.pp("model.encoder").pp(i);
-            let conv_cfg = Conv1dConfig {
-                padding: Padding::Same,
-                dilation,
-                ..Conv1dConfig::causal()
-            };
+            let conv_cfg =
+                Conv1dConfig { padding: Padding::Same, dilation, ..Conv1dConfig::causal() };
             let conv = vb.pp("conv");
             let dilated = Residual {
                 layer: Conv1d::new(hidden, hidden, cfg.kernel_size, conv_cfg, conv.pp("1"))?,

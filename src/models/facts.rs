@@ -110,11 +110,7 @@ impl ModelConfig {
         let same = || -> candle_core::Result<bool> {
             let copy = copy.reshape(table.shape())?.to_dtype(DType::F32)?;
             let difference = copy.ne(&table.to_dtype(DType::F32)?)?;
-            Ok(difference
-                .to_dtype(DType::U32)?
-                .max_all()?
-                .to_scalar::<u32>()?
-                == 0)
+            Ok(difference.to_dtype(DType::U32)?.max_all()?.to_scalar::<u32>()? == 0)
         };
         if copy.elem_count() != table.elem_count() || !same()? {
             return Err(Error::Tensor {

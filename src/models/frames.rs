@@ -68,11 +68,7 @@ impl FrameNetwork {
         pass.refuse_mask("a network on frames", xs)?;
         if !xs.dtype().is_float() {
             let found = format!("{:?}", xs.dtype());
-            return Err(Error::invalid(
-                "input",
-                "frames of floating-point numbers",
-                found,
-            ));
+            return Err(Error::invalid("input", "frames of floating-point numbers", found));
         }
         let conditioned = matches!(self.network, Network::PytorchTcn(_));
         if !conditioned && !pass.embeddings().is_empty() {

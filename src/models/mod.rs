@@ -105,10 +105,9 @@ impl Model {
                 let network = TemporalConvNetModel::new(cfg, vb)?;
                 frames(cfg.num_inputs, Network::TemporalConvNet(network))
             }
-            ModelConfig::PytorchTcn(cfg) => frames(
-                cfg.num_inputs,
-                Network::PytorchTcn(PytorchTcn::new(cfg, vb)?),
-            ),
+            ModelConfig::PytorchTcn(cfg) => {
+                frames(cfg.num_inputs, Network::PytorchTcn(PytorchTcn::new(cfg, vb)?))
+            }
             ModelConfig::TemporalConv1d(cfg) => {
                 frames(cfg.in_channels, Network::Conv(cfg.build(vb)?))
             }
@@ -263,11 +262,7 @@ trait Generative {
 
 /// A token embedding, `U(−0.1, 0.1)` at the start as in the reference code.
 fn embedding(vocab_size: usize, width: usize, vb: VarBuilder) -> Result<Tensor> {
-    Ok(vb.get_with_hints(
-        (vocab_size, width),
-        "weight",
-        Init::Uniform { lo: -0.1, up: 0.1 },
-    )?)
+    Ok(vb.get_with_hints((vocab_size, width), "weight", Init::Uniform { lo: -0.1, up: 0.1 })?)
 }
 
 #[cfg(test)]

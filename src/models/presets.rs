@@ -58,37 +58,25 @@ mod tests {
             let config = ModelConfig::preset(name).unwrap().with_vocab_size(65);
             config.validate().unwrap();
             assert!(config.parameters().unwrap() > 0);
-            assert_eq!(
-                ModelConfig::from_json(&config.to_json().unwrap(), name).unwrap(),
-                config
-            );
+            assert_eq!(ModelConfig::from_json(&config.to_json().unwrap(), name).unwrap(), config);
         }
     }
 
     #[test]
     fn an_unknown_preset_lists_the_known() {
         let error = ModelConfig::preset("char-ptt").unwrap_err().to_string();
-        assert!(
-            error.contains("char-ptb") && error.contains("wavenet-char"),
-            "{error}"
-        );
+        assert!(error.contains("char-ptb") && error.contains("wavenet-char"), "{error}");
     }
 
     #[test]
     fn unknown_and_contradicting_fields_are_named() {
         let typo = r#"{"model_type": "tcn", "embedding_dim": 4, "network": {"num_channels": [4], "kernel_sise": 3}}"#;
         assert!(
-            ModelConfig::from_json(typo, "x.json")
-                .unwrap_err()
-                .to_string()
-                .contains("kernel_sise")
+            ModelConfig::from_json(typo, "x.json").unwrap_err().to_string().contains("kernel_sise")
         );
         let tied = r#"{"model_type": "tcn", "vocab_size": 9, "embedding_dim": 5, "tie_weights": true,
                        "network": {"num_channels": [4], "kernel_size": 3}}"#;
-        let error = ModelConfig::from_json(tied, "x.json")
-            .unwrap()
-            .validate()
-            .unwrap_err();
+        let error = ModelConfig::from_json(tied, "x.json").unwrap().validate().unwrap_err();
         assert!(error.to_string().contains("tie_weights"), "{error}");
     }
 }

@@ -204,11 +204,7 @@ impl PytorchTcnConfig {
         let dilations = match (&self.dilations, self.dilation_reset) {
             (Some(list), _) => Dilations::List(list.clone()),
             (None, Some(0)) => {
-                return Err(Error::invalid(
-                    "dilation_reset",
-                    "a whole number of at least 1",
-                    0,
-                ));
+                return Err(Error::invalid("dilation_reset", "a whole number of at least 1", 0));
             }
             (None, reset) => Dilations::Growth(Growth {
                 reset_every: reset.map(|largest| largest.ilog2() as usize + 1),
@@ -267,11 +263,7 @@ impl PytorchTcnConfig {
         self.convolutions()?.validate()?;
         if self.embedding_shapes.as_ref().is_some_and(Vec::is_empty) {
             let expected = "at least one shape, or null for no conditioning";
-            return Err(Error::invalid(
-                "embedding_shapes",
-                expected,
-                "an empty list",
-            ));
+            return Err(Error::invalid("embedding_shapes", expected, "an empty list"));
         }
         let channels = self.embedding_channels()?;
         let total = channels.into_iter().fold(0usize, usize::saturating_add);

@@ -102,9 +102,7 @@ pub fn run(
             let known = results.keys().filter(|name| *name != OUTPUT);
             let mut known: Vec<_> = known.cloned().collect();
             if known.is_empty() {
-                known = (0..=config.hidden_layers())
-                    .map(|i| format!("hidden.{i}"))
-                    .collect();
+                known = (0..=config.hidden_layers()).map(|i| format!("hidden.{i}")).collect();
             }
             known.sort();
             let expected = format!("an intermediate of this model ({})", known.join(", "));
@@ -152,9 +150,8 @@ impl Given<'_> {
         let wanted = |name: &str| self.options.record.iter().any(|r| r == name || r == ALL);
         let mut pass = Pass::eval().with_embeddings(&embeddings).recording(wanted);
         if let Some(mask) = &self.mask {
-            let fits = mask
-                .dims2()
-                .is_ok_and(|dims| dims == (self.xs.dims()[0], self.xs.dims()[1]));
+            let fits =
+                mask.dims2().is_ok_and(|dims| dims == (self.xs.dims()[0], self.xs.dims()[1]));
             if !fits {
                 return Err(Error::Tensor {
                     name: MASK[0].into(),
@@ -214,10 +211,7 @@ fn tokens(input: &Tensor, vocab_size: usize) -> Result<Tensor> {
         return Err(unfit(input, expected));
     }
     // before the cast, which would wrap what does not fit
-    let ids = input
-        .flatten_all()?
-        .to_dtype(DType::I64)?
-        .to_vec1::<i64>()?;
+    let ids = input.flatten_all()?.to_dtype(DType::I64)?.to_vec1::<i64>()?;
     let fits = |id: &i64| usize::try_from(*id).is_ok_and(|id| id < vocab_size);
     match ids.iter().find(|id| !fits(id)) {
         None => Ok(input.to_dtype(DType::U32)?),
@@ -252,10 +246,9 @@ fn embeddings(inputs: &HashMap<String, Tensor>, time: usize) -> Result<Vec<Tenso
     let named = (0..).map_while(|i| inputs.get(&name(i))).enumerate();
     let rows = named.map(|(i, embedding)| match embedding.dims() {
         [_, _] => Ok(embedding.to_dtype(DType::F32)?),
-        [_, _, steps] if *steps == time => Ok(embedding
-            .to_dtype(DType::F32)?
-            .transpose(1, 2)?
-            .contiguous()?),
+        [_, _, steps] if *steps == time => {
+            Ok(embedding.to_dtype(DType::F32)?.transpose(1, 2)?.contiguous()?)
+        }
         other => Err(Error::Tensor {
             name: name(i),
             expected: format!("(batch, channels) or (batch, channels, {time} steps as the input)"),

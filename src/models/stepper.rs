@@ -51,18 +51,10 @@ impl Stepper {
         let network = model.generative()?;
         let table = network.embedding();
         let (mut net, xs) = StepBuilder::new(dtype, table.dim(1)?);
-        let embedding: Vec<f32> = table
-            .detach()
-            .to_dtype(DType::F32)?
-            .flatten_all()?
-            .to_vec1()?;
+        let embedding: Vec<f32> = table.detach().to_dtype(DType::F32)?.flatten_all()?.to_vec1()?;
         net.mark("embedding", &embedding);
         let logits = network.build_step(&mut net, xs)?;
-        Ok(Self {
-            model: model.freeze_as(dtype)?,
-            embedding,
-            net: net.finish(logits),
-        })
+        Ok(Self { model: model.freeze_as(dtype)?, embedding, net: net.finish(logits) })
     }
 
     /// The network between the embedding and the logits.

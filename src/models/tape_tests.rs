@@ -63,9 +63,7 @@ fn agree(config: &ModelConfig, run: Run) -> Result<()> {
     for ((name, var), grad) in trained.iter().zip(ours) {
         let what = format!("{config:?} {run:?}: {name}");
         let grad = grad.unwrap_or_else(|| panic!("no gradient of {what}"));
-        let plain = plain
-            .get(var)
-            .unwrap_or_else(|| panic!("none of candle: {what}"));
+        let plain = plain.get(var).unwrap_or_else(|| panic!("none of candle: {what}"));
         assert_close(&grad, plain, tolerance);
     }
     Ok(())
@@ -74,12 +72,7 @@ fn agree(config: &ModelConfig, run: Run) -> Result<()> {
 fn everywhere(config: &ModelConfig) -> Result<()> {
     for dtype in [DType::F64, DType::F32] {
         for (carried, scored_from) in [(false, 0), (true, 0), (false, 4)] {
-            let run = Run {
-                dtype,
-                carried,
-                scored_from,
-                activations: None,
-            };
+            let run = Run { dtype, carried, scored_from, activations: None };
             agree(config, run)?;
         }
     }
@@ -113,16 +106,8 @@ fn taped(config: &ModelConfig, run: Run) -> Result<Vec<f64>> {
 /// Gradients over activations of bf16 point about where those over f32 point; networks as small as these
 /// have kinks everywhere.
 fn bf16_is_near(config: &ModelConfig) -> Result<()> {
-    let run = |activations| Run {
-        dtype: DType::F32,
-        carried: true,
-        scored_from: 2,
-        activations,
-    };
-    let (exact, rounded) = (
-        taped(config, run(None))?,
-        taped(config, run(Some(DType::BF16)))?,
-    );
+    let run = |activations| Run { dtype: DType::F32, carried: true, scored_from: 2, activations };
+    let (exact, rounded) = (taped(config, run(None))?, taped(config, run(Some(DType::BF16)))?);
     let dot = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(a, b)| a * b).sum::<f64>();
     let lengths = (dot(&exact, &exact) * dot(&rounded, &rounded)).sqrt();
     let cosine = dot(&exact, &rounded) / lengths;
@@ -131,10 +116,7 @@ fn bf16_is_near(config: &ModelConfig) -> Result<()> {
         ModelConfig::Tcn(TcnLmConfig { network, .. }) if network.norm == NormKind::Batch => 0.93,
         _ => 0.98,
     };
-    assert!(
-        exact.len() == rounded.len() && cosine > least,
-        "{config:?}: {cosine}"
-    );
+    assert!(exact.len() == rounded.len() && cosine > least, "{config:?}: {cosine}");
     Ok(())
 }
 

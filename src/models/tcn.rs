@@ -49,10 +49,7 @@ impl TcnLmConfig {
         if self.tie_weights && self.embedding_dim != self.width() {
             return Err(Error::invalid(
                 "embedding_dim",
-                format!(
-                    "{}, the width of the last block, as tie_weights is set",
-                    self.width()
-                ),
+                format!("{}, the width of the last block, as tie_weights is set", self.width()),
                 self.embedding_dim,
             ));
         }
@@ -87,20 +84,12 @@ impl Tcn {
             false => Norm::Identity,
         };
         let decoder = if cfg.tie_weights {
-            let bias = vb
-                .pp("decoder")
-                .get_with_hints(cfg.vocab_size, "bias", Init::Const(0.0))?;
+            let bias = vb.pp("decoder").get_with_hints(cfg.vocab_size, "bias", Init::Const(0.0))?;
             Conv1d::from_matrix(encoder.clone(), Some(bias))
         } else {
             linear(cfg.width(), cfg.vocab_size, vb.pp("decoder"))?
         };
-        Ok(Self {
-            encoder,
-            tcn,
-            norm,
-            decoder,
-            embedding_dropout: cfg.embedding_dropout,
-        })
+        Ok(Self { encoder, tcn, norm, decoder, embedding_dropout: cfg.embedding_dropout })
     }
 
     pub(super) fn freeze(&self, dtype: StepDtype) -> Result<Self> {
@@ -119,10 +108,7 @@ impl Tcn {
         )?;
         let hs = self.tcn.forward(&xs, pass)?;
         let hs = self.norm.forward(&hs, pass)?;
-        let epilogue = Epilogue {
-            f32_output: true,
-            ..Epilogue::default()
-        };
+        let epilogue = Epilogue { f32_output: true, ..Epilogue::default() };
         self.decoder.forward_then(&hs, pass, epilogue)
     }
 

@@ -158,13 +158,7 @@ impl TemporalConv1dConfig {
             bias: self.bias,
             weight_norm: false,
         };
-        Conv1d::new(
-            self.in_channels,
-            self.out_channels,
-            self.kernel_size,
-            cfg,
-            vb,
-        )
+        Conv1d::new(self.in_channels, self.out_channels, self.kernel_size, cfg, vb)
     }
 }
 

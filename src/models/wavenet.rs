@@ -36,20 +36,13 @@ pub struct WaveNet {
 impl WaveNet {
     pub(super) fn new(cfg: &WaveNetConfig, vb: VarBuilder) -> Result<Self> {
         Ok(Self {
-            encoder: embedding(
-                cfg.vocab_size,
-                cfg.network.residual_channels,
-                vb.pp("encoder"),
-            )?,
+            encoder: embedding(cfg.vocab_size, cfg.network.residual_channels, vb.pp("encoder"))?,
             stack: WaveNetStack::new(cfg.vocab_size, &cfg.network, vb)?,
         })
     }
 
     pub(super) fn freeze(&self, dtype: StepDtype) -> Result<Self> {
-        Ok(Self {
-            encoder: self.encoder.clone(),
-            stack: self.stack.freeze_as(dtype)?,
-        })
+        Ok(Self { encoder: self.encoder.clone(), stack: self.stack.freeze_as(dtype)? })
     }
 
     pub(super) fn forward(&self, ids: &Tensor, pass: &mut Pass) -> Result<Tensor> {

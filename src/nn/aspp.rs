@@ -25,12 +25,7 @@ pub struct AsppConfig {
 impl AsppConfig {
     /// The block of DeepLab v3 at output stride 8: rates 12, 24 and 36, 256 channels, dropout 0.5.
     pub fn new(in_channels: usize) -> Self {
-        Self {
-            in_channels,
-            out_channels: 256,
-            rates: vec![12, 24, 36],
-            dropout: 0.5,
-        }
+        Self { in_channels, out_channels: 256, rates: vec![12, 24, 36], dropout: 0.5 }
     }
 
     /// What an output pixel sees of its neighbours through one branch, along each axis. (Through image
@@ -74,11 +69,7 @@ impl Branch {
         first: usize,
         vb: VarBuilder,
     ) -> Result<Self> {
-        let cfg = Conv2dConfig {
-            dilation: (rate, rate),
-            bias: false,
-            ..Conv2dConfig::same()
-        };
+        let cfg = Conv2dConfig { dilation: (rate, rate), bias: false, ..Conv2dConfig::same() };
         let kernel_size = (kernel_size, kernel_size);
         Ok(Self {
             conv: Conv2d::new(in_channels, out_channels, kernel_size, cfg, vb.pp(first))?,
@@ -165,11 +156,7 @@ impl Aspp {
     pub fn forward(&self, xs: &Tensor, pass: &mut Pass) -> Result<Tensor> {
         let (batch, height, width, _) = xs.dims4()?;
         if height * width == 0 {
-            return Err(Error::invalid(
-                "image",
-                "at least one pixel",
-                format!("{:?}", xs.dims()),
-            ));
+            return Err(Error::invalid("image", "at least one pixel", format!("{:?}", xs.dims())));
         }
         let mut ys = Vec::with_capacity(self.branches.len() + 1);
         for branch in &self.branches {

@@ -72,28 +72,12 @@ impl ResidualBlock {
             ..Conv1dConfig::causal()
         };
         let inner = out_channels * if cfg.gate.is_some() { 2 } else { 1 };
-        let normed = if cfg.pre_norm {
-            (in_channels, out_channels)
-        } else {
-            (inner, out_channels)
-        };
+        let normed = if cfg.pre_norm { (in_channels, out_channels) } else { (inner, out_channels) };
         let pointwise = || {
-            Conv1d::new(
-                in_channels,
-                out_channels,
-                1,
-                Conv1dConfig::causal(),
-                vb.pp("downsample"),
-            )
+            Conv1d::new(in_channels, out_channels, 1, Conv1dConfig::causal(), vb.pp("downsample"))
         };
         Ok(Self {
-            conv1: Conv1d::new(
-                in_channels,
-                inner,
-                cfg.kernel_size,
-                conv_cfg,
-                vb.pp("conv1"),
-            )?,
+            conv1: Conv1d::new(in_channels, inner, cfg.kernel_size, conv_cfg, vb.pp("conv1"))?,
             norm1: Norm::new(cfg.norm, normed.0, vb.pp("norm1"))?,
             conv2: Conv1d::new(
                 out_channels,
@@ -132,10 +116,7 @@ impl ResidualBlock {
         let (p, kind) = self.dropout;
         let relu = then == Then::Activation(Activation::Relu);
         if matches!(norm, Norm::Identity) && (relu || then == Then::Nothing) {
-            let mut epilogue = Epilogue {
-                relu,
-                ..Epilogue::default()
-            };
+            let mut epilogue = Epilogue { relu, ..Epilogue::default() };
             if kind == DropoutKind::Element {
                 epilogue.dropout = pass.next_mask(p).map(|key| (p, key));
                 return conv.forward_then(xs, pass, epilogue);
@@ -280,10 +261,8 @@ impl TemporalConvNet {
             )?);
             in_channels = channels;
         }
-        let (last, others) = cfg
-            .num_channels
-            .split_last()
-            .map_or((0, &[][..]), |(last, others)| (*last, others));
+        let (last, others) =
+            cfg.num_channels.split_last().map_or((0, &[][..]), |(last, others)| (*last, others));
         let skip = |(i, &channels): (usize, &usize)| {
             let vb = vb.pp(format!("downsample_skip_connection.{i}"));
             (channels != last)
@@ -293,11 +272,7 @@ impl TemporalConvNet {
         let skips = cfg
             .skip_connections
             .then(|| others.iter().enumerate().map(skip).collect::<Result<_>>());
-        Ok(Self {
-            blocks,
-            skips: skips.transpose()?,
-            activation: cfg.activation,
-        })
+        Ok(Self { blocks, skips: skips.transpose()?, activation: cfg.activation })
     }
 
     /// The same network for inference: weight norm folded, tensors of the convolutions copied.
@@ -315,11 +290,7 @@ impl TemporalConvNet {
         let freeze_all =
             |skips: &Vec<Option<Conv1d>>| skips.iter().map(freeze_skip).collect::<Result<_>>();
         Ok(Self {
-            blocks: self
-                .blocks
-                .iter()
-                .map(|block| block.freeze(dtype))
-                .collect::<Result<_>>()?,
+            blocks: self.blocks.iter().map(|block| block.freeze(dtype)).collect::<Result<_>>()?,
             skips: self.skips.as_ref().map(freeze_all).transpose()?,
             activation: self.activation,
         })
@@ -336,10 +307,7 @@ impl TemporalConvNet {
 
     /// What its convolutions remember, in the order in which they run.
     pub(crate) fn rings(&self) -> Result<Vec<RingShape>> {
-        let convs = self
-            .blocks
-            .iter()
-            .flat_map(|block| [&block.conv1, &block.conv2]);
+        let convs = self.blocks.iter().flat_map(|block| [&block.conv1, &block.conv2]);
         convs.filter_map(|conv| conv.ring().transpose()).collect()
     }
 
@@ -354,9 +322,7 @@ impl TemporalConvNet {
     }
 
     fn in_channels(&self) -> Result<usize> {
-        self.blocks
-            .first()
-            .map_or(Ok(0), |block| block.conv1.in_channels())
+        self.blocks.first().map_or(Ok(0), |block| block.conv1.in_channels())
     }
 
     /// Adds the network's steps to `net`, from `xs` to the slot that is returned.

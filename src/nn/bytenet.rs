@@ -129,11 +129,7 @@ impl ByteNetLayer {
         let (hidden, inner) = (cfg.hidden_channels, cfg.inner_channels);
         let [norm1, narrow, norm2, conv, norm3, widen] = cfg.names.map(|name| vb.pp(name));
         let pointwise = |from, to, vb| Conv1d::new(from, to, 1, Conv1dConfig::causal(), vb);
-        let conv_cfg = Conv1dConfig {
-            padding: cfg.padding(),
-            dilation,
-            ..Conv1dConfig::causal()
-        };
+        let conv_cfg = Conv1dConfig { padding: cfg.padding(), dilation, ..Conv1dConfig::causal() };
         Ok(Self {
             norm1: Norm::layer(hidden, cfg.eps, norm1)?,
             narrow: pointwise(hidden, inner, narrow)?,
@@ -172,11 +168,9 @@ impl ByteNetLayer {
     /// As [`forward`](Self::forward), in steps and in the place of `xs`.
     fn build_step(&self, net: &mut StepBuilder, xs: Slot) -> Result<Slot> {
         let mut hs = net.copy(xs);
-        for (norm, conv) in [
-            (&self.norm1, &self.narrow),
-            (&self.norm2, &self.conv),
-            (&self.norm3, &self.widen),
-        ] {
+        for (norm, conv) in
+            [(&self.norm1, &self.narrow), (&self.norm2, &self.conv), (&self.norm3, &self.widen)]
+        {
             let normed = net.norm(hs, norm)?;
             let activated = net.activate(normed, self.activation);
             hs = net.conv(conv, activated, false)?;
@@ -237,10 +231,7 @@ impl ByteNetStack {
         cfg.validate()?;
         let layers = cfg.dilations.iter().enumerate();
         let layers = layers.map(|(i, &dilation)| ByteNetLayer::new(cfg, dilation, vb.pp(i)));
-        Ok(Self {
-            layers: layers.collect::<Result<_>>()?,
-            dropout: cfg.dropout,
-        })
+        Ok(Self { layers: layers.collect::<Result<_>>()?, dropout: cfg.dropout })
     }
 
     /// The same stack for inference.
@@ -254,10 +245,7 @@ impl ByteNetStack {
     /// See [`Conv1d::freeze_as`].
     pub(crate) fn freeze_as(&self, dtype: StepDtype) -> Result<Self> {
         let layers = self.layers.iter().map(|layer| layer.freeze(dtype));
-        Ok(Self {
-            layers: layers.collect::<Result<_>>()?,
-            dropout: self.dropout,
-        })
+        Ok(Self { layers: layers.collect::<Result<_>>()?, dropout: self.dropout })
     }
 
     /// The state before the first step of `batch` sequences.

@@ -42,12 +42,7 @@ pub struct ContextConfig {
 impl ContextConfig {
     /// The published module: dilations 1, 1, 2, 4, 8, 16, 1, and zeros around.
     pub fn new(channels: usize, form: ContextForm) -> Self {
-        Self {
-            channels,
-            form,
-            dilations: DILATIONS.to_vec(),
-            padding_mode: PaddingMode::Zeros,
-        }
+        Self { channels, form, dilations: DILATIONS.to_vec(), padding_mode: PaddingMode::Zeros }
     }
 
     /// Output channels of each 3×3 layer.
@@ -151,10 +146,7 @@ impl ContextModule {
         }
         let (cfg, last) = (Conv2dConfig::same(), vb.pp(widths.len()));
         layers.push(Conv2d::new(channels, config.channels, (1, 1), cfg, last)?);
-        Ok(Self {
-            layers,
-            channels: config.channels,
-        })
+        Ok(Self { layers, channels: config.channels })
     }
 
     /// Applies the module.
@@ -162,10 +154,7 @@ impl ContextModule {
     /// # Errors
     /// As [`Conv2d::forward`].
     pub fn forward(&self, xs: &Tensor) -> Result<Tensor> {
-        let relu = Epilogue {
-            relu: true,
-            ..Epilogue::default()
-        };
+        let relu = Epilogue { relu: true, ..Epilogue::default() };
         let Some((last, layers)) = self.layers.split_last() else {
             return Ok(xs.clone());
         };

@@ -134,10 +134,7 @@ impl Conv1d {
         let (pad_left, pad_right) = cfg.padding.split(kernel_size, cfg.dilation)?;
         let shape = (out_channels, in_channels / cfg.groups, kernel_size);
         let bound = 1.0 / ((shape.1 * kernel_size) as f64).sqrt();
-        let init = Init::Uniform {
-            lo: -bound,
-            up: bound,
-        };
+        let init = Init::Uniform { lo: -bound, up: bound };
         let weight = if cfg.weight_norm {
             let v = vb.get_with_hints(shape, "weight_v", init)?;
             let g = vb.get_with_hints((out_channels, 1, 1), "weight_g", Init::Const(1.0))?;
@@ -145,10 +142,7 @@ impl Conv1d {
         } else {
             Weight::Plain(vb.get_with_hints(shape, "weight", init)?)
         };
-        let bias = cfg
-            .bias
-            .then(|| vb.get_with_hints(out_channels, "bias", init))
-            .transpose()?;
+        let bias = cfg.bias.then(|| vb.get_with_hints(out_channels, "bias", init)).transpose()?;
         Ok(Self {
             weight,
             bias,
@@ -214,11 +208,7 @@ impl Conv1d {
         }
         let bias = self.bias.as_ref();
         let bias = bias.map(|b| settled(b, b.is_variable())).transpose()?;
-        Ok(Self {
-            weight: Weight::Plain(weight),
-            bias,
-            ..self.clone()
-        })
+        Ok(Self { weight: Weight::Plain(weight), bias, ..self.clone() })
     }
 
     /// Applies the layer; with a state in `pass`, to the steps that follow those before.
@@ -333,10 +323,7 @@ impl Conv1d {
     /// # Errors
     /// As [`Conv1d::ring`]; [`Error::Invalid`] for groups or a stride.
     pub(crate) fn numbers(&self) -> Result<ConvNumbers> {
-        for (field, value) in [
-            ("groups", self.params.groups),
-            ("stride", self.params.stride),
-        ] {
+        for (field, value) in [("groups", self.params.groups), ("stride", self.params.stride)] {
             if value != 1 {
                 return Err(Error::invalid(field, "1 in single steps", value));
             }
@@ -396,10 +383,7 @@ pub fn linear(in_channels: usize, out_channels: usize, vb: VarBuilder) -> Result
     in_range("in_channels", in_channels, MAX_CHANNELS)?;
     in_range("out_channels", out_channels, MAX_CHANNELS)?;
     let bound = 1.0 / (in_channels as f64).sqrt();
-    let init = Init::Uniform {
-        lo: -bound,
-        up: bound,
-    };
+    let init = Init::Uniform { lo: -bound, up: bound };
     let weight = vb.get_with_hints((out_channels, in_channels), "weight", init)?;
     let bias = vb.get_with_hints(out_channels, "bias", init)?;
     Ok(Conv1d::from_matrix(weight, Some(bias)))

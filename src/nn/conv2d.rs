@@ -50,10 +50,7 @@ impl Conv2dConfig {
 
     /// No padding; otherwise as [`same`](Self::same).
     pub fn valid() -> Self {
-        Self {
-            padding: (Padding::Valid, Padding::Valid),
-            ..Self::same()
-        }
+        Self { padding: (Padding::Valid, Padding::Valid), ..Self::same() }
     }
 }
 
@@ -151,13 +148,8 @@ impl Conv2d {
         }
         let shape = (out_channels, in_channels / cfg.groups, height, width);
         let bound = 1.0 / ((shape.1 * height * width) as f64).sqrt();
-        let init = Init::Uniform {
-            lo: -bound,
-            up: bound,
-        };
-        let bias = cfg
-            .bias
-            .then(|| vb.get_with_hints(out_channels, "bias", init));
+        let init = Init::Uniform { lo: -bound, up: bound };
+        let bias = cfg.bias.then(|| vb.get_with_hints(out_channels, "bias", init));
         Ok(Self {
             weight: vb.get_with_hints(shape, "weight", init)?,
             bias: bias.transpose()?,
@@ -223,11 +215,7 @@ fn padding(
     let (before, after) = padding.split(kernel_size, dilation)?;
     match before.max(after) {
         0..=MAX_PADDING => Ok((before, after)),
-        most => Err(Error::invalid(
-            "padding",
-            format!("at most {MAX_PADDING} on a side"),
-            most,
-        )),
+        most => Err(Error::invalid("padding", format!("at most {MAX_PADDING} on a side"), most)),
     }
 }
 

@@ -140,21 +140,10 @@ impl ConvTranspose1d {
         }
         let shape = (in_channels, out_channels / cfg.groups, kernel_size);
         let bound = 1.0 / ((shape.1 * kernel_size) as f64).sqrt();
-        let init = Init::Uniform {
-            lo: -bound,
-            up: bound,
-        };
+        let init = Init::Uniform { lo: -bound, up: bound };
         let weight = vb.get_with_hints(shape, "weight", init)?;
-        let bias = cfg
-            .bias
-            .then(|| vb.get_with_hints(out_channels, "bias", init))
-            .transpose()?;
-        Ok(Self {
-            weight,
-            bias,
-            cfg,
-            effective: effective_kernel(kernel_size, cfg.dilation)?,
-        })
+        let bias = cfg.bias.then(|| vb.get_with_hints(out_channels, "bias", init)).transpose()?;
+        Ok(Self { weight, bias, cfg, effective: effective_kernel(kernel_size, cfg.dilation)? })
     }
 
     /// The same layer for inference: tensors copied.
@@ -216,11 +205,7 @@ impl ConvTranspose1d {
                 format!("{len} steps at stride {} overflow", self.cfg.stride),
             )
         };
-        let TransposePadding::Explicit {
-            padding,
-            output_padding,
-        } = self.cfg.padding
-        else {
+        let TransposePadding::Explicit { padding, output_padding } = self.cfg.padding else {
             return len.checked_mul(self.cfg.stride).ok_or_else(too_large);
         };
         let whole = len
@@ -228,9 +213,7 @@ impl ConvTranspose1d {
             .checked_mul(self.cfg.stride)
             .and_then(|n| n.checked_add(self.effective)?.checked_add(output_padding))
             .ok_or_else(too_large)?;
-        let left = padding
-            .checked_mul(2)
-            .and_then(|cut| whole.checked_sub(cut));
+        let left = padding.checked_mul(2).and_then(|cut| whole.checked_sub(cut));
         left.filter(|&left| left > 0 && len > 0).ok_or_else(|| {
             Error::invalid(
                 "padding",
@@ -247,11 +230,7 @@ impl ConvTranspose1d {
 
     fn not_causal(&self) -> Error {
         let found = format!("padding {:?}", self.cfg.padding);
-        Error::invalid(
-            "transposed convolution with a state",
-            "causal padding",
-            found,
-        )
+        Error::invalid("transposed convolution with a state", "causal padding", found)
     }
 
     /// What the layer remembers of a sequence; nothing where it sees one input only.

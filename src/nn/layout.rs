@@ -25,10 +25,7 @@ pub fn to_channels_last(xs: &Tensor) -> Result<Tensor> {
     match xs.rank() {
         3 => Ok(xs.transpose(1, 2)?.contiguous()?),
         4 => Ok(xs.permute((0, 2, 3, 1))?.contiguous()?),
-        _ => Err(wrong_rank(
-            xs,
-            "(batch, channels, time) or (batch, channels, height, width)",
-        )),
+        _ => Err(wrong_rank(xs, "(batch, channels, time) or (batch, channels, height, width)")),
     }
 }
 
@@ -40,10 +37,7 @@ pub fn to_channels_first(xs: &Tensor) -> Result<Tensor> {
     match xs.rank() {
         3 => Ok(xs.transpose(1, 2)?.contiguous()?),
         4 => Ok(xs.permute((0, 3, 1, 2))?.contiguous()?),
-        _ => Err(wrong_rank(
-            xs,
-            "(batch, time, channels) or (batch, height, width, channels)",
-        )),
+        _ => Err(wrong_rank(xs, "(batch, time, channels) or (batch, height, width, channels)")),
     }
 }
 

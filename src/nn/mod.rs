@@ -60,11 +60,7 @@ pub(crate) fn in_range(field: impl Into<String>, value: usize, most: usize) -> R
     if (1..=most).contains(&value) {
         Ok(value)
     } else {
-        Err(Error::invalid(
-            field,
-            format!("a whole number from 1 to {most}"),
-            value,
-        ))
+        Err(Error::invalid(field, format!("a whole number from 1 to {most}"), value))
     }
 }
 
@@ -91,10 +87,6 @@ pub(crate) fn dropout_probability(field: &str, p: f64) -> Result<f64> {
     if (0.0..1.0).contains(&p) {
         Ok(p)
     } else {
-        Err(Error::invalid(
-            field,
-            "a probability of at least 0 and below 1",
-            p,
-        ))
+        Err(Error::invalid(field, "a probability of at least 0 and below 1", p))
     }
 }

@@ -84,10 +84,7 @@ impl Norm {
             NormKind::Rms => Self::Rows {
                 weight: one("weight")?,
                 bias: None,
-                norm: RowNorm {
-                    center: false,
-                    eps: 1e-6,
-                },
+                norm: RowNorm { center: false, eps: 1e-6 },
             },
             NormKind::Batch => Self::Batch(BatchNorm {
                 weight: one("weight")?,

@@ -44,12 +44,7 @@ const STATISTICS: [&str; 2] = ["running_mean", "running_var"];
 impl Params {
     /// No variables yet; those to come are drawn from `seed`.
     pub fn new(seed: u64, dtype: DType, device: &Device) -> Self {
-        Self {
-            vars: Arc::default(),
-            seed,
-            dtype,
-            device: device.clone(),
-        }
+        Self { vars: Arc::default(), seed, dtype, device: device.clone() }
     }
 
     /// What layers take their tensors from.
@@ -63,10 +58,7 @@ impl Params {
 
     /// Every variable, ordered by name.
     pub fn all(&self) -> Vec<(String, Var)> {
-        self.lock()
-            .iter()
-            .map(|(name, var)| (name.clone(), var.clone()))
-            .collect()
+        self.lock().iter().map(|(name, var)| (name.clone(), var.clone())).collect()
     }
 
     /// Whether an optimizer trains the tensor of this name: all but the statistics of batch norms.
@@ -82,10 +74,7 @@ impl Params {
 
     /// The number of trainable parameters.
     pub fn count(&self) -> usize {
-        self.trainable()
-            .iter()
-            .map(|(_, var)| var.elem_count())
-            .sum()
+        self.trainable().iter().map(|(_, var)| var.elem_count()).sum()
     }
 
     /// A copy of every tensor as it is now, for a checkpoint or a frozen network.
@@ -93,10 +82,7 @@ impl Params {
     /// # Errors
     /// Those of candle.
     pub fn snapshot(&self) -> Result<HashMap<String, Tensor>> {
-        self.all()
-            .into_iter()
-            .map(|(name, var)| Ok((name, var.as_tensor().copy()?)))
-            .collect()
+        self.all().into_iter().map(|(name, var)| Ok((name, var.as_tensor().copy()?))).collect()
     }
 
     /// Sets every variable from `tensors`.
@@ -111,9 +97,7 @@ impl Params {
                 expected: expected.clone(),
                 found,
             };
-            let tensor = tensors
-                .get(&name)
-                .ok_or_else(|| mismatch("no such tensor".into()))?;
+            let tensor = tensors.get(&name).ok_or_else(|| mismatch("no such tensor".into()))?;
             if tensor.dims() != var.dims() {
                 return Err(mismatch(format!("{:?}", tensor.dims())));
             }
@@ -130,9 +114,7 @@ impl Params {
                 rng.set_stream(index as u64);
                 let unit =
                     |rng: &mut ChaCha8Rng| f64::from(rng.next_u32()) / (f64::from(u32::MAX) + 1.0);
-                (0..shape.elem_count())
-                    .map(|_| lo + (up - lo) * unit(&mut rng))
-                    .collect()
+                (0..shape.elem_count()).map(|_| lo + (up - lo) * unit(&mut rng)).collect()
             }
             other => {
                 return Err(Error::invalid(
@@ -168,17 +150,10 @@ impl SimpleBackend for Params {
             }
             return Ok(var.as_tensor().clone());
         }
-        let direction = name
-            .strip_suffix("weight_g")
-            .and_then(|stem| vars.get(&format!("{stem}weight_v")));
+        let direction =
+            name.strip_suffix("weight_g").and_then(|stem| vars.get(&format!("{stem}weight_v")));
         let value = match direction {
-            Some(v) => v
-                .flatten_from(1)?
-                .sqr()?
-                .sum(1)?
-                .sqrt()?
-                .detach()
-                .reshape(&shape)?,
+            Some(v) => v.flatten_from(1)?.sqr()?.sum(1)?.sqrt()?.detach().reshape(&shape)?,
             None => self.initial(&shape, init, vars.len())?,
         };
         let var = Var::from_tensor(&value)?;
@@ -189,10 +164,7 @@ impl SimpleBackend for Params {
     fn get_unchecked(&self, name: &str, _: DType, _: &Device) -> candle_core::Result<Tensor> {
         match self.lock().get(name) {
             Some(var) => Ok(var.as_tensor().clone()),
-            None => Err(candle_core::Error::CannotFindTensor {
-                path: name.to_string(),
-            }
-            .bt()),
+            None => Err(candle_core::Error::CannotFindTensor { path: name.to_string() }.bt()),
         }
     }
 
@@ -208,17 +180,10 @@ mod tests {
 
     fn weights(seed: u64) -> Vec<f32> {
         let params = Params::new(seed, DType::F32, &Device::Cpu);
-        let cfg = Conv1dConfig {
-            weight_norm: true,
-            ..Conv1dConfig::causal()
-        };
+        let cfg = Conv1dConfig { weight_norm: true, ..Conv1dConfig::causal() };
         Conv1d::new(3, 2, 2, cfg, params.builder()).unwrap();
         let snapshot = params.snapshot().unwrap();
-        snapshot["weight_v"]
-            .flatten_all()
-            .unwrap()
-            .to_vec1()
-            .unwrap()
+        snapshot["weight_v"].flatten_all().unwrap().to_vec1().unwrap()
     }
 
     #[test]
@@ -234,10 +199,7 @@ mod tests {
         let params = Params::new(1, DType::F32, &Device::Cpu);
         Conv1d::new(3, 2, 2, Conv1dConfig::causal(), params.builder()).unwrap();
         let mut tensors = params.snapshot().unwrap();
-        tensors.insert(
-            "bias".into(),
-            Tensor::zeros(5, DType::F32, &Device::Cpu).unwrap(),
-        );
+        tensors.insert("bias".into(), Tensor::zeros(5, DType::F32, &Device::Cpu).unwrap());
         let error = params.load(&tensors).unwrap_err();
         assert_eq!(error.to_string(), "tensor bias: expected [2], found [5]");
     }

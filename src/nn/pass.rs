@@ -48,22 +48,13 @@ impl<'a> Pass<'a> {
 
     /// Training: dropout masks are a function of `seed`, `step` and the layer.
     pub fn train(seed: u64, step: u64) -> Self {
-        let key = MaskKey {
-            seed,
-            stream: step.wrapping_mul(LAYERS),
-        };
-        Self {
-            dropout: Some(key),
-            ..Self::eval()
-        }
+        let key = MaskKey { seed, stream: step.wrapping_mul(LAYERS) };
+        Self { dropout: Some(key), ..Self::eval() }
     }
 
     /// Continues the sequences of `state`, and leaves it after the last step of this pass.
     pub fn with_state(self, state: &'a mut State) -> Self {
-        Self {
-            state: Some(state),
-            ..self
-        }
+        Self { state: Some(state), ..self }
     }
 
     /// Conditioning inputs of a network that takes some, each (batch, channels) for whole sequences or
@@ -81,10 +72,7 @@ impl<'a> Pass<'a> {
     /// Logits are `F32` all the same. The embedding of a [`Model`](crate::models::Model) reads it, and
     /// what follows takes the type of what it is given: a layer called by itself does not ask.
     pub fn with_dtype(self, dtype: DType) -> Self {
-        Self {
-            dtype: Some(dtype),
-            ..self
-        }
+        Self { dtype: Some(dtype), ..self }
     }
 
     /// Which steps of `mask` (batch, time) are of a sequence, 1, and which fill it up or are hidden, 0.
@@ -118,10 +106,7 @@ impl<'a> Pass<'a> {
             .map_err(|_| Error::invalid("mask", "(batch, time)", format!("{:?}", mask.dims())))?;
         let factors: Vec<f32> = mask.to_dtype(DType::F32)?.flatten_all()?.to_vec1()?;
         let all = factors.iter().all(|&factor| factor == 1.0);
-        self.mask = Some(Mask {
-            dims,
-            factors: (!all).then(|| factors.into()),
-        });
+        self.mask = Some(Mask { dims, factors: (!all).then(|| factors.into()) });
         Ok(())
     }
 
@@ -280,11 +265,7 @@ impl<'a> Pass<'a> {
         let last = time.min(span);
         let rows = xs.detach().narrow(1, time - last, last)?;
         let rows: Vec<f32> = rows.to_dtype(DType::F32)?.flatten_all()?.to_vec1()?;
-        let at: Vec<u64> = state
-            .positions
-            .iter()
-            .map(|at| at + (time - last) as u64)
-            .collect();
+        let at: Vec<u64> = state.positions.iter().map(|at| at + (time - last) as u64).collect();
         remember(&mut state.rings[index], (span, channels), &at, &rows);
         // all convolutions of a pass start from the same positions
         if self.ring == state.shapes.len() {

@@ -52,18 +52,12 @@ mod tests {
 
     #[test]
     fn a_sequence_of_nothing_is_zero() {
-        let xs = Tensor::new(
-            &[[[1f32, 2.], [3., 4.]], [[5., 6.], [7., 8.]]],
-            &Device::Cpu,
-        )
-        .unwrap();
+        let xs =
+            Tensor::new(&[[[1f32, 2.], [3., 4.]], [[5., 6.], [7., 8.]]], &Device::Cpu).unwrap();
         let mask = Tensor::new(&[[0u32, 0], [0, 1]], &Device::Cpu).unwrap();
         let ys = mean_time(&xs, Some(&mask)).unwrap();
         assert_eq!(ys.to_vec2::<f32>().unwrap(), [[0., 0.], [7., 8.]]);
         let error = mean_time(&xs, Some(&mask.t().unwrap().narrow(0, 0, 1).unwrap())).unwrap_err();
-        assert_eq!(
-            error.to_string(),
-            "mask: expected (2, 2), as the input, found [1, 2]"
-        );
+        assert_eq!(error.to_string(), "mask: expected (2, 2), as the input, found [1, 2]");
     }
 }

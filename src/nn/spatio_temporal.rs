@@ -52,12 +52,7 @@ impl SpatioTemporalConfig {
             Ok(Stack::series(vec![layer]))
         };
         Ok([
-            stack(
-                "time",
-                self.time_kernel,
-                self.time_dilation,
-                Padding::Causal,
-            )?,
+            stack("time", self.time_kernel, self.time_dilation, Padding::Causal)?,
             stack("space", kernel.0, dilation.0, Padding::Same)?,
             stack("space", kernel.1, dilation.1, Padding::Same)?,
         ])
@@ -115,10 +110,7 @@ impl SpatioTemporalConv {
     /// # Errors
     /// As [`Conv2d::new`].
     pub fn new(config: &SpatioTemporalConfig, vb: VarBuilder) -> Result<Self> {
-        let space = Conv2dConfig {
-            dilation: config.space_dilation,
-            ..Conv2dConfig::same()
-        };
+        let space = Conv2dConfig { dilation: config.space_dilation, ..Conv2dConfig::same() };
         // the lines of an image are frames here, and its columns their pixels
         let time = Conv2dConfig {
             dilation: (config.time_dilation, 1),
@@ -144,19 +136,13 @@ impl SpatioTemporalConv {
     /// As [`Conv2d::forward`].
     pub fn forward(&self, xs: &Tensor) -> Result<Tensor> {
         let (batch, frames, height, width, channels) = xs.dims5()?;
-        let relu = Epilogue {
-            relu: true,
-            ..Epilogue::default()
-        };
+        let relu = Epilogue { relu: true, ..Epilogue::default() };
         let xs = tape::reshape(xs, (batch * frames, height, width, channels))?;
         let zs = self.space.forward_then(&xs, relu)?;
         let mid = zs.dim(3)?;
         let zs = tape::reshape(&zs, (batch, frames, height * width, mid))?;
         let ys = self.time.forward(&zs)?;
         let channels = ys.dim(3)?;
-        Ok(tape::reshape(
-            &ys,
-            (batch, frames, height, width, channels),
-        )?)
+        Ok(tape::reshape(&ys, (batch, frames, height, width, channels))?)
     }
 }

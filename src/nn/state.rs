@@ -195,10 +195,8 @@ impl State {
             return Ok(());
         }
         let tell = |shapes: &[RingShape]| {
-            let spans: Vec<_> = shapes
-                .iter()
-                .map(|shape| format!("{} x {}", shape.span, shape.channels))
-                .collect();
+            let spans: Vec<_> =
+                shapes.iter().map(|shape| format!("{} x {}", shape.span, shape.channels)).collect();
             format!("rings of {}", spans.join(", "))
         };
         Err(Error::invalid("state", tell(shapes), tell(&self.shapes)))
@@ -304,10 +302,7 @@ pub(crate) fn remember(
 }
 
 fn zeros(batch: usize, shape: RingShape) -> Result<Vec<f32>> {
-    let len = shape
-        .span
-        .checked_mul(shape.channels)
-        .and_then(|len| len.checked_mul(batch));
+    let len = shape.span.checked_mul(shape.channels).and_then(|len| len.checked_mul(batch));
     // asked for without an abort first; the zeros then come from the system as they are touched
     let there_is = |&len: &usize| Vec::<f32>::new().try_reserve_exact(len).is_ok();
     match len.filter(there_is) {

@@ -220,12 +220,7 @@ impl StepNet {
             Op::Conv(conv) => {
                 let xs = std::mem::take(&mut buffers[conv.from]);
                 let mut ys = std::mem::take(&mut buffers[conv.to]);
-                conv.run(
-                    &xs[..len(conv.from)],
-                    state,
-                    frames,
-                    &mut ys[..len(conv.to)],
-                );
+                conv.run(&xs[..len(conv.from)], state, frames, &mut ys[..len(conv.to)]);
                 state.scratch.buffers[conv.from] = xs;
                 state.scratch.buffers[conv.to] = ys;
             }
@@ -236,11 +231,7 @@ impl StepNet {
             }
             Op::Gate { gate, from, to } => {
                 let [xs, ys] = pair(buffers, from.index, to.index);
-                gate.apply_rows(
-                    to.width,
-                    &xs[..rows * from.width],
-                    &mut ys[..rows * to.width],
-                );
+                gate.apply_rows(to.width, &xs[..rows * from.width], &mut ys[..rows * to.width]);
             }
             Op::Activate(slot, activation) => {
                 activation.apply_in_place(&mut buffers[*slot][..len(*slot)]);
@@ -258,18 +249,12 @@ impl StepNet {
                     None => step::add(sum, more),
                 }
             }
-            Op::Rows {
-                slot,
-                norm,
-                weight,
-                bias,
-            } => norm.apply_in_place(&mut buffers[*slot][..len(*slot)], weight, bias.as_deref()),
-            Op::Affine {
-                slot,
-                mean,
-                scale,
-                bias,
-            } => step::affine(&mut buffers[*slot][..len(*slot)], mean, scale, bias),
+            Op::Rows { slot, norm, weight, bias } => {
+                norm.apply_in_place(&mut buffers[*slot][..len(*slot)], weight, bias.as_deref())
+            }
+            Op::Affine { slot, mean, scale, bias } => {
+                step::affine(&mut buffers[*slot][..len(*slot)], mean, scale, bias)
+            }
             Op::Round(slot) => step::round(&mut buffers[*slot][..len(*slot)]),
         }
     }
@@ -287,12 +272,7 @@ impl ConvStep {
     /// `frames` new frames of each sequence, which its ring then remembers.
     fn run(&self, xs: &[f32], state: &mut State, frames: usize, ys: &mut [f32]) {
         let (channels, span) = (self.channels, (self.kernel_size - 1) * self.dilation);
-        let State {
-            rings,
-            positions,
-            scratch,
-            ..
-        } = state;
+        let State { rings, positions, scratch, .. } = state;
         let words = self.weights.row_words();
         let a = &mut scratch.words[..positions.len() * frames * words];
         let past = self.ring.map_or(&[][..], |ring| &rings[ring][..]);
@@ -319,8 +299,7 @@ impl ConvStep {
                             }
                         }
                     };
-                    self.weights
-                        .pack_row((0..self.kernel_size).map(tap), packed);
+                    self.weights.pack_row((0..self.kernel_size).map(tap), packed);
                 }
             },
         );

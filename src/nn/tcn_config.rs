@@ -37,11 +37,7 @@ pub struct TcnConfig {
     pub activation: Activation,
     /// Gate in place of the first activation: the first convolution then has twice the channels.
     /// `"none"` or absent for none.
-    #[serde(
-        default,
-        deserialize_with = "gate_or_none",
-        skip_serializing_if = "Option::is_none"
-    )]
+    #[serde(default, deserialize_with = "gate_or_none", skip_serializing_if = "Option::is_none")]
     pub gate: Option<Gate>,
     /// Normalise before the convolutions and leave the residual path free, as transformers do.
     #[serde(default)]
@@ -96,11 +92,7 @@ impl TcnConfig {
     /// [`Error::Invalid`] or [`Error::TooLarge`], naming the field.
     pub fn validate(&self) -> Result<Vec<usize>> {
         if self.num_channels.is_empty() {
-            return Err(Error::invalid(
-                "num_channels",
-                "at least one block",
-                "an empty list",
-            ));
+            return Err(Error::invalid("num_channels", "at least one block", "an empty list"));
         }
         for (i, &channels) in self.num_channels.iter().enumerate() {
             // a gate doubles them
@@ -125,11 +117,7 @@ impl TcnConfig {
     }
 
     pub(crate) fn padding(&self) -> Padding {
-        if self.causal {
-            Padding::Causal
-        } else {
-            Padding::Same
-        }
+        if self.causal { Padding::Causal } else { Padding::Same }
     }
 
     /// The convolutions that see time, for receptive-field arithmetic.
@@ -138,21 +126,12 @@ impl TcnConfig {
     /// As [`TcnConfig::validate`].
     pub fn geometry(&self) -> Result<Stack> {
         let padding = self.padding();
-        let blocks = self
-            .validate()?
-            .into_iter()
-            .enumerate()
-            .map(|(i, dilation)| {
-                let layer = |conv: &str| {
-                    Layer::new(
-                        format!("network.{i}.{conv}"),
-                        self.kernel_size,
-                        dilation,
-                        padding,
-                    )
-                };
-                Ok(Block::residual(vec![layer("conv1")?, layer("conv2")?]))
-            });
+        let blocks = self.validate()?.into_iter().enumerate().map(|(i, dilation)| {
+            let layer = |conv: &str| {
+                Layer::new(format!("network.{i}.{conv}"), self.kernel_size, dilation, padding)
+            };
+            Ok(Block::residual(vec![layer("conv1")?, layer("conv2")?]))
+        });
         Ok(Stack::new(blocks.collect::<Result<_>>()?))
     }
 }

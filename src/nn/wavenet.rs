@@ -47,10 +47,7 @@ impl WaveNetStackConfig {
         if dilations.is_empty() {
             return Err(Error::invalid("dilations", "at least one", "an empty list"));
         }
-        let widest = self
-            .residual_channels
-            .max(self.gate_channels)
-            .max(self.skip_channels);
+        let widest = self.residual_channels.max(self.gate_channels).max(self.skip_channels);
         total_channels(dilations.iter().map(|_| widest))?;
         Ok(dilations)
     }
@@ -60,19 +57,15 @@ impl WaveNetStackConfig {
     /// # Errors
     /// As [`WaveNetStackConfig::validate`].
     pub fn geometry(&self) -> Result<Stack> {
-        let blocks = self
-            .validate()?
-            .into_iter()
-            .enumerate()
-            .map(|(i, dilation)| {
-                let layer = Layer::new(
-                    format!("layers.{i}.conv"),
-                    self.kernel_size,
-                    dilation,
-                    Padding::Causal,
-                )?;
-                Ok(Block::residual(vec![layer]))
-            });
+        let blocks = self.validate()?.into_iter().enumerate().map(|(i, dilation)| {
+            let layer = Layer::new(
+                format!("layers.{i}.conv"),
+                self.kernel_size,
+                dilation,
+                Padding::Causal,
+            )?;
+            Ok(Block::residual(vec![layer]))
+        });
         Ok(Stack::new(blocks.collect::<Result<_>>()?))
     }
 }
@@ -133,10 +126,7 @@ impl WaveNetStack {
         let pointwise =
             |from, to, name: String| Conv1d::new(from, to, 1, Conv1dConfig::causal(), vb.pp(name));
         let layer = |(i, &dilation): (usize, &usize)| {
-            let conv_cfg = Conv1dConfig {
-                dilation,
-                ..Conv1dConfig::causal()
-            };
+            let conv_cfg = Conv1dConfig { dilation, ..Conv1dConfig::causal() };
             let conv = Conv1d::new(
                 residual,
                 2 * gate,
@@ -154,11 +144,7 @@ impl WaveNetStack {
             })
         };
         Ok(Self {
-            layers: dilations
-                .iter()
-                .enumerate()
-                .map(layer)
-                .collect::<Result<_>>()?,
+            layers: dilations.iter().enumerate().map(layer).collect::<Result<_>>()?,
             output: [
                 pointwise(skip, skip, "output.0".into())?,
                 pointwise(skip, out_channels, "output.1".into())?,
@@ -189,10 +175,7 @@ impl WaveNetStack {
         };
         Ok(Self {
             layers: self.layers.iter().map(freeze).collect::<Result<_>>()?,
-            output: [
-                self.output[0].freeze_as(dtype)?,
-                self.output[1].freeze_as(dtype)?,
-            ],
+            output: [self.output[0].freeze_as(dtype)?, self.output[1].freeze_as(dtype)?],
             dropout: self.dropout,
         })
     }
@@ -272,14 +255,8 @@ impl WaveNetStack {
         let skips = skips.ok_or_else(|| Error::invalid("dilations", "at least one", 0))?;
         // what the last layer gives goes there alone
         pass.note_hidden(self.layers.len(), &skips);
-        let relu = Epilogue {
-            relu: true,
-            ..Epilogue::default()
-        };
-        let f32_output = Epilogue {
-            f32_output: true,
-            ..Epilogue::default()
-        };
+        let relu = Epilogue { relu: true, ..Epilogue::default() };
+        let f32_output = Epilogue { f32_output: true, ..Epilogue::default() };
         let ys = ops::activate(&skips, Activation::Relu)?;
         let ys = self.output[0].forward_then(&ys, pass, relu)?;
         self.output[1].forward_then(&ys, pass, f32_output)

@@ -55,11 +55,7 @@ pub fn batch_norm(
     let moments = tape::unrecorded(|| moments(&xs))?;
     let constant = |values: &[f64]| Tensor::new(values, xs.device())?.to_dtype(weight.dtype());
     let (mean, var) = (constant(&moments.mean)?, constant(&moments.var)?);
-    let op = BatchNorm {
-        moments: moments.into(),
-        eps,
-        fixed: false,
-    };
+    let op = BatchNorm { moments: moments.into(), eps, fixed: false };
     Ok((op.apply(&xs, weight, bias)?, mean, var))
 }
 
@@ -98,12 +94,7 @@ pub fn batch_norm_with(
 ) -> crate::Result<Tensor> {
     check(
         xs,
-        [
-            ("norm weight", weight),
-            ("norm bias", bias),
-            ("norm mean", mean),
-            ("norm variance", var),
-        ],
+        [("norm weight", weight), ("norm bias", bias), ("norm mean", mean), ("norm variance", var)],
     )?;
     if xs.elem_count() == 0 {
         return Ok(xs.clone());
@@ -119,11 +110,7 @@ pub fn batch_norm_with(
         mean: values(mean)?,
         var: values(var)?,
     };
-    let op = BatchNorm {
-        moments: moments.into(),
-        eps,
-        fixed: true,
-    };
+    let op = BatchNorm { moments: moments.into(), eps, fixed: true };
     op.apply(&xs.contiguous()?, weight, bias)
 }
 
@@ -131,11 +118,9 @@ fn check<const N: usize>(xs: &Tensor, tensors: [(&str, &Tensor); N]) -> crate::R
     let channels = xs.dim(D::Minus1)?;
     match tensors.iter().find(|(_, t)| t.dims() != [channels]) {
         None => Ok(()),
-        Some((field, tensor)) => Err(Error::invalid(
-            *field,
-            format!("({channels})"),
-            format!("{:?}", tensor.dims()),
-        )),
+        Some((field, tensor)) => {
+            Err(Error::invalid(*field, format!("({channels})"), format!("{:?}", tensor.dims())))
+        }
     }
 }
 
@@ -191,9 +176,7 @@ impl BatchNorm {
         let shape = x.1.shape();
         let x = slice::<T>(x)?;
         let (w, b) = (slice::<T::Real>(w)?, slice::<T::Real>(b)?);
-        Ok(output::<T>(shape, |y| {
-            self.moments.normalize(self.eps, x, w, b, y)
-        }))
+        Ok(output::<T>(shape, |y| self.moments.normalize(self.eps, x, w, b, y)))
     }
 }
 
@@ -248,9 +231,7 @@ impl GradInput {
     fn run3<T: StoredElement>(&self, x: Arg, dy: Arg, w: Arg) -> Result<(CpuStorage, Shape)> {
         let shape = x.1.shape();
         let (xs, w) = ((slice::<T>(x)?, slice::<T>(dy)?), slice::<T::Real>(w)?);
-        Ok(output::<T>(shape, |dx| {
-            self.moments.grad_input(self.eps, xs, w, &self.affine, dx)
-        }))
+        Ok(output::<T>(shape, |dx| self.moments.grad_input(self.eps, xs, w, &self.affine, dx)))
     }
 }
 
@@ -267,9 +248,7 @@ mod tests {
             let inputs = [random(1, &[batch, 4, 5]), random(2, &[5]), random(3, &[5])];
             gradients(&inputs, |t| Ok(batch_norm(&t[0], &t[1], &t[2], 1e-5)?.0));
             let (mean, var) = (random(4, &[5]), random(5, &[5]).sqr().unwrap());
-            gradients(&inputs, |t| {
-                Ok(batch_norm_with(&t[0], &t[1], &t[2], [&mean, &var], 0.1)?)
-            });
+            gradients(&inputs, |t| Ok(batch_norm_with(&t[0], &t[1], &t[2], [&mean, &var], 0.1)?));
         }
     }
 
@@ -284,19 +263,10 @@ mod tests {
         let given = batch_norm_with(&xs, &w, &b, [&ours.1, &ours.2], 1e-5)?;
         assert_close(&given, &ours.0, 1e-12);
 
-        let (xs, w, b) = (
-            xs.to_dtype(DType::BF16)?,
-            w.to_dtype(DType::F32)?,
-            b.to_dtype(DType::F32)?,
-        );
-        let (ours, plain) = (
-            batch_norm(&xs, &w, &b, 1e-5)?,
-            primitives(&xs, &w, &b, 1e-5)?,
-        );
-        assert_eq!(
-            (plain.0.dtype(), plain.1.dtype()),
-            (DType::BF16, DType::F32)
-        );
+        let (xs, w, b) =
+            (xs.to_dtype(DType::BF16)?, w.to_dtype(DType::F32)?, b.to_dtype(DType::F32)?);
+        let (ours, plain) = (batch_norm(&xs, &w, &b, 1e-5)?, primitives(&xs, &w, &b, 1e-5)?);
+        assert_eq!((plain.0.dtype(), plain.1.dtype()), (DType::BF16, DType::F32));
         assert_close(&ours.0, &plain.0, 1. / 128.);
         assert_close(&ours.1, &plain.1, 1e-5);
         Ok(())

@@ -25,13 +25,7 @@ pub struct Conv1dParams {
 
 impl Default for Conv1dParams {
     fn default() -> Self {
-        Self {
-            dilation: 1,
-            stride: 1,
-            groups: 1,
-            pad_left: 0,
-            pad_right: 0,
-        }
+        Self { dilation: 1, stride: 1, groups: 1, pad_left: 0, pad_right: 0 }
     }
 }
 
@@ -167,10 +161,7 @@ pub struct Epilogue {
 impl Epilogue {
     /// `f32` results, as of logits.
     pub(crate) fn to_f32() -> Self {
-        Self {
-            f32_output: true,
-            ..Self::default()
-        }
+        Self { f32_output: true, ..Self::default() }
     }
 }
 
@@ -206,10 +197,7 @@ pub fn conv1d_then(
     }
     let op = Forward {
         shape: params.shape(xs, weight, history)?,
-        history: history
-            .map(Tensor::detach)
-            .map(|h| h.contiguous())
-            .transpose()?,
+        history: history.map(Tensor::detach).map(|h| h.contiguous()).transpose()?,
         epilogue,
     };
     op.apply(xs, weight, bias)

@@ -14,13 +14,7 @@ fn cases() -> Vec<(usize, usize, usize, usize, Conv1dParams)> {
                     for (pad_left, pad_right) in
                         [(span, 0), (span / 2, span - span / 2), (0, 0), (1, 4)]
                     {
-                        let params = Conv1dParams {
-                            dilation,
-                            stride,
-                            groups,
-                            pad_left,
-                            pad_right,
-                        };
+                        let params = Conv1dParams { dilation, stride, groups, pad_left, pad_right };
                         cases.push((batch, channels.0, channels.1, kernel_size, params));
                     }
                 }
@@ -33,30 +27,19 @@ fn cases() -> Vec<(usize, usize, usize, usize, Conv1dParams)> {
 #[test]
 fn gradients_agree_with_differences() {
     for (batch, ci, co, k, params) in cases() {
-        let inputs = [
-            random(1, &[batch, 6, ci]),
-            random(2, &[co, ci / params.groups, k]),
-            random(3, &[co]),
-        ];
-        gradients(&inputs, |t| {
-            Ok(conv1d(&t[0], &t[1], Some(&t[2]), None, params)?)
-        });
+        let inputs =
+            [random(1, &[batch, 6, ci]), random(2, &[co, ci / params.groups, k]), random(3, &[co])];
+        gradients(&inputs, |t| Ok(conv1d(&t[0], &t[1], Some(&t[2]), None, params)?));
     }
 }
 
 #[test]
 fn gradients_with_history_and_without_bias() {
-    let params = Conv1dParams {
-        dilation: 2,
-        pad_left: 4,
-        ..Default::default()
-    };
+    let params = Conv1dParams { dilation: 2, pad_left: 4, ..Default::default() };
     for history in [1, 4, 9] {
         let history = random(4, &[2, history, 3]);
         let inputs = [random(1, &[2, 5, 3]), random(2, &[2, 3, 3])];
-        gradients(&inputs, |t| {
-            Ok(conv1d(&t[0], &t[1], None, Some(&history), params)?)
-        });
+        gradients(&inputs, |t| Ok(conv1d(&t[0], &t[1], None, Some(&history), params)?));
     }
 }
 
@@ -86,17 +69,8 @@ fn primitives_agree_forward_and_backward() {
 #[test]
 fn an_input_shorter_than_the_kernel_is_an_error() {
     let (xs, w) = (random(1, &[1, 4, 1]), random(2, &[1, 1, 3]));
-    let error = conv1d(
-        &xs,
-        &w,
-        None,
-        None,
-        Conv1dParams {
-            dilation: 2,
-            ..Default::default()
-        },
-    )
-    .unwrap_err();
+    let error = conv1d(&xs, &w, None, None, Conv1dParams { dilation: 2, ..Default::default() })
+        .unwrap_err();
     assert!(error.to_string().contains('5'), "{error}");
 }
 
@@ -104,10 +78,8 @@ fn an_input_shorter_than_the_kernel_is_an_error() {
 fn a_dropout_probability_of_one_is_an_error() {
     let (xs, w) = (random(1, &[1, 4, 1]), random(2, &[1, 1, 1]));
     for p in [1.0, -0.1, f64::NAN] {
-        let epilogue = Epilogue {
-            dropout: Some((p, MaskKey { seed: 0, stream: 0 })),
-            ..Epilogue::default()
-        };
+        let epilogue =
+            Epilogue { dropout: Some((p, MaskKey { seed: 0, stream: 0 })), ..Epilogue::default() };
         let error =
             conv1d_then(&xs, &w, None, None, Conv1dParams::default(), epilogue).unwrap_err();
         assert!(error.to_string().starts_with("dropout"), "{error}");
@@ -116,16 +88,9 @@ fn a_dropout_probability_of_one_is_an_error() {
 
 #[test]
 fn primitives_take_parameters_and_history_of_another_type() {
-    let params = Conv1dParams {
-        pad_left: 2,
-        ..Default::default()
-    };
-    let exact = [
-        random(1, &[2, 5, 3]),
-        random(2, &[4, 3, 3]),
-        random(3, &[4]),
-        random(4, &[2, 2, 3]),
-    ];
+    let params = Conv1dParams { pad_left: 2, ..Default::default() };
+    let exact =
+        [random(1, &[2, 5, 3]), random(2, &[4, 3, 3]), random(3, &[4]), random(4, &[2, 2, 3])];
     let [xs, w, b, history] = exact.map(|t| t.to_dtype(DType::F16).unwrap());
     let [w32, b32, h32] = [&w, &b, &history].map(|t| t.to_dtype(DType::F32).unwrap());
     let mixed = conv1d_primitives(&xs, &w32, Some(&b32), Some(&h32), params).unwrap();
@@ -141,20 +106,9 @@ fn an_epilogue_has_the_same_gradients_with_and_without_a_bias() {
     let key = MaskKey { seed: 1, stream: 2 };
     for relu in [false, true] {
         for dropout in [None, Some((0.3, key))] {
-            let epilogue = Epilogue {
-                relu,
-                dropout,
-                f32_output: false,
-            };
+            let epilogue = Epilogue { relu, dropout, f32_output: false };
             let run = |t: &[Tensor], bias| {
-                Ok(conv1d_then(
-                    &t[0],
-                    &t[1],
-                    bias,
-                    None,
-                    Conv1dParams::default(),
-                    epilogue,
-                )?)
+                Ok(conv1d_then(&t[0], &t[1], bias, None, Conv1dParams::default(), epilogue)?)
             };
             gradients(&inputs, |t| run(t, None));
             gradients(&inputs, |t| run(t, Some(&zero)));
@@ -166,27 +120,13 @@ fn an_epilogue_has_the_same_gradients_with_and_without_a_bias() {
 /// their gradients are differences, in `f64`; in `f32` and `bf16` both agree to their precision.
 #[test]
 fn an_epilogue_is_the_operations_one_after_another() {
-    let params = Conv1dParams {
-        dilation: 2,
-        pad_left: 4,
-        ..Default::default()
-    };
+    let params = Conv1dParams { dilation: 2, pad_left: 4, ..Default::default() };
     let key = MaskKey { seed: 3, stream: 9 };
-    for (batch, relu, dropout) in [
-        (1, true, None),
-        (3, true, Some((0.3, key))),
-        (2, false, Some((0.3, key))),
-    ] {
-        let epilogue = Epilogue {
-            relu,
-            dropout,
-            f32_output: false,
-        };
-        let inputs = [
-            random(1, &[batch, 7, 5]),
-            random(2, &[9, 5, 3]),
-            random(3, &[9]),
-        ];
+    for (batch, relu, dropout) in
+        [(1, true, None), (3, true, Some((0.3, key))), (2, false, Some((0.3, key)))]
+    {
+        let epilogue = Epilogue { relu, dropout, f32_output: false };
+        let inputs = [random(1, &[batch, 7, 5]), random(2, &[9, 5, 3]), random(3, &[9])];
         let fused = |t: &[Tensor]| conv1d_then(&t[0], &t[1], Some(&t[2]), None, params, epilogue);
         gradients(&inputs, |t| Ok(fused(t)?));
         let apart = finish_primitives(

@@ -25,13 +25,7 @@ pub struct Conv2dParams {
 
 impl Default for Conv2dParams {
     fn default() -> Self {
-        Self {
-            dilation: (1, 1),
-            stride: (1, 1),
-            groups: 1,
-            pad_height: (0, 0),
-            pad_width: (0, 0),
-        }
+        Self { dilation: (1, 1), stride: (1, 1), groups: 1, pad_height: (0, 0), pad_width: (0, 0) }
     }
 }
 
@@ -57,11 +51,9 @@ fn axis(
 /// The same error, with the axis that it is about.
 pub(crate) fn along(axis: &str, error: Error) -> Error {
     match error {
-        Error::Invalid {
-            field,
-            expected,
-            found,
-        } => Error::invalid(format!("{axis}: {field}"), expected, found),
+        Error::Invalid { field, expected, found } => {
+            Error::invalid(format!("{axis}: {field}"), expected, found)
+        }
         Error::TooLarge { what, detail } => Error::too_large(format!("{axis}: {what}"), detail),
         other => other,
     }
@@ -187,11 +179,7 @@ pub fn conv2d_then(
         let ys = conv2d_primitives(xs, weight, bias, params)?;
         return finish_primitives(ys, epilogue);
     }
-    let op = Forward {
-        shape: params.shape(xs, weight)?,
-        history: None,
-        epilogue,
-    };
+    let op = Forward { shape: params.shape(xs, weight)?, history: None, epilogue };
     op.apply(xs, weight, bias)
 }
 

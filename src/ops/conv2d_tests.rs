@@ -76,32 +76,20 @@ fn gradients_of_the_smallest_inputs_agree_with_differences() {
 
 #[test]
 fn gradients_through_padding_modes_agree_with_differences() {
-    for mode in [
-        PaddingMode::Zeros,
-        PaddingMode::Reflect,
-        PaddingMode::Replicate,
-        PaddingMode::Circular,
-    ] {
+    for mode in
+        [PaddingMode::Zeros, PaddingMode::Reflect, PaddingMode::Replicate, PaddingMode::Circular]
+    {
         let inputs = tensors((2, 3, 4), (2, 2, 1), (2, 3));
         gradients(&inputs, |t| {
             let padded = pad2d(&t[0], (2, 1), (1, 3), mode)?;
-            Ok(conv2d(
-                &padded,
-                &t[1],
-                Some(&t[2]),
-                Conv2dParams::default(),
-            )?)
+            Ok(conv2d(&padded, &t[1], Some(&t[2]), Conv2dParams::default())?)
         });
     }
 }
 
 #[test]
 fn an_epilogue_is_the_operations_one_after_another() {
-    let params = Conv2dParams {
-        pad_height: (1, 1),
-        pad_width: (2, 0),
-        ..Default::default()
-    };
+    let params = Conv2dParams { pad_height: (1, 1), pad_width: (2, 0), ..Default::default() };
     let epilogue = Epilogue {
         relu: true,
         dropout: Some((0.3, MaskKey { seed: 3, stream: 9 })),
@@ -112,9 +100,7 @@ fn an_epilogue_is_the_operations_one_after_another() {
     let fused = conv2d_then(xs, weight, Some(bias), params, epilogue).unwrap();
     let sums = conv2d(xs, weight, Some(bias), params).unwrap();
     assert_close(&fused, &finish_primitives(sums, epilogue).unwrap(), 1e-14);
-    gradients(&inputs, |t| {
-        Ok(conv2d_then(&t[0], &t[1], Some(&t[2]), params, epilogue)?)
-    });
+    gradients(&inputs, |t| Ok(conv2d_then(&t[0], &t[1], Some(&t[2]), params, epilogue)?));
 }
 
 #[test]
@@ -134,10 +120,7 @@ fn primitives_agree_forward_and_backward() {
 }
 
 fn bits(t: &Tensor) -> Vec<u64> {
-    let values: Vec<f64> = t
-        .to_dtype(DType::F64)
-        .and_then(|t| t.flatten_all()?.to_vec1())
-        .unwrap();
+    let values: Vec<f64> = t.to_dtype(DType::F64).and_then(|t| t.flatten_all()?.to_vec1()).unwrap();
     values.into_iter().map(f64::to_bits).collect()
 }
 
@@ -184,10 +167,7 @@ proptest! {
 #[test]
 fn a_kernel_larger_than_the_input_is_an_error_that_says_so() {
     let (xs, w) = (random(1, &[1, 3, 3, 1]), random(2, &[1, 1, 3, 3]));
-    let params = Conv2dParams {
-        dilation: (2, 2),
-        ..Default::default()
-    };
+    let params = Conv2dParams { dilation: (2, 2), ..Default::default() };
     let error = conv2d(&xs, &w, None, params).unwrap_err();
     assert_eq!(
         error.to_string(),
@@ -201,61 +181,25 @@ fn what_does_not_fit_is_an_error() {
     let xs = random(1, &[1, 3, 3, 2]);
     let fits = random(2, &[4, 2, 1, 1]);
     for (weight, bias, params, field) in [
-        (
-            random(2, &[4, 3, 1, 1]),
-            4,
-            Conv2dParams::default(),
-            "weight",
-        ),
+        (random(2, &[4, 3, 1, 1]), 4, Conv2dParams::default(), "weight"),
         (fits.clone(), 3, Conv2dParams::default(), "bias"),
+        (fits.clone(), 4, Conv2dParams { groups: 0, ..Default::default() }, "groups"),
+        (fits.clone(), 4, Conv2dParams { stride: (1, 0), ..Default::default() }, "width: stride"),
         (
             fits.clone(),
             4,
-            Conv2dParams {
-                groups: 0,
-                ..Default::default()
-            },
-            "groups",
-        ),
-        (
-            fits.clone(),
-            4,
-            Conv2dParams {
-                stride: (1, 0),
-                ..Default::default()
-            },
-            "width: stride",
-        ),
-        (
-            fits.clone(),
-            4,
-            Conv2dParams {
-                dilation: (0, 1),
-                ..Default::default()
-            },
+            Conv2dParams { dilation: (0, 1), ..Default::default() },
             "height: dilation",
         ),
         (
             fits,
             4,
-            Conv2dParams {
-                pad_width: (usize::MAX, 1),
-                ..Default::default()
-            },
+            Conv2dParams { pad_width: (usize::MAX, 1), ..Default::default() },
             "width: the padded input",
         ),
     ] {
         let error = conv2d(&xs, &weight, Some(&random(3, &[bias])), params).unwrap_err();
         assert!(error.to_string().starts_with(field), "{error}");
     }
-    assert!(
-        conv1d(
-            &xs,
-            &random(2, &[4, 2, 1]),
-            None,
-            None,
-            Conv1dParams::default()
-        )
-        .is_err()
-    );
+    assert!(conv1d(&xs, &random(2, &[4, 2, 1]), None, None, Conv1dParams::default()).is_err());
 }

@@ -160,16 +160,9 @@ impl Transposed {
 
     /// With the roles of the convolution's tensors exchanged: `dy` is its input, `xs` its output gradient.
     fn gradients(&self, xs: &Tensor, weight: &Tensor, dy: &Tensor) -> Result<(Tensor, Tensor)> {
-        let forward = Forward {
-            shape: self.shape,
-            history: None,
-            epilogue: Epilogue::default(),
-        };
+        let forward = Forward { shape: self.shape, history: None, epilogue: Epilogue::default() };
         let dx = dy.apply_op2_no_bwd(weight, &forward)?;
-        let weight_op = GradWeight {
-            shape: self.shape,
-            history: None,
-        };
+        let weight_op = GradWeight { shape: self.shape, history: None };
         Ok((dx, dy.apply_op2_no_bwd(xs, &weight_op)?))
     }
 }
@@ -211,10 +204,11 @@ fn primitives(
     s: &ConvShape,
 ) -> crate::Result<Tensor> {
     let (batch, len, channels) = xs.dims3()?;
-    let spread = xs
-        .unsqueeze(2)?
-        .pad_with_zeros(2, 0, s.width.stride - 1)?
-        .reshape((batch, len * s.width.stride, channels))?;
+    let spread = xs.unsqueeze(2)?.pad_with_zeros(2, 0, s.width.stride - 1)?.reshape((
+        batch,
+        len * s.width.stride,
+        channels,
+    ))?;
     let taps: Vec<u32> = (0..s.width.kernel_size as u32).rev().collect();
     let weight = weight
         .index_select(&Tensor::new(taps, xs.device())?, 2)?
@@ -270,12 +264,8 @@ mod tests {
                 let xs = random(1, &[batch, 4, c_in]);
                 let weight = random(2, &[c_in, c_out / params.groups, kernel_size]);
                 let inputs = [xs, weight, random(3, &[c_out])];
-                gradients(&inputs, |t| {
-                    Ok(conv_transpose1d(&t[0], &t[1], Some(&t[2]), params)?)
-                });
-                gradients(&inputs[..2], |t| {
-                    Ok(conv_transpose1d(&t[0], &t[1], None, params)?)
-                });
+                gradients(&inputs, |t| Ok(conv_transpose1d(&t[0], &t[1], Some(&t[2]), params)?));
+                gradients(&inputs[..2], |t| Ok(conv_transpose1d(&t[0], &t[1], None, params)?));
             }
         }
     }
@@ -283,16 +273,10 @@ mod tests {
     #[test]
     fn primitives_agree() {
         for (c_in, c_out, kernel_size, params) in cases() {
-            for (dtype, tolerance) in [
-                (DType::F64, 1e-12),
-                (DType::F32, 1e-5),
-                (DType::BF16, 1. / 64.),
-            ] {
-                let weights = if dtype == DType::F64 {
-                    dtype
-                } else {
-                    DType::F32
-                };
+            for (dtype, tolerance) in
+                [(DType::F64, 1e-12), (DType::F32, 1e-5), (DType::BF16, 1. / 64.)]
+            {
+                let weights = if dtype == DType::F64 { dtype } else { DType::F32 };
                 let xs = random(1, &[2, 4, c_in]).to_dtype(dtype).unwrap();
                 let weight = random(2, &[c_in, c_out / params.groups, kernel_size]);
                 let (weight, bias) = (weight.to_dtype(weights), random(3, &[c_out]));
@@ -309,20 +293,12 @@ mod tests {
     #[test]
     fn what_does_not_fit_is_an_error() {
         let (xs, weight) = (random(1, &[1, 4, 2]), random(2, &[2, 3, 2]));
-        let params = ConvTranspose1dParams {
-            dilation: 1,
-            stride: 2,
-            groups: 1,
-            crop_left: 0,
-            out_len: 8,
-        };
+        let params =
+            ConvTranspose1dParams { dilation: 1, stride: 2, groups: 1, crop_left: 0, out_len: 8 };
         let run = |weight: &Tensor, bias: &Tensor, params| {
             conv_transpose1d(&xs, weight, Some(bias), params).map_err(|e| e.to_string())
         };
-        let stride = ConvTranspose1dParams {
-            stride: 0,
-            ..params
-        };
+        let stride = ConvTranspose1dParams { stride: 0, ..params };
         assert!(run(&weight, &random(3, &[3]), stride).is_err());
         assert!(run(&random(2, &[3, 3, 2]), &random(3, &[3]), params).is_err());
         let error = run(&weight, &random(3, &[4]), params).unwrap_err();

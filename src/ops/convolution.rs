@@ -116,9 +116,7 @@ impl Forward {
             dropout: self.epilogue.dropout,
         };
         let held = self.history.as_ref().map(Tensor::storage_and_layout);
-        let history = held
-            .as_ref()
-            .map_or(Ok(&[][..]), |h| slice::<X>(argument(h)?))?;
+        let history = held.as_ref().map_or(Ok(&[][..]), |h| slice::<X>(argument(h)?))?;
         let mut y = zeros::<Y>(shape.elem_count());
         kernel::forward(s, x, history, w, &epilogue, &mut y)?;
         Ok((Y::to_cpu_storage_owned(y), shape))
@@ -146,15 +144,9 @@ impl Forward {
     }
 
     fn gradients(&self, xs: &Tensor, weight: &Tensor, dz: &Tensor) -> Result<(Tensor, Tensor)> {
-        let op = GradInput {
-            shape: self.shape,
-            dtype: xs.dtype(),
-        };
+        let op = GradInput { shape: self.shape, dtype: xs.dtype() };
         let dx = dz.apply_op2_no_bwd(weight, &op)?;
-        let op = GradWeight {
-            shape: self.shape,
-            history: self.history.clone(),
-        };
+        let op = GradWeight { shape: self.shape, history: self.history.clone() };
         Ok((dx, xs.apply_op2_no_bwd(dz, &op)?))
     }
 }
@@ -255,9 +247,7 @@ impl GradWeight {
         let mut dw = zeros::<X::Real>(shape.elem_count());
         let x = slice::<X>(x)?;
         let held = self.history.as_ref().map(Tensor::storage_and_layout);
-        let history = held
-            .as_ref()
-            .map_or(Ok(&[][..]), |h| slice::<X>(argument(h)?))?;
+        let history = held.as_ref().map_or(Ok(&[][..]), |h| slice::<X>(argument(h)?))?;
         if dy.0.dtype() == X::DTYPE {
             kernel::grad_weight(s, x, history, slice::<X>(dy)?, &mut dw)?;
         } else {
@@ -275,9 +265,7 @@ impl SumRows {
     fn run1<T: StoredElement>(&self, x: Arg) -> Result<(CpuStorage, Shape)> {
         let channels = x.1.dims()[x.1.dims().len() - 1];
         let x = slice::<T>(x)?;
-        Ok(output::<T::Real>(&channels.into(), |out| {
-            rows::sum_rows(x, out)
-        }))
+        Ok(output::<T::Real>(&channels.into(), |out| rows::sum_rows(x, out)))
     }
 }
 

@@ -47,13 +47,7 @@ pub fn dropout(xs: &Tensor, p: f64, kind: DropoutKind, key: MaskKey) -> crate::R
         DropoutKind::Channel => (xs.dim(1)?, xs.dims3()?.2),
         DropoutKind::Element => (0, 0),
     };
-    let op = Dropout {
-        p,
-        kind,
-        key,
-        len,
-        channels,
-    };
+    let op = Dropout { p, kind, key, len, channels };
     if xs.device().is_cpu() {
         return Ok(tape::apply1(&xs.contiguous()?, op, Keep::Nothing)?);
     }
@@ -107,9 +101,7 @@ mod tests {
     fn gradients_agree_with_differences() {
         let key = MaskKey { seed: 5, stream: 1 };
         for kind in [DropoutKind::Element, DropoutKind::Channel] {
-            gradients(&[random(1, &[3, 4, 5])], |t| {
-                Ok(dropout(&t[0], 0.4, kind, key)?)
-            });
+            gradients(&[random(1, &[3, 4, 5])], |t| Ok(dropout(&t[0], 0.4, kind, key)?));
         }
     }
 

@@ -213,9 +213,7 @@ impl Gather {
     ) -> Result<(CpuStorage, Shape)> {
         let width = table.1.shape().dim(D::Minus1)?;
         let table = slice::<T>(table)?;
-        Ok(output::<O>(&self.shape, |out| {
-            kernel::gather(table, width, &self.rows, out)
-        }))
+        Ok(output::<O>(&self.shape, |out| kernel::gather(table, width, &self.rows, out)))
     }
 }
 
@@ -305,13 +303,9 @@ mod tests {
 
     #[test]
     fn gradients_agree_with_differences() {
-        gradients(&[random(1, &[5, 4])], |t| {
-            Ok(embed(&t[0], &ids(), DType::F64)?)
-        });
+        gradients(&[random(1, &[5, 4])], |t| Ok(embed(&t[0], &ids(), DType::F64)?));
         for batch in [1, 3] {
-            gradients(&[random(1, &[batch, 4, 2])], |t| {
-                Ok(narrow_time(&t[0], 1, 2)?)
-            });
+            gradients(&[random(1, &[batch, 4, 2])], |t| Ok(narrow_time(&t[0], 1, 2)?));
         }
     }
 

@@ -44,13 +44,7 @@ fn update_as<T: Number, const N: usize>(
     step: impl Fn(f64, f64, [f64; N]) -> (f64, [f64; N]) + Sync,
 ) -> Result<()> {
     with_slices::<T>(&slots, Vec::new(), &mut |slots| match slots.try_into() {
-        Ok(slots) => xs.inplace_op2(
-            grad,
-            &Update {
-                slots: Cell::new(Some(slots)),
-                step: &step,
-            },
-        ),
+        Ok(slots) => xs.inplace_op2(grad, &Update { slots: Cell::new(Some(slots)), step: &step }),
         Err(_) => bail!("update: expected {N} moments"),
     })
 }
@@ -155,19 +149,14 @@ pub(crate) fn sum_of_squares(xs: &Tensor) -> Result<f64> {
         xs.apply_op1_no_bwd(&SumOfSquares)?
     } else {
         let sum = xs.to_dtype(DType::F32)?.sqr()?.sum_all()?;
-        sum.to_device(&candle_core::Device::Cpu)?
-            .to_dtype(DType::F64)?
+        sum.to_device(&candle_core::Device::Cpu)?.to_dtype(DType::F64)?
     };
     sum.to_scalar::<f64>()
 }
 
 fn same_shape(xs: &Tensor, other: &Tensor) -> Result<()> {
     if xs.shape() != other.shape() {
-        bail!(
-            "in-place pass: expected shape {:?}, found {:?}",
-            xs.shape(),
-            other.shape()
-        )
+        bail!("in-place pass: expected shape {:?}, found {:?}", xs.shape(), other.shape())
     }
     Ok(())
 }
@@ -199,13 +188,9 @@ mod tests {
         for dtype in [DType::F32, DType::F64] {
             let xs = Var::from_tensor(&Tensor::arange(0f64, 6., &Device::Cpu)?.to_dtype(dtype)?)?;
             let ones = Tensor::ones(2, dtype, &Device::Cpu)?;
-            update(&xs.narrow(0, 1, 2)?, &ones, [], |x, g, []| {
-                (10. * x + g, [])
-            })?;
+            update(&xs.narrow(0, 1, 2)?, &ones, [], |x, g, []| (10. * x + g, []))?;
             let slot = Var::from_tensor(&ones)?;
-            update(&xs.narrow(0, 4, 2)?, &ones, [&slot], |x, g, [s]| {
-                (s + g - x, [2. * s])
-            })?;
+            update(&xs.narrow(0, 4, 2)?, &ones, [&slot], |x, g, [s]| (s + g - x, [2. * s]))?;
             let found = xs.to_dtype(DType::F64)?.to_vec1::<f64>()?;
             assert_eq!(found, [0., 11., 21., 3., -2., -3.]);
             let slot = slot.to_dtype(DType::F64)?.to_vec1::<f64>()?;

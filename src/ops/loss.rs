@@ -35,11 +35,7 @@ pub fn cross_entropy(logits: &Tensor, targets: &[u32]) -> crate::Result<Tensor> 
     let vocab = logits.dim(D::Minus1)?;
     let rows = logits.elem_count() / vocab.max(1);
     if rows == 0 || rows != targets.len() {
-        return Err(Error::invalid(
-            "targets",
-            format!("{rows} ids, at least one"),
-            targets.len(),
-        ));
+        return Err(Error::invalid("targets", format!("{rows} ids, at least one"), targets.len()));
     }
     if let Some(id) = targets.iter().find(|&&id| id as usize >= vocab) {
         return Err(Error::invalid("target", format!("an id below {vocab}"), id));
@@ -49,10 +45,7 @@ pub fn cross_entropy(logits: &Tensor, targets: &[u32]) -> crate::Result<Tensor> 
         return Ok(tape::apply1(&logits.contiguous()?, op, Keep::Inputs)?);
     }
     let ids = Tensor::new(targets, logits.device())?;
-    Ok(candle_nn::loss::cross_entropy(
-        &logits.reshape((rows, vocab))?,
-        &ids,
-    )?)
+    Ok(candle_nn::loss::cross_entropy(&logits.reshape((rows, vocab))?, &ids)?)
 }
 
 struct CrossEntropy(std::sync::Arc<[u32]>);
@@ -61,9 +54,7 @@ impl CrossEntropy {
     fn run1<T: StoredElement>(&self, x: Arg) -> Result<(CpuStorage, Shape)> {
         let vocab = x.1.dims().last().copied().unwrap_or(1);
         let loss = rows::cross_entropy(slice::<T>(x)?, vocab, &self.0) / self.0.len() as f64;
-        Ok(output::<T::Real>(&().into(), |out| {
-            out.fill(T::Real::of(loss))
-        }))
+        Ok(output::<T::Real>(&().into(), |out| out.fill(T::Real::of(loss))))
     }
 }
 
@@ -83,9 +74,7 @@ impl CrossEntropyGrad {
         let vocab = x.1.dims().last().copied().unwrap_or(1);
         let scale = slice::<T::Real>(dy)?[0] / T::Real::of(self.0.len() as f64);
         let x = slice::<T>(x)?;
-        Ok(output::<T>(shape, |out| {
-            rows::cross_entropy_grad(x, vocab, &self.0, scale, out)
-        }))
+        Ok(output::<T>(shape, |out| rows::cross_entropy_grad(x, vocab, &self.0, scale, out)))
     }
 }
 
@@ -99,9 +88,7 @@ mod tests {
 
     #[test]
     fn gradients_agree_with_differences() {
-        gradients(&[random(1, &[2, 3, 5])], |t| {
-            Ok(cross_entropy(&t[0], &[4, 0, 2, 2, 1, 3])?)
-        });
+        gradients(&[random(1, &[2, 3, 5])], |t| Ok(cross_entropy(&t[0], &[4, 0, 2, 2, 1, 3])?));
     }
 
     #[test]

@@ -112,40 +112,25 @@ pub(crate) mod check {
     pub(crate) fn random(seed: u64, shape: &[usize]) -> Tensor {
         let mut rng = rand_chacha::ChaCha8Rng::seed_from_u64(seed);
         let len = shape.iter().product();
-        let data: Vec<f64> = (0..len)
-            .map(|_| f64::from(rng.next_u32()) / f64::from(u32::MAX) * 2.0 - 1.0)
-            .collect();
+        let data: Vec<f64> =
+            (0..len).map(|_| f64::from(rng.next_u32()) / f64::from(u32::MAX) * 2.0 - 1.0).collect();
         Tensor::from_vec(data, shape, &Device::Cpu).unwrap()
     }
 
     /// Compares every component of every gradient of `Σ f(inputs)·coefficients`.
     pub(crate) fn gradients(inputs: &[Tensor], f: impl Fn(&[Tensor]) -> Result<Tensor>) {
-        let vars: Vec<Var> = inputs
-            .iter()
-            .map(|t| Var::from_tensor(t).unwrap())
-            .collect();
+        let vars: Vec<Var> = inputs.iter().map(|t| Var::from_tensor(t).unwrap()).collect();
         let tensors: Vec<Tensor> = vars.iter().map(|v| v.as_tensor().clone()).collect();
         let out = f(&tensors).unwrap();
         assert_eq!(out.dtype(), DType::F64);
         let coefficients = random(99, out.dims());
         let value = |inputs: &[Tensor]| -> f64 {
-            (f(inputs).unwrap() * &coefficients)
-                .unwrap()
-                .sum_all()
-                .unwrap()
-                .to_scalar()
-                .unwrap()
+            (f(inputs).unwrap() * &coefficients).unwrap().sum_all().unwrap().to_scalar().unwrap()
         };
-        let grads = (out * &coefficients)
-            .unwrap()
-            .sum_all()
-            .unwrap()
-            .backward()
-            .unwrap();
+        let grads = (out * &coefficients).unwrap().sum_all().unwrap().backward().unwrap();
         for (n, input) in inputs.iter().enumerate() {
-            let grad = grads
-                .get(&tensors[n])
-                .unwrap_or_else(|| panic!("input {n} has no gradient"));
+            let grad =
+                grads.get(&tensors[n]).unwrap_or_else(|| panic!("input {n} has no gradient"));
             let grad: Vec<f64> = grad.flatten_all().unwrap().to_vec1().unwrap();
             let flat: Vec<f64> = input.flatten_all().unwrap().to_vec1().unwrap();
             for i in 0..flat.len() {
@@ -171,10 +156,7 @@ pub(crate) mod check {
         let numbers = |t: &Tensor| -> candle_core::Result<Vec<f64>> {
             t.to_dtype(DType::F64)?.flatten_all()?.to_vec1()
         };
-        let tolerance = Tolerance {
-            atol: tolerance,
-            rtol: tolerance,
-        };
+        let tolerance = Tolerance { atol: tolerance, rtol: tolerance };
         compare(&numbers(a).unwrap(), &numbers(b).unwrap(), tolerance).unwrap();
     }
 }

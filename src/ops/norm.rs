@@ -147,8 +147,7 @@ impl Norm {
             let bias = bias.as_ref().map(|b| slice::<T::Real>(argument(b)?));
             // again, instead of keeping it
             let mut normal = zeros::<T>(x.len());
-            self.norm
-                .forward(x, w, bias.transpose()?, None, &mut normal);
+            self.norm.forward(x, w, bias.transpose()?, None, &mut normal);
             let mut grads = zeros::<T>(x.len());
             activation.backward(&normal, dy, &mut grads);
             before = grads;
@@ -227,9 +226,7 @@ pub fn weight_norm(v: &Tensor, g: &Tensor) -> crate::Result<Tensor> {
         return Ok(tape::apply2(&v, &g, WeightNorm, Keep::Inputs)?);
     }
     let flat = v.flatten_from(1)?;
-    let scale = g
-        .reshape((out_channels, 1))?
-        .div(&flat.sqr()?.sum_keepdim(1)?.sqrt()?)?;
+    let scale = g.reshape((out_channels, 1))?.div(&flat.sqr()?.sum_keepdim(1)?.sqrt()?)?;
     Ok(flat.broadcast_mul(&scale)?.reshape(v.shape())?)
 }
 
@@ -269,10 +266,7 @@ fn weight_norm_grad<T: Element>(v: &Tensor, g: &Tensor, dw: &Tensor) -> Result<(
         &mut dg,
     );
     let device = &Device::Cpu;
-    Ok((
-        Tensor::from_vec(dv, v.shape(), device)?,
-        Tensor::from_vec(dg, g.shape(), device)?,
-    ))
+    Ok((Tensor::from_vec(dv, v.shape(), device)?, Tensor::from_vec(dg, g.shape(), device)?))
 }
 
 #[cfg(test)]
@@ -285,23 +279,13 @@ mod tests {
     fn gradients_agree_with_differences() {
         for batch in [1, 3] {
             let inputs = [random(1, &[batch, 2, 5]), random(2, &[5]), random(3, &[5])];
-            let layer = RowNorm {
-                center: true,
-                eps: 1e-5,
-            };
+            let layer = RowNorm { center: true, eps: 1e-5 };
             for then in [None, Some(Activation::Gelu), Some(Activation::Tanh)] {
-                gradients(&inputs, |t| {
-                    Ok(normalize_rows(&t[0], &t[1], Some(&t[2]), layer, then)?)
-                });
+                gradients(&inputs, |t| Ok(normalize_rows(&t[0], &t[1], Some(&t[2]), layer, then)?));
             }
-            let rms = RowNorm {
-                center: false,
-                eps: 1e-6,
-            };
+            let rms = RowNorm { center: false, eps: 1e-6 };
             for then in [None, Some(Activation::Silu)] {
-                gradients(&inputs[..2], |t| {
-                    Ok(normalize_rows(&t[0], &t[1], None, rms, then)?)
-                });
+                gradients(&inputs[..2], |t| Ok(normalize_rows(&t[0], &t[1], None, rms, then)?));
             }
         }
         gradients(&[random(1, &[4, 3, 2]), random(2, &[4, 1, 1])], |t| {
@@ -311,10 +295,7 @@ mod tests {
 
     #[test]
     fn bf16_rows_go_with_f32_weights() {
-        let layer = RowNorm {
-            center: true,
-            eps: 1e-5,
-        };
+        let layer = RowNorm { center: true, eps: 1e-5 };
         let rounded = random(1, &[2, 3, 7]).to_dtype(DType::BF16).unwrap();
         let run = |dtype: DType, weights: DType| {
             let var = |t: &Tensor, dtype| Var::from_tensor(&t.to_dtype(dtype).unwrap()).unwrap();
@@ -357,10 +338,7 @@ mod tests {
     #[test]
     fn an_activation_in_the_same_pass_is_the_one_after_it() {
         for dtype in [DType::F32, DType::F64, DType::BF16] {
-            let norm = RowNorm {
-                center: true,
-                eps: 1e-5,
-            };
+            let norm = RowNorm { center: true, eps: 1e-5 };
             let weights = match dtype {
                 DType::BF16 => DType::F32,
                 other => other,

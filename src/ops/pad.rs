@@ -134,12 +134,8 @@ mod tests {
             (PaddingMode::Replicate, [1., 1., 1., 2., 3., 4., 4., 4.]),
             (PaddingMode::Circular, [3., 4., 1., 2., 3., 4., 1., 2.]),
         ] {
-            let ys = pad1d(&xs, 2, 2, mode)
-                .unwrap()
-                .flatten_all()
-                .unwrap()
-                .to_vec1::<f32>()
-                .unwrap();
+            let ys =
+                pad1d(&xs, 2, 2, mode).unwrap().flatten_all().unwrap().to_vec1::<f32>().unwrap();
             assert_eq!(ys, drawn, "{mode:?}");
         }
     }
@@ -153,9 +149,7 @@ mod tests {
             PaddingMode::Circular,
         ] {
             for batch in [1, 3] {
-                gradients(&[random(1, &[batch, 4, 2])], |t| {
-                    Ok(pad1d(&t[0], 3, 2, mode)?)
-                });
+                gradients(&[random(1, &[batch, 4, 2])], |t| Ok(pad1d(&t[0], 3, 2, mode)?));
             }
         }
     }

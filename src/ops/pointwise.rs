@@ -23,11 +23,7 @@ use crate::kernels::elementwise::{Activation, Gate, SELU_ALPHA, SELU_SCALE};
 /// ```
 pub fn activate(xs: &Tensor, activation: Activation) -> crate::Result<Tensor> {
     if xs.device().is_cpu() {
-        return Ok(tape::apply1(
-            &xs.contiguous()?,
-            Activate(activation),
-            Keep::Inputs,
-        )?);
+        return Ok(tape::apply1(&xs.contiguous()?, Activate(activation), Keep::Inputs)?);
     }
     Ok(match activation {
         Activation::Relu => xs.relu()?,
@@ -62,20 +58,13 @@ pub fn activate(xs: &Tensor, activation: Activation) -> crate::Result<Tensor> {
 pub fn gate(xs: &Tensor, gate: Gate) -> crate::Result<Tensor> {
     let channels = xs.dim(D::Minus1)?;
     if channels == 0 || !channels.is_multiple_of(2) {
-        return Err(Error::invalid(
-            "gate",
-            "an even number of channels",
-            channels,
-        ));
+        return Err(Error::invalid("gate", "an even number of channels", channels));
     }
     if xs.device().is_cpu() {
         return Ok(tape::apply1(&xs.contiguous()?, Gated(gate), Keep::Inputs)?);
     }
     let half = channels / 2;
-    let (a, b) = (
-        xs.narrow(D::Minus1, 0, half)?,
-        xs.narrow(D::Minus1, half, half)?,
-    );
+    let (a, b) = (xs.narrow(D::Minus1, 0, half)?, xs.narrow(D::Minus1, half, half)?);
     let a = match gate {
         Gate::Glu => a,
         Gate::TanhSigmoid => a.tanh()?,
@@ -128,9 +117,7 @@ impl Gated {
             *last = channels;
         }
         let x = slice::<T>(x)?;
-        Ok(output::<T>(&dims.into(), |y| {
-            self.0.forward(channels, x, y)
-        }))
+        Ok(output::<T>(&dims.into(), |y| self.0.forward(channels, x, y)))
     }
 }
 
@@ -148,9 +135,7 @@ impl GatedGrad {
     fn run2<T: StoredElement>(&self, x: Arg, dy: Arg) -> Result<(CpuStorage, Shape)> {
         let (shape, channels) = (x.1.shape(), last(dy.1));
         let (x, dy) = (slice::<T>(x)?, slice::<T>(dy)?);
-        Ok(output::<T>(shape, |dx| {
-            self.0.backward(channels, x, dy, dx)
-        }))
+        Ok(output::<T>(shape, |dx| self.0.backward(channels, x, dy, dx)))
     }
 }
 
@@ -164,12 +149,7 @@ mod tests {
 
     #[test]
     fn gradients_agree_with_differences() {
-        for f in [
-            Activation::Relu,
-            Activation::Gelu,
-            Activation::Selu,
-            Activation::Mish,
-        ] {
+        for f in [Activation::Relu, Activation::Gelu, Activation::Selu, Activation::Mish] {
             gradients(&[random(1, &[3, 2, 4])], |t| Ok(activate(&t[0], f)?));
         }
         for g in [Gate::Glu, Gate::TanhSigmoid] {
@@ -180,18 +160,13 @@ mod tests {
     #[test]
     fn a_view_is_made_contiguous() {
         let xs = random(1, &[2, 3, 4]).transpose(1, 2).unwrap();
-        gradients(&[xs], |t| {
-            Ok(activate(&t[0].transpose(0, 1)?, Activation::Silu)?)
-        });
+        gradients(&[xs], |t| Ok(activate(&t[0].transpose(0, 1)?, Activation::Silu)?));
     }
 
     #[test]
     fn an_odd_width_cannot_be_gated() {
         let error = gate(&random(1, &[1, 3]), Gate::Glu).unwrap_err();
-        assert_eq!(
-            error.to_string(),
-            "gate: expected an even number of channels, found 3"
-        );
+        assert_eq!(error.to_string(), "gate: expected an even number of channels, found 3");
     }
 
     #[test]

@@ -67,10 +67,7 @@ fn sum_over_taps(
     for tap in 0..s.taps() {
         let (m, n) = s.tap(tap);
         let x = pick(&pick(&xs, 1, &s.height, m)?, 2, &s.width, n)?;
-        let x = x
-            .reshape((rows, s.groups, s.group_in()))?
-            .transpose(0, 1)?
-            .contiguous()?;
+        let x = x.reshape((rows, s.groups, s.group_in()))?.transpose(0, 1)?.contiguous()?;
         let w = weight
             .i((.., .., m, n))?
             .reshape((s.groups, s.group_out(), s.group_in()))?
@@ -78,9 +75,7 @@ fn sum_over_taps(
             .contiguous()?;
         sum = (sum + x.matmul(&w)?)?;
     }
-    let ys = sum
-        .transpose(0, 1)?
-        .reshape((s.batch, height, width, s.out_channels))?;
+    let ys = sum.transpose(0, 1)?.reshape((s.batch, height, width, s.out_channels))?;
     match bias {
         None => Ok(ys),
         Some(bias) => ys.broadcast_add(&bias.to_dtype(ys.dtype())?),
@@ -103,8 +98,5 @@ fn pick(xs: &Tensor, dim: usize, axis: &Axis, tap: usize) -> Result<Tensor> {
     let mut dims = xs.dims().to_vec();
     dims[dim] = axis.out_len;
     dims.insert(dim + 1, axis.stride);
-    xs.contiguous()?
-        .reshape(dims)?
-        .narrow(dim + 1, 0, 1)?
-        .squeeze(dim + 1)
+    xs.contiguous()?.reshape(dims)?.narrow(dim + 1, 0, 1)?.squeeze(dim + 1)
 }

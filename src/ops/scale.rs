@@ -75,9 +75,6 @@ mod tests {
     #[test]
     fn as_many_scales_as_rows() {
         let error = scale_rows(&random(1, &[2, 3, 5]), [1.0; 5]).unwrap_err();
-        assert!(
-            error.to_string().contains("one for each of 2 x 3 rows"),
-            "{error}"
-        );
+        assert!(error.to_string().contains("one for each of 2 x 3 rows"), "{error}");
     }
 }

@@ -170,9 +170,6 @@ mod tests {
     #[test]
     fn shapes_must_agree() {
         let error = add(&random(1, &[1, 3]), &random(1, &[3, 1])).unwrap_err();
-        assert_eq!(
-            error.to_string(),
-            "summand: expected [1, 3] of f64, found [3, 1] of f64"
-        );
+        assert_eq!(error.to_string(), "summand: expected [1, 3] of f64, found [3, 1] of f64");
     }
 }

@@ -63,15 +63,9 @@ impl Op {
                 on_cpu(a, |s, l| on_cpu(b, |s2, l2| op.cpu_fwd(s, l, s2, l2)))
             }
             (Self::Three(op), [a, b, c]) => on_cpu(a, |s, l| {
-                on_cpu(b, |s2, l2| {
-                    on_cpu(c, |s3, l3| op.cpu_fwd(s, l, s2, l2, s3, l3))
-                })
+                on_cpu(b, |s2, l2| on_cpu(c, |s3, l3| op.cpu_fwd(s, l, s2, l2, s3, l3)))
             }),
-            _ => bail!(
-                "{}: {} arguments are not what it takes",
-                self.name(),
-                inputs.len()
-            ),
+            _ => bail!("{}: {} arguments are not what it takes", self.name(), inputs.len()),
         }
     }
 
@@ -84,11 +78,7 @@ impl Op {
                 op.bwd(a, b, c, y, dy).map(|(a, b, c)| vec![a, b, c])?
             }
             (Self::Reshape, [a]) => vec![Some(dy.reshape(a.shape())?)],
-            _ => bail!(
-                "{}: {} arguments are not what it takes",
-                self.name(),
-                inputs.len()
-            ),
+            _ => bail!("{}: {} arguments are not what it takes", self.name(), inputs.len()),
         })
     }
 }
@@ -210,10 +200,7 @@ impl Tape {
                 .map(|x| kept(x, matches!(keep, Keep::Inputs | Keep::Both)))
                 .collect::<Result<_>>()?,
             output: kept(output, matches!(keep, Keep::Output | Keep::Both))?,
-            to: inputs
-                .iter()
-                .map(|x| x.track_op().then(|| x.id()))
-                .collect(),
+            to: inputs.iter().map(|x| x.track_op().then(|| x.id())).collect(),
             from: output.id(),
         });
         Ok(())

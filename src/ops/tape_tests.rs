@@ -205,11 +205,7 @@ fn what_a_gradient_has_read_is_freed_before_the_next() {
     let (value, tape) = Tape::record(|| {
         let mut xs = vars[0].as_tensor().clone();
         for (number, keep) in [(1, Keep::Nothing), (2, Keep::Inputs)] {
-            let op = Logged {
-                number,
-                log: log.clone(),
-                reads_input: keep == Keep::Inputs,
-            };
+            let op = Logged { number, log: log.clone(), reads_input: keep == Keep::Inputs };
             xs = apply1(&xs, op, keep)?;
         }
         loss(&xs)

@@ -27,10 +27,7 @@ impl Grad {
         if self.is_ours() {
             return Ok(self);
         }
-        Ok(Self {
-            tensor: self.tensor.force_contiguous()?,
-            owners: Rc::default(),
-        })
+        Ok(Self { tensor: self.tensor.force_contiguous()?, owners: Rc::default() })
     }
 
     /// The sum of two, in the buffer of one of them if it can be.
@@ -62,14 +59,8 @@ pub(super) struct Walk {
 impl Walk {
     /// The walk that begins at `loss`.
     pub(super) fn new(loss: &Tensor) -> Result<Self> {
-        let one = Grad {
-            tensor: loss.ones_like()?.detach(),
-            owners: Rc::default(),
-        };
-        Ok(Self {
-            grads: HashMap::from([(loss.id(), one)]),
-            others: Rc::default(),
-        })
+        let one = Grad { tensor: loss.ones_like()?.detach(), owners: Rc::default() };
+        Ok(Self { grads: HashMap::from([(loss.id(), one)]), others: Rc::default() })
     }
 
     /// Hands the gradient of the result of `node` on to its arguments, and frees what both held.
@@ -98,10 +89,7 @@ impl Walk {
             let known = owners.iter().find(|(other, _)| *other == place);
             let owner = known.map(|(_, owner)| owner.clone()).unwrap_or_default();
             owners.push((place, owner.clone()));
-            let grad = Grad {
-                tensor,
-                owners: owner,
-            };
+            let grad = Grad { tensor, owners: owner };
             parts.push((to, grad));
         }
         // from here on, buffers belong to whom they are handed

@@ -156,12 +156,7 @@ fn draw_training(chart: &mut Chart, points: &[Point]) -> Drawn {
     let all = extremes(points, TRAIN_POINTS);
     draw_line(chart, all, TRAIN.stroke_width(1), "training")?;
     let smoothed = thin(&smooth(points), SMOOTHED_POINTS);
-    draw_line(
-        chart,
-        smoothed,
-        SMOOTHED.stroke_width(2),
-        "training, smoothed",
-    )
+    draw_line(chart, smoothed, SMOOTHED.stroke_width(2), "training, smoothed")
 }
 
 fn draw_validation(chart: &mut Chart, points: Vec<Point>) -> Drawn {
@@ -177,11 +172,7 @@ fn draw_validation(chart: &mut Chart, points: Vec<Point>) -> Drawn {
 }
 
 fn title(valid: &[Point]) -> &'static str {
-    if valid.is_empty() {
-        "Training loss"
-    } else {
-        "Training and validation loss"
-    }
+    if valid.is_empty() { "Training loss" } else { "Training and validation loss" }
 }
 
 /// A line with its entry in the legend.
@@ -211,11 +202,7 @@ fn label_best(chart: &Chart, root: &Canvas, best: Point) -> Drawn {
     root.draw(&Circle::new((x, y), 5, VALID.stroke_width(2)))?;
     let side = if left { HPos::Right } else { HPos::Left };
     let style = ("sans-serif", 16).into_font().color(&VALID);
-    root.draw(&Text::new(
-        text,
-        (x, y_text),
-        style.pos(Pos::new(side, VPos::Center)),
-    ))
+    root.draw(&Text::new(text, (x, y_text), style.pos(Pos::new(side, VPos::Center))))
 }
 
 /// The losses worth drawing.
@@ -236,16 +223,9 @@ fn loss_range(train: &[Point], valid: &[Point]) -> Range<f64> {
     };
     let last = losses.len() - 1;
     let (low, high) = (losses[last / 20], losses[last - last / 20]);
-    let best = valid
-        .iter()
-        .map(|point| point.1)
-        .fold(f64::INFINITY, f64::min);
+    let best = valid.iter().map(|point| point.1).fold(f64::INFINITY, f64::min);
     let usual = high + 3.0 * (high - low);
-    let top = highest.min(if best.is_finite() {
-        usual.max(best)
-    } else {
-        usual
-    });
+    let top = highest.min(if best.is_finite() { usual.max(best) } else { usual });
     // a scale needs some length even if all losses are the same
     let margin = (0.06 * (top - lowest)).max(0.05).max(1e-6 * top.abs());
     lowest - margin..top + margin
@@ -261,9 +241,7 @@ fn smooth(points: &[Point]) -> Vec<Point> {
         let window = &points[i - before..=last.min(i + before)];
         window.iter().map(|point| point.1).sum::<f64>() / window.len() as f64
     };
-    (0..points.len())
-        .map(|i| (points[i].0, average(i)))
-        .collect()
+    (0..points.len()).map(|i| (points[i].0, average(i))).collect()
 }
 
 /// At most about `limit` points, evenly spread, the first and the last among them.
@@ -272,9 +250,7 @@ fn thin(points: &[Point], limit: usize) -> Vec<Point> {
         return Vec::new();
     };
     let pieces = last.min(limit).max(1);
-    (0..=last.min(pieces))
-        .map(|i| points[i * last / pieces])
-        .collect()
+    (0..=last.min(pieces)).map(|i| points[i * last / pieces]).collect()
 }
 
 /// At most about `limit` points that look like all: the lowest and the highest of every piece.
@@ -303,11 +279,7 @@ fn extremes(points: &[Point], limit: usize) -> Vec<Point> {
 
 /// Whole steps only: a run of three steps has no step 1.5.
 fn step_label(step: &f64) -> String {
-    if step.fract() == 0.0 {
-        grouped(*step as u64)
-    } else {
-        String::new()
-    }
+    if step.fract() == 0.0 { grouped(*step as u64) } else { String::new() }
 }
 
 #[cfg(test)]

@@ -3,12 +3,7 @@ use proptest::prelude::*;
 use super::*;
 
 fn record(step: usize, train_loss: f64, valid_loss: Option<f64>) -> Record {
-    Record {
-        step,
-        train_loss,
-        valid_loss,
-        ..Default::default()
-    }
+    Record { step, train_loss, valid_loss, ..Default::default() }
 }
 
 /// A plausible run: a falling loss with noise, validated every 50 records.
@@ -30,12 +25,7 @@ fn count(svg: &str, what: &str) -> usize {
 #[test]
 fn a_run_has_lines_marks_legend_and_its_best_point() {
     let svg = loss_svg(&run(1000)).unwrap();
-    for text in [
-        "Training and validation loss",
-        "nats per token",
-        "bits per token",
-        "step",
-    ] {
+    for text in ["Training and validation loss", "nats per token", "bits per token", "step"] {
         assert!(svg.contains(text), "{text}");
     }
     assert_eq!(count(&svg, "training, smoothed"), 1);
@@ -63,10 +53,7 @@ fn nothing_finite_says_so() {
 
 #[test]
 fn a_long_run_draws_few_points() {
-    let (short, long) = (
-        loss_svg(&run(2_000)).unwrap(),
-        loss_svg(&run(60_000)).unwrap(),
-    );
+    let (short, long) = (loss_svg(&run(2_000)).unwrap(), loss_svg(&run(60_000)).unwrap());
     assert!(long.len() < 60_000, "{} bytes", long.len());
     assert!(long.len() < 2 * short.len());
 }
@@ -84,14 +71,9 @@ fn smoothing_keeps_the_ends_and_the_level() {
 
 #[test]
 fn thinning_keeps_both_ends_and_the_extremes() {
-    let line: Vec<Point> = (0..1001)
-        .map(|i| (f64::from(i), f64::from(i % 7)))
-        .collect();
+    let line: Vec<Point> = (0..1001).map(|i| (f64::from(i), f64::from(i % 7))).collect();
     let thinned = thin(&line, 100);
-    assert_eq!(
-        (thinned.len(), thinned[0], thinned[100]),
-        (101, line[0], line[1000])
-    );
+    assert_eq!((thinned.len(), thinned[0], thinned[100]), (101, line[0], line[1000]));
     assert_eq!(thin(&line[..3], 100), line[..3]);
     assert_eq!(thin(&line[..1], 100), line[..1]);
     let mut spiked = line.clone();
@@ -103,9 +85,7 @@ fn thinning_keeps_both_ends_and_the_extremes() {
 
 #[test]
 fn a_spike_does_not_flatten_the_curve() {
-    let mut line: Vec<Point> = (0..100)
-        .map(|i| (f64::from(i), 2.0 + f64::from(i % 2)))
-        .collect();
+    let mut line: Vec<Point> = (0..100).map(|i| (f64::from(i), 2.0 + f64::from(i % 2))).collect();
     line[50].1 = 1e6;
     // the usual range is 2 to 3: at most 3 + 3 · 1, and 6 % more
     assert!((loss_range(&line, &[]).end - 6.24).abs() < 1e-9);

@@ -113,11 +113,7 @@ impl Heading {
 
 /// What is left out of the picture; empty where nothing is.
 fn caption(picture: &Picture, layers: usize) -> String {
-    let Tree {
-        field,
-        layers: drawn,
-        ..
-    } = picture.tree;
+    let Tree { field, layers: drawn, .. } = picture.tree;
     let mut parts = Vec::new();
     if !picture.is_whole() {
         let (shown, of) = (picture.columns(), steps(field.total));
@@ -154,14 +150,7 @@ fn draw(picture: &Picture, heading: &Heading, svg: &mut String) -> Drawn {
     write(&root, &heading.title, (x, 34), 24, INK, HPos::Left)?;
     write(&root, &heading.subtitle, (x, 60), 16, FAINT, HPos::Left)?;
     if !caption.is_empty() {
-        write(
-            &root,
-            &caption,
-            (x, height as i32 - 20),
-            15,
-            FAINT,
-            HPos::Left,
-        )?;
+        write(&root, &caption, (x, height as i32 - 20), 15, FAINT, HPos::Left)?;
     }
     root.present()
 }
@@ -234,18 +223,14 @@ fn draw_labels(root: &Canvas, picture: &Picture) -> Drawn {
 fn shortened(name: &str) -> String {
     match name.chars().count().checked_sub(LONGEST_NAME) {
         None | Some(0) => name.into(),
-        Some(extra) => std::iter::once('…')
-            .chain(name.chars().skip(extra + 1))
-            .collect(),
+        Some(extra) => std::iter::once('…').chain(name.chars().skip(extra + 1)).collect(),
     }
 }
 
 /// Offsets below the input row: 0, and others far enough from it and from each other.
 fn draw_ticks(root: &Canvas, picture: &Picture) -> Drawn {
     let lowest = picture.tree.layers.len();
-    let every = [1, 2, 4, 8, 16]
-        .into_iter()
-        .find(|every| every * picture.pitch >= 36);
+    let every = [1, 2, 4, 8, 16].into_iter().find(|every| every * picture.pitch >= 36);
     let every = every.unwrap_or(16);
     for step in (picture.low..=picture.high).filter(|step| step % every == 0) {
         let (x, y) = picture.point(lowest, step);

@@ -49,17 +49,9 @@ type Drawn = std::result::Result<(), DrawingAreaErrorKind<std::io::Error>>;
 /// ```
 pub fn receptive_field_2d_svg(stack: &Stack2d) -> Result<String> {
     let (height, width) = stack.receptive_field()?;
-    let rows: Vec<(Row, Row)> = stack
-        .height
-        .table()?
-        .into_iter()
-        .zip(stack.width.table()?)
-        .collect();
-    let map = Map {
-        height,
-        width,
-        scale: SIDE / height.total.max(width.total) as f64,
-    };
+    let rows: Vec<(Row, Row)> =
+        stack.height.table()?.into_iter().zip(stack.width.table()?).collect();
+    let map = Map { height, width, scale: SIDE / height.total.max(width.total) as f64 };
     let runs = (runs(&stack.height, height)?, runs(&stack.width, width)?);
     let mut svg = String::new();
     draw(&map, &rows, &runs, &mut svg)
@@ -92,10 +84,7 @@ impl Map {
 
     /// The corners of a rectangle of pixels, its last line and column included.
     fn corners(&self, lines: (i64, i64), columns: (i64, i64)) -> [(i32, i32); 2] {
-        [
-            (self.x(columns.0), self.y(lines.0)),
-            (self.x(columns.1 + 1), self.y(lines.1 + 1)),
-        ]
+        [(self.x(columns.0), self.y(lines.0)), (self.x(columns.1 + 1), self.y(lines.1 + 1))]
     }
 }
 
@@ -104,10 +93,7 @@ fn draw(map: &Map, rows: &[(Row, Row)], runs: &Runs, svg: &mut String) -> Drawn 
     let names = 24 * listed as i32 + 20;
     let bottom = CORNER.1 + ((map.height.total as f64 * map.scale) as i32).max(names) + 40;
     let right = CORNER.0 + (map.width.total as f64 * map.scale) as i32;
-    let size = (
-        (right.unsigned_abs() + NAMES).max(720),
-        bottom.unsigned_abs(),
-    );
+    let size = ((right.unsigned_abs() + NAMES).max(720), bottom.unsigned_abs());
     let root = SVGBackend::with_string(svg, size).into_drawing_area();
     root.fill(&WHITE)?;
     let title = format!(
@@ -144,20 +130,11 @@ fn draw(map: &Map, rows: &[(Row, Row)], runs: &Runs, svg: &mut String) -> Drawn 
             grouped(w.field.total as u64),
         );
         let y = CORNER.1 + 10 + 24 * i as i32;
-        root.draw(&Rectangle::new(
-            [(right + 24, y - 6), (right + 36, y + 6)],
-            color.filled(),
-        ))?;
+        root.draw(&Rectangle::new([(right + 24, y - 6), (right + 36, y + 6)], color.filled()))?;
         write(&root, &name, (right + 44, y), 14, INK)?;
     }
     let output = map.corners((0, 0), (0, 0));
-    let least = [
-        output[0],
-        (
-            output[1].0.max(output[0].0 + 3),
-            output[1].1.max(output[0].1 + 3),
-        ),
-    ];
+    let least = [output[0], (output[1].0.max(output[0].0 + 3), output[1].1.max(output[0].1 + 3))];
     root.draw(&Rectangle::new(least, OUTPUT.filled()))?;
     root.present()
 }
@@ -180,11 +157,7 @@ fn draw_pixels(root: &Canvas, map: &Map, (lines, columns): &Runs) -> Drawn {
 fn shade(i: usize, count: usize) -> RGBColor {
     let part = (i + 1) as f64 / count as f64;
     let mix = |a: u8, b: u8| (f64::from(a) + (f64::from(b) - f64::from(a)) * part) as u8;
-    RGBColor(
-        mix(FIRST.0, LAST.0),
-        mix(FIRST.1, LAST.1),
-        mix(FIRST.2, LAST.2),
-    )
+    RGBColor(mix(FIRST.0, LAST.0), mix(FIRST.1, LAST.1), mix(FIRST.2, LAST.2))
 }
 
 fn write(root: &Canvas, text: &str, at: (i32, i32), size: u32, color: RGBColor) -> Drawn {

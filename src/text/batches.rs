@@ -183,10 +183,7 @@ impl Batches {
         if position.index >= self.steps_per_epoch {
             return Err(Error::invalid(
                 "data position",
-                format!(
-                    "an index below the {} batches of an epoch",
-                    self.steps_per_epoch
-                ),
+                format!("an index below the {} batches of an epoch", self.steps_per_epoch),
                 format!(
                     "{}; resume with the same --data, --tokenizer, --batch-size and --seq-len",
                     position.index
@@ -248,8 +245,7 @@ impl Batches {
         self.start = rng.random_range(0..=self.slack);
         if !self.carry {
             self.order.clear();
-            self.order
-                .extend(0..(self.steps_per_epoch * self.batch_size) as u32);
+            self.order.extend(0..(self.steps_per_epoch * self.batch_size) as u32);
             self.order.shuffle(&mut rng);
         }
     }

@@ -59,8 +59,7 @@ pub(super) fn bpe(size: usize, text: &str) -> Result<HfTokenizer> {
         .build();
     let mut hf = byte_level(BPE::default(), true);
     let pieces = cut_all(text, PIECE_BYTES, &Cuts::default());
-    hf.train(&mut TrainerWrapper::from(trainer), pieces.into_iter())
-        .map_err(text_error)?;
+    hf.train(&mut TrainerWrapper::from(trainer), pieces.into_iter()).map_err(text_error)?;
     Ok(hf)
 }
 

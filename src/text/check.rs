@@ -18,10 +18,7 @@ pub(super) struct Origin {
 
 impl Origin {
     pub(super) fn file(path: &Path) -> Self {
-        Self {
-            path: Some(path.to_path_buf()),
-            ..Self::default()
-        }
+        Self { path: Some(path.to_path_buf()), ..Self::default() }
     }
 }
 
@@ -81,10 +78,7 @@ fn no_text_at(origin: &Origin, bytes: &[u8], at: usize, what: &str) -> Error {
     };
     let offset = origin.offset.saturating_add(at as u64);
     let message = match formats::recognize(start) {
-        Some(kind) => format!(
-            "expected text in UTF-8, found {kind}{}",
-            formats::as_text(kind)
-        ),
+        Some(kind) => format!("expected text in UTF-8, found {kind}{}", formats::as_text(kind)),
         None => format!(
             "{what} at byte offset {offset}{}; --tokenizer byte accepts any bytes",
             latin(bytes, at)
@@ -116,9 +110,7 @@ mod tests {
     use super::*;
 
     fn message(bytes: &[u8]) -> String {
-        text_of(bytes, true, &Origin::default())
-            .unwrap_err()
-            .to_string()
+        text_of(bytes, true, &Origin::default()).unwrap_err().to_string()
     }
 
     #[test]
@@ -136,23 +128,14 @@ mod tests {
         let advised = |bytes: &[u8]| message(bytes).contains("WINDOWS-1252");
         assert!(advised(b"caf\xe9 au lait, d\xe9j\xe0 vu"));
         assert!(advised(b"\xc0 bient\xf4t\n"));
-        for noise in [
-            &b"\x02\xba\x11"[..],
-            b"abc\xff\x01\x02",
-            b"\xba",
-            b"ab\x81\x82\x83",
-        ] {
+        for noise in [&b"\x02\xba\x11"[..], b"abc\xff\x01\x02", b"\xba", b"ab\x81\x82\x83"] {
             assert!(!advised(noise), "{noise:?}");
         }
     }
 
     #[test]
     fn adds_the_start_and_names_the_file() {
-        let origin = Origin {
-            path: Some("some/file.bin".into()),
-            offset: 1000,
-            start: Vec::new(),
-        };
+        let origin = Origin { path: Some("some/file.bin".into()), offset: 1000, start: Vec::new() };
         let error = text_of(b"ab\xff", true, &origin).unwrap_err().to_string();
         assert!(error.starts_with("some/file.bin: not UTF-8"), "{error}");
         assert!(error.contains("offset 1002"), "{error}");

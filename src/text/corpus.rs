@@ -30,10 +30,7 @@ pub struct Corpus {
 impl Corpus {
     /// Text that is in memory already.
     pub fn from_bytes(bytes: Vec<u8>) -> Self {
-        Self {
-            bytes,
-            files: Vec::new(),
-        }
+        Self { bytes, files: Vec::new() }
     }
 
     /// Reads the files of [`Inputs::find`] and joins them: named ones with nothing in between, found ones with a
@@ -139,11 +136,7 @@ pub(super) fn empty(path: &Path) -> Error {
 /// ```
 pub fn split_fraction(bytes: &[u8], fraction: f64, utf8: bool) -> Result<(&[u8], &[u8])> {
     if !(0.0..1.0).contains(&fraction) {
-        return Err(Error::invalid(
-            "--valid-fraction",
-            "a number from 0 to below 1",
-            fraction,
-        ));
+        return Err(Error::invalid("--valid-fraction", "a number from 0 to below 1", fraction));
     }
     // a float to integer cast saturates; f64 holds lengths up to 2^53 exactly
     let mut at = ((bytes.len() as f64 * (1.0 - fraction)) as usize).min(bytes.len());

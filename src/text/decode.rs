@@ -41,20 +41,14 @@ enum State {
     Bytes(Vec<u8>),
     /// The tokens given out last, which tell whether a space belongs in front of the next ones,
     /// and those held back.
-    Window {
-        context: Vec<u32>,
-        pending: Vec<u32>,
-    },
+    Window { context: Vec<u32>, pending: Vec<u32> },
 }
 
 impl Decoder {
     pub(super) fn new(tokenizer: Tokenizer) -> Self {
         let state = match tokenizer.joins_bytes() {
             true => State::Bytes(Vec::new()),
-            false => State::Window {
-                context: Vec::new(),
-                pending: Vec::new(),
-            },
+            false => State::Window { context: Vec::new(), pending: Vec::new() },
         };
         Self { tokenizer, state }
     }
@@ -157,10 +151,7 @@ mod tests {
             "model": {"type": "WordLevel", "vocab": {"▁the": 0, "▁fox": 1, "?": 2}, "unk_token": "?"}}"#;
         let tokenizer = Tokenizer::from_json(json.as_bytes()).unwrap();
         assert_eq!(tokenizer.decoder().push(1).unwrap().unwrap(), "fox");
-        assert_eq!(
-            tokenizer.decoder().after(&[0]).push(1).unwrap().unwrap(),
-            " fox"
-        );
+        assert_eq!(tokenizer.decoder().after(&[0]).push(1).unwrap().unwrap(), " fox");
     }
 
     #[test]

@@ -115,15 +115,8 @@ impl Inputs {
             return Source::open(only);
         }
         let mut waiting: VecDeque<PathBuf> = self.files.iter().cloned().collect();
-        let first = waiting
-            .pop_front()
-            .map(|path| Part::open(&path))
-            .transpose()?;
-        Ok(Source::new(Joined {
-            current: first,
-            waiting,
-            separate: self.found,
-        }))
+        let first = waiting.pop_front().map(|path| Part::open(&path)).transpose()?;
+        Ok(Source::new(Joined { current: first, waiting, separate: self.found }))
     }
 
     fn add_folder(&mut self, folder: &Path, depth: usize) -> Result<()> {
@@ -163,9 +156,7 @@ impl Inputs {
 
     fn add_if_text(&mut self, path: PathBuf) -> Result<()> {
         let mut start = Vec::new();
-        let read = Source::open(&path)?
-            .take(JUDGED_BYTES)
-            .read_to_end(&mut start);
+        let read = Source::open(&path)?.take(JUDGED_BYTES).read_to_end(&mut start);
         match read.is_ok() && is_text(&start) {
             true if start.is_empty() => {}
             true => self.files.push(path),
@@ -176,8 +167,7 @@ impl Inputs {
 }
 
 fn is_pattern(name: &Path) -> bool {
-    name.to_str()
-        .is_some_and(|name| name.contains(['*', '?', '[']))
+    name.to_str().is_some_and(|name| name.contains(['*', '?', '[']))
 }
 
 /// The pattern with the folders that there are taken by their names, whatever is in those.
@@ -212,17 +202,11 @@ impl Part {
         let mut source = Source::open(path)?;
         let mut start = Vec::new();
         let mut mark = source.by_ref().take(BYTE_ORDER_MARK.len() as u64);
-        mark.read_to_end(&mut start)
-            .map_err(|error| Error::io(path, error))?;
+        mark.read_to_end(&mut start).map_err(|error| Error::io(path, error))?;
         if start == BYTE_ORDER_MARK {
             start.clear();
         }
-        Ok(Self {
-            path: path.into(),
-            source,
-            start: start.into(),
-            last: b'\n',
-        })
+        Ok(Self { path: path.into(), source, start: start.into(), last: b'\n' })
     }
 
     fn read(&mut self, buffer: &mut [u8]) -> IoResult<usize> {
@@ -313,12 +297,7 @@ mod tests {
 
     #[test]
     fn a_pattern_is_expanded_unless_a_file_has_its_name() {
-        let folder = folder(&[
-            ("a.txt", b"a"),
-            ("b.txt", b"b"),
-            ("c/d.txt", b"d"),
-            ("x.md", b"x"),
-        ]);
+        let folder = folder(&[("a.txt", b"a"), ("b.txt", b"b"), ("c/d.txt", b"d"), ("x.md", b"x")]);
         let found = |pattern: &str| Inputs::find(&[folder.path().join(pattern)]);
         assert_eq!(text(&found("*.txt").unwrap()), "a\nb\n");
         assert_eq!(text(&found("**/*.txt").unwrap()), "a\nb\nd\n");
@@ -333,10 +312,7 @@ mod tests {
     #[test]
     fn named_files_are_joined_as_they_are() {
         let folder = folder(&[("a", b"a"), ("b", b"b"), ("c", b"\xff")]);
-        let files: Vec<_> = ["a", "b"]
-            .iter()
-            .map(|name| folder.path().join(name))
-            .collect();
+        let files: Vec<_> = ["a", "b"].iter().map(|name| folder.path().join(name)).collect();
         assert_eq!(text(&Inputs::find(&files).unwrap()), "ab");
         assert!(Inputs::find(&[]).is_err());
         let empty = tempfile::tempdir().unwrap();

@@ -59,9 +59,7 @@ pub(super) fn vocab_size(hf: &HfTokenizer) -> Result<usize, String> {
     let highest = ids.values().max().copied().ok_or("holds no tokens")?;
     match usize::try_from(highest) {
         Ok(highest) if highest < MAX_VOCAB_SIZE => Ok(highest + 1),
-        _ => Err(format!(
-            "expected token ids below {MAX_VOCAB_SIZE}, found {highest}"
-        )),
+        _ => Err(format!("expected token ids below {MAX_VOCAB_SIZE}, found {highest}")),
     }
 }
 
@@ -84,12 +82,7 @@ pub(super) fn vocabulary(hf: &HfTokenizer, size: usize, json: &Value) -> Vocabul
             unk == Some(id) || special.binary_search(&id).is_ok() || hf.id_to_token(id).is_none()
         })
         .collect();
-    Vocabulary {
-        size,
-        banned,
-        special,
-        unk,
-    }
+    Vocabulary { size, banned, special, unk }
 }
 
 /// Recognises the simple kinds.
@@ -127,9 +120,7 @@ pub(super) fn cuts(json: &Value) -> Cuts {
     let tokens = || json["added_tokens"].as_array().into_iter().flatten();
     let named = |wanted: &dyn Fn(&Value) -> bool| -> Vec<String> {
         let found = tokens().filter(|token| wanted(token));
-        found
-            .filter_map(|token| Some(token["content"].as_str()?.to_string()))
-            .collect()
+        found.filter_map(|token| Some(token["content"].as_str()?.to_string())).collect()
     };
     Cuts {
         only_at_spaces: begins_anew(&json["normalizer"])

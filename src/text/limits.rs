@@ -43,17 +43,13 @@ pub(super) fn check_tables(json: &[u8], tokens: usize) -> Result<(), String> {
     let limits = [
         ("model.vocab", tables.model.vocab, tokens),
         ("added_tokens", tables.added_tokens, tokens),
-        (
-            "model.merges",
-            tables.model.merges,
-            tokens.saturating_mul(MERGES),
-        ),
+        ("model.merges", tables.model.merges, tokens.saturating_mul(MERGES)),
     ];
     match limits.iter().find(|(_, Count(found), most)| found > most) {
         None => Ok(()),
-        Some((what, Count(found), most)) => Err(format!(
-            "{what}: expected at most {most} entries, found {found}"
-        )),
+        Some((what, Count(found), most)) => {
+            Err(format!("{what}: expected at most {most} entries, found {found}"))
+        }
     }
 }
 
@@ -61,17 +57,15 @@ pub(super) fn check_tables(json: &[u8], tokens: usize) -> Result<(), String> {
 pub(super) fn check_growth(what: &str, steps: &Value) -> Result<(), String> {
     match growth(steps) {
         Some(growth) if growth <= MAX_GROWTH => Ok(()),
-        _ => Err(format!(
-            "{what}: its replacements make a text more than {MAX_GROWTH} times longer"
-        )),
+        _ => {
+            Err(format!("{what}: its replacements make a text more than {MAX_GROWTH} times longer"))
+        }
     }
 }
 
 /// How many times longer one byte may become; JSON was parsed, so that the nesting is bounded.
 fn growth(steps: &Value) -> Option<usize> {
-    let inner = ["normalizers", "decoders"]
-        .iter()
-        .filter_map(|list| steps[*list].as_array());
+    let inner = ["normalizers", "decoders"].iter().filter_map(|list| steps[*list].as_array());
     let inner = inner.flatten().map(growth);
     let own = match (steps["type"].as_str(), steps["content"].as_str()) {
         (Some("Replace"), Some(content)) => {
@@ -83,9 +77,7 @@ fn growth(steps: &Value) -> Option<usize> {
         }
         _ => 1,
     };
-    inner
-        .chain([Some(own)])
-        .try_fold(1usize, |product, factor| product.checked_mul(factor?))
+    inner.chain([Some(own)]).try_fold(1usize, |product, factor| product.checked_mul(factor?))
 }
 
 impl<'de> Deserialize<'de> for Count {

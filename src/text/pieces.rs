@@ -109,11 +109,7 @@ impl Cuts {
 
     /// `true` unless a special token forbids a cut there; none where too little of the text is known.
     fn bears(&self, text: &str, at: usize) -> Option<bool> {
-        if self
-            .take_space
-            .iter()
-            .any(|token| text[..at].ends_with(token.as_str()))
-        {
+        if self.take_space.iter().any(|token| text[..at].ends_with(token.as_str())) {
             return Some(false);
         }
         for token in &self.whole {
@@ -167,16 +163,10 @@ mod tests {
 
     #[test]
     fn a_text_without_spaces_falls_into_pieces() {
-        assert_eq!(
-            cut_all("abcdefg,hijklmnop", 1),
-            ["abcdefg", ",hijklmn", "op"]
-        );
+        assert_eq!(cut_all("abcdefg,hijklmnop", 1), ["abcdefg", ",hijklmn", "op"]);
         assert_eq!(cut_all("abcdefghijklmnop12", 2), ["abcdefghijklmnop", "12"]);
         assert_eq!(cut_all(&"龍".repeat(7), 3), ["龍".repeat(7)]);
-        assert_eq!(
-            cut_all(&"龍".repeat(9), 3),
-            ["龍".repeat(8), "龍".to_string()]
-        );
+        assert_eq!(cut_all(&"龍".repeat(9), 3), ["龍".repeat(8), "龍".to_string()]);
     }
 
     #[test]

@@ -109,14 +109,7 @@ mod tests {
 
     #[test]
     fn reads_what_it_writes() {
-        for value in [
-            "char",
-            "byte",
-            "bpe:257",
-            "bpe:1000000",
-            "some/tokenizer.json",
-            "./char",
-        ] {
+        for value in ["char", "byte", "bpe:257", "bpe:1000000", "some/tokenizer.json", "./char"] {
             let spec: TokenizerSpec = value.parse().unwrap();
             assert_eq!(spec.to_string(), value);
         }

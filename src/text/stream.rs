@@ -185,13 +185,12 @@ impl<R: Read> TokenStream<R> {
         if self.at_end || missing == 0 {
             return Ok(());
         }
-        let read = (&mut self.reader)
-            .take(missing as u64)
-            .read_to_end(&mut self.buffer)
-            .map_err(|error| match &self.origin.path {
+        let read = (&mut self.reader).take(missing as u64).read_to_end(&mut self.buffer).map_err(
+            |error| match &self.origin.path {
                 Some(path) => Error::io(path, error),
                 None => Error::Text(format!("the text cannot be read: {error}")),
-            })?;
+            },
+        )?;
         self.at_end = read < missing;
         Ok(())
     }

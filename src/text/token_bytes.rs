@@ -33,27 +33,18 @@ pub struct TokenBytes {
 impl TokenBytes {
     /// The bytes of the ids 0, 1, 2 and so on, the same wherever the token stands.
     pub fn new(bytes: impl IntoIterator<Item = Vec<u8>>) -> Self {
-        Self {
-            first: None,
-            later: bytes.into_iter().map(Vec::into_boxed_slice).collect(),
-        }
+        Self { first: None, later: bytes.into_iter().map(Vec::into_boxed_slice).collect() }
     }
 
     #[cfg(test)]
     pub(crate) fn for_test(first: Option<Vec<Vec<u8>>>, later: Vec<Vec<u8>>) -> Self {
-        Self {
-            first: first.map(|bytes| Self::new(bytes).later),
-            ..Self::new(later)
-        }
+        Self { first: first.map(|bytes| Self::new(bytes).later), ..Self::new(later) }
     }
 
     /// The same for a text that goes on after another, such as a prompt that is shown: it has no first
     /// token.
     pub fn after_text(self) -> Self {
-        Self {
-            first: None,
-            ..self
-        }
+        Self { first: None, ..self }
     }
 
     /// The bytes of each id as the first token of a text, where they differ from the others.
@@ -83,9 +74,7 @@ impl Tokenizer {
         let known = |id: &u32| banned.binary_search(id).is_err();
         if self.joins_bytes() {
             let bytes = |id| self.bytes_of(id).filter(|_| known(&id));
-            return Ok(TokenBytes::new(
-                ids.map(|id| bytes(id).unwrap_or_default().to_vec()),
-            ));
+            return Ok(TokenBytes::new(ids.map(|id| bytes(id).unwrap_or_default().to_vec())));
         }
         let Some(between) = self.neighbour(ids.clone().filter(known))? else {
             return Err(rewrites());
@@ -97,10 +86,7 @@ impl Tokenizer {
             };
             ids.clone().map(bytes).collect()
         };
-        let tokens = TokenBytes {
-            first: Some(table(true)?),
-            later: table(false)?,
-        };
+        let tokens = TokenBytes { first: Some(table(true)?), later: table(false)? };
         let sample = ids.filter(known).filter(|&id| between.byte(id).is_none());
         self.check_bytes(&tokens, &sample.take(CHECKED).collect::<Vec<_>>())?;
         Ok(tokens)

@@ -157,8 +157,7 @@ impl Tokenizer {
     }
 
     pub(super) fn from_hf(mut hf: HfTokenizer) -> Result<Self, String> {
-        hf.with_truncation(None)
-            .map_err(|error| error.to_string())?;
+        hf.with_truncation(None).map_err(|error| error.to_string())?;
         hf.with_padding(None);
         if let ModelWrapper::BPE(model) = hf.get_model()
             && model.dropout.is_some()
@@ -202,9 +201,7 @@ impl Tokenizer {
     /// [`Error::Io`] if the file cannot be written.
     pub fn save(&self, path: impl AsRef<Path>) -> Result<()> {
         let json = self.to_json()?;
-        write_atomic(path.as_ref(), |file| {
-            std::io::Write::write_all(file, json.as_bytes())
-        })
+        write_atomic(path.as_ref(), |file| std::io::Write::write_all(file, json.as_bytes()))
     }
 
     /// The highest token id plus one: the rows that a model's embedding needs. At most 1,000,000.
@@ -271,10 +268,7 @@ impl Tokenizer {
         }
         Err(Error::invalid(
             "token id",
-            format!(
-                "one of the tokenizer's vocabulary, which ends at {}",
-                self.vocab_size() - 1
-            ),
+            format!("one of the tokenizer's vocabulary, which ends at {}", self.vocab_size() - 1),
             format!("{id}; do the model and tokenizer.json belong together?"),
         ))
     }
@@ -300,10 +294,7 @@ impl Tokenizer {
     /// Always empty for `byte` and `bpe:N`.
     pub fn unknown_chars(&self, text: &str) -> Vec<char> {
         let distinct: BTreeSet<char> = text.chars().collect();
-        distinct
-            .into_iter()
-            .filter(|&c| self.is_unknown(c))
-            .collect()
+        distinct.into_iter().filter(|&c| self.is_unknown(c)).collect()
     }
 
     fn is_unknown(&self, c: char) -> bool {

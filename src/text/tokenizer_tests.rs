@@ -7,14 +7,10 @@ use super::Tokenizer;
 
 /// A tokenizer of words with special tokens, one of which holds a space.
 fn words(normalizer: Value, pre_tokenizer: Value, added: Value) -> Tokenizer {
-    let vocab = [
-        "<unk>", "a", "b", "ab", "ba", ",", "▁", "▁a", "▁b", "▁ab", "▁ba", "Ġ", "Ġa", "Ġb",
-    ];
-    let vocab: serde_json::Map<_, _> = vocab
-        .iter()
-        .enumerate()
-        .map(|(id, token)| (token.to_string(), id.into()))
-        .collect();
+    let vocab =
+        ["<unk>", "a", "b", "ab", "ba", ",", "▁", "▁a", "▁b", "▁ab", "▁ba", "Ġ", "Ġa", "Ġb"];
+    let vocab: serde_json::Map<_, _> =
+        vocab.iter().enumerate().map(|(id, token)| (token.to_string(), id.into())).collect();
     let tokenizer = json!({
         "version": "1.0", "truncation": null, "padding": null, "added_tokens": added, "normalizer": normalizer,
         "pre_tokenizer": pre_tokenizer, "post_processor": null, "decoder": null,
@@ -45,20 +41,9 @@ fn all() -> Vec<(&'static str, Tokenizer)> {
         ("plain", words(Value::Null, spaces(), json!([]))),
         (
             "special",
-            words(
-                Value::Null,
-                spaces(),
-                special(&[("<a b>", false, false), ("<b>", false, true)]),
-            ),
+            words(Value::Null, spaces(), special(&[("<a b>", false, false), ("<b>", false, true)])),
         ),
-        (
-            "left",
-            words(
-                Value::Null,
-                by_character.clone(),
-                special(&[("<b>", true, false)]),
-            ),
-        ),
+        ("left", words(Value::Null, by_character.clone(), special(&[("<b>", true, false)]))),
         ("prepend", words(prepend, by_character.clone(), json!([]))),
         ("strip", words(strip, by_character, json!([]))),
         ("first", words(Value::Null, metaspace("first"), json!([]))),

@@ -123,11 +123,7 @@ fn build(tokens: &[&str]) -> Result<HfTokenizer> {
             "expected a token {expected} for characters without a token, found none"
         )));
     };
-    let vocab: Vocab = tokens
-        .iter()
-        .map(|token| token.to_string())
-        .zip(0..)
-        .collect();
+    let vocab: Vocab = tokens.iter().map(|token| token.to_string()).zip(0..).collect();
     let model = BpeBuilder::new()
         .vocab_and_merges(vocab, Vec::new())
         .unk_token(unknown.to_string())
@@ -141,8 +137,7 @@ fn build(tokens: &[&str]) -> Result<HfTokenizer> {
     });
     let capitals: Vec<_> = capitals.collect::<Result<_, _>>().map_err(text_error)?;
     if !capitals.is_empty() {
-        hf.with_normalizer(Some(Sequence::new(capitals)))
-            .map_err(text_error)?;
+        hf.with_normalizer(Some(Sequence::new(capitals))).map_err(text_error)?;
     }
     hf.with_decoder(Some(Fuse::new()));
     let special = tokens.iter().filter(|token| is_special(token));

@@ -118,11 +118,7 @@ fn front_matter(info: &CardInfo) -> String {
     );
     if !info.model_type.is_empty() {
         // a JSON string is a YAML string, whatever it holds
-        let _ = writeln!(
-            text,
-            "- {}",
-            serde_json::Value::from(info.model_type.as_str())
-        );
+        let _ = writeln!(text, "- {}", serde_json::Value::from(info.model_type.as_str()));
     }
     text + "---\n"
 }
@@ -145,10 +141,7 @@ fn introduction(info: &CardInfo) -> String {
 fn model_table(info: &CardInfo) -> String {
     let mut rows = vec![
         ["parameters".to_string(), grouped(info.parameters as u64)],
-        [
-            "receptive field".to_string(),
-            format!("{} tokens", grouped(info.receptive_field as u64)),
-        ],
+        ["receptive field".to_string(), format!("{} tokens", grouped(info.receptive_field as u64))],
         ["tokenizer".to_string(), code(&info.tokenizer)],
         ["vocabulary".to_string(), grouped(info.vocab_size as u64)],
     ];
@@ -175,10 +168,7 @@ fn result_table(info: &CardInfo) -> String {
         _ => "not measured".to_string(),
     };
     let rows = [
-        [
-            "validation loss, nats per token".to_string(),
-            measured(info.valid_loss),
-        ],
+        ["validation loss, nats per token".to_string(), measured(info.valid_loss)],
         ["bits per character".to_string(), measured(info.valid_bpc)],
         ["optimizer steps".to_string(), grouped(info.steps as u64)],
         ["tokens trained on".to_string(), grouped(info.tokens)],
@@ -218,10 +208,7 @@ fn table<const N: usize>(header: [&str; N], rows: &[[String; N]]) -> String {
 fn block(language: &str, text: &str) -> String {
     let text: String = text.replace("\r\n", "\n").chars().map(visible).collect();
     let fence = "`".repeat(longest_run_of_backticks(&text).max(2) + 1);
-    format!(
-        "{fence}{language}\n{}\n{fence}\n",
-        text.trim_end_matches('\n')
-    )
+    format!("{fence}{language}\n{}\n{fence}\n", text.trim_end_matches('\n'))
 }
 
 /// A code span for one line or table cell.
@@ -232,11 +219,7 @@ fn code(text: &str) -> String {
     }
     let ticks = "`".repeat(longest_run_of_backticks(&text) + 1);
     // a span that begins or ends with a backtick needs a space there, which is not shown
-    let space = if text.starts_with('`') || text.ends_with('`') {
-        " "
-    } else {
-        ""
-    };
+    let space = if text.starts_with('`') || text.ends_with('`') { " " } else { "" };
     format!("{ticks}{space}{text}{space}{ticks}")
 }
 
@@ -244,10 +227,7 @@ fn code(text: &str) -> String {
 fn inline(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len());
     for c in one_line(text).chars() {
-        if matches!(
-            c,
-            '\\' | '`' | '*' | '_' | '[' | ']' | '<' | '>' | '&' | '|' | '#' | '~'
-        ) {
+        if matches!(c, '\\' | '`' | '*' | '_' | '[' | ']' | '<' | '>' | '&' | '|' | '#' | '~') {
             escaped.push('\\');
         }
         escaped.push(c);
@@ -256,19 +236,13 @@ fn inline(text: &str) -> String {
 }
 
 fn one_line(text: &str) -> String {
-    let spaced = text
-        .chars()
-        .map(|c| if c.is_whitespace() { ' ' } else { visible(c) });
+    let spaced = text.chars().map(|c| if c.is_whitespace() { ' ' } else { visible(c) });
     spaced.collect::<String>().trim().to_string()
 }
 
 /// Control characters, which a byte model may write, become the replacement character.
 fn visible(c: char) -> char {
-    if c.is_control() && c != '\n' && c != '\t' {
-        char::REPLACEMENT_CHARACTER
-    } else {
-        c
-    }
+    if c.is_control() && c != '\n' && c != '\t' { char::REPLACEMENT_CHARACTER } else { c }
 }
 
 fn longest_run_of_backticks(text: &str) -> usize {
@@ -340,10 +314,7 @@ mod tests {
             "tcn eval --model DIR --data FILE",
             "O, speak",
         ] {
-            assert!(
-                card.lines().any(|l| l == line),
-                "{line} is missing in\n{card}"
-            );
+            assert!(card.lines().any(|l| l == line), "{line} is missing in\n{card}");
         }
         assert!(!card.lines().any(|line| line.starts_with("license:")));
     }
@@ -366,12 +337,8 @@ mod tests {
     #[test]
     fn what_was_not_measured_is_not_invented() {
         let valid_loss = Some(f64::NAN);
-        let card = model_card(&CardInfo {
-            valid_loss,
-            valid_bpc: None,
-            sample: String::new(),
-            ..info()
-        });
+        let card =
+            model_card(&CardInfo { valid_loss, valid_bpc: None, sample: String::new(), ..info() });
         assert_eq!(card.matches("not measured").count(), 2);
         assert!(!card.contains("## Sample"));
     }
@@ -383,21 +350,14 @@ mod tests {
         assert_eq!(inline("<b>*x*\u{1b}"), "\\<b\\>\\*x\\*\u{fffd}");
         assert_eq!(block("", "a\r\n````\n\n"), "`````\na\n````\n`````\n");
         let model_type = "x\n---\nlicense: mit".to_string();
-        let card = model_card(&CardInfo {
-            model_type,
-            ..info()
-        });
+        let card = model_card(&CardInfo { model_type, ..info() });
         assert_eq!(card.lines().filter(|line| *line == "---").count(), 2);
     }
 
     #[test]
     fn durations_read_well() {
-        let cases = [
-            (0.4, "0 s"),
-            (59.6, "1 min 00 s"),
-            (11_100.0, "3 h 05 min"),
-            (f64::NAN, "0 s"),
-        ];
+        let cases =
+            [(0.4, "0 s"), (59.6, "1 min 00 s"), (11_100.0, "3 h 05 min"), (f64::NAN, "0 s")];
         for (seconds, text) in cases {
             assert_eq!(duration(seconds), text);
         }

@@ -132,9 +132,7 @@ impl Checkpoints {
             serde_json::to_vec_pretty(trainer).map_err(|e| Error::file(TRAINER, e.to_string()))?;
         write_atomic(&partial.path().join(TRAINER), |file| file.write_all(&json))?;
         sign(TRAINER)?;
-        write_atomic(&partial.path().join(SUMS), |file| {
-            file.write_all(sums.as_bytes())
-        })?;
+        write_atomic(&partial.path().join(SUMS), |file| file.write_all(sums.as_bytes()))?;
 
         let target = self.step(step);
         let old = match target.exists() {
@@ -207,14 +205,10 @@ impl Checkpoint {
         };
         let mut names = Vec::new();
         for line in text.lines() {
-            let Some((expected, name)) = line
-                .split_once("  ")
-                .filter(|(_, name)| !name.contains(['/', '\\']))
+            let Some((expected, name)) =
+                line.split_once("  ").filter(|(_, name)| !name.contains(['/', '\\']))
             else {
-                return Err(Error::file(
-                    &sums,
-                    "expected a hash and a file name in each line",
-                ));
+                return Err(Error::file(&sums, "expected a hash and a file name in each line"));
             };
             let file = self.file(name);
             let found = sha256_of(&file)?;

@@ -118,10 +118,7 @@ impl TrainConfig {
             Budget::Epochs(n) => ("--epochs", n),
             Budget::Minutes(n) => ("--minutes", n),
         };
-        if self
-            .clip
-            .is_some_and(|clip| !(clip.is_finite() && clip > 0.0))
-        {
+        if self.clip.is_some_and(|clip| !(clip.is_finite() && clip > 0.0)) {
             return Err(Error::invalid(
                 "--clip",
                 "a finite number above 0, or 0 for no limit",
@@ -159,13 +156,7 @@ impl TrainConfig {
     /// # Errors
     /// [`Error::Invalid`] for a text too short for one, [`Error::TooLarge`] for sizes that overflow.
     pub fn lay_out(&self, tokens: Vec<u32>) -> Result<Batches> {
-        Batches::new(
-            tokens,
-            self.batch_size,
-            self.seq_len,
-            self.batches,
-            self.seed,
-        )
+        Batches::new(tokens, self.batch_size, self.seq_len, self.batches, self.seed)
     }
 }
 

@@ -138,9 +138,7 @@ impl MetricsLog {
         let mut line = serde_json::to_vec(record)
             .map_err(|error| Error::file(&self.path, format!("record not written: {error}")))?;
         line.push(b'\n');
-        self.file
-            .write_all(&line)
-            .map_err(|error| Error::io(&self.path, error))
+        self.file.write_all(&line).map_err(|error| Error::io(&self.path, error))
     }
 }
 
@@ -191,11 +189,7 @@ fn scan(file: &File, path: &Path) -> Result<Vec<Line>> {
         end += length;
         let terminated = bytes.last() == Some(&b'\n');
         match serde_json::from_slice(&bytes) {
-            Ok(record) => lines.push(Line {
-                record,
-                end,
-                terminated,
-            }),
+            Ok(record) => lines.push(Line { record, end, terminated }),
             // the process was stopped in the middle of this line
             Err(_) if !terminated && length < MAX_LINE => break,
             Err(error) => {
@@ -236,11 +230,7 @@ mod tests {
     }
 
     fn steps(path: &Path) -> Vec<usize> {
-        read(path)
-            .unwrap()
-            .iter()
-            .map(|record| record.step)
-            .collect()
+        read(path).unwrap().iter().map(|record| record.step).collect()
     }
 
     #[test]
@@ -257,12 +247,7 @@ mod tests {
         let (_folder, path) = three();
         let mut log = MetricsLog::open_append(&path).unwrap();
         let train_loss = f64::INFINITY;
-        log.append(&Record {
-            train_loss,
-            valid_loss: Some(f64::NAN),
-            ..record(4)
-        })
-        .unwrap();
+        log.append(&Record { train_loss, valid_loss: Some(f64::NAN), ..record(4) }).unwrap();
         let last = read(&path).unwrap().pop().unwrap();
         assert!(last.train_loss.is_nan() && last.valid_loss.is_none());
         assert_eq!(last.step, 4);
@@ -271,18 +256,12 @@ mod tests {
     #[test]
     fn create_empties_and_open_append_goes_on() {
         let (_folder, path) = three();
-        MetricsLog::open_append(&path)
-            .unwrap()
-            .append(&record(4))
-            .unwrap();
+        MetricsLog::open_append(&path).unwrap().append(&record(4)).unwrap();
         assert_eq!(steps(&path), [1, 2, 3, 4]);
         MetricsLog::create(&path).unwrap();
         assert!(steps(&path).is_empty());
         std::fs::remove_file(&path).unwrap();
-        MetricsLog::open_append(&path)
-            .unwrap()
-            .append(&record(1))
-            .unwrap();
+        MetricsLog::open_append(&path).unwrap().append(&record(1)).unwrap();
         assert_eq!(steps(&path), [1]);
     }
 
@@ -290,10 +269,7 @@ mod tests {
     fn resume_forgets_the_records_after_the_checkpoint() {
         for (step, expected) in [(0, vec![9]), (2, vec![1, 2, 9]), (7, vec![1, 2, 3, 9])] {
             let (_folder, path) = three();
-            MetricsLog::resume(&path, step)
-                .unwrap()
-                .append(&record(9))
-                .unwrap();
+            MetricsLog::resume(&path, step).unwrap().append(&record(9)).unwrap();
             assert_eq!(steps(&path), expected);
         }
     }
@@ -305,17 +281,11 @@ mod tests {
         for length in 0..=whole.len() {
             std::fs::write(&path, &whole[..length]).unwrap();
             let mut expected = steps(&path);
-            let ends = whole[..length]
-                .iter()
-                .filter(|byte| **byte == b'\n')
-                .count();
+            let ends = whole[..length].iter().filter(|byte| **byte == b'\n').count();
             // a record is whole with or without its line end
             let next = whole[length..].first() == Some(&b'\n');
             assert_eq!(expected.len(), ends + usize::from(next), "cut at {length}");
-            MetricsLog::open_append(&path)
-                .unwrap()
-                .append(&record(9))
-                .unwrap();
+            MetricsLog::open_append(&path).unwrap().append(&record(9)).unwrap();
             expected.push(9);
             assert_eq!(steps(&path), expected, "cut at {length}");
         }

@@ -42,12 +42,7 @@ pub(super) struct Progress {
 pub(super) fn hash_tokens(tokens: &[u32]) -> String {
     let mut hash = Sha256::new();
     for piece in tokens.chunks(1 << 14) {
-        hash.update(
-            piece
-                .iter()
-                .flat_map(|id| id.to_le_bytes())
-                .collect::<Vec<_>>(),
-        );
+        hash.update(piece.iter().flat_map(|id| id.to_le_bytes()).collect::<Vec<_>>());
     }
     hex(&hash.finalize())
 }

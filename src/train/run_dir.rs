@@ -120,10 +120,7 @@ impl RunDir {
             let file = run.join(name);
             match file.symlink_metadata() {
                 Ok(found) if found.is_dir() => {
-                    return Err(Error::file(
-                        &file,
-                        "expected a file of a run, found a folder",
-                    ));
+                    return Err(Error::file(&file, "expected a file of a run, found a folder"));
                 }
                 Ok(_) if name == Self::CARD && !run.owns_card() => {}
                 Ok(_) => contents.push(file),
@@ -156,9 +153,7 @@ impl RunDir {
         let run = Self::at(path.as_ref(), keep);
         let contents = Self::contents(&run.path)?;
         if !contents.is_empty() {
-            let folder = tempfile::Builder::new()
-                .prefix(MOVING)
-                .tempdir_in(&run.path);
+            let folder = tempfile::Builder::new().prefix(MOVING).tempdir_in(&run.path);
             let moving = folder.map_err(|e| Error::io(&run.path, e))?.keep();
             let moved = contents.iter().try_for_each(|from| {
                 let to = moving.join(from.strip_prefix(&run.path).unwrap_or(from));
@@ -236,11 +231,7 @@ impl RunDir {
             let is_dir = entry.file_type().is_ok_and(|kind| kind.is_dir());
             is_dir && entry.file_name().to_string_lossy().starts_with(prefix)
         };
-        Ok(entries
-            .flatten()
-            .filter(ours)
-            .map(|entry| entry.path())
-            .collect())
+        Ok(entries.flatten().filter(ours).map(|entry| entry.path()).collect())
     }
 
     /// Opens the directory of a run that is to go on, and finishes what an interruption left undone.
@@ -309,6 +300,5 @@ impl RunDir {
 /// Renames, and makes the folder that `to` lies in.
 fn rename(from: &Path, to: &Path) -> Result<()> {
     let made = to.parent().map_or(Ok(()), fs::create_dir_all);
-    made.and_then(|()| fs::rename(from, to))
-        .map_err(|e| Error::io(from, e))
+    made.and_then(|()| fs::rename(from, to)).map_err(|e| Error::io(from, e))
 }

@@ -91,19 +91,11 @@ impl ScheduleConfig {
     pub fn validate(&self) -> Result<()> {
         match *self {
             Self::Constant => Ok(()),
-            Self::Cosine {
-                warmup,
-                final_fraction,
-            } => {
+            Self::Cosine { warmup, final_fraction } => {
                 check_fraction("schedule.warmup", warmup)?;
                 check_fraction("schedule.final_fraction", final_fraction)
             }
-            Self::Plateau {
-                factor,
-                rule,
-                min_lr,
-                ..
-            } => {
+            Self::Plateau { factor, rule, min_lr, .. } => {
                 if !(factor > 0. && factor <= 1.) {
                     let expected = "a number above 0 and at most 1";
                     return Err(Error::invalid("schedule.factor", expected, factor));
@@ -203,16 +195,9 @@ impl Schedule {
             ScheduleConfig::Cosine { warmup, .. } if progress < warmup => {
                 base_lr * progress / warmup
             }
-            ScheduleConfig::Cosine {
-                warmup,
-                final_fraction,
-            } => {
+            ScheduleConfig::Cosine { warmup, final_fraction } => {
                 let rest = 1. - warmup;
-                let done = if rest > 0. {
-                    (progress - warmup) / rest
-                } else {
-                    0.
-                };
+                let done = if rest > 0. { (progress - warmup) / rest } else { 0. };
                 let cosine = 0.5 * (1. + (PI * done).cos());
                 base_lr * (final_fraction + (1. - final_fraction) * cosine)
             }
@@ -267,20 +252,12 @@ mod tests {
     use super::*;
 
     fn plateau(rule: PlateauRule, after: usize, min_lr: f64) -> Result<Schedule> {
-        Schedule::new(ScheduleConfig::Plateau {
-            factor: 0.1,
-            rule,
-            after,
-            min_lr,
-        })
+        Schedule::new(ScheduleConfig::Plateau { factor: 0.1, rule, after, min_lr })
     }
 
     #[test]
     fn cosine_rises_then_falls_to_its_fraction() -> Result<()> {
-        let schedule = Schedule::new(ScheduleConfig::Cosine {
-            warmup: 0.25,
-            final_fraction: 0.2,
-        })?;
+        let schedule = Schedule::new(ScheduleConfig::Cosine { warmup: 0.25, final_fraction: 0.2 })?;
         let close = |progress, expected: f64| {
             let found = schedule.lr(1., progress);
             assert!((found - expected).abs() < 1e-12, "{progress}: {found}");
@@ -299,10 +276,7 @@ mod tests {
     fn cosine_without_fall_or_rise() -> Result<()> {
         let lr = |warmup, progress| {
             let final_fraction = 0.5;
-            let config = ScheduleConfig::Cosine {
-                warmup,
-                final_fraction,
-            };
+            let config = ScheduleConfig::Cosine { warmup, final_fraction };
             Ok::<_, Error>(Schedule::new(config)?.lr(2., progress))
         };
         assert_eq!(lr(0., 0.)?, 2.);
@@ -357,16 +331,11 @@ mod tests {
     #[test]
     fn settings_out_of_range_name_their_field() {
         let message = |json: &str| match serde_json::from_str::<ScheduleConfig>(json) {
-            Ok(config) => config
-                .validate()
-                .map_or_else(|e| e.to_string(), |()| String::new()),
+            Ok(config) => config.validate().map_or_else(|e| e.to_string(), |()| String::new()),
             Err(error) => error.to_string(),
         };
         let found = message(r#"{"name": "cosine", "warmup": 2}"#);
-        assert_eq!(
-            found,
-            "schedule.warmup: expected a number from 0 to 1, found 2"
-        );
+        assert_eq!(found, "schedule.warmup: expected a number from 0 to 1, found 2");
         assert!(message(r#"{"name": "cosine", "final_fraction": -1}"#).contains("final_fraction"));
         assert!(message(r#"{"name": "plateau", "factor": 0}"#).contains("schedule.factor"));
         assert!(message(r#"{"name": "plateau", "min_lr": -1}"#).contains("schedule.min_lr"));

@@ -148,22 +148,14 @@ impl Trainer {
     /// [`Error::Io`] where the run cannot be written.
     pub fn run(&mut self, valid: &ValidSet, observer: &mut dyn Observer) -> Result<Outcome> {
         let hash = hash_tokens(&valid.tokens);
-        if self
-            .progress
-            .valid_sha256
-            .get_or_insert_with(|| hash.clone())
-            != &hash
-        {
+        if self.progress.valid_sha256.get_or_insert_with(|| hash.clone()) != &hash {
             return Err(Error::invalid(
                 "--valid",
                 "the validation text that the run began with",
                 format!("another one ({} tokens)", valid.tokens.len()),
             ));
         }
-        let clock = Clock {
-            start: Instant::now(),
-            before: self.progress.elapsed_s,
-        };
+        let clock = Clock { start: Instant::now(), before: self.progress.elapsed_s };
         let mut interrupted = match self.progress.pending.take() {
             Some(record) => self.milestone(record, valid, observer, &clock)?,
             None => false,
@@ -233,9 +225,7 @@ impl Trainer {
     }
 
     fn out_of_patience(&self) -> bool {
-        self.config
-            .patience
-            .is_some_and(|patience| self.progress.since_best >= patience)
+        self.config.patience.is_some_and(|patience| self.progress.since_best >= patience)
     }
 
     fn figures(&self, lr: f64, grad_norm: f64) -> Record {
@@ -268,18 +258,10 @@ impl Trainer {
         let Some(evaluation) = evaluate_watched(&model, valid, observer)? else {
             return Ok(None);
         };
-        let (loss, bpc) = (
-            evaluation.loss(),
-            evaluation.bits_per(valid.characters.max(1)),
-        );
+        let (loss, bpc) = (evaluation.loss(), evaluation.bits_per(valid.characters.max(1)));
         if !loss.is_finite() {
             let (step, lr) = (self.progress.step, record.lr);
-            return Err(Error::NotFinite {
-                step,
-                what: "validation loss",
-                value: loss,
-                lr,
-            });
+            return Err(Error::NotFinite { step, what: "validation loss", value: loss, lr });
         }
         (record.valid_loss, record.valid_bpc) = (Some(loss), Some(bpc));
         self.schedule.observe_validation(loss);

@@ -115,9 +115,7 @@ impl Pickle<'_> {
                 Some(Object::Global(global)) => *global,
                 _ => return Err("damaged: it calls what cannot be called".into()),
             };
-            let parts = self
-                .tuple(args)
-                .ok_or("damaged: a call without arguments")?;
+            let parts = self.tuple(args).ok_or("damaged: a call without arguments")?;
             return Ok(match (global, parts) {
                 (Global::FromType, &[inner, _, inner_args, ..]) => {
                     // an argument is older than the call that has it: this ends
@@ -173,14 +171,7 @@ impl Pickle<'_> {
         let (class, key, count) = match (name, parts) {
             (
                 Some("storage"),
-                &[
-                    _,
-                    class,
-                    Value::Text(key),
-                    _,
-                    Value::Int(count),
-                    ref rest @ ..,
-                ],
+                &[_, class, Value::Text(key), _, Value::Int(count), ref rest @ ..],
             ) => {
                 if rest.iter().any(|&view| view != Value::None) {
                     return Err("a storage that is a part of another one cannot be read; load the file with PyTorch and save it again".into());
@@ -211,9 +202,7 @@ impl Pickle<'_> {
             return Err("expected a storage, found something else".into());
         };
         let lengths = |value| {
-            let parts = self
-                .tuple(value)
-                .ok_or("expected a size, found something else")?;
+            let parts = self.tuple(value).ok_or("expected a size, found something else")?;
             let length = |part: &Value| match *part {
                 Value::Int(length) => usize::try_from(length).map_err(|_| {
                     format!("expected lengths and strides of at least 0, found {length}")

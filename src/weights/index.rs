@@ -31,9 +31,7 @@ pub(crate) fn read(path: &Path) -> Result<BTreeMap<String, Vec<String>>> {
     }
     let json = source.bytes("the index", 0, source.len())?;
     let index: Index = serde_json::from_slice(&json).map_err(|error| {
-        source.wrong(format!(
-            "expected an index of weights with a weight_map: {error}"
-        ))
+        source.wrong(format!("expected an index of weights with a weight_map: {error}"))
     })?;
     let mut shards: BTreeMap<String, Vec<String>> = BTreeMap::new();
     for (tensor, file) in index.weight_map.entries {
@@ -48,9 +46,10 @@ pub(crate) fn read(path: &Path) -> Result<BTreeMap<String, Vec<String>>> {
     }
     match shards.len() {
         1..=MAX_SHARDS => Ok(shards),
-        found => Err(source.wrong(format!(
-            "weight_map: expected 1 to {MAX_SHARDS} files, found {found}"
-        ))),
+        found => {
+            Err(source
+                .wrong(format!("weight_map: expected 1 to {MAX_SHARDS} files, found {found}")))
+        }
     }
 }
 

@@ -98,15 +98,9 @@ struct Part {
 /// ```
 pub fn find(dir: impl AsRef<Path>) -> Result<PathBuf> {
     let dir = dir.as_ref();
-    let found = FILES
-        .iter()
-        .map(|name| dir.join(name))
-        .find(|path| path.exists());
+    let found = FILES.iter().map(|name| dir.join(name)).find(|path| path.exists());
     found.ok_or_else(|| {
-        Error::file(
-            dir,
-            format!("expected weights in it ({}), found none", FILES.join(", ")),
-        )
+        Error::file(dir, format!("expected weights in it ({}), found none", FILES.join(", ")))
     })
 }
 
@@ -155,10 +149,7 @@ pub fn check_finite(tensors: &HashMap<String, Tensor>) -> Result<()> {
         if !tensor.dtype().is_float() {
             continue;
         }
-        let numbers = tensor
-            .to_dtype(DType::F32)?
-            .flatten_all()?
-            .to_vec1::<f32>()?;
+        let numbers = tensor.to_dtype(DType::F32)?.flatten_all()?.to_vec1::<f32>()?;
         if let Some(bad) = numbers.iter().find(|number| !number.is_finite()) {
             return Err(Error::Tensor {
                 name: shown(name),
@@ -191,10 +182,7 @@ pub fn open(path: impl AsRef<Path>) -> Result<WeightsFile> {
 }
 
 fn open_file(path: &Path, key: Option<&str>) -> Result<WeightsFile> {
-    let mut file = WeightsFile {
-        parts: Vec::new(),
-        tensors: Vec::new(),
-    };
+    let mut file = WeightsFile { parts: Vec::new(), tensors: Vec::new() };
     if path.extension().is_none_or(|extension| extension != "json") {
         file.add(path, key)?;
         return Ok(file);
@@ -203,21 +191,15 @@ fn open_file(path: &Path, key: Option<&str>) -> Result<WeightsFile> {
         let shard = path.with_file_name(shard);
         let new = file.add(&shard, key)?;
         let mut missing: HashSet<&str> = names.iter().map(String::as_str).collect();
-        let extra = new
-            .iter()
-            .find(|tensor| !missing.remove(tensor.name.as_str()));
+        let extra = new.iter().find(|tensor| !missing.remove(tensor.name.as_str()));
         if let Some(tensor) = extra {
-            let message = format!(
-                "tensor {}: by the index it is not in this file",
-                shown(&tensor.name)
-            );
+            let message =
+                format!("tensor {}: by the index it is not in this file", shown(&tensor.name));
             return Err(Error::file(shard, message));
         }
         if let Some(name) = missing.iter().min() {
-            let message = format!(
-                "tensor {}: by the index it is in this file, but it is not",
-                shown(name)
-            );
+            let message =
+                format!("tensor {}: by the index it is in this file, but it is not", shown(name));
             return Err(Error::file(shard, message));
         }
     }
@@ -252,17 +234,13 @@ impl WeightsFile {
             part.listing.read(&part.source, |name, tensor| {
                 tensors.insert(name.to_string(), tensor);
             })?;
-            let bytes = part
-                .listing
-                .entries
-                .iter()
-                .filter(|entry| part.kind(entry.storage) == Kind::I8);
+            let bytes =
+                part.listing.entries.iter().filter(|entry| part.kind(entry.storage) == Kind::I8);
             for entry in bytes {
                 let scale = tensors.remove(&format!("{}{SCALE}", entry.name));
                 if let (Some(scale), Some(bytes)) = (scale, tensors.get_mut(&entry.name)) {
                     *bytes = dequantize(bytes, &scale).map_err(|message| {
-                        part.source
-                            .wrong(format!("tensor {}: {message}", shown(&entry.name)))
+                        part.source.wrong(format!("tensor {}: {message}", shown(&entry.name)))
                     })?;
                 }
             }
@@ -287,10 +265,7 @@ impl WeightsFile {
             torch::list_pickles(&source, key)
         } else if let Some(kind) = other::recognize(&start, path) {
             Err(source.wrong(format!("expected weights, found {kind}")))
-        } else if path
-            .extension()
-            .is_some_and(|extension| extension == "safetensors")
-        {
+        } else if path.extension().is_some_and(|extension| extension == "safetensors") {
             safetensors::list(&source)
         } else {
             Err(source
@@ -312,23 +287,15 @@ impl Part {
     /// The tensors that will be read: bytes and their scales as one.
     fn tensors(&self) -> Result<Vec<TensorInfo>> {
         let entries = &self.listing.entries;
-        let by_name: HashMap<&str, _> = entries
-            .iter()
-            .map(|entry| (entry.name.as_str(), entry))
-            .collect();
-        let bytes = entries
-            .iter()
-            .filter(|entry| self.kind(entry.storage) == Kind::I8);
+        let by_name: HashMap<&str, _> =
+            entries.iter().map(|entry| (entry.name.as_str(), entry)).collect();
+        let bytes = entries.iter().filter(|entry| self.kind(entry.storage) == Kind::I8);
         let mut scales = HashSet::new();
         for entry in bytes {
             let name = format!("{}{SCALE}", entry.name);
             let fits = by_name.get(name.as_str()).is_some_and(|scale| {
                 self.kind(scale.storage) == Kind::F32
-                    && entry
-                        .view
-                        .shape
-                        .first()
-                        .is_some_and(|&o| scale.view.shape == [o])
+                    && entry.view.shape.first().is_some_and(|&o| scale.view.shape == [o])
             });
             if !fits {
                 return Err(self.source.wrong(format!(
@@ -362,17 +329,11 @@ fn dequantize(bytes: &Tensor, scale: &Tensor) -> std::result::Result<Tensor, Str
         return Err(format!("expected finite scales, found {scale}"));
     }
     let shape = bytes.shape().clone();
-    let bytes = bytes
-        .flatten_all()
-        .and_then(|bytes| bytes.to_vec1::<u8>())
-        .map_err(failed)?;
+    let bytes = bytes.flatten_all().and_then(|bytes| bytes.to_vec1::<u8>()).map_err(failed)?;
     let mut numbers = Vec::with_capacity(bytes.len());
     let rows = bytes.chunks((bytes.len() / scale.len().max(1)).max(1));
     for (row, scale) in rows.zip(scale) {
-        numbers.extend(
-            row.iter()
-                .map(|&byte| f32::from(byte.cast_signed()) * scale),
-        );
+        numbers.extend(row.iter().map(|&byte| f32::from(byte.cast_signed()) * scale));
     }
     Tensor::from_vec(numbers, shape, &Device::Cpu).map_err(failed)
 }

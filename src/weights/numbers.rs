@@ -133,11 +133,7 @@ impl View {
                 ));
             }
         }
-        Ok(Self {
-            shape,
-            strides,
-            offset,
-        })
+        Ok(Self { shape, strides, offset })
     }
 
     /// How many numbers it has; `new` made sure that the product does not overflow.
@@ -148,15 +144,11 @@ impl View {
     /// Whether its numbers lie one behind the other.
     fn is_contiguous(&self) -> bool {
         let mut expected = 1;
-        self.shape
-            .iter()
-            .zip(&self.strides)
-            .rev()
-            .all(|(&length, &stride)| {
-                let fits = length == 1 || stride == expected;
-                expected *= length;
-                fits
-            })
+        self.shape.iter().zip(&self.strides).rev().all(|(&length, &stride)| {
+            let fits = length == 1 || stride == expected;
+            expected *= length;
+            fits
+        })
     }
 
     fn gather<T: Copy>(&self, numbers: &[T]) -> Vec<T> {
@@ -169,12 +161,8 @@ impl View {
             gathered.extend_from_slice(&numbers[self.offset..self.offset + count]);
             return gathered;
         }
-        let axes: Vec<(usize, usize)> = self
-            .shape
-            .iter()
-            .copied()
-            .zip(self.strides.iter().copied())
-            .collect();
+        let axes: Vec<(usize, usize)> =
+            self.shape.iter().copied().zip(self.strides.iter().copied()).collect();
         let Some((&(run, step), outer)) = axes.split_last() else {
             return gathered;
         };
@@ -183,9 +171,8 @@ impl View {
         loop {
             gathered.extend((0..run).map(|i| numbers[start + i * step]));
             // the next row: the last axis that is not at its end goes on, those behind it start anew
-            let Some(axis) = (0..outer.len())
-                .rev()
-                .find(|&axis| position[axis] + 1 < outer[axis].0)
+            let Some(axis) =
+                (0..outer.len()).rev().find(|&axis| position[axis] + 1 < outer[axis].0)
             else {
                 return gathered;
             };
@@ -232,15 +219,9 @@ impl Listing {
             if views.is_empty() {
                 continue;
             }
-            let bytes = Bytes {
-                source,
-                storage,
-                buffer: &mut buffer,
-            };
+            let bytes = Bytes { source, storage, buffer: &mut buffer };
             let give = |names: Vec<&str>, tensor: Tensor| {
-                names
-                    .into_iter()
-                    .for_each(|name| give(name, tensor.clone()));
+                names.into_iter().for_each(|name| give(name, tensor.clone()));
             };
             match storage.kind {
                 Kind::Bool | Kind::U8 | Kind::I8 => bytes.tensors(views, |[x]| x, give),
@@ -286,21 +267,14 @@ impl Bytes<'_> {
         }
         for (view, names) in views {
             let gathered = view.gather(&numbers);
-            give(
-                names,
-                Tensor::from_vec(gathered, &view.shape[..], &Device::Cpu)?,
-            );
+            give(names, Tensor::from_vec(gathered, &view.shape[..], &Device::Cpu)?);
         }
         Ok(())
     }
 
     /// All numbers; that the file has so many bytes was checked when it was listed.
     fn numbers<T: Copy, const N: usize>(self, number: fn([u8; N]) -> T) -> Result<Vec<T>> {
-        let Self {
-            source,
-            storage,
-            buffer,
-        } = self;
+        let Self { source, storage, buffer } = self;
         let failed = |error| Error::io(source.path(), error);
         let mut numbers = Vec::new();
         numbers.try_reserve_exact(storage.count).map_err(|_| {

@@ -29,9 +29,7 @@ pub(super) fn recognize(start: &[u8], path: &Path) -> Option<String> {
     if start.starts_with(b"\xef\xbb\xbf") {
         return Some("text".into());
     }
-    let ending = path
-        .extension()
-        .map(|ending| ending.to_string_lossy().to_lowercase());
+    let ending = path.extension().map(|ending| ending.to_string_lossy().to_lowercase());
     match ending.as_deref() {
         // protocol buffers have no first bytes of their own
         Some("onnx") if start[0] == 8 => {

@@ -205,9 +205,7 @@ impl<'a> Pickle<'a> {
                 self.pop_mark()?;
                 self.make(Object::Inert)
             }
-            _ => Err(format!(
-                "expected instructions that torch.save writes, found 0x{op:02x}"
-            )),
+            _ => Err(format!("expected instructions that torch.save writes, found 0x{op:02x}")),
         }
     }
 
@@ -220,10 +218,8 @@ impl<'a> Pickle<'a> {
             }
             0x93 => {
                 let (name, module) = (self.pop()?, self.pop()?);
-                let text = |value| {
-                    self.text(value)
-                        .ok_or("a global's name: expected text, found none")
-                };
+                let text =
+                    |value| self.text(value).ok_or("a global's name: expected text, found none");
                 Object::Global(Global::find(text(module)?, text(name)?)?)
             }
             b'Q' => {
@@ -320,9 +316,7 @@ impl<'a> Pickle<'a> {
     fn memorize(&mut self, index: usize) -> Result<()> {
         let value = self.top()?;
         if index >= MAX_VALUES {
-            return Err(format!(
-                "expected at most {MAX_VALUES} values, found number {index}"
-            ));
+            return Err(format!("expected at most {MAX_VALUES} values, found number {index}"));
         }
         if self.memo.len() <= index {
             self.memo.resize(index + 1, None);
@@ -374,10 +368,7 @@ impl<'a> Pickle<'a> {
 
     fn number8(&mut self) -> Result<usize> {
         let bytes = self.take(8)?;
-        let number = bytes
-            .iter()
-            .rev()
-            .fold(0u64, |sum, &byte| sum << 8 | u64::from(byte));
+        let number = bytes.iter().rev().fold(0u64, |sum, &byte| sum << 8 | u64::from(byte));
         usize::try_from(number).map_err(|_| "a length is too large".to_string())
     }
 

@@ -21,9 +21,7 @@ pub(super) fn is_start(start: &[u8]) -> bool {
 pub(super) fn list(source: &Source) -> Result<Listing> {
     let cut = "not a whole safetensors file";
     let length = source.bytes(cut, 0, 8)?;
-    let length = length
-        .first_chunk()
-        .map_or(0, |bytes| u64::from_le_bytes(*bytes));
+    let length = length.first_chunk().map_or(0, |bytes| u64::from_le_bytes(*bytes));
     if !(2..=MAX_HEADER_BYTES).contains(&length) {
         return Err(source.wrong(format!(
             "{cut}: expected a header of 2 to {MAX_HEADER_BYTES} bytes, found one of {length}"
@@ -53,11 +51,7 @@ pub(super) fn list(source: &Source) -> Result<Listing> {
         };
         let (storage, view) = located(info, 8 + length)
             .map_err(|message| source.wrong(format!("tensor {}: {message}", shown(&name))))?;
-        listing.entries.push(Entry {
-            name,
-            storage: listing.storages.len(),
-            view,
-        });
+        listing.entries.push(Entry { name, storage: listing.storages.len(), view });
         listing.storages.push(storage);
     }
     add_shared(&mut listing, shared);
@@ -71,15 +65,9 @@ fn add_shared(listing: &mut Listing, shared: Vec<(String, String)>) {
     let kept: HashMap<String, usize> = kept.map(|(i, entry)| (entry.name.clone(), i)).collect();
     for (name, stands_for_it) in shared {
         if let (false, Some(&i)) = (kept.contains_key(&name), kept.get(&stands_for_it)) {
-            let Entry {
-                storage, ref view, ..
-            } = listing.entries[i];
+            let Entry { storage, ref view, .. } = listing.entries[i];
             let view = view.clone();
-            listing.entries.push(Entry {
-                name,
-                storage,
-                view,
-            });
+            listing.entries.push(Entry { name, storage, view });
         }
     }
 }
@@ -88,19 +76,11 @@ fn located(info: &TensorInfo, data: u64) -> Result<(Storage, View), String> {
     let kind = kind(info.dtype)
         .ok_or_else(|| format!("expected floats or whole numbers, found {:?}", info.dtype))?;
     if info.shape.len() > MAX_RANK {
-        return Err(format!(
-            "expected at most {MAX_RANK} axes, found {}",
-            info.shape.len()
-        ));
+        return Err(format!("expected at most {MAX_RANK} axes, found {}", info.shape.len()));
     }
     let (start, end) = info.data_offsets;
     let count = (end - start) / kind.size();
-    let storage = Storage {
-        kind,
-        start: data + start as u64,
-        count,
-        crc: None,
-    };
+    let storage = Storage { kind, start: data + start as u64, count, crc: None };
     Ok((storage, View::whole(info.shape.clone(), count)?))
 }
 

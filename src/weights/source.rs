@@ -20,15 +20,8 @@ impl Source {
         // asked before opening: a named pipe would wait for its writer
         let about = std::fs::metadata(path).map_err(failed)?;
         if !about.is_file() {
-            let found = if about.is_dir() {
-                "a folder"
-            } else {
-                "no ordinary file"
-            };
-            return Err(Error::file(
-                path,
-                format!("expected a file of weights, found {found}"),
-            ));
+            let found = if about.is_dir() { "a folder" } else { "no ordinary file" };
+            return Err(Error::file(path, format!("expected a file of weights, found {found}")));
         }
         Ok(Self {
             path: path.to_path_buf(),
@@ -64,8 +57,7 @@ impl Source {
     /// The file from `start` on.
     pub(super) fn reader(&self, start: u64) -> Result<impl Read> {
         let mut file = &self.file;
-        file.seek(SeekFrom::Start(start))
-            .map_err(|error| Error::io(&self.path, error))?;
+        file.seek(SeekFrom::Start(start)).map_err(|error| Error::io(&self.path, error))?;
         Ok(file)
     }
 
@@ -87,11 +79,7 @@ impl Source {
 /// A name from a file as an error may show it: one line, not long.
 pub(crate) fn shown(name: &str) -> String {
     const LONGEST: usize = 80;
-    let mut text: String = name
-        .chars()
-        .take(LONGEST)
-        .flat_map(char::escape_debug)
-        .collect();
+    let mut text: String = name.chars().take(LONGEST).flat_map(char::escape_debug).collect();
     if name.chars().nth(LONGEST).is_some() {
         text.push('…');
     }

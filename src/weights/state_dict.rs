@@ -110,12 +110,10 @@ fn find<'p>(pickle: &'p Pickle, root: Value) -> Vec<Found<'p>> {
                         next.push((below(key), value, depth + 1));
                     }
                 }
-                let tensors = entries
-                    .iter()
-                    .filter_map(|&(_, value)| match pickle.object(value) {
-                        Some(Object::Tensor(parts)) => Some(pickle.tensor(parts)),
-                        _ => None,
-                    });
+                let tensors = entries.iter().filter_map(|&(_, value)| match pickle.object(value) {
+                    Some(Object::Tensor(parts)) => Some(pickle.tensor(parts)),
+                    _ => None,
+                });
                 let (mut count, mut floats) = (0, 0);
                 for tensor in tensors {
                     count += 1;

@@ -37,9 +37,7 @@ pub(super) fn is_pickle(start: &[u8]) -> bool {
 /// What an archive holds.
 pub(super) fn list_zip(source: &Source, key: Option<&str>) -> Result<Listing> {
     let archive = Archive::open(source)?;
-    let mut roots = archive
-        .names()
-        .filter_map(|name| name.strip_suffix("data.pkl"));
+    let mut roots = archive.names().filter_map(|name| name.strip_suffix("data.pkl"));
     let root = match (roots.next(), roots.next()) {
         (Some(root), None) => root.to_string(),
         _ => {
@@ -69,35 +67,30 @@ pub(super) fn list_zip(source: &Source, key: Option<&str>) -> Result<Listing> {
     }
     let (pickle, value, _) =
         Pickle::load(&bytes, MAX_VALUES).map_err(|message| source.wrong(message))?;
-    list(
-        source,
-        &pickle,
-        state_dict(source, &pickle, value, key)?,
-        |key, storage| {
-            let key = String::from_utf8_lossy(key);
-            let found = archive.find(source, &format!("{root}data/{key}"))?;
-            let key = shown(&key);
-            let Some(found) = found else {
-                return Err(source.wrong(format!(
-                    "storage {key}: expected it in the archive, found none"
-                )));
-            };
-            if found.len != bytes_of(storage) {
-                return Err(source.wrong(format!(
-                    "storage {key}: expected {} bytes for {} numbers, found {}",
-                    bytes_of(storage),
-                    storage.count,
-                    found.len
-                )));
-            }
-            Ok(Storage {
-                kind: storage.kind,
-                start: found.start,
-                count: storage.count,
-                crc: Some(found.crc),
-            })
-        },
-    )
+    list(source, &pickle, state_dict(source, &pickle, value, key)?, |key, storage| {
+        let key = String::from_utf8_lossy(key);
+        let found = archive.find(source, &format!("{root}data/{key}"))?;
+        let key = shown(&key);
+        let Some(found) = found else {
+            return Err(
+                source.wrong(format!("storage {key}: expected it in the archive, found none"))
+            );
+        };
+        if found.len != bytes_of(storage) {
+            return Err(source.wrong(format!(
+                "storage {key}: expected {} bytes for {} numbers, found {}",
+                bytes_of(storage),
+                storage.count,
+                found.len
+            )));
+        }
+        Ok(Storage {
+            kind: storage.kind,
+            start: found.start,
+            count: storage.count,
+            crc: Some(found.crc),
+        })
+    })
 }
 
 /// What a file of the older format holds: magic number, version, machine, the object, its storages' keys,
@@ -123,30 +116,21 @@ pub(super) fn list_pickles(source: &Source, key: Option<&str>) -> Result<Listing
         )));
     }
     let (pickle, machine) = next(FEW).map_err(wrong)?;
-    check_order(
-        source,
-        pickle.get(machine, "little_endian") == Some(Value::Bool(true)),
-    )?;
+    check_order(source, pickle.get(machine, "little_endian") == Some(Value::Bool(true)))?;
     let (pickle, object) = next(MAX_VALUES).map_err(wrong)?;
     let (keys_pickle, keys) = next(2 * MAX_TENSORS).map_err(wrong)?;
     let starts = starts(source, &pickle, (&keys_pickle, keys), at as u64)?;
-    list(
-        source,
-        &pickle,
-        state_dict(source, &pickle, object, key)?,
-        |key, storage| match starts.get(key) {
-            Some(&start) => Ok(Storage {
-                kind: storage.kind,
-                start,
-                count: storage.count,
-                crc: None,
-            }),
+    list(source, &pickle, state_dict(source, &pickle, object, key)?, |key, storage| {
+        match starts.get(key) {
+            Some(&start) => {
+                Ok(Storage { kind: storage.kind, start, count: storage.count, crc: None })
+            }
             None => Err(source.wrong(format!(
                 "storage {}: expected it behind the pickles, found none",
                 shown(&String::from_utf8_lossy(key))
             ))),
-        },
-    )
+        }
+    })
 }
 
 /// Where the numbers of each storage of the older format start; the first one stands at `at`.
@@ -174,9 +158,7 @@ fn starts<'a>(
             )));
         };
         let count = source.bytes(&format!("storage {name}"), at, 8)?;
-        let count = count
-            .first_chunk()
-            .map_or(0, |bytes| u64::from_le_bytes(*bytes));
+        let count = count.first_chunk().map_or(0, |bytes| u64::from_le_bytes(*bytes));
         if count != storage.count as u64 {
             return Err(source.wrong(format!(
                 "storage {name}: expected {} numbers, found {count}",
@@ -215,9 +197,7 @@ fn list(
             return Err(wrong("it stands there twice".into()));
         }
         if names.len() > MAX_TENSORS {
-            return Err(source.wrong(format!(
-                "expected at most {MAX_TENSORS} tensors, found more"
-            )));
+            return Err(source.wrong(format!("expected at most {MAX_TENSORS} tensors, found more")));
         }
         let (storage, view) = pickle.tensor(parts).map_err(wrong)?;
         if storage.kind.dtype().is_none() {
@@ -232,11 +212,7 @@ fn list(
                 listing.storages.len() - 1
             }
         };
-        listing.entries.push(Entry {
-            name: name.to_string(),
-            storage: place,
-            view,
-        });
+        listing.entries.push(Entry { name: name.to_string(), storage: place, view });
     }
     check_sizes(source, &listing)?;
     Ok(listing)
@@ -271,22 +247,15 @@ fn check_storages(source: &Source, pickle: &Pickle) -> Result<()> {
 
 /// No file makes more of its bytes than a few tensors that share them.
 fn check_sizes(source: &Source, listing: &Listing) -> Result<()> {
-    let stored: u64 = listing
-        .storages
-        .iter()
-        .map(|s| s.count as u64 * s.kind.size() as u64)
-        .sum();
+    let stored: u64 = listing.storages.iter().map(|s| s.count as u64 * s.kind.size() as u64).sum();
     if stored > source.len() {
         return Err(source.wrong(format!(
             "its storages overlap: they have {stored} bytes, the file {}",
             source.len()
         )));
     }
-    let views: HashSet<_> = listing
-        .entries
-        .iter()
-        .map(|entry| (entry.storage, &entry.view))
-        .collect();
+    let views: HashSet<_> =
+        listing.entries.iter().map(|entry| (entry.storage, &entry.view)).collect();
     let mut left = stored.saturating_mul(MAX_OVERLAP);
     for (storage, view) in views {
         let bytes = (view.count() as u64).checked_mul(listing.storages[storage].kind.size() as u64);

@@ -82,21 +82,15 @@ impl Archive {
         }
         let local = source.bytes(&shown(name), header.start, LOCAL)?;
         if !local.starts_with(b"PK\x03\x04") {
-            return Err(wrong(
-                "the archive is damaged: its header is not where it should be",
-            ));
+            return Err(wrong("the archive is damaged: its header is not where it should be"));
         }
         let (name_len, extra_len) = (u16_at(&local, 26), u16_at(&local, 28));
         let start = header.start + LOCAL + u64::from(name_len) + u64::from(extra_len);
         match start.checked_add(header.len) {
-            Some(end) if end <= self.directory => Ok(Some(Stored {
-                start,
-                len: header.len,
-                crc: header.crc,
-            })),
-            _ => Err(wrong(
-                "the archive is damaged: its bytes reach beyond the entries",
-            )),
+            Some(end) if end <= self.directory => {
+                Ok(Some(Stored { start, len: header.len, crc: header.crc }))
+            }
+            _ => Err(wrong("the archive is damaged: its bytes reach beyond the entries")),
         }
     }
 }
@@ -125,12 +119,7 @@ fn directory(source: &Source) -> Result<(u64, u64, u64)> {
         if !end64.starts_with(b"PK\x06\x06") {
             return Err(cut());
         }
-        (
-            u64_at(&end64, 32),
-            u64_at(&end64, 40),
-            u64_at(&end64, 48),
-            end64_at,
-        )
+        (u64_at(&end64, 32), u64_at(&end64, 40), u64_at(&end64, 48), end64_at)
     } else {
         (u64::from(count), u64::from(len), u64::from(start), end_at)
     };
@@ -174,10 +163,7 @@ fn header(fixed: &[u8; ENTRY], extra: &[u8]) -> Option<Header> {
     if sizes.contains(&u64::from(u32::MAX)) {
         // those that do not fit are in the extra field 1, in this order
         let mut wide = field(extra, 1)?;
-        for size in sizes
-            .iter_mut()
-            .filter(|size| **size == u64::from(u32::MAX))
-        {
+        for size in sizes.iter_mut().filter(|size| **size == u64::from(u32::MAX)) {
             let (first, rest) = wide.split_first_chunk::<8>()?;
             *size = u64::from_le_bytes(*first);
             wide = rest;

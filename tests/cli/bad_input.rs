@@ -9,10 +9,7 @@ fn files_that_cannot_be_trained_on() {
     let bench = Bench::new();
     bench.write("empty.txt", "");
     bench.write("short.txt", "abc");
-    bench.write(
-        "latin1.txt",
-        b"caf\xe9 au lait, plus de trente caracteres".repeat(50),
-    );
+    bench.write("latin1.txt", b"caf\xe9 au lait, plus de trente caracteres".repeat(50));
     bench.write("binary.bin", [1, 2, 0, 3].repeat(5000));
     let train = |file: &str| bench.fails(1, &format!("train --data {file} --out run {SMALL}"));
     assert!(train("missing.txt").contains("missing.txt"));
@@ -29,18 +26,10 @@ fn files_that_cannot_be_trained_on() {
     assert!(train("binary.bin").contains("NUL"));
     let message = bench.run(&format!("train --data short.txt --out run {SMALL}"));
     let message = super::stderr(&message);
-    assert!(
-        message.contains("short.txt") && message.contains("--seq-len"),
-        "{message}"
-    );
-    assert!(
-        !bench.path("run").exists(),
-        "nothing is made for a run that cannot begin"
-    );
+    assert!(message.contains("short.txt") && message.contains("--seq-len"), "{message}");
+    assert!(!bench.path("run").exists(), "nothing is made for a run that cannot begin");
     // bytes train whatever they are
-    bench.ok(&format!(
-        "train --data latin1.txt --tokenizer byte --out bytes {SMALL}"
-    ));
+    bench.ok(&format!("train --data latin1.txt --tokenizer byte --out bytes {SMALL}"));
 }
 
 #[test]
@@ -50,10 +39,7 @@ fn numbers_out_of_range_are_usage_errors() {
         ("--batch-size 0", "--batch-size"),
         ("--seq-len 0", "--seq-len"),
         ("--seq-len 99999999999999999999999", "--seq-len"),
-        (
-            "--batch-size 4000000000 --seq-len 4000000000",
-            "--batch-size",
-        ),
+        ("--batch-size 4000000000 --seq-len 4000000000", "--batch-size"),
         ("--batch-size 100000 --seq-len 1000000", "--batch-size"),
         ("--steps -3", "-3"),
         ("--lr 0", "--lr"),
@@ -68,14 +54,8 @@ fn numbers_out_of_range_are_usage_errors() {
         ("--optimizer adam", "adamw"),
         ("--history 4", "--context overlap"),
     ] {
-        let kept = SMALL.replace(
-            "--steps 30",
-            if flag.contains("--steps") {
-                ""
-            } else {
-                "--steps 30"
-            },
-        );
+        let kept =
+            SMALL.replace("--steps 30", if flag.contains("--steps") { "" } else { "--steps 30" });
         let kept = kept.replace(
             "--batch-size 4 --seq-len 32",
             if flag.contains("-size") || flag.contains("-len") {
@@ -114,11 +94,7 @@ fn networks_that_do_not_hold_together() {
     let bench = Bench::new();
     for (change, to, named) in [
         ("\"kernel_size\": 3", "\"kernel_size\": 0", "kernel_size"),
-        (
-            "\"kernel_size\": 3",
-            "\"kernel_size\": 99999999999999",
-            "kernel_size",
-        ),
+        ("\"kernel_size\": 3", "\"kernel_size\": 99999999999999", "kernel_size"),
         ("\"kernel_size\": 3", "\"kernel_size\": -3", "-3"),
         ("[16, 16]", "[16, 0, 16]", "num_channels[1]"),
         ("[16, 16]", "[1000000, 16]", "num_channels[0]"),
@@ -126,11 +102,7 @@ fn networks_that_do_not_hold_together() {
         ("[16, 16]", "[]", "num_channels"),
         ("[16, 16]", "[16, 24]", "tie_weights"),
         ("\"rms\"", "\"rsm\"", "rsm"),
-        (
-            "\"kernel_size\": 3",
-            "\"kernel_size\": 3, \"dilations\": [1]",
-            "dilations",
-        ),
+        ("\"kernel_size\": 3", "\"kernel_size\": 3, \"dilations\": [1]", "dilations"),
         (
             "\"kernel_size\": 3",
             "\"kernel_size\": 3, \"dilations\": [1, 18446744073709551615]",
@@ -141,21 +113,12 @@ fn networks_that_do_not_hold_together() {
         bench.write("bad.json", NETWORK.replace(change, to));
         let output = bench.run("train --data text.txt --out run --config bad.json --steps 3");
         let message = super::stderr(&output);
-        assert!(
-            matches!(output.status.code(), Some(1 | 2)),
-            "{to}: {message}"
-        );
-        assert!(
-            message.contains(named) && !message.contains("panicked"),
-            "{to}: {message}"
-        );
+        assert!(matches!(output.status.code(), Some(1 | 2)), "{to}: {message}");
+        assert!(message.contains(named) && !message.contains("panicked"), "{to}: {message}");
         assert!(!bench.path("run").exists(), "{to}");
     }
     let message = bench.fails(2, "train --data text.txt --preset char-ptt");
-    assert!(
-        message.contains("char-ptb") && message.contains("wavenet-char"),
-        "{message}"
-    );
+    assert!(message.contains("char-ptb") && message.contains("wavenet-char"), "{message}");
 }
 
 #[test]
@@ -164,10 +127,7 @@ fn a_run_is_never_overwritten_by_accident() {
     bench.trained("run", "");
     let before = bench.bytes("run/model.safetensors");
     let message = bench.fails(1, &format!("train --data text.txt --out run {SMALL}"));
-    assert!(
-        message.contains("--resume") && message.contains("--force"),
-        "{message}"
-    );
+    assert!(message.contains("--resume") && message.contains("--force"), "{message}");
     // --force with something that cannot begin leaves the old run as it is
     bench.write("short.txt", "abc");
     bench.run(&format!("train --data short.txt --out run {SMALL} --force"));
@@ -176,16 +136,8 @@ fn a_run_is_never_overwritten_by_accident() {
     bench.write("run/notes.txt", "mine");
     bench.trained("run", "--force --seed 9");
     assert_ne!(bench.bytes("run/model.safetensors"), before);
-    assert_eq!(
-        bench.bytes("run/notes.txt"),
-        b"mine",
-        "--force removes only what a run made"
-    );
-    assert!(
-        bench
-            .fails(1, "train --resume --out elsewhere")
-            .contains("no such run")
-    );
+    assert_eq!(bench.bytes("run/notes.txt"), b"mine", "--force removes only what a run made");
+    assert!(bench.fails(1, "train --resume --out elsewhere").contains("no such run"));
     assert!(bench.fails(2, "train --resume").contains("--out"));
 }
 
@@ -204,22 +156,13 @@ fn dilations_that_no_memory_holds() {
     let bench = Bench::new();
     let huge = "\"kernel_size\": 3, \"dilations\": [1, 1000000000000]";
     bench.write("huge.json", NETWORK.replace("\"kernel_size\": 3", huge));
-    let message = bench.fails(
-        2,
-        "train --data text.txt --out run --config huge.json --steps 3",
-    );
+    let message = bench.fails(2, "train --data text.txt --out run --config huge.json --steps 3");
     assert!(message.contains("GiB"), "{message}");
     bench.trained("run", "");
     let config = String::from_utf8(bench.bytes("run/config.json")).unwrap();
-    bench.write(
-        "run/config.json",
-        config.replace("\"kernel_size\": 3", huge),
-    );
+    bench.write("run/config.json", config.replace("\"kernel_size\": 3", huge));
     let message = bench.fails(1, "generate --model run");
-    assert!(
-        message.contains("config.json") && message.contains("dilations"),
-        "{message}"
-    );
+    assert!(message.contains("config.json") && message.contains("dilations"), "{message}");
 }
 
 #[test]
@@ -235,10 +178,7 @@ fn a_resume_refuses_what_it_would_ignore() {
 #[test]
 fn a_language_model_must_be_causal() {
     let bench = Bench::new();
-    let centred = NETWORK.replace(
-        "\"kernel_size\": 3",
-        "\"kernel_size\": 3, \"causal\": false",
-    );
+    let centred = NETWORK.replace("\"kernel_size\": 3", "\"kernel_size\": 3, \"causal\": false");
     bench.write("centred.json", centred);
     let message = bench.fails(1, "train --data text.txt --config centred.json --steps 3");
     assert!(message.contains("centred.json: causal: "), "{message}");
@@ -249,10 +189,7 @@ fn weights_that_are_not_the_configurations() {
     let bench = Bench::new();
     bench.trained("run", "");
     let config = String::from_utf8(bench.bytes("run/config.json")).unwrap();
-    bench.write(
-        "run/config.json",
-        config.replace("\"kernel_size\": 3", "\"kernel_size\": 2"),
-    );
+    bench.write("run/config.json", config.replace("\"kernel_size\": 3", "\"kernel_size\": 2"));
     let message = bench.fails(1, "generate --model run");
     assert!(
         message.contains("conv1.weight")
@@ -263,23 +200,11 @@ fn weights_that_are_not_the_configurations() {
     bench.write("run/config.json", config);
     let weights = bench.bytes("run/model.safetensors");
     bench.write("run/model.safetensors", &weights[..weights.len() / 2]);
-    assert!(
-        bench
-            .fails(1, "eval --model run --data text.txt")
-            .contains("model.safetensors")
-    );
-    assert!(
-        bench
-            .fails(1, "generate --model nowhere")
-            .contains("nowhere")
-    );
+    assert!(bench.fails(1, "eval --model run --data text.txt").contains("model.safetensors"));
+    assert!(bench.fails(1, "generate --model nowhere").contains("nowhere"));
     std::fs::remove_file(bench.path("run/tokenizer.json")).unwrap();
     bench.write("run/model.safetensors", &weights);
-    assert!(
-        bench
-            .fails(1, "generate --model run")
-            .contains("tokenizer.json")
-    );
+    assert!(bench.fails(1, "generate --model run").contains("tokenizer.json"));
 }
 
 #[test]
@@ -320,11 +245,7 @@ fn prompts_and_sampling_that_cannot_be() {
     ] {
         bench.fails(2, &format!("generate --model run {flag}"));
     }
-    let output = bench
-        .command("generate --model run --stop")
-        .arg("")
-        .output()
-        .unwrap();
+    let output = bench.command("generate --model run --stop").arg("").output().unwrap();
     assert_eq!(output.status.code(), Some(2));
 }
 
@@ -332,23 +253,14 @@ fn prompts_and_sampling_that_cannot_be() {
 fn a_loss_that_leaves_the_numbers_stops_the_run() {
     let bench = Bench::new();
     let flags = "--optimizer sgd --lr 1e30 --clip 0 --schedule constant";
-    let message = bench.fails(
-        1,
-        &format!("train --data text.txt --out run {SMALL} {flags}"),
-    );
-    assert!(
-        message.contains("step") && message.contains("--lr"),
-        "{message}"
-    );
+    let message = bench.fails(1, &format!("train --data text.txt --out run {SMALL} {flags}"));
+    assert!(message.contains("step") && message.contains("--lr"), "{message}");
     // with a good checkpoint before it, that one stays
     bench.trained("good", "");
     let before = bench.bytes("good/checkpoints/step-30/model.safetensors");
     let flags = "--steps 60 --lr 1e30";
     bench.fails(1, &format!("train --resume --out good {flags}"));
-    assert_eq!(
-        bench.bytes("good/checkpoints/step-30/model.safetensors"),
-        before
-    );
+    assert_eq!(bench.bytes("good/checkpoints/step-30/model.safetensors"), before);
 }
 
 #[test]
@@ -357,20 +269,8 @@ fn eval_of_what_cannot_be_read() {
     bench.trained("run", "");
     bench.write("one.txt", "T");
     bench.write("bad.txt", b"The quick\xff fox");
-    assert!(
-        bench
-            .fails(1, "eval --model run --data one.txt")
-            .contains("two tokens")
-    );
-    assert!(
-        bench
-            .fails(1, "eval --model run --data bad.txt")
-            .contains('9')
-    );
-    assert!(
-        bench
-            .fails(1, "eval --model run --data none.txt")
-            .contains("none.txt")
-    );
+    assert!(bench.fails(1, "eval --model run --data one.txt").contains("two tokens"));
+    assert!(bench.fails(1, "eval --model run --data bad.txt").contains('9'));
+    assert!(bench.fails(1, "eval --model run --data none.txt").contains("none.txt"));
     assert!(bench.fails(2, "eval --model run").contains("--data"));
 }

@@ -11,13 +11,9 @@ fn every_figure_is_told() {
         let json = bench.json(&format!("bench {what} {TINY} --threads 2 --dtype f32"));
         assert_eq!(json["what"], what);
         assert_eq!(json["dtype"], "f32");
-        for (field, expected) in [
-            ("threads", 2),
-            ("batch_size", 2),
-            ("seq_len", 8),
-            ("vocab_size", 50),
-            ("runs", 2),
-        ] {
+        for (field, expected) in
+            [("threads", 2), ("batch_size", 2), ("seq_len", 8), ("vocab_size", 50), ("runs", 2)]
+        {
             assert_eq!(json[field], expected, "{field}: {json}");
         }
         assert!(json["parameters"].as_u64().unwrap() > 3 * 4 * 16 * 16);
@@ -52,23 +48,16 @@ fn the_memory_that_training_takes_is_foreseen() {
 
     let bench = Bench::new();
     for (preset, vocab_size) in [("char-ptb", 50), ("char", 50), ("char", 8000)] {
-        let model = ModelConfig::preset(preset)
-            .unwrap()
-            .with_vocab_size(vocab_size);
+        let model = ModelConfig::preset(preset).unwrap().with_vocab_size(vocab_size);
         for (name, dtype) in [("f32", DType::F32), ("bf16", DType::BF16)] {
             let flags = format!(
                 "--batch-size 8 --seq-len 200 --runs 1 --warmup 1 --threads 2 --vocab-size {vocab_size}"
             );
-            let json = bench.json(&format!(
-                "bench train --preset {preset} --dtype {name} {flags}"
-            ));
+            let json = bench.json(&format!("bench train --preset {preset} --dtype {name} {flags}"));
             let used = json["peak_memory_bytes"].as_f64().unwrap();
             let foreseen = model.training_bytes(8, 200, dtype).unwrap() as f64;
             let factor = foreseen / used;
-            assert!(
-                (1.0..2.0).contains(&factor),
-                "{preset} {vocab_size} {name}: {factor}"
-            );
+            assert!((1.0..2.0).contains(&factor), "{preset} {vocab_size} {name}: {factor}");
         }
     }
 }
@@ -79,23 +68,13 @@ fn a_profile_adds_up() {
     let json = bench.json(&format!("bench train {TINY} --profile"));
     let parts = json["profile"].as_object().unwrap();
     let seconds = |part: &str| parts[part].as_f64().unwrap();
-    for part in [
-        "forward",
-        "grad_input",
-        "grad_weight",
-        "elementwise",
-        "loss",
-        "optimizer",
-    ] {
+    for part in ["forward", "grad_input", "grad_weight", "elementwise", "loss", "optimizer"] {
         assert!(seconds(part) > 0.0, "{part}: {json}");
     }
     // means of the runs' parts together are at least half of the median run, whatever the clock says
     let sum: f64 = parts.keys().map(|part| seconds(part)).sum();
     let step = 2.0 * 8.0 / json["tokens_per_s"].as_f64().unwrap();
-    assert!(
-        sum.is_finite() && sum > 0.4 * step,
-        "{sum} of {step}: {json}"
-    );
+    assert!(sum.is_finite() && sum > 0.4 * step, "{sum} of {step}: {json}");
     let text = bench.ok(&format!("bench train {TINY} --profile"));
     for word in ["tokens/s", "GFLOP/s", "grad_weight"] {
         assert!(text.contains(word), "{text}");
@@ -113,9 +92,7 @@ fn a_model_directory_brings_its_vocabulary() {
     let flags = "--batch-size 1 --seq-len 4 --runs 1 --warmup 0";
     let json = bench.json(&format!("bench forward --model model {flags}"));
     assert_eq!(json["vocab_size"], 7);
-    let json = bench.json(&format!(
-        "bench forward --model model --vocab-size 9 {flags}"
-    ));
+    let json = bench.json(&format!("bench forward --model model --vocab-size 9 {flags}"));
     assert_eq!(json["vocab_size"], 9);
 }
 
@@ -150,18 +127,9 @@ fn misuse_is_told() {
         ("train --warmup -1", "--warmup"),
         ("train --batch-size 0", "--batch-size"),
         ("train --seq-len 99999999999999999999999", "--seq-len"),
-        (
-            "train --batch-size 100000 --seq-len 1000000",
-            "--batch-size",
-        ),
-        (
-            "forward --batch-size 100000 --seq-len 10000000",
-            "--seq-len",
-        ),
-        (
-            "forward --batch-size 4000000000 --seq-len 4000000000",
-            "--batch-size",
-        ),
+        ("train --batch-size 100000 --seq-len 1000000", "--batch-size"),
+        ("forward --batch-size 100000 --seq-len 10000000", "--seq-len"),
+        ("forward --batch-size 4000000000 --seq-len 4000000000", "--batch-size"),
         ("train --vocab-size 99999999", "vocab_size"),
         ("train --dtype f16", "f16"),
         ("train --dtype int8", "int8"),

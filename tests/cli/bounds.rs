@@ -13,23 +13,16 @@ fn first_bytes(bench: &Bench, arguments: &str, bytes: usize) -> String {
     let tcn = env!("CARGO_BIN_EXE_tcn");
     let command =
         format!("ulimit -v 4000000; timeout 20 {tcn} {arguments} --threads 2 | head -c {bytes}");
-    let output = Command::new("sh")
-        .args(["-c", &command])
-        .current_dir(bench.dir.path())
-        .output()
-        .unwrap();
+    let output =
+        Command::new("sh").args(["-c", &command]).current_dir(bench.dir.path()).output().unwrap();
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
 #[test]
 fn any_number_of_samples_is_begun_one_after_the_other() {
     let bench = Bench::new();
-    for flags in [
-        "--max-tokens 0",
-        "--max-tokens 1",
-        "--allow-chars a --stop a",
-        "--max-tokens 5",
-    ] {
+    for flags in ["--max-tokens 0", "--max-tokens 1", "--allow-chars a --stop a", "--max-tokens 5"]
+    {
         let generate = format!("generate --seed 1 --num-samples {MOST} {flags}");
         let start = Instant::now();
         let text = first_bytes(&bench, &generate, 10_000);
@@ -75,21 +68,15 @@ fn any_number_of_runs_is_measured_until_the_user_has_enough() {
 fn a_limit_of_the_address_space_counts() {
     let bench = Bench::new();
     // about 6 GB, the states 5 GB
-    for command in [
-        "bench forward --batch-size 2000",
-        "bench generate --batch-size 100000 --seq-len 1",
-    ] {
-        let command = format!(
-            "ulimit -v 3000000; {} {command} --threads 2",
-            env!("CARGO_BIN_EXE_tcn")
-        );
+    for command in
+        ["bench forward --batch-size 2000", "bench generate --batch-size 100000 --seq-len 1"]
+    {
+        let command =
+            format!("ulimit -v 3000000; {} {command} --threads 2", env!("CARGO_BIN_EXE_tcn"));
         let output = Command::new("sh").args(["-c", &command]).output().unwrap();
         let message = stderr(&output);
         assert_eq!(output.status.code(), Some(2), "{message}");
-        assert!(
-            message.contains("GiB are free: lower --batch-size"),
-            "{message}"
-        );
+        assert!(message.contains("GiB are free: lower --batch-size"), "{message}");
     }
     bench.ok("bench forward --config net.json --batch-size 2 --seq-len 8 --runs 1");
 }
@@ -102,10 +89,7 @@ fn messages_that_nobody_can_read_are_no_reason_to_stop() {
     let run = |arguments: &str, stdout: Stdio, stderr: Stdio| {
         let mut command = Command::new(env!("CARGO_BIN_EXE_tcn"));
         command.current_dir(bench.dir.path());
-        command
-            .args(arguments.split_whitespace())
-            .stdout(stdout)
-            .stderr(stderr);
+        command.args(arguments.split_whitespace()).stdout(stdout).stderr(stderr);
         command.output().unwrap()
     };
     for command in [
@@ -128,11 +112,7 @@ fn messages_that_nobody_can_read_are_no_reason_to_stop() {
     for file in ["a.svg", "b.svg"] {
         assert!(bench.bytes(file).starts_with(b"<svg"), "{file}");
     }
-    for (command, code) in [
-        ("--help", 0),
-        ("generate --no-such-flag", 2),
-        ("info nothing", 1),
-    ] {
+    for (command, code) in [("--help", 0), ("generate --no-such-flag", 2), ("info nothing", 1)] {
         let output = run(command, full(), full());
         assert_eq!(output.status.code(), Some(code), "{command}");
     }

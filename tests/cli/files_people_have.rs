@@ -21,16 +21,10 @@ impl Bench {
     /// Converts a file, runs the model on an input and compares its output.
     fn converts_to(&self, file: &Path, flags: &str, io: &Path) {
         let what = format!("{} {flags}", file.display());
-        let out = format!(
-            "model-{}",
-            std::fs::read_dir(self.dir.path()).unwrap().count()
-        );
+        let out = format!("model-{}", std::fs::read_dir(self.dir.path()).unwrap().count());
         let output = self.convert(file, &out, flags);
         assert!(output.status.success(), "{what}: {}", stderr(&output));
-        self.ok(&format!(
-            "run --model {out} --input {} --output {out}.safetensors",
-            io.display()
-        ));
+        self.ok(&format!("run --model {out} --input {} --output {out}.safetensors", io.display()));
         let found = tensor(self.path(&format!("{out}.safetensors")), "output");
         assert_close(&what, &found, &tensor(io, "output"));
     }
@@ -42,11 +36,7 @@ impl Bench {
         assert!(!output.status.success(), "{} {flags}", file.display());
         assert!(!message.contains("panicked"), "{message}");
         for word in words {
-            assert!(
-                message.contains(word),
-                "{} {flags}: {word} in {message}",
-                file.display()
-            );
+            assert!(message.contains(word), "{} {flags}: {word} in {message}", file.display());
         }
         assert!(!self.path("refused").exists(), "{}", file.display());
     }
@@ -59,36 +49,18 @@ fn io(network: &str) -> PathBuf {
 #[test]
 fn wrapped_networks_are_found() {
     let bench = Bench::new();
-    let (char, ptcn) = (
-        io("locuslab/char_cnn"),
-        io("pytorch_tcn/weight_norm_causal"),
-    );
+    let (char, ptcn) = (io("locuslab/char_cnn"), io("pytorch_tcn/weight_norm_causal"));
     bench.converts_to(&fault("compiled.pt"), "", &char);
     bench.converts_to(&fault("b2_net.pt"), "", &char);
     bench.converts_to(&fault("tied.safetensors"), "", &char);
     bench.converts_to(&fault("pre_tcn.pt"), "", &io("locuslab/tcn_k3_downsample"));
-    bench.refuses(
-        &fault("swa.pt"),
-        "",
-        &["1 tensor", "n_averaged", "--allow-left-over"],
-    );
+    bench.refuses(&fault("swa.pt"), "", &["1 tensor", "n_averaged", "--allow-left-over"]);
     bench.converts_to(&fault("swa.pt"), "--allow-left-over", &char);
     let arguments = fixture("pytorch_tcn/weight_norm_causal/config.json");
     let arguments = format!("--arguments {}", arguments.display());
-    bench.refuses(
-        &fault("light.pt"),
-        &arguments,
-        &["1 tensor", "criterion.weight"],
-    );
-    bench.converts_to(
-        &fault("light.pt"),
-        &format!("{arguments} --allow-left-over"),
-        &ptcn,
-    );
-    let tied = bench.json(&format!(
-        "convert {} tied",
-        fault("tied.safetensors").display()
-    ));
+    bench.refuses(&fault("light.pt"), &arguments, &["1 tensor", "criterion.weight"]);
+    bench.converts_to(&fault("light.pt"), &format!("{arguments} --allow-left-over"), &ptcn);
+    let tied = bench.json(&format!("convert {} tied", fault("tied.safetensors").display()));
     assert_eq!(tied["left_over"], serde_json::json!([]));
     let config = String::from_utf8(bench.bytes("tied/config.json")).unwrap();
     assert!(config.contains("\"tie_weights\": true"), "{config}");
@@ -96,12 +68,8 @@ fn wrapped_networks_are_found() {
 
 /// The state dict of a fixture with each name as `name` makes it.
 fn renamed(bench: &Bench, network: &str, name: impl Fn(&str) -> Option<String>) -> PathBuf {
-    let tensors = weights::read(fixture(network).join("state_dict.safetensors"))
-        .unwrap()
-        .tensors;
-    let tensors = tensors
-        .into_iter()
-        .filter_map(|(old, tensor)| Some((name(&old)?, tensor)));
+    let tensors = weights::read(fixture(network).join("state_dict.safetensors")).unwrap().tensors;
+    let tensors = tensors.into_iter().filter_map(|(old, tensor)| Some((name(&old)?, tensor)));
     let path = bench.path(&format!(
         "renamed-{}.safetensors",
         std::fs::read_dir(bench.dir.path()).unwrap().count()
@@ -114,29 +82,15 @@ fn renamed(bench: &Bench, network: &str, name: impl Fn(&str) -> Option<String>) 
 fn any_nesting_of_prefixes_is_found_and_a_flag_chooses() {
     let bench = Bench::new();
     let char = io("locuslab/char_cnn");
-    for prefix in [
-        "module.",
-        "_orig_mod.module.",
-        "net.backbone.model._orig_mod.",
-        "a.b.c.d.e.",
-    ] {
-        let file = renamed(&bench, "locuslab/char_cnn", |name| {
-            Some(format!("{prefix}{name}"))
-        });
+    for prefix in ["module.", "_orig_mod.module.", "net.backbone.model._orig_mod.", "a.b.c.d.e."] {
+        let file = renamed(&bench, "locuslab/char_cnn", |name| Some(format!("{prefix}{name}")));
         bench.converts_to(&file, "", &char);
-        bench.converts_to(
-            &file,
-            &format!("--prefix {}", prefix.trim_end_matches('.')),
-            &char,
-        );
+        bench.converts_to(&file, &format!("--prefix {}", prefix.trim_end_matches('.')), &char);
         bench.refuses(&file, "--prefix elsewhere", &["state dict"]);
     }
     let ptcn = "pytorch_tcn/weight_norm_causal";
     let inside = renamed(&bench, ptcn, |name| Some(format!("tcn.{name}")));
-    let arguments = format!(
-        "--arguments {}",
-        fixture(ptcn).join("config.json").display()
-    );
+    let arguments = format!("--arguments {}", fixture(ptcn).join("config.json").display());
     bench.converts_to(&inside, &arguments, &io(ptcn));
 }
 
@@ -149,11 +103,7 @@ fn several_dicts_of_tensors_are_named() {
         message.contains("net (") && message.contains("ema.model (") && message.contains("--key"),
         "{message}"
     );
-    bench.converts_to(
-        &fault("two_dicts.pt"),
-        "--key ema.model",
-        &io("locuslab/tcn_k3_downsample"),
-    );
+    bench.converts_to(&fault("two_dicts.pt"), "--key ema.model", &io("locuslab/tcn_k3_downsample"));
     bench.refuses(&fault("two_dicts.pt"), "--key optimizer", &["ema.model"]);
 }
 
@@ -181,40 +131,20 @@ fn arguments_are_heard_and_contradictions_refused() {
     ] {
         bench.write(name, text);
     }
-    bench.converts_to(
-        &fault("lmini.pt"),
-        "--arguments d3.json",
-        &fault("lmini_io.safetensors"),
-    );
+    bench.converts_to(&fault("lmini.pt"), "--arguments d3.json", &fault("lmini_io.safetensors"));
     bench.refuses(&fault("lmini.pt"), "--arguments d33.json", &["dilations"]);
-    bench.refuses(
-        &fault("lmini.pt"),
-        "--arguments k.json",
-        &["kernel_size", "2", "5"],
-    );
+    bench.refuses(&fault("lmini.pt"), "--arguments k.json", &["kernel_size", "2", "5"]);
     bench.refuses(&fault("lmini.pt"), "--arguments unknown.json", &["kernel"]);
-    bench.refuses(
-        &fault("compiled.pt"),
-        "--arguments tied.json",
-        &["input_size", "12", "13"],
-    );
+    bench.refuses(&fault("compiled.pt"), "--arguments tied.json", &["input_size", "12", "13"]);
     let mini = format!("--arguments {}", fault("mini.json").display());
     bench.converts_to(&fault("mini.pt"), &mini, &fault("mini_io.safetensors"));
-    bench.refuses(
-        &fault("mini.pt"),
-        "--arguments ptcn.json",
-        &["dilations", "[3]", "[2]"],
-    );
+    bench.refuses(&fault("mini.pt"), "--arguments ptcn.json", &["dilations", "[3]", "[2]"]);
 }
 
 #[test]
 fn one_tensor_under_two_names_with_different_numbers() {
     let bench = Bench::new();
-    bench.refuses(
-        &fault("b5_both.pt"),
-        "",
-        &["weight_g", "parametrizations.weight.original0"],
-    );
+    bench.refuses(&fault("b5_both.pt"), "", &["weight_g", "parametrizations.weight.original0"]);
     bench.refuses(&fault("b5_netdiff.pt"), "", &[".net.", ".conv"]);
 }
 
@@ -222,11 +152,7 @@ fn one_tensor_under_two_names_with_different_numbers() {
 fn numbers_that_are_not_finite() {
     let bench = Bench::new();
     for dtype in ["f32", "bf16", "int8"] {
-        bench.refuses(
-            &fault("nanw.pt"),
-            &format!("--dtype {dtype}"),
-            &["NaN", "weight"],
-        );
+        bench.refuses(&fault("nanw.pt"), &format!("--dtype {dtype}"), &["NaN", "weight"]);
     }
     let bad = renamed(&bench, "locuslab/char_cnn", |name| Some(name.to_string()));
     let mut tensors = weights::read(&bad).unwrap().tensors;
@@ -237,14 +163,8 @@ fn numbers_that_are_not_finite() {
 
     // a model that became so after it was written
     bench.trained("run", "");
-    let mut tensors = weights::read(bench.path("run/model.safetensors"))
-        .unwrap()
-        .tensors;
-    let (name, tensor) = tensors
-        .iter()
-        .next()
-        .map(|(name, t)| (name.clone(), t.clone()))
-        .unwrap();
+    let mut tensors = weights::read(bench.path("run/model.safetensors")).unwrap().tensors;
+    let (name, tensor) = tensors.iter().next().map(|(name, t)| (name.clone(), t.clone())).unwrap();
     tensors.insert(name, (tensor * f64::NAN).unwrap());
     write_tensors(bench.path("run/model.safetensors"), &tensors).unwrap();
     for command in [
@@ -272,21 +192,11 @@ fn half_precision_is_quantised_and_folded() {
     let near = |what: &str, found: &Tensor, tolerance: f64| {
         let expected = tensor(&char, "output").to_dtype(DType::F64).unwrap();
         let difference = (found.to_dtype(DType::F64).unwrap() - &expected).unwrap();
-        let squares = |t: &Tensor| {
-            t.sqr()
-                .unwrap()
-                .sum_all()
-                .unwrap()
-                .to_scalar::<f64>()
-                .unwrap()
-        };
+        let squares = |t: &Tensor| t.sqr().unwrap().sum_all().unwrap().to_scalar::<f64>().unwrap();
         let error = (squares(&difference) / squares(&expected)).sqrt();
         assert!(error < tolerance, "{what}: {error}");
     };
-    bench.ok(&format!(
-        "convert {} folded --fold-weight-norm",
-        half.display()
-    ));
+    bench.ok(&format!("convert {} folded --fold-weight-norm", half.display()));
     near("folded", &run("folded"), 2e-3);
     bench.ok(&format!("convert {} int8 --dtype int8", half.display()));
     near("int8", &run("int8"), 2e-2);
@@ -301,8 +211,7 @@ fn a_file_that_holds_no_network_never_makes_a_random_one() {
     let flags = "--allow-left-over --allow-missing";
     let arguments = fixture("pytorch_tcn/weight_norm_causal/config.json");
     let stranger = renamed(&bench, "pytorch_tcn/weight_norm_causal", |name| {
-        name.starts_with("network.0.conv1")
-            .then(|| name.to_string())
+        name.starts_with("network.0.conv1").then(|| name.to_string())
     });
     bench.refuses(
         &stranger,
@@ -341,26 +250,15 @@ fn what_a_state_dict_does_not_tell_is_said() {
     let file = fixture("locuslab/poly_music/state_dict.safetensors");
     let output = bench.convert(&file, "music", "");
     assert!(output.status.success());
-    assert!(
-        stderr(&output).contains("output_activation"),
-        "{}",
-        stderr(&output)
-    );
+    assert!(stderr(&output).contains("output_activation"), "{}", stderr(&output));
 }
 
 #[test]
 fn files_that_are_no_weights_say_what_they_are() {
     let bench = Bench::new();
-    let utf16: Vec<u8> = "\u{feff}weights"
-        .encode_utf16()
-        .flat_map(u16::to_le_bytes)
-        .collect();
+    let utf16: Vec<u8> = "\u{feff}weights".encode_utf16().flat_map(u16::to_le_bytes).collect();
     let cases: [(&str, &[u8], &str); 13] = [
-        (
-            "page.bin",
-            b"<!DOCTYPE html>\n<html><body>404</body></html>",
-            "HTML",
-        ),
+        ("page.bin", b"<!DOCTYPE html>\n<html><body>404</body></html>", "HTML"),
         ("page.safetensors", b"\n  <html lang=en>", "HTML"),
         (
             "lfs.safetensors",
@@ -390,19 +288,11 @@ fn ids_that_do_not_fit_are_refused() {
     bench.ok(&format!("convert {} char", fault("compiled.pt").display()));
     for bad in [1i64 << 32, -1, 50, i64::MAX] {
         let ids = Tensor::new(&[[1i64, bad, 2]], &Device::Cpu).unwrap();
-        write_tensors(
-            bench.path("in.safetensors"),
-            &[("input_ids".to_string(), ids)].into(),
-        )
-        .unwrap();
-        let message = bench.fails(
-            1,
-            "run --model char --input in.safetensors --output out.safetensors",
-        );
-        assert!(
-            message.contains(&bad.to_string()) && message.contains("input"),
-            "{message}"
-        );
+        write_tensors(bench.path("in.safetensors"), &[("input_ids".to_string(), ids)].into())
+            .unwrap();
+        let message =
+            bench.fails(1, "run --model char --input in.safetensors --output out.safetensors");
+        assert!(message.contains(&bad.to_string()) && message.contains("input"), "{message}");
     }
 }
 
@@ -411,15 +301,8 @@ fn an_output_is_not_overwritten_unasked() {
     let bench = Bench::new();
     bench.ok(&format!("convert {} char", fault("compiled.pt").display()));
     bench.write("out.safetensors", "mine");
-    let run = format!(
-        "run --model char --input {} --output",
-        io("locuslab/char_cnn").display()
-    );
-    assert!(
-        bench
-            .fails(2, &format!("{run} out.safetensors"))
-            .contains("--force")
-    );
+    let run = format!("run --model char --input {} --output", io("locuslab/char_cnn").display());
+    assert!(bench.fails(2, &format!("{run} out.safetensors")).contains("--force"));
     assert_eq!(bench.bytes("out.safetensors"), b"mine");
     bench.ok(&format!("{run} out.safetensors --force"));
     #[cfg(unix)]
@@ -432,9 +315,7 @@ fn int8_weights_are_evaluated_as_they_are_generated_with() {
     bench.trained("run", "");
     bench.ok("convert run int8 --dtype int8");
     let loss = |flags: &str| {
-        bench.json(&format!("eval --model int8 --data text.txt {flags}"))["loss"]
-            .as_f64()
-            .unwrap()
+        bench.json(&format!("eval --model int8 --data text.txt {flags}"))["loss"].as_f64().unwrap()
     };
     assert_eq!(loss("--dtype auto"), loss("--dtype int8"));
     assert_ne!(loss("--dtype auto"), loss("--dtype f32"));

@@ -8,11 +8,7 @@ impl Bench {
     /// Runs with arguments that hold spaces, expects success, gives standard output.
     fn with(&self, flags: &str, more: &[&str]) -> String {
         let output = self.command(flags).args(more).output().unwrap();
-        assert!(
-            output.status.success(),
-            "{flags} {more:?}: {}",
-            stderr(&output)
-        );
+        assert!(output.status.success(), "{flags} {more:?}: {}", stderr(&output));
         String::from_utf8(output.stdout).unwrap()
     }
 }
@@ -26,29 +22,15 @@ fn alone_it_says_what_to_try() {
         assert!(text.contains(command), "{text}");
     }
     // what it says can be typed
-    assert!(
-        bench
-            .ok("receptive-field --levels 6 --kernel-size 3")
-            .contains("127")
-    );
-    assert!(
-        bench
-            .ok("generate --prompt God --max-tokens 3")
-            .starts_with("God")
-    );
+    assert!(bench.ok("receptive-field --levels 6 --kernel-size 3").contains("127"));
+    assert!(bench.ok("generate --prompt God --max-tokens 3").starts_with("God"));
 }
 
 #[test]
 fn it_tells_what_it_is() {
     let bench = Bench::new();
     let version = bench.ok("--version");
-    for part in [
-        "tcn ",
-        "features: cli",
-        "kernel: ",
-        "portable",
-        "processor: ",
-    ] {
+    for part in ["tcn ", "features: cli", "kernel: ", "portable", "processor: "] {
         assert!(version.contains(part), "{version}");
     }
     assert_eq!(bench.ok("-V").lines().count(), 1);
@@ -59,15 +41,10 @@ fn it_tells_what_it_is() {
     // what every command has stands at the end
     let train = bench.ok("train --help");
     assert!(train.find("--threads") > train.find("--dtype"), "{train}");
-    for (shell, part) in [
-        ("bash", "complete -F"),
-        ("zsh", "#compdef tcn"),
-        ("fish", "complete -c tcn"),
-    ] {
-        assert!(
-            bench.ok(&format!("completions {shell}")).contains(part),
-            "{shell}"
-        );
+    for (shell, part) in
+        [("bash", "complete -F"), ("zsh", "#compdef tcn"), ("fish", "complete -c tcn")]
+    {
+        assert!(bench.ok(&format!("completions {shell}")).contains(part), "{shell}");
     }
     assert!(bench.ok("man").contains(".TH tcn 1"));
     assert!(bench.ok("man train").contains("log\\-every"));
@@ -96,18 +73,8 @@ fn texts_may_look_like_flags() {
     assert_eq!(line.lines().count(), 1, "{line}");
     assert_eq!(until("\\u{a}"), line);
     assert!(!until("\\t").is_empty());
-    assert!(
-        bench
-            .with(flags, &["--ban", "\\n", "--prompt", "The"])
-            .lines()
-            .count()
-            == 1
-    );
-    let wrong = bench
-        .command(flags)
-        .args(["--stop", "\\u{zz}"])
-        .output()
-        .unwrap();
+    assert!(bench.with(flags, &["--ban", "\\n", "--prompt", "The"]).lines().count() == 1);
+    let wrong = bench.command(flags).args(["--stop", "\\u{zz}"]).output().unwrap();
     assert_eq!(wrong.status.code(), Some(2));
     assert!(stderr(&wrong).contains("code point"), "{}", stderr(&wrong));
 }
@@ -119,10 +86,7 @@ fn characters_that_look_alike_are_told_apart() {
     let flags = "generate --model run --temperature 0 --max-tokens 1";
     let said = |more: &[&str]| stderr(&bench.command(flags).args(more).output().unwrap());
     let message = said(&["--prompt", "caf\u{e9}"]);
-    assert!(
-        message.contains("does not know \"\u{e9}\" (U+00E9)"),
-        "{message}"
-    );
+    assert!(message.contains("does not know \"\u{e9}\" (U+00E9)"), "{message}");
     let message = said(&["--logit-bias", "e\u{301}=3"]);
     assert!(message.contains("(U+0065 U+0301)"), "{message}");
 }
@@ -136,10 +100,7 @@ fn flags_without_effect_are_refused() {
         ("generate --penalty-window 3", "--penalty-window"),
         ("generate --min-tokens 3", "--stop"),
         ("train --schedule constant --warmup 0.1", "--warmup"),
-        (
-            "train --valid text.txt --valid-fraction 0.2",
-            "--valid-fraction",
-        ),
+        ("train --valid text.txt --valid-fraction 0.2", "--valid-fraction"),
         ("train --quiet --log-every 3", "--log-every"),
     ] {
         let message = bench.fails(2, flags);
@@ -155,10 +116,7 @@ fn a_sample_is_the_same_in_text_and_json() {
     let text = bench.ok(flags);
     for line in bench.ok(&format!("{flags} --json")).lines() {
         let sample: Value = serde_json::from_str(line).unwrap();
-        assert_eq!(
-            (&sample["seed"], &sample["prompt"]),
-            (&7.into(), &"The".into())
-        );
+        assert_eq!((&sample["seed"], &sample["prompt"]), (&7.into(), &"The".into()));
         let (number, written) = (&sample["sample"], sample["text"].as_str().unwrap());
         let shown = format!("--- sample {number} ---\nThe{written}\n");
         assert!(text.contains(&shown), "{text}: {shown}");
@@ -191,10 +149,7 @@ fn a_wrong_folder_is_no_name_on_the_hub() {
     let bench = Bench::new();
     bench.trained("runs/fox", "");
     let message = bench.fails(1, "generate --model runs/typo");
-    assert!(
-        message.contains("runs/typo is not a folder; runs has fox"),
-        "{message}"
-    );
+    assert!(message.contains("runs/typo is not a folder; runs has fox"), "{message}");
     assert!(!message.contains("Hub"), "{message}");
     let message = bench.fails(1, "convert runs/typo out");
     assert!(
@@ -234,41 +189,25 @@ fn a_file_of_weights_is_listed() {
     let numbers: u64 = tensors
         .iter()
         .map(|t| {
-            t["shape"]
-                .as_array()
-                .unwrap()
-                .iter()
-                .map(|n| n.as_u64().unwrap())
-                .product::<u64>()
+            t["shape"].as_array().unwrap().iter().map(|n| n.as_u64().unwrap()).product::<u64>()
         })
         .sum();
-    assert_eq!(
-        numbers,
-        bench.json("info run")["parameters"].as_u64().unwrap()
-    );
+    assert_eq!(numbers, bench.json("info run")["parameters"].as_u64().unwrap());
     let text = bench.ok("info run/model.safetensors");
-    assert!(
-        text.ends_with(&format!("{} tensors, {numbers} numbers\n", tensors.len())),
-        "{text}"
-    );
+    assert!(text.ends_with(&format!("{} tensors, {numbers} numbers\n", tensors.len())), "{text}");
 }
 
 /// Lines that tell how far a run is.
 fn progress(output: &std::process::Output) -> usize {
     let text = stderr(output);
-    text.lines()
-        .filter(|line| line.contains("tokens/s ETA"))
-        .count()
+    text.lines().filter(|line| line.contains("tokens/s ETA")).count()
 }
 
 #[test]
 fn progress_is_told_as_often_as_asked() {
     let bench = Bench::new();
-    let run = |more: &str| {
-        bench.run(&format!(
-            "train --data text.txt --force --out run {SMALL} {more}"
-        ))
-    };
+    let run =
+        |more: &str| bench.run(&format!("train --data text.txt --force --out run {SMALL} {more}"));
     let output = run("--log-every 10");
     assert_eq!(progress(&output), 3, "{}", stderr(&output));
     let quiet = run("--quiet");
@@ -281,15 +220,11 @@ fn progress_is_told_as_often_as_asked() {
 fn the_first_line_says_what_it_computes_in() {
     let bench = Bench::new();
     for dtype in ["f32", "bf16"] {
-        let output = bench.run(&format!(
-            "train --data text.txt --out {dtype} --dtype {dtype} {SMALL}"
-        ));
+        let output =
+            bench.run(&format!("train --data text.txt --out {dtype} --dtype {dtype} {SMALL}"));
         let text = stderr(&output);
         let first = text.lines().next().unwrap();
-        assert!(
-            first.contains(&format!("parameters in {dtype} (")),
-            "{first}"
-        );
+        assert!(first.contains(&format!("parameters in {dtype} (")), "{first}");
     }
 }
 
@@ -302,9 +237,7 @@ fn validations_take_a_tenth() {
         ));
         let text = stderr(&output);
         assert!(output.status.success(), "{text}");
-        text.lines()
-            .filter(|line| line.contains("validation loss"))
-            .count()
+        text.lines().filter(|line| line.contains("validation loss")).count()
     };
     // 540 tokens of validation cost as much as 180 of training: a tenth of 100 · 32 pays for one
     assert_eq!(validations("--steps 100"), 1);
@@ -321,9 +254,7 @@ fn long_text(bytes: usize) -> String {
     let mut text = String::with_capacity(bytes + 64);
     let mut number = 7u64;
     while text.len() < bytes {
-        number = number
-            .wrapping_mul(6364136223846793005)
-            .wrapping_add(1442695040888963407);
+        number = number.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
         let word =
             ["The quick brown fox", "jumps over", "the lazy dog.\n"][(number >> 61) as usize % 3];
         text += word;
@@ -339,16 +270,10 @@ fn of_a_long_prompt_the_end_is_read() {
     let text = long_text(300_000);
     bench.write("long.txt", &text);
     bench.write("end.txt", &text[text.len() - 2000..]);
-    for more in [
-        "--dtype f32",
-        "--repetition-penalty 1.3 --penalty-window 1000",
-        "--dtype int8",
-    ] {
+    for more in ["--dtype f32", "--repetition-penalty 1.3 --penalty-window 1000", "--dtype int8"] {
         let flags = format!("generate --model run --temperature 0 --max-tokens 60 {more}");
         let from = |file: &str, state: &str| {
-            bench.ok(&format!(
-                "{flags} --prompt-file {file} --save-state {state} --force"
-            ))
+            bench.ok(&format!("{flags} --prompt-file {file} --save-state {state} --force"))
         };
         let expected = from("end.txt", "end.state");
         assert_eq!(from("long.txt", "long.state"), expected, "{more}");
@@ -380,10 +305,7 @@ fn a_prompt_of_a_hundred_megabytes_takes_no_memory() {
     let tcn = assert_cmd::cargo::cargo_bin("tcn");
     let limited = |flags: &str| {
         // address space, in KiB: what the program maps beside its threads' stacks
-        let line = format!(
-            "ulimit -v 400000; exec {} {flags} --threads 1",
-            tcn.display()
-        );
+        let line = format!("ulimit -v 400000; exec {} {flags} --threads 1", tcn.display());
         let output = std::process::Command::new("sh")
             .args(["-c", &line])
             .current_dir(bench.dir.path())
@@ -394,8 +316,5 @@ fn a_prompt_of_a_hundred_megabytes_takes_no_memory() {
     };
     let flags = "generate --model run --temperature 0 --max-tokens 5 --prompt-file";
     bench.write("end.txt", &part[part.len() - 5000..]);
-    assert_eq!(
-        limited(&format!("{flags} huge.txt")),
-        limited(&format!("{flags} end.txt"))
-    );
+    assert_eq!(limited(&format!("{flags} huge.txt")), limited(&format!("{flags} end.txt")));
 }

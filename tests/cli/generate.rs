@@ -15,10 +15,8 @@ impl Bench {
     /// The samples in order.
     fn samples(&self, flags: &str) -> Vec<Value> {
         let lines = self.generate(&format!("--json {flags}"));
-        let mut samples: Vec<Value> = lines
-            .lines()
-            .map(|line| serde_json::from_str(line).unwrap())
-            .collect();
+        let mut samples: Vec<Value> =
+            lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
         samples.sort_by_key(|sample| sample["sample"].as_u64());
         samples
     }
@@ -59,16 +57,10 @@ fn a_sample_does_not_depend_on_the_others() {
     assert!(distinct.len() > 60, "{distinct:?}");
     // as text they come in order, each after its heading and the prompt
     let shown = bench.generate(&format!("{flags} 30 --stop fox --num-samples 3"));
-    let expected: String = (0..3)
-        .map(|i| format!("--- sample {i} ---\nThe{}\n", many[i]))
-        .collect();
+    let expected: String =
+        (0..3).map(|i| format!("--- sample {i} ---\nThe{}\n", many[i])).collect();
     assert_eq!(shown, expected);
-    assert!(
-        bench
-            .samples(&format!("{flags} 0 --num-samples 2"))
-            .iter()
-            .all(|s| s["tokens"] == 0)
-    );
+    assert!(bench.samples(&format!("{flags} 0 --num-samples 2")).iter().all(|s| s["tokens"] == 0));
 }
 
 #[test]
@@ -77,13 +69,10 @@ fn a_saved_state_goes_on_as_if_nothing_had_been() {
     bench.trained("run", "");
     for more in ["--frequency-penalty 0.2", "--dtype int8", "--temperature 0"] {
         let whole = bench.text(&format!("--prompt The --max-tokens 90 {more}"));
-        let first = bench.text(&format!(
-            "--prompt The --max-tokens 40 --save-state s --force {more}"
-        ));
+        let first =
+            bench.text(&format!("--prompt The --max-tokens 40 --save-state s --force {more}"));
         // a state is loaded, continued and saved again
-        let second = bench.text(&format!(
-            "--load-state s --save-state s --max-tokens 20 {more}"
-        ));
+        let second = bench.text(&format!("--load-state s --save-state s --max-tokens 20 {more}"));
         let third = bench.text(&format!("--load-state s --max-tokens 30 {more}"));
         assert_eq!(first + &second + &third, whole, "{more}");
     }
@@ -91,16 +80,9 @@ fn a_saved_state_goes_on_as_if_nothing_had_been() {
     bench.generate("--prompt The --max-tokens 0 --save-state p");
     let flags = "--max-tokens 30 --num-samples 3";
     let of = |flags: &str| -> Vec<Value> {
-        bench
-            .samples(flags)
-            .iter()
-            .map(|s| s["text"].clone())
-            .collect()
+        bench.samples(flags).iter().map(|s| s["text"].clone()).collect()
     };
-    assert_eq!(
-        of(&format!("--load-state p {flags}")),
-        of(&format!("--prompt The {flags}"))
-    );
+    assert_eq!(of(&format!("--load-state p {flags}")), of(&format!("--prompt The {flags}")));
     // more text after the state
     let both = bench.text("--prompt Thequick --max-tokens 20 --temperature 0");
     let after = bench.text("--load-state p --prompt quick --max-tokens 20 --temperature 0");
@@ -114,10 +96,7 @@ fn a_state_that_is_not_this_models_is_refused() {
     bench.trained("other", "--seed 9");
     bench.generate("--prompt The --max-tokens 5 --save-state s");
     let message = bench.fails(1, "generate --model other --load-state s");
-    assert!(
-        message.contains("s: ") && message.contains("another model"),
-        "{message}"
-    );
+    assert!(message.contains("s: ") && message.contains("another model"), "{message}");
     let bytes = bench.bytes("s");
     bench.write("cut", &bytes[..bytes.len() / 2]);
     let message = bench.fails(1, "generate --model run --load-state cut");
@@ -125,16 +104,9 @@ fn a_state_that_is_not_this_models_is_refused() {
     // the weights themselves are safetensors, and no state
     let message = bench.fails(1, "generate --model run --load-state run/model.safetensors");
     assert!(message.contains("expected a state"), "{message}");
-    assert!(
-        bench
-            .fails(1, "generate --model run --load-state none")
-            .contains("none")
-    );
+    assert!(bench.fails(1, "generate --model run --load-state none").contains("none"));
     let message = bench.fails(2, "generate --model run --save-state s --num-samples 2");
-    assert!(
-        message.contains("--num-samples") && bench.bytes("s") == bytes,
-        "{message}"
-    );
+    assert!(message.contains("--num-samples") && bench.bytes("s") == bytes, "{message}");
 }
 
 #[test]
@@ -144,10 +116,7 @@ fn prompts_come_from_files_and_standard_input() {
     let flags = "--max-tokens 30 --temperature 0";
     let expected = bench.text(&format!("--prompt Thequick {flags}"));
     bench.write("prompt.txt", "Thequick");
-    assert_eq!(
-        bench.text(&format!("--prompt-file prompt.txt {flags}")),
-        expected
-    );
+    assert_eq!(bench.text(&format!("--prompt-file prompt.txt {flags}")), expected);
     for dash in ["--prompt-file -", "--prompt -"] {
         let mut command = bench.command(&format!("generate --model run {dash} {flags}"));
         let output = command.write_stdin("Thequick").output().unwrap();
@@ -157,9 +126,7 @@ fn prompts_come_from_files_and_standard_input() {
         assert_eq!(shown, format!("{expected}\n"), "{message}");
     }
     // longer than is read at once: the state is that of the whole
-    let long = String::from_utf8(bench.bytes("text.txt"))
-        .unwrap()
-        .repeat(250);
+    let long = String::from_utf8(bench.bytes("text.txt")).unwrap().repeat(250);
     assert!(long.len() > 1 << 20);
     bench.write("long.txt", &long);
     bench.write("end.txt", &long[long.len() - 4500..]);
@@ -170,28 +137,15 @@ fn prompts_come_from_files_and_standard_input() {
     // nothing is an empty prompt, wherever it comes from
     bench.write("empty.txt", "");
     let unprompted = bench.text(flags);
-    assert_eq!(
-        bench.text(&format!("--prompt-file empty.txt {flags}")),
-        unprompted
-    );
+    assert_eq!(bench.text(&format!("--prompt-file empty.txt {flags}")), unprompted);
     let mut command = bench.command(&format!("generate --model run --prompt-file - {flags}"));
     let output = command.write_stdin("").output().unwrap();
-    assert_eq!(
-        String::from_utf8(output.stdout).unwrap(),
-        format!("{unprompted}\n")
-    );
+    assert_eq!(String::from_utf8(output.stdout).unwrap(), format!("{unprompted}\n"));
     let message = bench.fails(1, "generate --model run --prompt-file none.txt");
     assert!(message.contains("none.txt"), "{message}");
-    bench.fails(
-        2,
-        "generate --model run --prompt a --prompt-file prompt.txt",
-    );
+    bench.fails(2, "generate --model run --prompt a --prompt-file prompt.txt");
     bench.write("bad.txt", b"The quick\xff fox");
-    assert!(
-        bench
-            .fails(1, "generate --model run --prompt-file bad.txt")
-            .contains('9')
-    );
+    assert!(bench.fails(1, "generate --model run --prompt-file bad.txt").contains('9'));
 }
 
 #[test]
@@ -202,10 +156,7 @@ fn log_probabilities_are_those_of_the_tokens() {
     let sample = &bench.samples(flags)[0];
     let tokens = sample["logprobs"].as_array().unwrap();
     assert_eq!(tokens.len(), 20);
-    let text: String = tokens
-        .iter()
-        .map(|t| t["token"].as_str().unwrap())
-        .collect();
+    let text: String = tokens.iter().map(|t| t["token"].as_str().unwrap()).collect();
     assert_eq!(text, sample["text"].as_str().unwrap());
     let sum: f64 = tokens.iter().map(|t| t["logprob"].as_f64().unwrap()).sum();
     // the same text costs the same when it is evaluated
@@ -216,11 +167,7 @@ fn log_probabilities_are_those_of_the_tokens() {
     };
     let expected = cost(&format!("The{text}")) - cost("The");
     assert!((sum + expected).abs() < 1e-3, "{sum} {expected}");
-    assert!(
-        bench
-            .fails(2, "generate --model run --logprobs")
-            .contains("--json")
-    );
+    assert!(bench.fails(2, "generate --model run --logprobs").contains("--json"));
 }
 
 #[test]
@@ -251,10 +198,7 @@ fn a_dialogue_keeps_its_state() {
     assert_eq!(text, expected);
     // what the model has no token for is said
     let (text, message) = talk(flags, "→\nThe\n");
-    assert!(
-        message.contains("1 token of text") && !text.is_empty(),
-        "{message}"
-    );
+    assert!(message.contains("1 token of text") && !text.is_empty(), "{message}");
     let message = bench.fails(2, &format!("{flags} --prompt -"));
     assert!(message.contains("--interactive"), "{message}");
 }
@@ -277,22 +221,14 @@ fn ctrl_c_ends_the_text_and_saves_the_state() {
     let written = text.len() - 1;
     let more = bench.text("--load-state s --max-tokens 30");
     let whole = bench.text(&format!("--max-tokens {}", written + 30));
-    assert_eq!(
-        String::from_utf8(text[..written].to_vec()).unwrap() + &more,
-        whole
-    );
+    assert_eq!(String::from_utf8(text[..written].to_vec()).unwrap() + &more, whole);
     // as JSON
     let mut child =
         bench.started("generate --model run --max-tokens 3000000 --json --num-samples 2");
     std::thread::sleep(std::time::Duration::from_millis(500));
     interrupt(&child);
     let mut lines = String::new();
-    child
-        .stdout
-        .take()
-        .unwrap()
-        .read_to_string(&mut lines)
-        .unwrap();
+    child.stdout.take().unwrap().read_to_string(&mut lines).unwrap();
     assert_eq!(child.wait().unwrap().code(), Some(130));
     for line in lines.lines() {
         let sample: Value = serde_json::from_str(line).unwrap();
@@ -341,10 +277,7 @@ fn int8_costs_almost_nothing() {
     let exact = bits("f32");
     for dtype in ["int8", "bf16"] {
         let rounded = bits(dtype);
-        assert!(
-            (rounded - exact).abs() < 0.01,
-            "{dtype}: {rounded}, {exact}"
-        );
+        assert!((rounded - exact).abs() < 0.01, "{dtype}: {rounded}, {exact}");
         assert_ne!(rounded, exact, "{dtype} rounds");
     }
 }

@@ -25,10 +25,7 @@ impl Bench {
         gzip.write_all(&text).unwrap();
         bench.write("text.gz", gzip.finish().unwrap());
         use ruzstd::encoding::{CompressionLevel, compress_to_vec};
-        bench.write(
-            "text.zst",
-            compress_to_vec(&text[..], CompressionLevel::Fastest),
-        );
+        bench.write("text.zst", compress_to_vec(&text[..], CompressionLevel::Fastest));
         std::fs::create_dir_all(bench.path("notes/later")).unwrap();
         let line = text.iter().position(|byte| *byte == b'\n').unwrap() + 1;
         let (first, rest) = text.split_at(line * 20);
@@ -47,10 +44,7 @@ impl Bench {
 fn a_text_is_the_same_from_anywhere() {
     let bench = Bench::with_texts();
     let expected = bench.weights("run");
-    for (i, data) in ["text.gz", "text.zst", "notes", "notes/**/*.txt"]
-        .iter()
-        .enumerate()
-    {
+    for (i, data) in ["text.gz", "text.zst", "notes", "notes/**/*.txt"].iter().enumerate() {
         let out = format!("run{i}");
         let said = bench.train_on(data, &out);
         assert!(bench.weights(&out) == expected, "{data}");
@@ -97,38 +91,17 @@ fn a_run_on_a_folder_goes_on() {
     assert!(message.contains("--data"), "{message}");
     // what a pipe gave has to be given again
     let text = bench.bytes("text.txt");
-    let piped = |flags: &str| {
-        bench
-            .command(flags)
-            .write_stdin(text.clone())
-            .output()
-            .unwrap()
-    };
-    assert!(
-        piped(&format!("train --data - --out piped {SMALL}"))
-            .status
-            .success()
-    );
-    let nothing = bench
-        .command("train --data - --out nothing")
-        .write_stdin("")
-        .output();
+    let piped = |flags: &str| bench.command(flags).write_stdin(text.clone()).output().unwrap();
+    assert!(piped(&format!("train --data - --out piped {SMALL}")).status.success());
+    let nothing = bench.command("train --data - --out nothing").write_stdin("").output();
     let message = stderr(&nothing.unwrap());
-    assert!(
-        message.contains("standard input: expected text"),
-        "{message}"
-    );
+    assert!(message.contains("standard input: expected text"), "{message}");
     let message = bench.fails(2, "train --resume --out piped --steps 40");
-    assert!(
-        message.contains("standard input") && message.contains("--data"),
-        "{message}"
-    );
+    assert!(message.contains("standard input") && message.contains("--data"), "{message}");
     let output = piped("train --resume --out piped --data - --steps 40");
     assert!(output.status.success(), "{}", stderr(&output));
     bench.json("train --resume --out piped --data text.gz --steps 50");
-    let both = piped(&format!(
-        "train --data text.txt --valid - --out both {SMALL}"
-    ));
+    let both = piped(&format!("train --data text.txt --valid - --out both {SMALL}"));
     assert!(both.status.success(), "{}", stderr(&both));
     // a text that is named says nothing of the other
     let message = bench.fails(2, "train --resume --out both --data text.txt --steps 40");
@@ -151,9 +124,7 @@ fn sequences_come_packed_too() {
     let filled =
         |input: &str| bench.ok(&format!("fill-mask --model {model} --json --input {input}"));
     let embedded = |input: &str| {
-        bench.ok(&format!(
-            "embed --model {model} --input {input} --output {input}.npy --force"
-        ));
+        bench.ok(&format!("embed --model {model} --input {input} --output {input}.npy --force"));
         bench.bytes(format!("{input}.npy"))
     };
     for input in ["some.fasta.gz", "folder"] {
@@ -166,20 +137,14 @@ fn sequences_come_packed_too() {
 fn what_holds_no_sequences_is_named() {
     let bench = Bench::new();
     let model = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/carp-tiny");
-    let wide: Vec<u8> = "MANLG<mask>G\n"
-        .repeat(20)
-        .encode_utf16()
-        .flat_map(u16::to_le_bytes)
-        .collect();
+    let wide: Vec<u8> =
+        "MANLG<mask>G\n".repeat(20).encode_utf16().flat_map(u16::to_le_bytes).collect();
     bench.write("wide.txt", wide);
     bench.write("paper.pdf", b"%PDF-1.7\n%\xe2\xe3\xcf\xd3\n");
     for (file, kind) in [("wide.txt", "iconv -f UTF-16"), ("paper.pdf", "a PDF")] {
         for command in ["fill-mask", "embed --output x.npy"] {
             let message = bench.fails(1, &format!("{command} --model {model} --input {file}"));
-            assert!(
-                message.contains(kind) && message.contains(file),
-                "{message}"
-            );
+            assert!(message.contains(kind) && message.contains(file), "{message}");
         }
     }
     assert!(!bench.path("x.npy").exists());
@@ -188,11 +153,8 @@ fn what_holds_no_sequences_is_named() {
 #[test]
 fn what_is_no_text_is_named() {
     let bench = Bench::new();
-    let wide: Vec<u8> = "Plain words in UTF-16.\n"
-        .repeat(20)
-        .encode_utf16()
-        .flat_map(u16::to_le_bytes)
-        .collect();
+    let wide: Vec<u8> =
+        "Plain words in UTF-16.\n".repeat(20).encode_utf16().flat_map(u16::to_le_bytes).collect();
     bench.write("wide.txt", &wide);
     bench.write("marked.txt", [&b"\xff\xfe"[..], &wide].concat());
     bench.write("latin.txt", b"caf\xe9 au lait\n".repeat(20));
@@ -203,20 +165,13 @@ fn what_is_no_text_is_named() {
     for (file, parts) in [
         ("wide.txt", ["UTF-16", "iconv -f UTF-16 -t UTF-8"]),
         ("marked.txt", ["UTF-16", "iconv -f UTF-16 -t UTF-8"]),
-        (
-            "latin.txt",
-            ["byte offset 3", "iconv -f WINDOWS-1252 -t UTF-8"],
-        ),
+        ("latin.txt", ["byte offset 3", "iconv -f WINDOWS-1252 -t UTF-8"]),
         ("paper.pdf", ["a PDF", "pdftotext"]),
         ("letter.docx", ["a Word document", "plain text"]),
         ("many.zip", ["a zip archive", "unpack it"]),
         ("picture.png", ["a picture", "expected text"]),
     ] {
-        for command in [
-            "train --out x --data",
-            "generate --prompt-file",
-            "eval --data",
-        ] {
+        for command in ["train --out x --data", "generate --prompt-file", "eval --data"] {
             let message = bench.fails(1, &format!("{command} {file}"));
             for part in parts.iter().chain(&[file]) {
                 assert!(message.contains(part), "{command} {file}: {message}");
@@ -224,27 +179,17 @@ fn what_is_no_text_is_named() {
         }
     }
     // bytes may be anything
-    bench.ok(&format!(
-        "train --data wide.txt --tokenizer byte --out bytes {SMALL}"
-    ));
+    bench.ok(&format!("train --data wide.txt --tokenizer byte --out bytes {SMALL}"));
     let message = bench.fails(1, "train --out x --data nothing/*.txt");
     assert!(message.contains("nothing/*.txt"), "{message}");
     std::fs::create_dir(bench.path("empty")).unwrap();
-    assert!(
-        bench
-            .fails(1, "train --out x --data empty")
-            .contains("expected text files there")
-    );
+    assert!(bench.fails(1, "train --out x --data empty").contains("expected text files there"));
     // cut in the middle
     let mut gzip = flate2::write::GzEncoder::new(Vec::new(), Default::default());
     gzip.write_all(&bench.bytes("text.txt")).unwrap();
     let packed = gzip.finish().unwrap();
     bench.write("cut.gz", &packed[..packed.len() - 9]);
-    assert!(
-        bench
-            .fails(1, "train --out x --data cut.gz")
-            .contains("cut.gz")
-    );
+    assert!(bench.fails(1, "train --out x --data cut.gz").contains("cut.gz"));
     assert!(!bench.path("x").exists());
 }
 
@@ -277,12 +222,8 @@ fn line_ends_that_differ_are_said() {
         let piped = piped.write_stdin(bench.bytes(text)).output().unwrap();
         assert_eq!(stderr(&piped).contains("CRLF"), expected, "{model} {text}");
     }
-    assert!(said(&format!(
-        "train --data text.txt --valid windows.txt --out both {SMALL}"
-    )));
-    assert!(!said(&format!(
-        "train --data text.txt --valid text.txt --out same {SMALL}"
-    )));
+    assert!(said(&format!("train --data text.txt --valid windows.txt --out both {SMALL}")));
+    assert!(!said(&format!("train --data text.txt --valid text.txt --out same {SMALL}")));
 }
 
 #[test]
@@ -292,9 +233,7 @@ fn short_texts_lower_the_defaults() {
     bench.write("poem.txt", &poem[..300]);
     bench.write("story.txt", poem.repeat(80));
     let train = |flags: &str| {
-        bench.run(&format!(
-            "train --config net.json --steps 5 --force --out run {flags}"
-        ))
+        bench.run(&format!("train --config net.json --steps 5 --force --out run {flags}"))
     };
     let output = train("--data poem.txt");
     let said = stderr(&output);
@@ -305,17 +244,11 @@ fn short_texts_lower_the_defaults() {
     );
     assert!(!stderr(&train("--data story.txt")).contains("short text"));
     // what was asked for is not changed
-    let message = bench.fails(
-        2,
-        "train --data poem.txt --config net.json --steps 5 --out x --seq-len 300",
-    );
+    let message =
+        bench.fails(2, "train --data poem.txt --config net.json --steps 5 --out x --seq-len 300");
     assert!(message.contains("--seq-len"), "{message}");
     let output = train("--data poem.txt --seq-len 50");
-    assert!(
-        stderr(&output).contains("4 rows in a batch"),
-        "{}",
-        stderr(&output)
-    );
+    assert!(stderr(&output).contains("4 rows in a batch"), "{}", stderr(&output));
 }
 
 #[test]
@@ -328,12 +261,6 @@ fn a_text_larger_than_memory_is_refused_at_once() {
     }
     let start = std::time::Instant::now();
     let message = bench.fails(2, "train --data huge.txt --out x");
-    assert!(
-        message.contains("memory") && message.contains("--data"),
-        "{message}"
-    );
-    assert!(
-        start.elapsed() < std::time::Duration::from_secs(20),
-        "it was not read"
-    );
+    assert!(message.contains("memory") && message.contains("--data"), "{message}");
+    assert!(start.elapsed() < std::time::Duration::from_secs(20), "it was not read");
 }

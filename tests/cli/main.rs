@@ -41,14 +41,9 @@ const SMALL: &str = "--config net.json --steps 30 --batch-size 4 --seq-len 32 --
 
 impl Bench {
     fn new() -> Self {
-        let bench = Self {
-            dir: tempfile::tempdir().unwrap(),
-        };
+        let bench = Self { dir: tempfile::tempdir().unwrap() };
         bench.write("net.json", NETWORK);
-        bench.write(
-            "text.txt",
-            "The quick brown fox jumps over the lazy dog.\n".repeat(120),
-        );
+        bench.write("text.txt", "The quick brown fox jumps over the lazy dog.\n".repeat(120));
         bench
     }
 
@@ -62,9 +57,7 @@ impl Bench {
 
     fn command(&self, arguments: &str) -> Command {
         let mut command = Command::cargo_bin("tcn").unwrap();
-        command
-            .current_dir(self.dir.path())
-            .args(arguments.split_whitespace());
+        command.current_dir(self.dir.path()).args(arguments.split_whitespace());
         command
     }
 
@@ -86,12 +79,7 @@ impl Bench {
     /// Runs, expects this exit code and nothing on standard output, gives the message.
     fn fails(&self, code: i32, arguments: &str) -> String {
         let output = self.run(arguments);
-        assert_eq!(
-            output.status.code(),
-            Some(code),
-            "{arguments}: {}",
-            stderr(&output)
-        );
+        assert_eq!(output.status.code(), Some(code), "{arguments}: {}", stderr(&output));
         assert!(output.stdout.is_empty(), "{arguments}");
         let message = stderr(&output);
         assert!(
@@ -119,10 +107,7 @@ fn stderr(output: &Output) -> String {
 fn wait_for(what: &str, mut ready: impl FnMut() -> bool) {
     let start = Instant::now();
     while !ready() {
-        assert!(
-            start.elapsed() < Duration::from_secs(60),
-            "no {what} within a minute"
-        );
+        assert!(start.elapsed() < Duration::from_secs(60), "no {what} within a minute");
         std::thread::sleep(Duration::from_millis(5));
     }
 }

@@ -9,9 +9,7 @@ use super::close::{Tolerance, compare};
 use super::{Bench, stderr};
 
 pub fn fixture(name: &str) -> PathBuf {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
-        .join("tests/fixtures")
-        .join(name)
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(name)
 }
 
 pub fn tensor(file: impl Into<PathBuf>, name: &str) -> Tensor {
@@ -24,12 +22,7 @@ pub fn tensor(file: impl Into<PathBuf>, name: &str) -> Tensor {
 pub fn assert_close(what: &str, found: &Tensor, expected: &Tensor) {
     assert_eq!(found.dims(), expected.dims(), "{what}");
     let numbers = |t: &Tensor| {
-        t.to_dtype(DType::F64)
-            .unwrap()
-            .flatten_all()
-            .unwrap()
-            .to_vec1::<f64>()
-            .unwrap()
+        t.to_dtype(DType::F64).unwrap().flatten_all().unwrap().to_vec1::<f64>().unwrap()
     };
     let (found, expected) = (numbers(found), numbers(expected));
     let tolerance = Tolerance::relative(1e-5, &expected);
@@ -76,19 +69,11 @@ fn state_dicts_of_every_kind_run() {
         bench.reproduces(&format!("pytorch_tcn/{name}"), "", "output");
     }
     for name in ["batch_norm_skip", "weight_norm_causal"] {
-        bench.reproduces(
-            &format!("pytorch_tcn/{name}"),
-            "--chunk 7",
-            "streaming_output",
-        );
+        bench.reproduces(&format!("pytorch_tcn/{name}"), "--chunk 7", "streaming_output");
     }
     bench.reproduces("bytenet_causal/relu_slim", "--no-mask", "logits");
     bench.reproduces("bytenet_causal/relu_slim", "", "logits_masked");
-    bench.reproduces(
-        "bytenet_causal/relu_slim",
-        "--no-mask --chunk 5",
-        "logits_sequential",
-    );
+    bench.reproduces("bytenet_causal/relu_slim", "--no-mask --chunk 5", "logits_sequential");
     let error = bench.fails(
         2,
         &format!(
@@ -102,10 +87,7 @@ fn state_dicts_of_every_kind_run() {
 #[test]
 fn models_of_the_hub_run_with_every_layer() {
     let bench = Bench::new();
-    for (model, hidden) in [
-        ("carp-tiny", "hidden_states."),
-        ("gpn-tiny", "row0.hidden_states."),
-    ] {
+    for (model, hidden) in [("carp-tiny", "hidden_states."), ("gpn-tiny", "row0.hidden_states.")] {
         let dir = fixture(model);
         let reference = dir.join("reference.safetensors");
         bench.ok(&format!(
@@ -160,10 +142,7 @@ fn what_is_left_over_or_missing_is_listed() {
     assert_eq!(result["left_over"][0], "critic.weight");
     assert_eq!(result["missing"][0], "network.1.conv2.bias");
     // what is there stays
-    let message = bench.fails(
-        2,
-        "convert part.safetensors m --allow-left-over --allow-missing",
-    );
+    let message = bench.fails(2, "convert part.safetensors m --allow-left-over --allow-missing");
     assert!(message.contains("exists"), "{message}");
     assert!(bench.fails(1, "convert none.pt m2").contains("none.pt"));
     bench.write("bad.pt", "not a pickle");
@@ -181,9 +160,7 @@ fn weights_are_stored_folded_and_in_fewer_bits() {
     bench.trained("run", "");
     let size = |model: &str| bench.bytes(format!("{model}/model.safetensors")).len();
     let text = |model: &str, flags: &str| {
-        bench.ok(&format!(
-            "generate --model {model} --seed 3 --max-tokens 80 {flags}"
-        ))
+        bench.ok(&format!("generate --model {model} --seed 3 --max-tokens 80 {flags}"))
     };
     bench.ok("convert run folded --fold-weight-norm");
     let config = String::from_utf8(bench.bytes("folded/config.json")).unwrap();
@@ -194,11 +171,7 @@ fn weights_are_stored_folded_and_in_fewer_bits() {
     bench.ok("generate --model folded --max-tokens 9 --load-state s --seed 1");
     for (dtype, most) in [("bf16", 0.65), ("int8", 0.45)] {
         bench.ok(&format!("convert run {dtype} --dtype {dtype}"));
-        assert!(
-            (size(dtype) as f64) < most * size("run") as f64,
-            "{dtype}: {}",
-            size(dtype)
-        );
+        assert!((size(dtype) as f64) < most * size("run") as f64, "{dtype}: {}", size(dtype));
         let bits = |model: &str| {
             let result = bench.json(&format!("eval --model {model} --data text.txt"));
             result["bits_per_character"].as_f64().unwrap()
@@ -223,10 +196,7 @@ fn info_tells_without_weights() {
     assert!(text.contains("receptive field: 13"), "{text}");
     assert!(bench.fails(1, "info nowhere").contains("nowhere"));
     let message = bench.fails(2, "receptive-field --model run/model.safetensors");
-    assert!(
-        message.contains("run/model.safetensors: expected the folder of a model"),
-        "{message}"
-    );
+    assert!(message.contains("run/model.safetensors: expected the folder of a model"), "{message}");
 }
 
 #[test]
@@ -234,24 +204,12 @@ fn masks_are_filled() {
     let bench = Bench::new();
     let carp = fixture("carp-tiny");
     let filled = |flags: &str| {
-        let lines = bench.ok(&format!(
-            "fill-mask --model {} --json {flags}",
-            carp.display()
-        ));
-        lines
-            .lines()
-            .map(|line| serde_json::from_str(line).unwrap())
-            .collect::<Vec<Value>>()
+        let lines = bench.ok(&format!("fill-mask --model {} --json {flags}", carp.display()));
+        lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect::<Vec<Value>>()
     };
-    bench.write(
-        "some.fasta",
-        ">first one\nMANLG\n<mask>GACDEF\n\n>second\nM<mask>V<mask>\n",
-    );
+    bench.write("some.fasta", ">first one\nMANLG\n<mask>GACDEF\n\n>second\nM<mask>V<mask>\n");
     let lines = filled("--input some.fasta --top-k 37");
-    assert_eq!(
-        (lines[0]["id"].as_str(), lines[1]["id"].as_str()),
-        (Some("first"), Some("second"))
-    );
+    assert_eq!((lines[0]["id"].as_str(), lines[1]["id"].as_str()), (Some("first"), Some("second")));
     assert_eq!(lines[0]["masks"][0]["position"], 5);
     assert_eq!(lines[1]["masks"].as_array().unwrap().len(), 2);
     let candidates = lines[1]["masks"][1]["candidates"].as_array().unwrap();
@@ -265,19 +223,12 @@ fn masks_are_filled() {
         assert!((probability(a) - probability(b)).abs() < 1e-6);
     }
     let fails = |arguments: &str, code| {
-        bench.fails(
-            code,
-            &format!("fill-mask --model {} {arguments}", carp.display()),
-        )
+        bench.fails(code, &format!("fill-mask --model {} {arguments}", carp.display()))
     };
     assert!(fails("MANLG", 1).contains("<mask>"));
     fails("", 2);
     bench.trained("run", "");
-    assert!(
-        bench
-            .fails(2, "fill-mask --model run T<mask>")
-            .contains("tcn generate")
-    );
+    assert!(bench.fails(2, "fill-mask --model run T<mask>").contains("tcn generate"));
     let output = bench.run(&format!("generate --model {}", carp.display()));
     assert!(stderr(&output).contains("fill-mask"));
 }
@@ -286,16 +237,12 @@ fn masks_are_filled() {
 fn embeddings_in_every_form() {
     let bench = Bench::new();
     let carp = fixture("carp-tiny").display().to_string();
-    let sequences: Vec<String> = (0..40)
-        .map(|i| "ACDEFGHIKLMNPQRSTVWY".repeat(3)[i % 20..20 + i].into())
-        .collect();
+    let sequences: Vec<String> =
+        (0..40).map(|i| "ACDEFGHIKLMNPQRSTVWY".repeat(3)[i % 20..20 + i].into()).collect();
     bench.write("some.txt", sequences.join("\n"));
     let embed = |more: &str| bench.json(&format!("embed --model {carp} --input some.txt {more}"));
     let result = embed("--output e.safetensors");
-    assert_eq!(
-        (result["sequences"].as_u64(), result["width"].as_u64()),
-        (Some(40), Some(32))
-    );
+    assert_eq!((result["sequences"].as_u64(), result["width"].as_u64()), (Some(40), Some(32)));
     assert!(!bench.path("e.safetensors.part").exists());
     let all = tensor(bench.path("e.safetensors"), "embeddings");
     embed("--output e.npy --batch-tokens 60");
@@ -308,10 +255,7 @@ fn embeddings_in_every_form() {
     assert_close("mean", &mean, &all.narrow(0, 7, 1).unwrap());
     embed("--output e.jsonl --layer 2");
     let text = String::from_utf8(bench.bytes("e.jsonl")).unwrap();
-    let lines: Vec<Value> = text
-        .lines()
-        .map(|line| serde_json::from_str(line).unwrap())
-        .collect();
+    let lines: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     assert!(lines.len() == 40 && lines[39]["index"] == 39);
 
     let flags = format!("embed --model {carp} --input some.txt --output e.npy --layer 1");
@@ -327,12 +271,7 @@ fn embeddings_in_every_form() {
         assert!(message.contains(named), "{flags}: {message}");
     }
     bench.write("empty.fasta", ">a\nMKV\n>b\n>c\nMM\n");
-    let message = bench.fails(
-        1,
-        &format!("embed --model {carp} --input empty.fasta --output x.npy"),
-    );
-    assert!(
-        message.contains("line") && message.contains("\"b\""),
-        "{message}"
-    );
+    let message =
+        bench.fails(1, &format!("embed --model {carp} --input empty.fasta --output x.npy"));
+    assert!(message.contains("line") && message.contains("\"b\""), "{message}");
 }

@@ -8,9 +8,7 @@ use super::{Bench, stderr, wait_for};
 /// Some thousand sequences of different lengths: several groups that are kept one after the other.
 fn sequences(first: char) -> String {
     let letters = "ACDEFGHIKLMNPQRSTVWY".repeat(3);
-    (0..6000)
-        .map(|i| format!("{first}{}\n", &letters[i % 20..21 + i % 39]))
-        .collect()
+    (0..6000).map(|i| format!("{first}{}\n", &letters[i % 20..21 + i % 39])).collect()
 }
 
 /// A copy of the model, whose weights may change.
@@ -38,9 +36,7 @@ fn embed(bench: &Bench, flags: &str) -> Child {
 /// Waits until the partial file has so many bytes.
 fn wait_for_rows(bench: &Bench, bytes: u64) {
     let part = bench.path("e.npy.part");
-    wait_for("rows", || {
-        std::fs::metadata(&part).map_or(0, |part| part.len()) >= bytes
-    });
+    wait_for("rows", || std::fs::metadata(&part).map_or(0, |part| part.len()) >= bytes);
 }
 
 /// A run that was killed after some rows: its partial file.
@@ -105,9 +101,7 @@ fn standard_input_is_never_gone_on_with() {
     model(&bench);
     let mut child = Command::new(assert_cmd::cargo::cargo_bin("tcn"))
         .current_dir(bench.dir.path())
-        .args([
-            "embed", "--model", "model", "--input", "-", "--output", "e.npy",
-        ])
+        .args(["embed", "--model", "model", "--input", "-", "--output", "e.npy"])
         .stdin(Stdio::piped())
         .stderr(Stdio::null())
         .spawn()
@@ -138,10 +132,8 @@ fn a_second_run_into_the_same_output_is_refused() {
     let part = std::fs::File::open(bench.path("e.npy.part")).unwrap();
     part.lock().unwrap();
     for flags in ["", "--force"] {
-        let message = bench.fails(
-            1,
-            &format!("embed --model model --input some.txt --output e.npy {flags}"),
-        );
+        let message =
+            bench.fails(1, &format!("embed --model model --input some.txt --output e.npy {flags}"));
         assert!(message.contains("in use"), "{message}");
     }
     drop(part);
@@ -175,10 +167,8 @@ fn somebodys_file_is_not_taken_for_a_partial_one() {
     for content in ["half of a download", "{\"mine\": 1}\n", "\n"] {
         bench.write("e.npy.part", content);
         for flags in ["", "--force"] {
-            let message = bench.fails(
-                1,
-                &format!("embed --model model --input some.txt --output e.npy {flags}"),
-            );
+            let message = bench
+                .fails(1, &format!("embed --model model --input some.txt --output e.npy {flags}"));
             assert!(message.contains("e.npy.part"), "{message}");
         }
         assert_eq!(bench.bytes("e.npy.part"), content.as_bytes());
@@ -195,22 +185,10 @@ fn an_output_keeps_its_mode_and_a_device_stays_one() {
     bench.write("e.npy", "old");
     std::fs::set_permissions(bench.path("e.npy"), std::fs::Permissions::from_mode(0o600)).unwrap();
     bench.ok("embed --model model --input some.txt --output e.npy --force");
-    assert_eq!(
-        std::fs::metadata(bench.path("e.npy"))
-            .unwrap()
-            .permissions()
-            .mode()
-            & 0o777,
-        0o600
-    );
+    assert_eq!(std::fs::metadata(bench.path("e.npy")).unwrap().permissions().mode() & 0o777, 0o600);
     std::os::unix::fs::symlink("/dev/null", bench.path("null.npy")).unwrap();
     bench.ok("embed --model model --input some.txt --output null.npy");
-    assert!(
-        std::fs::metadata("/dev/null")
-            .unwrap()
-            .file_type()
-            .is_char_device()
-    );
+    assert!(std::fs::metadata("/dev/null").unwrap().file_type().is_char_device());
     assert!(bench.path("null.npy").is_symlink());
 }
 
@@ -232,16 +210,10 @@ fn fasta_as_people_have_it() {
     let two = Ok(vec!["\"a\"".to_string(), "\"b\"".to_string()]);
     assert_eq!(ids(">a x\nMKV\n>b\nMM\n"), two);
     assert_eq!(ids("\u{feff}>a\nMKV\n>b\nMM\n"), two);
-    assert_eq!(
-        ids("; a comment\n;another\n>a\nMK\n; within\nV\n>b\nMM\n"),
-        two
-    );
+    assert_eq!(ids("; a comment\n;another\n>a\nMK\n; within\nV\n>b\nMM\n"), two);
     assert_eq!(ids("\r\n>a\r\nMKV\r\n\r\n>b\r\nMM\r\n"), two);
     let stray = ids("stray\n>a\nMKV\n").unwrap_err();
-    assert!(
-        stray.contains("line 2") && stray.contains("FASTA"),
-        "{stray}"
-    );
+    assert!(stray.contains("line 2") && stray.contains("FASTA"), "{stray}");
     assert_eq!(ids("MKV\nMM\n").unwrap(), ["null", "null"]);
 }
 
@@ -259,11 +231,7 @@ fn unknown_residues_are_said() {
         stderr(&output)
     );
     let output = bench.run("fill-mask --model model M1<mask>");
-    assert!(
-        stderr(&output).contains("1 token in 1 sequence "),
-        "{}",
-        stderr(&output)
-    );
+    assert!(stderr(&output).contains("1 token in 1 sequence "), "{}", stderr(&output));
     bench.write("plain.fasta", ">a\nMKV\n");
     let output = bench.run("embed --model model --input plain.fasta --output f.npy");
     assert!(!stderr(&output).contains("no token"), "{}", stderr(&output));

@@ -15,10 +15,7 @@ fn a_run_leaves_a_whole_model_directory() {
     // 29 distinct characters: ln 29 = 3.4 before training
     assert!(loss < 3.0, "{loss}");
     let bpc = result["valid_bpc"].as_f64().unwrap();
-    assert!(
-        (bpc - loss / std::f64::consts::LN_2).abs() < 1e-9,
-        "one token a character"
-    );
+    assert!((bpc - loss / std::f64::consts::LN_2).abs() < 1e-9, "one token a character");
     for file in [
         "config.json",
         "model.safetensors",
@@ -29,16 +26,9 @@ fn a_run_leaves_a_whole_model_directory() {
     ] {
         assert!(!bench.bytes(format!("run/{file}")).is_empty(), "{file}");
     }
-    assert!(
-        bench
-            .path("run/checkpoints/step-30/optimizer.safetensors")
-            .exists()
-    );
+    assert!(bench.path("run/checkpoints/step-30/optimizer.safetensors").exists());
     let card = String::from_utf8(bench.bytes("run/README.md")).unwrap();
-    assert!(
-        card.contains("text.txt") && card.contains("--steps 30"),
-        "{card}"
-    );
+    assert!(card.contains("text.txt") && card.contains("--steps 30"), "{card}");
 }
 
 #[test]
@@ -49,10 +39,7 @@ fn eval_equals_the_runs_own_validation() {
     bench.write("tail.txt", &text[text.len() * 9 / 10..]);
     let measured = bench.json("eval --model run --data tail.txt");
     for (ours, theirs) in [("loss", "valid_loss"), ("bits_per_character", "valid_bpc")] {
-        let (ours, theirs) = (
-            measured[ours].as_f64().unwrap(),
-            result[theirs].as_f64().unwrap(),
-        );
+        let (ours, theirs) = (measured[ours].as_f64().unwrap(), result[theirs].as_f64().unwrap());
         assert!((ours - theirs).abs() < 1e-6, "{ours} against {theirs}");
     }
     assert_eq!(measured["tokens"], text.len() - text.len() * 9 / 10 - 1);
@@ -64,18 +51,10 @@ fn a_seed_decides_weights_and_text() {
     bench.trained("a", "--seed 3 --dropout 0.1");
     bench.trained("b", "--seed 3 --dropout 0.1 --threads 1");
     bench.trained("c", "--seed 4 --dropout 0.1");
-    assert_eq!(
-        bench.bytes("a/model.safetensors"),
-        bench.bytes("b/model.safetensors")
-    );
-    assert_ne!(
-        bench.bytes("a/model.safetensors"),
-        bench.bytes("c/model.safetensors")
-    );
+    assert_eq!(bench.bytes("a/model.safetensors"), bench.bytes("b/model.safetensors"));
+    assert_ne!(bench.bytes("a/model.safetensors"), bench.bytes("c/model.safetensors"));
     let text = |model: &str, seed: u32| {
-        bench.ok(&format!(
-            "generate --model {model} --prompt The --seed {seed}"
-        ))
+        bench.ok(&format!("generate --model {model} --prompt The --seed {seed}"))
     };
     assert_eq!(text("a", 1), text("b", 1));
     assert_ne!(text("a", 1), text("a", 2));
@@ -89,10 +68,8 @@ fn samples_are_many_short_and_stop_where_told() {
         "train --data text.txt --out run --config net.json --steps 300 --batch-size 4 --seq-len 32",
     );
     let lines = bench.ok("generate --model run --num-samples 3 --max-tokens 40 --seed 1 --json");
-    let samples: Vec<serde_json::Value> = lines
-        .lines()
-        .map(|l| serde_json::from_str(l).unwrap())
-        .collect();
+    let samples: Vec<serde_json::Value> =
+        lines.lines().map(|l| serde_json::from_str(l).unwrap()).collect();
     assert_eq!(samples.len(), 3);
     assert_eq!(samples[0]["tokens"], 40);
     assert_eq!(samples[0]["finish_reason"], "length");
@@ -101,10 +78,7 @@ fn samples_are_many_short_and_stop_where_told() {
     let stopped = bench.json("generate --model run --prompt The --stop lazy --temperature 0");
     assert_eq!(stopped["finish_reason"], "stop");
     let text = stopped["text"].as_str().unwrap();
-    assert!(
-        !text.contains("lazy") && text.ends_with("over the "),
-        "{text:?}"
-    );
+    assert!(!text.contains("lazy") && text.ends_with("over the "), "{text:?}");
 }
 
 #[test]
@@ -117,10 +91,7 @@ fn what_may_be_written_is_constrained() {
         json["text"].as_str().unwrap().to_string()
     };
     let text = written("--allow-chars oxe");
-    assert!(
-        text.len() == 60 && text.chars().all(|c| "oxe".contains(c)),
-        "{text:?}"
-    );
+    assert!(text.len() == 60 && text.chars().all(|c| "oxe".contains(c)), "{text:?}");
     assert!(!written("--ban-chars eo").contains(['e', 'o']));
     let text = written("--allow fox --allow dog");
     assert_eq!(text.replace("fox", "").replace("dog", ""), "");
@@ -128,10 +99,7 @@ fn what_may_be_written_is_constrained() {
     let text = written("--stop e --min-tokens 30");
     assert!(text.len() >= 30 && !text.contains('e'), "{text:?}");
     for dtype in ["f32", "bf16", "int8"] {
-        assert_eq!(
-            written(&format!("--dtype {dtype} --typical-p 0.9")).len(),
-            60
-        );
+        assert_eq!(written(&format!("--dtype {dtype} --typical-p 0.9")).len(), 60);
     }
     for (flags, named) in [
         ("--logit-bias z", "TEXT=X"),
@@ -148,19 +116,15 @@ fn what_may_be_written_is_constrained() {
 fn text_that_is_not_ascii_trains_and_prints_valid_utf8() {
     let bench = Bench::new();
     // four-byte characters among the three-byte ones
-    bench.write(
-        "zh.txt",
-        "床前明月光，疑是地上霜。\n舉頭望明月，低頭思故鄉𠮷。\n".repeat(60),
-    );
+    bench.write("zh.txt", "床前明月光，疑是地上霜。\n舉頭望明月，低頭思故鄉𠮷。\n".repeat(60));
     for tokenizer in ["char", "byte", "bpe:300"] {
         bench.ok(&format!(
             "train --data zh.txt --out {tokenizer} --tokenizer {tokenizer} --config net.json --steps 30 \
              --batch-size 4 --seq-len 16"
         ));
         // `ok` takes it as UTF-8; an early model writes many broken characters with `byte`
-        let text = bench.ok(&format!(
-            "generate --model {tokenizer} --prompt 明月 --seed 1 --max-tokens 200"
-        ));
+        let text = bench
+            .ok(&format!("generate --model {tokenizer} --prompt 明月 --seed 1 --max-tokens 200"));
         assert!(text.starts_with("明月"), "{text}");
     }
 }
@@ -169,9 +133,7 @@ fn text_that_is_not_ascii_trains_and_prints_valid_utf8() {
 fn a_run_goes_on_exactly_after_ctrl_c() {
     let bench = Bench::new();
     let flags = "--config net.json --batch-size 4 --seq-len 32 --valid-every 200 --schedule constant --dropout 0.1";
-    bench.ok(&format!(
-        "train --data text.txt --out whole --steps 400 {flags}"
-    ));
+    bench.ok(&format!("train --data text.txt --out whole --steps 400 {flags}"));
     let child = std::process::Command::new(assert_cmd::cargo::cargo_bin("tcn"))
         .current_dir(bench.dir.path())
         .args(format!("train --data text.txt --out cut --steps 400 {flags}").split_whitespace())
@@ -184,24 +146,15 @@ fn a_run_goes_on_exactly_after_ctrl_c() {
     super::interrupt(&child);
     assert_eq!(child.wait().unwrap().code(), Some(130));
     bench.ok("train --resume --out cut");
-    assert_eq!(
-        bench.bytes("whole/model.safetensors"),
-        bench.bytes("cut/model.safetensors")
-    );
+    assert_eq!(bench.bytes("whole/model.safetensors"), bench.bytes("cut/model.safetensors"));
     let last = "checkpoints/step-400/optimizer.safetensors";
-    assert_eq!(
-        bench.bytes(format!("whole/{last}")),
-        bench.bytes(format!("cut/{last}"))
-    );
+    assert_eq!(bench.bytes(format!("whole/{last}")), bench.bytes(format!("cut/{last}")));
 }
 
 fn wait_for_a_record(bench: &Bench) {
     let start = Instant::now();
     while std::fs::read(bench.path("cut/metrics.jsonl")).map_or(0, |log| log.len()) < 200 {
-        assert!(
-            start.elapsed() < Duration::from_secs(60),
-            "no training within a minute"
-        );
+        assert!(start.elapsed() < Duration::from_secs(60), "no training within a minute");
         std::thread::sleep(Duration::from_millis(5));
     }
 }
@@ -222,11 +175,7 @@ fn bf16_trains_and_a_resumed_run_keeps_it() {
     let weights = |run: &str| bench.bytes(format!("{run}/checkpoints/step-60/model.safetensors"));
     assert_eq!(weights("whole"), weights("cut"));
     assert_ne!(weights("whole"), weights("f32"));
-    assert!(
-        bench
-            .ok("generate --model cut --prompt The --seed 1")
-            .starts_with("The")
-    );
+    assert!(bench.ok("generate --model cut --prompt The --seed 1").starts_with("The"));
 }
 
 #[test]
@@ -236,32 +185,18 @@ fn a_finished_run_can_be_prolonged() {
     let result = bench.json("train --resume --out run --steps 60 --lr 0.001");
     assert_eq!(result["steps"], 60);
     let log = String::from_utf8(bench.bytes("run/metrics.jsonl")).unwrap();
-    assert_eq!(
-        log.lines()
-            .filter(|line| line.contains("\"step\":60,"))
-            .count(),
-        1
-    );
+    assert_eq!(log.lines().filter(|line| line.contains("\"step\":60,")).count(), 1);
 }
 
 #[test]
 fn a_prolonged_run_is_validated_on_its_way() {
     let bench = Bench::new();
     let flags = "--config net.json --batch-size 4 --seq-len 32";
-    bench.ok(&format!(
-        "train --data text.txt --out run --steps 10 {flags}"
-    ));
+    bench.ok(&format!("train --data text.txt --out run --steps 10 {flags}"));
     bench.ok("train --resume --out run --steps 100");
     let log = String::from_utf8(bench.bytes("run/metrics.jsonl")).unwrap();
-    let validated = log
-        .lines()
-        .filter(|line| line.contains("valid_loss"))
-        .count();
-    assert_eq!(
-        validated,
-        1 + 5,
-        "ten steps pay for the last one alone, a hundred for five"
-    );
+    let validated = log.lines().filter(|line| line.contains("valid_loss")).count();
+    assert_eq!(validated, 1 + 5, "ten steps pay for the last one alone, a hundred for five");
 }
 
 #[test]
@@ -293,9 +228,7 @@ fn runs_started_together_do_not_meet() {
         assert!(output.status.success(), "{}", super::stderr(&output));
     }
     for name in ["text-net", "text-net-2", "text-net-3"] {
-        bench.ok(&format!(
-            "generate --model runs/{name} --seed 1 --max-tokens 5"
-        ));
+        bench.ok(&format!("generate --model runs/{name} --seed 1 --max-tokens 5"));
     }
 }
 
@@ -331,11 +264,7 @@ fn text_without_tokens_is_counted_and_said() {
     bench.trained("run", "");
     bench.write("zh.txt", "床前明月光\n");
     let output = bench.run("eval --model run --data zh.txt --json");
-    assert!(
-        super::stderr(&output).contains("5 tokens"),
-        "{}",
-        super::stderr(&output)
-    );
+    assert!(super::stderr(&output).contains("5 tokens"), "{}", super::stderr(&output));
     let result: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!(result["unknown_tokens"], 5);
 }
@@ -359,9 +288,7 @@ fn overlapping_windows_and_other_optimizers_train() {
         "--optimizer rmsprop --clip 0 --patience 1",
     ] {
         let out = flags.split_whitespace().nth(1).unwrap();
-        let result = bench.json(&format!(
-            "train --data text.txt --out {out} {SMALL} {flags}"
-        ));
+        let result = bench.json(&format!("train --data text.txt --out {out} {SMALL} {flags}"));
         assert!(result["valid_loss"].as_f64().unwrap() < 3.4, "{flags}");
     }
 }

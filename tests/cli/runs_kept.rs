@@ -11,10 +11,7 @@ const ENDLESS: &str =
 fn start(bench: &Bench, before: &str, arguments: &str) -> Child {
     let tcn = assert_cmd::cargo::cargo_bin("tcn");
     let child = Command::new("sh")
-        .args([
-            "-c",
-            &format!("{before} exec {} {arguments}", tcn.display()),
-        ])
+        .args(["-c", &format!("{before} exec {} {arguments}", tcn.display())])
         .current_dir(bench.dir.path())
         .stdout(Stdio::null())
         .stderr(Stdio::null())
@@ -25,16 +22,13 @@ fn start(bench: &Bench, before: &str, arguments: &str) -> Child {
 /// Waits until a training is under way.
 fn wait_for_steps(bench: &Bench, run: &str) {
     let log = bench.path(run).join("metrics.jsonl");
-    wait_for("training", || {
-        std::fs::read(&log).map_or(0, |log| log.len()) > 200
-    });
+    wait_for("training", || std::fs::read(&log).map_or(0, |log| log.len()) > 200);
 }
 
 fn names(bench: &Bench, folder: &str) -> Vec<String> {
     let entries = std::fs::read_dir(bench.path(folder)).unwrap();
-    let mut names: Vec<_> = entries
-        .map(|e| e.unwrap().file_name().into_string().unwrap())
-        .collect();
+    let mut names: Vec<_> =
+        entries.map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
     names.sort();
     names
 }
@@ -70,11 +64,7 @@ fn force_takes_only_what_the_run_made() {
     ] {
         assert_eq!(bench.bytes(file), b"mine", "{file}");
     }
-    assert!(
-        !names(&bench, "run")
-            .iter()
-            .any(|name| name.starts_with('.'))
-    );
+    assert!(!names(&bench, "run").iter().any(|name| name.starts_with('.')));
 }
 
 #[cfg(unix)]
@@ -88,34 +78,21 @@ fn checkpoints_behind_a_link_stay() {
     bench.trained("run", "--force --seed 9");
     assert!(bench.path("disk/step-45/model.safetensors").exists());
     assert!(!bench.path("run/checkpoints").is_symlink());
-    assert!(
-        bench
-            .path("run/checkpoints/step-30/model.safetensors")
-            .exists()
-    );
+    assert!(bench.path("run/checkpoints/step-30/model.safetensors").exists());
 }
 
 #[test]
 fn a_folder_without_run_json_is_nobodys_run() {
     let bench = Bench::new();
     std::fs::create_dir_all(bench.path("mine/checkpoints/step-5")).unwrap();
-    for file in [
-        "mine/metrics.jsonl",
-        "mine/README.md",
-        "mine/checkpoints/step-5/a",
-        "mine/run.json",
-    ] {
+    for file in
+        ["mine/metrics.jsonl", "mine/README.md", "mine/checkpoints/step-5/a", "mine/run.json"]
+    {
         bench.write(file, "{}");
     }
-    let message = bench.fails(
-        1,
-        &format!("train --data text.txt --out mine {SMALL} --force"),
-    );
+    let message = bench.fails(1, &format!("train --data text.txt --out mine {SMALL} --force"));
     assert!(message.contains("run.json"), "{message}");
-    assert_eq!(
-        names(&bench, "mine"),
-        ["README.md", "checkpoints", "metrics.jsonl", "run.json"]
-    );
+    assert_eq!(names(&bench, "mine"), ["README.md", "checkpoints", "metrics.jsonl", "run.json"]);
     assert_eq!(bench.bytes("mine/checkpoints/step-5/a"), b"{}");
 }
 
@@ -124,10 +101,7 @@ fn force_refuses_to_remove_the_text_it_is_to_read() {
     let bench = Bench::new();
     bench.trained("run", "");
     let card = bench.bytes("run/README.md");
-    for flags in [
-        "--data run/README.md",
-        "--data text.txt --valid run/metrics.jsonl",
-    ] {
+    for flags in ["--data run/README.md", "--data text.txt --valid run/metrics.jsonl"] {
         let message = bench.fails(2, &format!("train {flags} --out run {SMALL} --force"));
         assert!(message.contains("belongs to the run"), "{message}");
     }
@@ -140,14 +114,8 @@ fn a_replacement_that_fails_leaves_the_old_run() {
     let bench = Bench::new();
     bench.trained("run", "");
     let files = || {
-        [
-            "model.safetensors",
-            "config.json",
-            "run.json",
-            "metrics.jsonl",
-            "README.md",
-        ]
-        .map(|name| bench.bytes(format!("run/{name}")))
+        ["model.safetensors", "config.json", "run.json", "metrics.jsonl", "README.md"]
+            .map(|name| bench.bytes(format!("run/{name}")))
     };
     let before = files();
     let message = bench.fails(
@@ -158,10 +126,7 @@ fn a_replacement_that_fails_leaves_the_old_run() {
     );
     assert!(message.contains("the old run is back"), "{message}");
     assert!(before == files());
-    assert_eq!(
-        bench.json("train --resume --out run --steps 45")["steps"],
-        45
-    );
+    assert_eq!(bench.json("train --resume --out run --steps 45")["steps"], 45);
 }
 
 #[cfg(unix)]
@@ -169,15 +134,10 @@ fn a_replacement_that_fails_leaves_the_old_run() {
 fn a_replacement_that_is_killed_leaves_the_old_run() {
     let bench = Bench::new();
     bench.trained("run", "");
-    let mut child = start(
-        &bench,
-        "",
-        &format!("train --data text.txt --out run --force --seed 9 {ENDLESS}"),
-    );
+    let mut child =
+        start(&bench, "", &format!("train --data text.txt --out run --force --seed 9 {ENDLESS}"));
     wait_for("replacement", || {
-        names(&bench, "run")
-            .iter()
-            .any(|name| name.starts_with(".replaced-"))
+        names(&bench, "run").iter().any(|name| name.starts_with(".replaced-"))
     });
     wait_for_steps(&bench, "run");
     child.kill().unwrap();
@@ -185,10 +145,7 @@ fn a_replacement_that_is_killed_leaves_the_old_run() {
     assert!(!bench.path("run/model.safetensors").exists());
     let output = bench.run("train --resume --out run --steps 45");
     assert!(super::stderr(&output).contains("the old run is back"));
-    assert_eq!(
-        bench.bytes("run/checkpoints/step-45/trainer.json").first(),
-        Some(&b'{')
-    );
+    assert_eq!(bench.bytes("run/checkpoints/step-45/trainer.json").first(), Some(&b'{'));
     let started = String::from_utf8(bench.bytes("run/run.json")).unwrap();
     assert!(!started.contains("--force"), "{started}");
 }
@@ -228,14 +185,8 @@ fn a_card_and_its_command_name_no_folder() {
         bench.path("run").display()
     ));
     let card = String::from_utf8(bench.bytes("run/README.md")).unwrap();
-    assert!(
-        card.contains("tcn train --data text.txt --out run --config net.json"),
-        "{card}"
-    );
-    assert!(
-        !card.contains(&bench.dir.path().display().to_string()),
-        "{card}"
-    );
+    assert!(card.contains("tcn train --data text.txt --out run --config net.json"), "{card}");
+    assert!(!card.contains(&bench.dir.path().display().to_string()), "{card}");
 }
 
 #[test]
@@ -248,17 +199,11 @@ fn a_text_that_changed_is_refused_and_one_that_moved_is_named() {
 
     bench.write("text.txt", text.replace("quick", "quirk"));
     let message = bench.fails(2, "train --resume --out run --steps 45");
-    assert!(
-        message.contains("--data") && message.contains("as many others"),
-        "{message}"
-    );
+    assert!(message.contains("--data") && message.contains("as many others"), "{message}");
 
     std::fs::remove_file(bench.path("text.txt")).unwrap();
     let message = bench.fails(1, "train --resume --out run --steps 45");
-    assert!(
-        message.contains("text.txt") && message.contains("--data"),
-        "{message}"
-    );
+    assert!(message.contains("text.txt") && message.contains("--data"), "{message}");
     bench.write("moved.txt", &text);
     bench.ok("train --resume --out run --steps 45 --data moved.txt");
     bench.ok("train --resume --out run --steps 60");
@@ -288,19 +233,13 @@ fn a_damaged_checkpoint_is_passed_over() {
         said.contains("step-30/model.safetensors: damaged") && said.contains("from step 15"),
         "{said}"
     );
-    for file in [
-        "model.safetensors",
-        "checkpoints/step-60/optimizer.safetensors",
-    ] {
+    for file in ["model.safetensors", "checkpoints/step-60/optimizer.safetensors"] {
         assert!(
             bench.bytes(format!("whole/{file}")) == bench.bytes(format!("cut/{file}")),
             "{file}"
         );
     }
-    assert_eq!(
-        names(&bench, "cut/checkpoints"),
-        ["damaged-step-30", "step-45", "step-60"]
-    );
+    assert_eq!(names(&bench, "cut/checkpoints"), ["damaged-step-30", "step-45", "step-60"]);
 }
 
 #[cfg(unix)]
@@ -327,18 +266,11 @@ fn signals_save_and_are_told_apart() {
 #[test]
 fn a_hangup_that_is_ignored_stays_ignored() {
     let bench = Bench::new();
-    let mut child = start(
-        &bench,
-        "trap '' HUP;",
-        &format!("train --data text.txt --out run {ENDLESS}"),
-    );
+    let mut child =
+        start(&bench, "trap '' HUP;", &format!("train --data text.txt --out run {ENDLESS}"));
     wait_for_steps(&bench, "run");
     super::send("HUP", &child);
-    let length = || {
-        std::fs::metadata(bench.path("run/metrics.jsonl"))
-            .unwrap()
-            .len()
-    };
+    let length = || std::fs::metadata(bench.path("run/metrics.jsonl")).unwrap().len();
     let before = length();
     wait_for("further step", || length() > before + 500);
     assert!(child.try_wait().unwrap().is_none());

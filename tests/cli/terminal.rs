@@ -14,11 +14,7 @@ const SHOWN: &str = "\\u001b]52;c;cm0gLXJm\\u0007\\u001b[2J\\u009b31m\\u202e\\u2
 /// What a shell command writes to a terminal that `script` of util-linux makes; `None` without it.
 fn on_terminal(bench: &Bench, command: &str) -> Option<String> {
     let run = Command::new("script")
-        .args([
-            "-qec",
-            &command.replace("tcn", env!("CARGO_BIN_EXE_tcn")),
-            "/dev/null",
-        ])
+        .args(["-qec", &command.replace("tcn", env!("CARGO_BIN_EXE_tcn")), "/dev/null"])
         .env("TERM", "xterm")
         .current_dir(bench.dir.path())
         .stdin(Stdio::null())
@@ -54,10 +50,7 @@ fn names_in_errors_and_results() {
         (vec!["info", HOSTILE], 1),
         (vec![HOSTILE], 2),
         (vec!["info", "--threads", HOSTILE, "model"], 2),
-        (
-            vec!["generate", "--max-tokens", "1", "--load-state", HOSTILE],
-            1,
-        ),
+        (vec!["generate", "--max-tokens", "1", "--load-state", HOSTILE], 1),
         (vec!["convert", "model", HOSTILE], 0),
     ] {
         let quoted: Vec<_> = command.iter().map(|word| format!("'{word}'")).collect();
@@ -71,10 +64,7 @@ fn names_in_errors_and_results() {
         assert_eq!(output.status.code(), Some(code), "{command:?}");
         let piped = [output.stdout, output.stderr].concat();
         let piped = String::from_utf8(piped).unwrap();
-        assert!(
-            code == 2 || piped.contains(HOSTILE),
-            "{command:?}: {piped:?}"
-        );
+        assert!(code == 2 || piped.contains(HOSTILE), "{command:?}: {piped:?}");
         let _ = std::fs::remove_dir_all(bench.path(HOSTILE));
     }
     let command = format!("tcn convert model '{HOSTILE}' --json");
@@ -94,10 +84,7 @@ fn text_of_a_model() {
     let trained = on_terminal(&bench, &format!("tcn {train} --valid-every 15 --out shown"));
     if let Some(text) = trained {
         // the bar itself moves the cursor
-        assert!(
-            text.contains("\\u00") && !text.contains(['\u{7}', '\u{1}']),
-            "{text:?}"
-        );
+        assert!(text.contains("\\u00") && !text.contains(['\u{7}', '\u{1}']), "{text:?}");
     }
     bench.ok(&format!("{train} --out run"));
     let prompt = format!("one\n\ttwo {HOSTILE}");

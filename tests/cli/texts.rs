@@ -11,10 +11,7 @@ use super::{Bench, stderr};
 fn shell(bench: &Bench, line: &str) -> std::process::Output {
     let tcn = assert_cmd::cargo::cargo_bin("tcn");
     let mut command = Command::new("sh");
-    command.args([
-        "-c",
-        &format!("tcn() {{ {} \"$@\"; }}; {line}", tcn.display()),
-    ]);
+    command.args(["-c", &format!("tcn() {{ {} \"$@\"; }}; {line}", tcn.display())]);
     command.current_dir(bench.dir.path()).output().unwrap()
 }
 
@@ -47,20 +44,10 @@ fn pipes_are_read_where_files_are() {
     // a file that says that it is empty and is not
     #[cfg(target_os = "linux")]
     {
-        let output = shell(
-            &bench,
-            &format!("tcn generate {flags} --prompt-file /proc/version"),
-        );
-        assert!(
-            stderr(&output).contains("/proc/version"),
-            "{}",
-            stderr(&output)
-        );
+        let output = shell(&bench, &format!("tcn generate {flags} --prompt-file /proc/version"));
+        assert!(stderr(&output).contains("/proc/version"), "{}", stderr(&output));
     }
-    let train = format!(
-        "cat text.txt | tcn train --data /dev/stdin --out piped {}",
-        super::SMALL
-    );
+    let train = format!("cat text.txt | tcn train --data /dev/stdin --out piped {}", super::SMALL);
     assert!(shell(&bench, &train).status.success());
     bench.trained("filed", "");
     assert!(bench.bytes("piped/model.safetensors") == bench.bytes("filed/model.safetensors"));
@@ -72,14 +59,8 @@ fn a_byte_order_mark_is_no_text() {
     let text = String::from_utf8(bench.bytes("text.txt")).unwrap();
     bench.write("mark.txt", format!("\u{feff}{text}"));
     bench.trained("run", "");
-    bench.ok(&format!(
-        "train --data mark.txt --out marked {}",
-        super::SMALL
-    ));
-    assert_eq!(
-        bench.bytes("run/tokenizer.json"),
-        bench.bytes("marked/tokenizer.json")
-    );
+    bench.ok(&format!("train --data mark.txt --out marked {}", super::SMALL));
+    assert_eq!(bench.bytes("run/tokenizer.json"), bench.bytes("marked/tokenizer.json"));
     assert!(bench.bytes("run/model.safetensors") == bench.bytes("marked/model.safetensors"));
     let loss = |file: &str| bench.json(&format!("eval --model run --data {file}"));
     assert_eq!(loss("text.txt"), loss("mark.txt"));
@@ -87,22 +68,15 @@ fn a_byte_order_mark_is_no_text() {
     let flags = "generate --model run --max-tokens 20 --temperature 0";
     let whole = bench.ok(&format!("{flags} --prompt-file prompt.txt"));
     bench.write("prompt.txt", "The quick");
-    assert_eq!(
-        whole,
-        bench.ok(&format!("{flags} --prompt-file prompt.txt"))
-    );
+    assert_eq!(whole, bench.ok(&format!("{flags} --prompt-file prompt.txt")));
 }
 
 /// Trains a model on words of a tokenizer of this kind.
 fn word_model(bench: &Bench, kind: &str) {
-    let words = [
-        "<unk>", "The", "quick", "brown", "fox", "jumps", "over", "the", "lazy", "dog", ".",
-    ];
-    let vocab: serde_json::Map<_, _> = words
-        .iter()
-        .enumerate()
-        .map(|(id, word)| (word.to_string(), id.into()))
-        .collect();
+    let words =
+        ["<unk>", "The", "quick", "brown", "fox", "jumps", "over", "the", "lazy", "dog", "."];
+    let vocab: serde_json::Map<_, _> =
+        words.iter().enumerate().map(|(id, word)| (word.to_string(), id.into())).collect();
     let mut model = json!({"type": kind, "vocab": vocab, "unk_token": "<unk>"});
     if kind == "WordPiece" {
         model["continuing_subword_prefix"] = "##".into();
@@ -113,10 +87,8 @@ fn word_model(bench: &Bench, kind: &str) {
         "pre_tokenizer": {"type": "Whitespace"}, "post_processor": null, "decoder": null, "model": model
     });
     bench.write("words.json", tokenizer.to_string());
-    bench.ok(&format!(
-        "train --data text.txt --tokenizer words.json --out {kind} {}",
-        super::SMALL
-    ));
+    bench
+        .ok(&format!("train --data text.txt --tokenizer words.json --out {kind} {}", super::SMALL));
 }
 
 #[test]
@@ -129,27 +101,14 @@ fn tokenizers_of_words_are_prompted() {
         let text = |more: &[&str]| -> Value {
             let mut command = bench.command(&flags);
             let output = command.args(more).output().unwrap();
-            assert!(
-                output.status.success(),
-                "{kind} {more:?}: {}",
-                stderr(&output)
-            );
+            assert!(output.status.success(), "{kind} {more:?}: {}", stderr(&output));
             let json: Value = serde_json::from_slice(&output.stdout).unwrap();
             json["text"].clone()
         };
-        assert_eq!(
-            text(&["--prompt", "The quick"]),
-            text(&["--prompt-file", "prompt.txt"])
-        );
-        assert_ne!(
-            text(&["--prompt", "The quick"]),
-            text(&["--prompt", "the lazy"])
-        );
+        assert_eq!(text(&["--prompt", "The quick"]), text(&["--prompt-file", "prompt.txt"]));
+        assert_ne!(text(&["--prompt", "The quick"]), text(&["--prompt", "the lazy"]));
         let biased = text(&["--prompt", "The quick", "--logit-bias", "fox=1000"]);
-        assert!(
-            biased.as_str().unwrap().matches("fox").count() == 5,
-            "{biased}"
-        );
+        assert!(biased.as_str().unwrap().matches("fox").count() == 5, "{biased}");
     }
 }
 
@@ -160,16 +119,11 @@ fn unknown_characters_are_treated_alike_everywhere() {
     bench.write("prompt.txt", "Thé→");
     let flags = "generate --model run --max-tokens 5 --temperature 0";
     let mut texts = Vec::new();
-    for (more, input) in [
-        ("--prompt Thé→", ""),
-        ("--prompt-file prompt.txt", ""),
-        ("--prompt -", "Thé→"),
-    ] {
-        let output = bench
-            .command(&format!("{flags} --json {more}"))
-            .write_stdin(input)
-            .output()
-            .unwrap();
+    for (more, input) in
+        [("--prompt Thé→", ""), ("--prompt-file prompt.txt", ""), ("--prompt -", "Thé→")]
+    {
+        let output =
+            bench.command(&format!("{flags} --json {more}")).write_stdin(input).output().unwrap();
         assert!(output.status.success(), "{more}: {}", stderr(&output));
         // of a prompt that is shown, the characters are named
         let said = stderr(&output);
@@ -178,16 +132,9 @@ fn unknown_characters_are_treated_alike_everywhere() {
         texts.push(serde_json::from_slice::<Value>(&output.stdout).unwrap()["text"].clone());
     }
     assert!(texts[0] == texts[1] && texts[1] == texts[2], "{texts:?}");
-    let output = bench
-        .command(&format!("{flags} --interactive"))
-        .write_stdin("Thé→\n")
-        .output()
-        .unwrap();
-    assert!(
-        output.status.success() && stderr(&output).contains("2 tokens"),
-        "{}",
-        stderr(&output)
-    );
+    let output =
+        bench.command(&format!("{flags} --interactive")).write_stdin("Thé→\n").output().unwrap();
+    assert!(output.status.success() && stderr(&output).contains("2 tokens"), "{}", stderr(&output));
 }
 
 #[test]
@@ -198,12 +145,8 @@ fn a_state_ends_where_the_shown_text_ends() {
     );
     let flags = "generate --model run --temperature 0 --dtype f32";
     // in the middle of a word, in letters that are tokens
-    bench.ok(&format!(
-        "{flags} --prompt The --stop lazy --max-tokens 200 --save-state s"
-    ));
-    let shown = bench.json(&format!(
-        "{flags} --prompt The --stop lazy --max-tokens 200"
-    ))["text"]
+    bench.ok(&format!("{flags} --prompt The --stop lazy --max-tokens 200 --save-state s"));
+    let shown = bench.json(&format!("{flags} --prompt The --stop lazy --max-tokens 200"))["text"]
         .as_str()
         .unwrap()
         .to_string();
@@ -229,10 +172,7 @@ fn a_state_ends_where_the_shown_text_ends() {
         assert!(!whole.contains(stop));
         assert!(!after.as_str().unwrap().is_empty());
         // nothing of the stop text was read: it can come again
-        assert!(
-            !after.as_str().unwrap().starts_with(&stop[1..]),
-            "{stop}: {after}"
-        );
+        assert!(!after.as_str().unwrap().starts_with(&stop[1..]), "{stop}: {after}");
     }
 }
 
@@ -270,34 +210,19 @@ fn patience_and_plateau_can_act_by_default() {
     let flags = "train --data text.txt --config net.json --batch-size 4 --seq-len 32 --steps 100";
     let validated = |out: &str| {
         let log = String::from_utf8(bench.bytes(format!("{out}/metrics.jsonl"))).unwrap();
-        log.lines()
-            .filter(|line| line.contains("valid_loss"))
-            .count()
+        log.lines().filter(|line| line.contains("valid_loss")).count()
     };
     bench.ok(&format!("{flags} --out plain"));
     assert_eq!(validated("plain"), 5);
-    bench.ok(&format!(
-        "{flags} --out plateau --schedule plateau --optimizer sgd --lr 0.1"
-    ));
+    bench.ok(&format!("{flags} --out plateau --schedule plateau --optimizer sgd --lr 0.1"));
     assert_eq!(validated("plateau"), 24);
     // a rate at which nothing gets better
-    let result = bench.json(&format!(
-        "{flags} --out patient --patience 3 --lr 1e-9 --optimizer sgd"
-    ));
-    assert_eq!(
-        validated("patient"),
-        4,
-        "the first, and three that are no better"
-    );
+    let result =
+        bench.json(&format!("{flags} --out patient --patience 3 --lr 1e-9 --optimizer sgd"));
+    assert_eq!(validated("patient"), 4, "the first, and three that are no better");
     assert_eq!(result["steps"], 20);
-    let output = bench.run(&format!(
-        "{flags} --out never --patience 9 --valid-every 20"
-    ));
-    assert!(
-        stderr(&output).contains("cannot act"),
-        "{}",
-        stderr(&output)
-    );
+    let output = bench.run(&format!("{flags} --out never --patience 9 --valid-every 20"));
+    assert!(stderr(&output).contains("cannot act"), "{}", stderr(&output));
 }
 
 #[test]
@@ -311,11 +236,7 @@ fn a_saved_state_is_not_overwritten_unasked() {
     bench.ok(&format!("{flags} --force"));
     // going on with one's own state
     bench.ok("generate --model run --load-state s --save-state s --max-tokens 5");
-    assert!(
-        bench
-            .fails(2, "generate --model run --load-state s --force")
-            .contains("--save-state")
-    );
+    assert!(bench.fails(2, "generate --model run --load-state s --force").contains("--save-state"));
 }
 
 #[test]
@@ -326,11 +247,9 @@ fn a_mask_that_nobody_reads_is_refused() {
     bench.trained("run", "");
     let ids = Tensor::zeros((2, 5), DType::U32, &Device::Cpu).unwrap();
     let mut inputs = std::collections::HashMap::from([("input_ids".to_string(), ids)]);
-    for (ones, dims, refused) in [
-        (true, (2, 5), false),
-        (false, (2, 5), true),
-        (true, (2, 4), true),
-    ] {
+    for (ones, dims, refused) in
+        [(true, (2, 5), false), (false, (2, 5), true), (true, (2, 4), true)]
+    {
         let mask = match ones {
             true => Tensor::ones(dims, DType::U8, &Device::Cpu),
             false => Tensor::zeros(dims, DType::U8, &Device::Cpu),
@@ -339,17 +258,8 @@ fn a_mask_that_nobody_reads_is_refused() {
         write_tensors(bench.path("in.safetensors"), &inputs).unwrap();
         let flags = "run --model run --input in.safetensors --output out.safetensors --force";
         let output = bench.run(flags);
-        assert_eq!(
-            !output.status.success(),
-            refused,
-            "{ones} {dims:?}: {}",
-            stderr(&output)
-        );
-        assert!(
-            !refused || stderr(&output).contains("mask"),
-            "{}",
-            stderr(&output)
-        );
+        assert_eq!(!output.status.success(), refused, "{ones} {dims:?}: {}", stderr(&output));
+        assert!(!refused || stderr(&output).contains("mask"), "{}", stderr(&output));
         bench.ok(&format!("{flags} --no-mask"));
     }
 }

@@ -18,21 +18,14 @@ impl Tolerance {
         let usual = (squares / expected.len().max(1) as f64).sqrt();
         // a NaN stays one, and then nothing is close
         let usual = if usual > 1.0 { 1.0 } else { usual };
-        Self {
-            atol: tolerance * usual,
-            rtol: tolerance,
-        }
+        Self { atol: tolerance * usual, rtol: tolerance }
     }
 }
 
 /// Compares every number; the error names the worst one. A NaN is close to nothing, an infinity to itself.
 pub fn compare(found: &[f64], expected: &[f64], tolerance: Tolerance) -> Result<(), String> {
     if found.len() != expected.len() {
-        return Err(format!(
-            "{} numbers, expected {}",
-            found.len(),
-            expected.len()
-        ));
+        return Err(format!("{} numbers, expected {}", found.len(), expected.len()));
     }
     let excess = |(a, b): (f64, f64)| {
         let excess = (a - b).abs() - (tolerance.atol + tolerance.rtol * b.abs());
@@ -44,9 +37,7 @@ pub fn compare(found: &[f64], expected: &[f64], tolerance: Tolerance) -> Result<
     };
     let pairs = || found.iter().copied().zip(expected.iter().copied());
     let wrong = pairs().filter(|&pair| excess(pair) > 0.0).count();
-    let worst = pairs()
-        .enumerate()
-        .max_by(|(_, a), (_, b)| excess(*a).total_cmp(&excess(*b)));
+    let worst = pairs().enumerate().max_by(|(_, a), (_, b)| excess(*a).total_cmp(&excess(*b)));
     match worst {
         Some((i, (a, b))) if wrong > 0 => Err(format!(
             "{wrong} of {} numbers differ, most of all [{i}]: {a} instead of {b} ({tolerance:?})",

@@ -12,11 +12,8 @@ pub fn available<K: Copy>(
     is_available: impl Fn(K) -> bool,
 ) -> Vec<K> {
     let required = std::env::var("TCN_TEST_KERNELS").unwrap_or_default();
-    let required: BTreeSet<&str> = required
-        .split(',')
-        .map(str::trim)
-        .filter(|name| !name.is_empty())
-        .collect();
+    let required: BTreeSet<&str> =
+        required.split(',').map(str::trim).filter(|name| !name.is_empty()).collect();
     let all: Vec<K> = all.into_iter().collect();
     let (there, missing): (Vec<K>, Vec<K>) = all.iter().partition(|&&kernel| is_available(kernel));
     for kernel in missing {
@@ -32,19 +29,11 @@ pub fn available<K: Copy>(
 }
 
 fn skipped(name: &'static str, required: bool) {
-    assert!(
-        !required,
-        "TCN_TEST_KERNELS wants the kernel {name}, which this processor lacks"
-    );
+    assert!(!required, "TCN_TEST_KERNELS wants the kernel {name}, which this processor lacks");
     static TOLD: Mutex<BTreeSet<&str>> = Mutex::new(BTreeSet::new());
-    let mut told = TOLD
-        .lock()
-        .unwrap_or_else(std::sync::PoisonError::into_inner);
+    let mut told = TOLD.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
     if told.insert(name) {
         // past the capture of the test runner
-        let _ = writeln!(
-            std::io::stderr(),
-            "skipped: kernel {name}, which this processor lacks"
-        );
+        let _ = writeln!(std::io::stderr(), "skipped: kernel {name}, which this processor lacks");
     }
 }

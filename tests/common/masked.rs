@@ -60,12 +60,7 @@ pub fn check_case(what: &str, config: &ModelConfig, golden: &Golden) -> Result<(
         }
 
         let loss = loss(&logits, &io["target"])?;
-        assert_close(
-            &format!("{what} loss"),
-            &loss.reshape(1)?,
-            &io["loss"],
-            tolerance,
-        )?;
+        assert_close(&format!("{what} loss"), &loss.reshape(1)?, &io["loss"], tolerance)?;
         let grads = loss.backward()?;
         assert_gradients(&what, &grads, &params, &golden.gradients, tolerance)?;
 

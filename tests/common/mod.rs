@@ -25,9 +25,7 @@ pub use close::Tolerance;
 pub type Tensors = HashMap<String, Tensor>;
 
 fn fixture(name: &str) -> PathBuf {
-    [env!("CARGO_MANIFEST_DIR"), "tests", "fixtures", name]
-        .iter()
-        .collect()
+    [env!("CARGO_MANIFEST_DIR"), "tests", "fixtures", name].iter().collect()
 }
 
 /// The tensors of `tests/fixtures/NAME.safetensors`.
@@ -70,11 +68,7 @@ pub fn numbers(t: &Tensor) -> Result<Vec<f64>> {
 /// The largest absolute value; NaN if there is one.
 pub fn max_abs(t: &Tensor) -> Result<f64> {
     let larger = |max: f64, x: &f64| {
-        if max.is_nan() || max >= x.abs() {
-            max
-        } else {
-            x.abs()
-        }
+        if max.is_nan() || max >= x.abs() { max } else { x.abs() }
     };
     Ok(numbers(t)?.iter().fold(0.0, larger))
 }
@@ -141,9 +135,7 @@ pub fn random(rng: &mut ChaCha8Rng, dims: &[usize], dtype: DType) -> Result<Tens
 
 /// Token ids (batch, time) below `vocab`.
 pub fn random_ids(rng: &mut ChaCha8Rng, dims: (usize, usize), vocab: u32) -> Result<Tensor> {
-    let data: Vec<u32> = (0..dims.0 * dims.1)
-        .map(|_| rng.random_range(0..vocab))
-        .collect();
+    let data: Vec<u32> = (0..dims.0 * dims.1).map(|_| rng.random_range(0..vocab)).collect();
     Ok(Tensor::from_vec(data, dims, &Device::Cpu)?)
 }
 
@@ -168,10 +160,7 @@ pub fn output(
     inputs: &Tensors,
     chunk: Option<usize>,
 ) -> Result<Tensor> {
-    let options = RunOptions {
-        chunk,
-        ..Default::default()
-    };
+    let options = RunOptions { chunk, ..Default::default() };
     let mut results = candle_tcn::models::run(model, config, inputs, &options)?;
     Ok(results.remove("output").expect("an output"))
 }

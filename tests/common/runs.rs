@@ -43,10 +43,7 @@ pub fn tcn(width: usize, network: TcnConfig) -> ModelConfig {
         embedding_dim: width,
         tie_weights: true,
         embedding_dropout: 0.1,
-        network: TcnConfig {
-            dropout: 0.2,
-            ..network
-        },
+        network: TcnConfig { dropout: 0.2, ..network },
     })
 }
 
@@ -69,17 +66,11 @@ pub fn config(optimizer: OptimizerConfig, lr: f64, batches: BatchMode) -> TrainC
 }
 
 pub fn momentum() -> OptimizerConfig {
-    OptimizerConfig::Sgd(SgdConfig {
-        momentum: 0.9,
-        ..Default::default()
-    })
+    OptimizerConfig::Sgd(SgdConfig { momentum: 0.9, ..Default::default() })
 }
 
 pub fn adamw() -> OptimizerConfig {
-    OptimizerConfig::AdamW(AdamWConfig {
-        weight_decay: 0.01,
-        ..Default::default()
-    })
+    OptimizerConfig::AdamW(AdamWConfig { weight_decay: 0.01, ..Default::default() })
 }
 
 pub fn rmsprop() -> OptimizerConfig {
@@ -140,11 +131,7 @@ impl Left {
         for record in &mut metrics {
             (record.tokens_per_s, record.elapsed_s) = (0.0, 0.0);
         }
-        Ok(Self {
-            files,
-            progress,
-            metrics,
-        })
+        Ok(Self { files, progress, metrics })
     }
 
     pub fn assert_equal(&self, other: &Self, what: &str) {
@@ -178,12 +165,7 @@ pub fn folder() -> tempfile::TempDir {
 
 pub fn start(config: &TrainConfig, model: &ModelConfig, dir: &Path) -> Result<Trainer> {
     let batches = config.lay_out(text(text_len(config)))?;
-    Trainer::new(
-        config.clone(),
-        model.clone(),
-        batches,
-        RunDir::create(dir, 1)?,
-    )
+    Trainer::new(config.clone(), model.clone(), batches, RunDir::create(dir, 1)?)
 }
 
 pub fn resume(config: &TrainConfig, dir: &Path) -> Result<Trainer> {

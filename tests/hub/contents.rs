@@ -32,14 +32,7 @@ fn what_is_personal_stays() {
     // with sizes, and what is left out by name
     says(
         &messages,
-        &[
-            "10 B  README.md",
-            "model.safetensors",
-            "4 files",
-            "run.json",
-            "checkpoints",
-            ".lock",
-        ],
+        &["10 B  README.md", "model.safetensors", "4 files", "run.json", "checkpoints", ".lock"],
     );
 }
 
@@ -51,31 +44,18 @@ fn a_dry_run_lists_and_sends_nothing() {
     let output = command.env("HF_HUB_OFFLINE", "1").output().unwrap();
     assert!(output.status.success(), "{}", stderr(&output));
     let text = String::from_utf8(output.stdout).unwrap();
-    says(
-        &text,
-        &["10 B  README.md", "4 files", "run.json: it holds paths"],
-    );
+    says(&text, &["10 B  README.md", "4 files", "run.json: it holds paths"]);
 
     let (list, _) = world.json("push run org/new --dry-run");
     let names: Vec<_> = model_files().into_keys().collect();
-    let listed: Vec<_> = list["files"]
-        .as_array()
-        .unwrap()
-        .iter()
-        .map(|file| &file["name"])
-        .collect();
+    let listed: Vec<_> =
+        list["files"].as_array().unwrap().iter().map(|file| &file["name"]).collect();
     assert_eq!(json!(listed), json!(names));
-    assert_eq!(
-        list["files"][0],
-        json!({ "name": "README.md", "bytes": 10 })
-    );
+    assert_eq!(list["files"][0], json!({ "name": "README.md", "bytes": 10 }));
     assert_eq!(list["left_out"].as_array().unwrap().len(), 3);
     assert!(world.server.state().seen.is_empty());
 
-    let output = world
-        .command("push run org/new@v1 --dry-run")
-        .output()
-        .unwrap();
+    let output = world.command("push run org/new@v1 --dry-run").output().unwrap();
     assert_eq!(output.status.code(), Some(2));
     says(&world.fails("push . org/new --dry-run"), &["config.json"]);
 }
@@ -102,14 +82,7 @@ fn a_link_cannot_publish_what_is_elsewhere() {
     assert!(world.server.state().seen.is_empty());
     // within the folder it is a file like others
     symlink("README.md", dir.join("MODEL_CARD.md")).unwrap();
-    done(
-        world
-            .command("push run org/new --json")
-            .env("HF_TOKEN", WRITER),
-    );
+    done(world.command("push run org/new --json").env("HF_TOKEN", WRITER));
     let state = world.server.state();
-    assert_eq!(
-        state.repos["org/new"].head()["MODEL_CARD.md"],
-        b"# A model\n"
-    );
+    assert_eq!(state.repos["org/new"].head()["MODEL_CARD.md"], b"# A model\n");
 }

@@ -12,13 +12,8 @@ const STORE: &str = "GET file/org/model";
 /// What was asked for of the weights.
 fn ranges(world: &World) -> Vec<Option<String>> {
     let state = world.server.state();
-    let asked = state
-        .seen
-        .iter()
-        .filter(|request| request.line().contains(STORE));
-    asked
-        .map(|request| request.header("range").map(String::from))
-        .collect()
+    let asked = state.seen.iter().filter(|request| request.line().contains(STORE));
+    asked.map(|request| request.header("range").map(String::from)).collect()
 }
 
 #[test]
@@ -34,15 +29,8 @@ fn too_many_requests_are_made_again_when_the_server_says() {
     assert_eq!(world.snapshot(), model_files());
 
     let world = World::new();
-    world.server.fault(
-        "revision/main",
-        1,
-        What::Status(429, vec![("Retry-After", "3600")]),
-    );
-    says(
-        &world.fails("pull org/model"),
-        &["HTTP 429", "too many requests"],
-    );
+    world.server.fault("revision/main", 1, What::Status(429, vec![("Retry-After", "3600")]));
+    says(&world.fails("pull org/model"), &["HTTP 429", "too many requests"]);
 }
 
 #[test]
@@ -58,23 +46,16 @@ fn a_server_that_stumbles_twice() {
 #[test]
 fn a_server_that_does_not_get_up() {
     let world = World::new();
-    world
-        .server
-        .fault("tree/", usize::MAX, What::Status(503, vec![]));
+    world.server.fault("tree/", usize::MAX, What::Status(503, vec![]));
     let message = world.fails("pull org/model");
-    says(
-        &message,
-        &["org/model@main", "HTTP 503 in 5 tries", "try again later"],
-    );
+    says(&message, &["org/model@main", "HTTP 503 in 5 tries", "try again later"]);
 }
 
 #[test]
 fn a_connection_cut_at_half_is_resumed() {
     let world = World::new();
     let half = WEIGHTS.len() / 2;
-    world
-        .server
-        .fault(STORE, 1, What::Spoilt(Spoilt::CutAfter(half)));
+    world.server.fault(STORE, 1, What::Spoilt(Spoilt::CutAfter(half)));
     world.json("pull org/model");
     assert_eq!(world.snapshot(), model_files());
     assert_eq!(ranges(&world), [None, Some(format!("bytes={half}-"))]);
@@ -90,10 +71,7 @@ fn what_an_interrupted_process_left_is_continued() {
     says(&message, &["model.safetensors", "HTTP 502"]);
     assert!(!world.cached("refs/main").exists());
     world.json("pull org/model");
-    assert_eq!(
-        ranges(&world).last().unwrap().as_deref(),
-        Some("bytes=1000-")
-    );
+    assert_eq!(ranges(&world).last().unwrap().as_deref(), Some("bytes=1000-"));
     assert_eq!(world.snapshot(), model_files());
     assert_eq!(files(world.cached("blobs")).len(), 4);
 }
@@ -101,9 +79,7 @@ fn what_an_interrupted_process_left_is_continued() {
 #[test]
 fn a_server_without_ranges_begins_anew() {
     let world = World::new();
-    world
-        .server
-        .fault(STORE, 1, What::Spoilt(Spoilt::CutAfter(1000)));
+    world.server.fault(STORE, 1, What::Spoilt(Spoilt::CutAfter(1000)));
     world.server.fault(STORE, 1, What::NoRanges);
     world.json("pull org/model");
     assert_eq!(world.snapshot(), model_files());
@@ -118,20 +94,11 @@ fn a_wrong_hash_is_never_used() {
     assert_eq!(world.snapshot(), model_files());
 
     let world = World::new();
-    world
-        .server
-        .fault(STORE, usize::MAX, What::Spoilt(Spoilt::Flipped));
+    world.server.fault(STORE, usize::MAX, What::Spoilt(Spoilt::Flipped));
     let message = world.fails("pull org/model");
-    says(
-        &message,
-        &["org/model@main: model.safetensors", "hash", "damaged"],
-    );
+    says(&message, &["org/model@main: model.safetensors", "hash", "damaged"]);
     assert!(!world.snapshot().contains_key("model.safetensors"));
-    assert_eq!(
-        files(world.cached("blobs")).len(),
-        3,
-        "nothing of it is kept"
-    );
+    assert_eq!(files(world.cached("blobs")).len(), 3, "nothing of it is kept");
 }
 
 #[test]
@@ -141,11 +108,7 @@ fn rubbish_left_in_the_cache_does_not_poison_a_download() {
     let weights = world.cached(&format!("snapshots/{}/model.safetensors", world.commit));
     let blob = std::fs::canonicalize(weights).unwrap();
     std::fs::remove_file(&blob).unwrap();
-    for rubbish in [
-        vec![7; 500],
-        vec![7; WEIGHTS.len()],
-        vec![7; WEIGHTS.len() + 1],
-    ] {
+    for rubbish in [vec![7; 500], vec![7; WEIGHTS.len()], vec![7; WEIGHTS.len() + 1]] {
         std::fs::write(blob.with_extension("incomplete"), rubbish).unwrap();
         world.json("pull org/model");
         assert_eq!(world.snapshot(), model_files());
@@ -181,13 +144,7 @@ fn of_two_processes_one_downloads() {
     let world = World::new();
     let slow = Spoilt::Slow(WEIGHTS.len() / 10 + 1, Duration::from_millis(100));
     world.server.fault(STORE, 1, What::Spoilt(slow));
-    let pull = || {
-        world
-            .command("pull org/model")
-            .stdout(Stdio::null())
-            .spawn()
-            .unwrap()
-    };
+    let pull = || world.command("pull org/model").stdout(Stdio::null()).spawn().unwrap();
     let children = [pull(), pull(), pull()];
     for mut child in children {
         assert!(child.wait().unwrap().success());
@@ -202,11 +159,7 @@ fn a_process_that_is_killed_leaves_the_lock_free() {
     let world = World::new();
     let slow = Spoilt::Slow(WEIGHTS.len() / 20 + 1, Duration::from_millis(200));
     world.server.fault(STORE, 1, What::Spoilt(slow));
-    let mut child = world
-        .command("pull org/model")
-        .stdout(Stdio::null())
-        .spawn()
-        .unwrap();
+    let mut child = world.command("pull org/model").stdout(Stdio::null()).spawn().unwrap();
     // more than any other file of the model has
     let begun = || {
         let entries = std::fs::read_dir(world.cached("blobs")).ok()?.flatten();

@@ -48,11 +48,7 @@ impl World {
                 ("tokenizer.json", TOKENIZER),
             ],
         );
-        Self {
-            server,
-            commit,
-            home: tempfile::tempdir().unwrap(),
-        }
+        Self { server, commit, home: tempfile::tempdir().unwrap() }
     }
 
     /// `tcn` with these arguments and no other variables of the Hub than where it is.
@@ -129,10 +125,7 @@ fn stderr(output: &Output) -> String {
 fn done(command: &mut Command) -> (Value, String) {
     let output = command.output().unwrap();
     assert!(output.status.success(), "{}", stderr(&output));
-    (
-        serde_json::from_slice(&output.stdout).unwrap(),
-        stderr(&output),
-    )
+    (serde_json::from_slice(&output.stdout).unwrap(), stderr(&output))
 }
 
 fn failed(command: &mut Command) -> String {

@@ -58,10 +58,7 @@ fn no_write_follows_a_link() {
             plant(&target, &world.cached(link));
             let message = world.fails("pull org/model");
             let name = link.rsplit('/').next().unwrap();
-            says(
-                &message,
-                &[name, "link", target.to_str().unwrap(), "HF_HUB_CACHE"],
-            );
+            says(&message, &[name, "link", target.to_str().unwrap(), "HF_HUB_CACHE"]);
             let left = files(outside);
             assert_eq!(left.len(), 1, "{link}");
             assert_eq!(left["file"], OUTSIDE.as_bytes(), "{link}");
@@ -90,10 +87,7 @@ fn no_read_follows_a_link_out_of_the_cache() {
     says(&offline(&world), &["config.json", "link"]);
     // by a link in the repository's folder
     plant(&outside.join("file"), &world.cached("blobs/other"));
-    plant(
-        Path::new("../../blobs/other"),
-        &snapshot.join("config.json"),
-    );
+    plant(Path::new("../../blobs/other"), &snapshot.join("config.json"));
     says(&offline(&world), &["config.json", "link"]);
     plant(&outside.join("file"), &world.cached("refs/main"));
     says(&offline(&world), &["refs/main", "link"]);
@@ -111,9 +105,5 @@ fn a_model_may_be_kept_on_another_disk() {
     plant(&disk, &world.home.path().join("hub/models--org--model"));
     world.json("pull org/model");
     assert_eq!(world.snapshot(), model_files());
-    crate::done(
-        world
-            .command("pull org/model --json")
-            .env("HF_HUB_OFFLINE", "1"),
-    );
+    crate::done(world.command("pull org/model --json").env("HF_HUB_OFFLINE", "1"));
 }

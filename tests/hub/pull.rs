@@ -18,20 +18,9 @@ fn a_model_is_pulled_once_in_the_layout_of_the_ecosystem() {
     let path = world.cached(&format!("snapshots/{}", world.commit));
     assert_eq!(Path::new(result["path"].as_str().unwrap()), path);
 
-    assert_eq!(
-        world.snapshot(),
-        model_files(),
-        "what is needed and nothing else"
-    );
-    assert_eq!(
-        std::fs::read_to_string(world.cached("refs/main")).unwrap(),
-        world.commit
-    );
-    assert_eq!(
-        files(world.cached("blobs")).len(),
-        4,
-        "and nothing unfinished"
-    );
+    assert_eq!(world.snapshot(), model_files(), "what is needed and nothing else");
+    assert_eq!(std::fs::read_to_string(world.cached("refs/main")).unwrap(), world.commit);
+    assert_eq!(files(world.cached("blobs")).len(), 4, "and nothing unfinished");
     #[cfg(unix)]
     assert_eq!(
         std::fs::read_link(path.join("README.md")).unwrap(),
@@ -52,10 +41,7 @@ fn a_model_is_used_by_its_name_and_then_without_a_network() {
     let (online, _) = world.json(generate);
     assert_eq!(online["tokens"], 20);
     let requests = world.server.state().seen.len();
-    let offline = world
-        .command(&format!("{generate} --json"))
-        .env("HF_HUB_OFFLINE", "1")
-        .output();
+    let offline = world.command(&format!("{generate} --json")).env("HF_HUB_OFFLINE", "1").output();
     let offline: serde_json::Value = serde_json::from_slice(&offline.unwrap().stdout).unwrap();
     assert_eq!(offline["text"], online["text"]);
     assert_eq!(world.server.state().seen.len(), requests);
@@ -101,11 +87,8 @@ fn branches_tags_commits_and_pull_requests() {
     }
     let kept = std::fs::read_to_string(world.cached("refs/refs/pr/1")).unwrap();
     assert_eq!(kept, commits["refs/pr/1"]);
-    let offline = done(
-        world
-            .command("pull org/model@refs/pr/1 --json")
-            .env("HF_HUB_OFFLINE", "true"),
-    );
+    let offline =
+        done(world.command("pull org/model@refs/pr/1 --json").env("HF_HUB_OFFLINE", "true"));
     assert_eq!(offline.0["commit"], commits["refs/pr/1"]);
 }
 
@@ -126,69 +109,34 @@ fn weights_in_shards_and_pickles() {
         ],
     );
     let dir = world.hub().pull("org/sharded", &silent()).unwrap();
-    assert_eq!(
-        std::fs::read(dir.join("model-1.safetensors")).unwrap(),
-        b"one"
-    );
-    assert_eq!(
-        std::fs::read(dir.join("model-2.safetensors")).unwrap(),
-        b"two"
-    );
+    assert_eq!(std::fs::read(dir.join("model-1.safetensors")).unwrap(), b"one");
+    assert_eq!(std::fs::read(dir.join("model-2.safetensors")).unwrap(), b"two");
     assert!(dir.join("vocab.txt").exists() && dir.join("tokenizer_config.json").exists());
     assert!(!dir.join("model-3.safetensors").exists());
 
-    let config = HubConfig {
-        offline: true,
-        ..HubConfig::new(world.home.path().join("hub"))
-    };
+    let config = HubConfig { offline: true, ..HubConfig::new(world.home.path().join("hub")) };
     let offline = Hub::new(config).unwrap();
     assert_eq!(offline.pull("org/sharded", &silent()).unwrap(), dir);
     std::fs::remove_file(dir.join("model-2.safetensors")).unwrap();
-    let error = offline
-        .pull("org/sharded", &silent())
-        .unwrap_err()
-        .to_string();
-    says(
-        &error,
-        &["org/sharded@main", "model-2.safetensors", "HF_HUB_OFFLINE"],
-    );
+    let error = offline.pull("org/sharded", &silent()).unwrap_err().to_string();
+    says(&error, &["org/sharded@main", "model-2.safetensors", "HF_HUB_OFFLINE"]);
 
-    world.server.add(
-        "org/pickle",
-        &[("config.json", b"{}"), ("pytorch_model.bin", b"pickle")],
-    );
+    world.server.add("org/pickle", &[("config.json", b"{}"), ("pytorch_model.bin", b"pickle")]);
     let dir = world.hub().pull("org/pickle", &silent()).unwrap();
-    assert_eq!(
-        std::fs::read(dir.join("pytorch_model.bin")).unwrap(),
-        b"pickle"
-    );
+    assert_eq!(std::fs::read(dir.join("pytorch_model.bin")).unwrap(), b"pickle");
 }
 
 #[test]
 fn the_variables_of_the_ecosystem() {
     let world = World::new();
     let elsewhere = world.home.path().join("elsewhere");
-    done(
-        world
-            .command("pull org/model --json")
-            .env("HF_HUB_CACHE", &elsewhere),
-    );
+    done(world.command("pull org/model --json").env("HF_HUB_CACHE", &elsewhere));
     assert!(elsewhere.join("models--org--model/refs/main").exists());
     assert!(!world.cached("").exists());
 
-    world
-        .server
-        .state()
-        .repos
-        .get_mut("org/model")
-        .unwrap()
-        .private = true;
+    world.server.state().repos.get_mut("org/model").unwrap().private = true;
     says(&world.fails("pull org/model"), &["401", "HF_TOKEN"]);
-    done(
-        world
-            .command("pull org/model --json")
-            .env("HF_TOKEN", READER),
-    );
+    done(world.command("pull org/model --json").env("HF_TOKEN", READER));
     std::fs::write(world.home.path().join("token"), format!("{READER}\n")).unwrap();
     world.json("pull org/model");
     let file = world.home.path().join("other");
@@ -204,9 +152,7 @@ fn a_repository_that_has_moved() {
         let mut state = world.server.state();
         let repo = state.repos.remove("org/model").unwrap();
         state.repos.insert("new-org/renamed".into(), repo);
-        state
-            .moved
-            .insert("org/model".into(), "new-org/renamed".into());
+        state.moved.insert("org/model".into(), "new-org/renamed".into());
     }
     world.json("pull org/model");
     assert_eq!(world.snapshot(), model_files());
@@ -224,15 +170,9 @@ fn the_last_copy_serves_where_the_hub_cannot_be_reached() {
     };
     let (result, messages) = done(&mut nowhere("pull org/model --json"));
     assert_eq!(result["commit"], world.commit);
-    says(
-        &messages,
-        &["could not reach http://127.0.0.1:9", "copy in the cache"],
-    );
+    says(&messages, &["could not reach http://127.0.0.1:9", "copy in the cache"]);
     let message = failed(&mut nowhere("pull org/other"));
-    says(
-        &message,
-        &["org/other@main", "could not reach", "HF_ENDPOINT"],
-    );
+    says(&message, &["org/other@main", "could not reach", "HF_ENDPOINT"]);
     let message = failed(&mut nowhere("generate --model org/other"));
     says(&message, &["is not a folder", "could not reach"]);
 }
@@ -260,22 +200,13 @@ fn without_a_token_none_is_taken_from_the_environment() {
     const CACHE: &str = "CANDLE_TCN_TEST_CACHE";
     // the child, whose environment has a token, is this test again
     if let Ok(endpoint) = std::env::var(ENDPOINT) {
-        let config = HubConfig {
-            endpoint,
-            ..HubConfig::new(std::env::var(CACHE).unwrap())
-        };
-        Hub::new(config)
-            .unwrap()
-            .pull("org/model", &silent())
-            .unwrap();
+        let config = HubConfig { endpoint, ..HubConfig::new(std::env::var(CACHE).unwrap()) };
+        Hub::new(config).unwrap().pull("org/model", &silent()).unwrap();
         return;
     }
     let world = World::new();
     let child = std::process::Command::new(std::env::current_exe().unwrap())
-        .args([
-            "--exact",
-            "pull::without_a_token_none_is_taken_from_the_environment",
-        ])
+        .args(["--exact", "pull::without_a_token_none_is_taken_from_the_environment"])
         .env(ENDPOINT, &world.server.url)
         .env(CACHE, world.home.path().join("hub"))
         .env("HF_TOKEN", READER)
@@ -284,12 +215,7 @@ fn without_a_token_none_is_taken_from_the_environment() {
     assert!(child.status.success(), "{child:?}");
     let state = world.server.state();
     assert!(state.seen.len() > 4);
-    assert!(
-        state
-            .seen
-            .iter()
-            .all(|request| request.header("authorization").is_none())
-    );
+    assert!(state.seen.iter().all(|request| request.header("authorization").is_none()));
 }
 
 #[test]
@@ -297,24 +223,14 @@ fn an_index_cannot_name_files_elsewhere() {
     let world = World::new();
     for (index, part) in [
         (r#"{"weight_map":{"a":"../../../escape"}}"#, "escape"),
-        (
-            r#"{"weight_map":{"a":"lost.safetensors"}}"#,
-            "lost.safetensors",
-        ),
+        (r#"{"weight_map":{"a":"lost.safetensors"}}"#, "lost.safetensors"),
         (r#"{"weight_map":[]}"#, "model.safetensors.index.json"),
     ] {
         let mut repo = Repo::default();
-        let files = [
-            ("config.json", "{}"),
-            ("model.safetensors.index.json", index),
-        ];
+        let files = [("config.json", "{}"), ("model.safetensors.index.json", index)];
         repo.commit("main", files.map(|(n, b)| (n.to_string(), b.into())).into());
         world.server.state().repos.insert("org/bad".into(), repo);
-        let error = world
-            .hub()
-            .pull("org/bad", &silent())
-            .unwrap_err()
-            .to_string();
+        let error = world.hub().pull("org/bad", &silent()).unwrap_err().to_string();
         says(&error, &[part]);
     }
 }

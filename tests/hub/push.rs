@@ -63,28 +63,17 @@ fn large_files_in_parts() {
     run_dir(&world);
     let part = WEIGHTS.len() / 3 + 1;
     world.server.state().part_size = Some(part);
-    world
-        .server
-        .fault("PUT part/", 1, What::Status(500, vec![]));
+    world.server.fault("PUT part/", 1, What::Status(500, vec![]));
     push(&world, "run org/new");
-    assert_eq!(
-        world.server.count("PUT part/"),
-        4,
-        "three, one of them twice"
-    );
+    assert_eq!(world.server.count("PUT part/"), 4, "three, one of them twice");
     assert_eq!(arrived(&world, "org/new"), model_files());
 }
 
 #[test]
 fn faults_on_the_way_up() {
-    for on in [
-        "repos/create",
-        "preupload",
-        "objects/batch",
-        "PUT put/",
-        "lfs/verify",
-        "commit/main",
-    ] {
+    for on in
+        ["repos/create", "preupload", "objects/batch", "PUT put/", "lfs/verify", "commit/main"]
+    {
         let world = World::new();
         run_dir(&world);
         world.server.fault(on, 2, What::Status(500, vec![]));
@@ -93,11 +82,7 @@ fn faults_on_the_way_up() {
     }
     let world = World::new();
     run_dir(&world);
-    world.server.fault(
-        "PUT put/",
-        1,
-        What::Spoilt(Spoilt::Silent(std::time::Duration::ZERO)),
-    );
+    world.server.fault("PUT put/", 1, What::Spoilt(Spoilt::Silent(std::time::Duration::ZERO)));
     push(&world, "run org/new");
     assert_eq!(arrived(&world, "org/new"), model_files());
 }
@@ -108,10 +93,7 @@ fn a_public_repository_is_not_filled_in_the_belief_that_it_is_private() {
     run_dir(&world);
     let mut command = world.command("push run org/model --private");
     let message = failed(command.env("HF_TOKEN", WRITER));
-    says(
-        &message,
-        &["org/model", "expected a private repository", "--private"],
-    );
+    says(&message, &["org/model", "expected a private repository", "--private"]);
     assert_eq!(world.server.count("preupload"), 0);
 }
 
@@ -119,10 +101,7 @@ fn a_public_repository_is_not_filled_in_the_belief_that_it_is_private() {
 fn who_may_not_write() {
     let world = World::new();
     run_dir(&world);
-    says(
-        &world.fails("push run org/new"),
-        &["org/new", "HTTP 401", "HF_TOKEN", "write"],
-    );
+    says(&world.fails("push run org/new"), &["org/new", "HTTP 401", "HF_TOKEN", "write"]);
     let mut command = world.command("push run org/new");
     let message = failed(command.env("HF_TOKEN", READER));
     says(&message, &["org/new", "HTTP 403", "write permission"]);

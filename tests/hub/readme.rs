@@ -13,10 +13,7 @@ const README: &str = include_str!("../../README.md");
 fn lines() -> impl Iterator<Item = &'static str> {
     let blocks = README.split("```sh\n").skip(1);
     let blocks = blocks.map(|block| block.split("```").next().unwrap());
-    blocks
-        .flat_map(str::lines)
-        .map(str::trim)
-        .filter(|line| !line.is_empty())
+    blocks.flat_map(str::lines).map(str::trim).filter(|line| !line.is_empty())
 }
 
 /// The line with less work in it: the point is that it can be typed.
@@ -36,12 +33,9 @@ fn shorter(line: &str) -> String {
             ["--batch-size", "2"],
             ["--seq-len", "32"],
         ],
-        _ if line.contains("tcn bench") => &[
-            ["--runs", "1"],
-            ["--warmup", "0"],
-            ["--batch-size", "1"],
-            ["--seq-len", "50"],
-        ],
+        _ if line.contains("tcn bench") => {
+            &[["--runs", "1"], ["--warmup", "0"], ["--batch-size", "1"], ["--seq-len", "50"]]
+        }
         _ if line.starts_with("tcn generate") => &[["--max-tokens", "5"]],
         _ => &[],
     };
@@ -81,29 +75,15 @@ fn world() -> World {
     );
     let read = |folder: &str, name: &str| std::fs::read(fixture(folder).join(name)).unwrap();
     let add = |id: &str, folder: &str, names: &[&str]| {
-        let files: Vec<_> = names
-            .iter()
-            .map(|name| (*name, read(folder, name)))
-            .collect();
-        let files: Vec<_> = files
-            .iter()
-            .map(|(name, bytes)| (*name, &bytes[..]))
-            .collect();
+        let files: Vec<_> = names.iter().map(|name| (*name, read(folder, name))).collect();
+        let files: Vec<_> = files.iter().map(|(name, bytes)| (*name, &bytes[..])).collect();
         world.server.add(id, &files)
     };
-    let carp = [
-        "config.json",
-        "model.safetensors",
-        "tokenizer_config.json",
-        "vocab.txt",
-    ];
+    let carp = ["config.json", "model.safetensors", "tokenizer_config.json", "vocab.txt"];
     add("multimolecule/carp-600k", "carp-tiny", &carp);
     let gpn = ["config.json", "model.safetensors", "tokenizer.json"];
     add("songlab/gpn-brassicales", "gpn-tiny", &gpn);
-    let files = gpn
-        .iter()
-        .map(|name| (name.to_string(), read("gpn-tiny", name)))
-        .collect();
+    let files = gpn.iter().map(|name| (name.to_string(), read("gpn-tiny", name))).collect();
     let mut state = world.server.state();
     let repo = state.repos.get_mut("songlab/gpn-brassicales").unwrap();
     repo.commit("refs/pr/1", files);
@@ -151,11 +131,7 @@ fn every_example_of_the_readme_runs() {
             .stdin(std::process::Stdio::null())
             .output()
             .unwrap();
-        assert!(
-            output.status.success(),
-            "{line}\n{script}\n{}",
-            stderr(&output)
-        );
+        assert!(output.status.success(), "{line}\n{script}\n{}", stderr(&output));
     }
     assert!(seen >= 25, "{seen} examples");
 }
@@ -174,11 +150,7 @@ fn what_else_the_readme_names_is_there() {
             assert!(Path::new(ROOT).join(example).exists(), "{line}");
         }
     }
-    for name in README
-        .split("](docs/")
-        .skip(1)
-        .map(|rest| rest.split(')').next().unwrap())
-    {
+    for name in README.split("](docs/").skip(1).map(|rest| rest.split(')').next().unwrap()) {
         assert!(Path::new(ROOT).join("docs").join(name).exists(), "{name}");
     }
 }

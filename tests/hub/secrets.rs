@@ -31,12 +31,8 @@ fn run(world: &World, arguments: &str, endpoint: &str, token: Option<&str>) -> O
 fn authorizations(world: &World) -> Vec<Option<String>> {
     let mut state = world.server.state();
     let seen = std::mem::take(&mut state.seen);
-    let to_the_hub = seen
-        .iter()
-        .filter(|request| !request.line().contains("GET file/"));
-    to_the_hub
-        .map(|request| request.header("authorization").map(String::from))
-        .collect()
+    let to_the_hub = seen.iter().filter(|request| !request.line().contains("GET file/"));
+    to_the_hub.map(|request| request.header("authorization").map(String::from)).collect()
 }
 
 #[test]
@@ -47,10 +43,7 @@ fn the_password_of_an_endpoint_is_never_printed() {
     says(&stderr(&output), &["HTTP 401", &world.server.url]);
     let basic = Some("Basic dXNlcjpzM2NyZXQ=".to_string());
     let shown = authorizations(&world);
-    assert!(
-        !shown.is_empty() && shown.iter().all(|shown| *shown == basic),
-        "{shown:?}"
-    );
+    assert!(!shown.is_empty() && shown.iter().all(|shown| *shown == basic), "{shown:?}");
 
     // a token goes in its place
     let output = run(&world, "pull org/model", &endpoint, Some(READER));
@@ -69,12 +62,7 @@ fn the_password_of_an_endpoint_is_never_printed() {
     assert!(output.status.success(), "{}", stderr(&output));
     let address = String::from_utf8(output.stdout).unwrap();
     assert_eq!(address.trim(), format!("{}/org/new", world.server.url));
-    let output = run(
-        &world,
-        "push run org/model --private",
-        &endpoint,
-        Some(WRITER),
-    );
+    let output = run(&world, "push run org/model --private", &endpoint, Some(WRITER));
     says(&stderr(&output), &["expected a private repository"]);
 
     for missing in ["org/none", "org/model@v9"] {
@@ -86,22 +74,14 @@ fn the_password_of_an_endpoint_is_never_printed() {
 #[test]
 fn not_in_errors_of_addresses_and_connections() {
     let world = World::new();
-    for (endpoint, code) in [
-        ("http://127.0.0.1:9", 1),
-        ("ftp://127.0.0.1", 2),
-        ("http://", 2),
-        ("http://192.0.2.1", 2),
-    ] {
+    for (endpoint, code) in
+        [("http://127.0.0.1:9", 1), ("ftp://127.0.0.1", 2), ("http://", 2), ("http://192.0.2.1", 2)]
+    {
         let endpoint = with_password(endpoint);
         let output = run(&world, "pull org/model", &endpoint, None);
         assert_eq!(output.status.code(), Some(code), "{}", stderr(&output));
     }
-    let output = run(
-        &world,
-        "pull org/model",
-        &format!("user:{PASSWORD}@host"),
-        None,
-    );
+    let output = run(&world, "pull org/model", &format!("user:{PASSWORD}@host"), None);
     says(&stderr(&output), &["HF_ENDPOINT", "host"]);
 }
 
@@ -113,10 +93,7 @@ fn a_token_goes_over_plain_http_only_when_asked_for() {
     let start = Instant::now();
     let output = run(&world, "pull org/model", nowhere, Some(READER));
     assert_eq!(output.status.code(), Some(2), "{}", stderr(&output));
-    says(
-        &stderr(&output),
-        &["HF_ENDPOINT", "https", "TCN_HUB_INSECURE", nowhere],
-    );
+    says(&stderr(&output), &["HF_ENDPOINT", "https", "TCN_HUB_INSECURE", nowhere]);
     assert!(!stderr(&output).contains(READER));
     assert!(start.elapsed() < Duration::from_secs(5), "nothing was sent");
 
@@ -128,15 +105,10 @@ fn a_token_goes_over_plain_http_only_when_asked_for() {
         .env("HF_HUB_DOWNLOAD_TIMEOUT", "0.01");
     let output = command.output().unwrap();
     assert_eq!(output.status.code(), Some(1));
-    says(
-        &stderr(&output),
-        &["goes over plain http", "could not reach"],
-    );
+    says(&stderr(&output), &["goes over plain http", "could not reach"]);
 
     let mut command = world.command("pull org/model");
-    command
-        .env("HF_ENDPOINT", nowhere)
-        .env("HF_HUB_DOWNLOAD_TIMEOUT", "0.01");
+    command.env("HF_ENDPOINT", nowhere).env("HF_HUB_DOWNLOAD_TIMEOUT", "0.01");
     let message = stderr(&command.output().unwrap());
     says(&message, &["could not reach"]);
     assert!(!message.contains("plain http"));
@@ -148,18 +120,9 @@ fn a_redirect_does_not_carry_the_token_to_another_server() {
     let output = run(&world, "pull org/model", &world.server.url, Some(READER));
     assert!(output.status.success(), "{}", stderr(&output));
     let state = world.server.state();
-    let (store, hub): (Vec<_>, Vec<_>) = state
-        .seen
-        .iter()
-        .partition(|request| request.line().contains("GET file/"));
+    let (store, hub): (Vec<_>, Vec<_>) =
+        state.seen.iter().partition(|request| request.line().contains("GET file/"));
     assert!(!store.is_empty() && !hub.is_empty());
-    assert!(
-        store
-            .iter()
-            .all(|request| request.header("authorization").is_none())
-    );
-    assert!(
-        hub.iter()
-            .all(|request| request.header("authorization").is_some())
-    );
+    assert!(store.iter().all(|request| request.header("authorization").is_none()));
+    assert!(hub.iter().all(|request| request.header("authorization").is_some()));
 }

@@ -11,11 +11,7 @@ fn publish(world: &World, kind: &str, index: &str, shards: &[String]) {
         ("config.json".to_string(), b"{}".to_vec()),
         (format!("{kind}.index.json"), index.as_bytes().to_vec()),
     ]);
-    files.extend(
-        shards
-            .iter()
-            .map(|name| (name.clone(), b"weights".to_vec())),
-    );
+    files.extend(shards.iter().map(|name| (name.clone(), b"weights".to_vec())));
     let mut repo = Repo::default();
     repo.commit("main", files);
     world.server.state().repos.insert("org/bad".into(), repo);
@@ -23,9 +19,7 @@ fn publish(world: &World, kind: &str, index: &str, shards: &[String]) {
 
 fn index_of(shards: &[String]) -> String {
     let entries = shards.iter().enumerate();
-    let entries: Vec<_> = entries
-        .map(|(i, name)| format!("\"t{i}\":\"{name}\""))
-        .collect();
+    let entries: Vec<_> = entries.map(|(i, name)| format!("\"t{i}\":\"{name}\"")).collect();
     format!("{{\"weight_map\":{{{}}}}}", entries.join(","))
 }
 
@@ -39,11 +33,7 @@ fn the_hub_and_the_loader_agree() {
         (vec![".m-1.bin".to_string()], None, "same folder"),
         (numbered(257), None, "256"),
         (vec![], None, "1 to 256"),
-        (
-            numbered(2),
-            Some(r#"{"weight_map":{"a":"m-0.bin","a":"m-1.bin"}}"#),
-            "a",
-        ),
+        (numbered(2), Some(r#"{"weight_map":{"a":"m-0.bin","a":"m-1.bin"}}"#), "a"),
         (long, Some(spaces.as_str()), "4194304"),
     ];
     for kind in ["model.safetensors", "pytorch_model.bin"] {

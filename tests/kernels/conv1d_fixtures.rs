@@ -52,10 +52,7 @@ fn check_case(
 ) -> Result<()> {
     // the fixtures are channels-first
     let rows = |name: &str| -> Result<Tensor> {
-        Ok(golden[name]
-            .to_dtype(dtype)?
-            .transpose(1, 2)?
-            .contiguous()?)
+        Ok(golden[name].to_dtype(dtype)?.transpose(1, 2)?.contiguous()?)
     };
     let var = |name: &str| Var::from_tensor(&golden[name].to_dtype(dtype)?);
     let params = Conv1dParams {
@@ -75,10 +72,7 @@ fn check_case(
     let compare = |name: &str, var: &Var, expected: &Tensor| {
         let found = grads.get(var).unwrap_or_else(|| panic!("{what} {name}"));
         // a gradient near zero is what is left of sums of hundreds of terms
-        let tolerance = Tolerance {
-            atol: 3.0 * TOLERANCE,
-            rtol: TOLERANCE,
-        };
+        let tolerance = Tolerance { atol: 3.0 * TOLERANCE, rtol: TOLERANCE };
         assert_within(&format!("{what} {name}"), found, expected, tolerance)
     };
     compare("grad_input", &xs, &rows("grad_input")?)?;

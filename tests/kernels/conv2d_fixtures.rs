@@ -75,10 +75,7 @@ fn check_case(
     let compare = |name: &str, var: &Var, expected: &Tensor| {
         let found = grads.get(var).unwrap_or_else(|| panic!("{what} {name}"));
         // a gradient near zero is what is left of sums of hundreds of terms
-        let tolerance = Tolerance {
-            atol: 3.0 * TOLERANCE,
-            rtol: TOLERANCE,
-        };
+        let tolerance = Tolerance { atol: 3.0 * TOLERANCE, rtol: TOLERANCE };
         assert_within(&format!("{what} {name}"), found, expected, tolerance)
     };
     compare("grad_input", &xs, &pixels("grad_input")?)?;

@@ -46,9 +46,8 @@ fn under_every_kernel<R: PartialEq + Debug>(run: impl Fn() -> R) -> R {
 fn numbers<S: Number>(seed: u64, len: usize, range: f64) -> Vec<S> {
     let mut state = seed.wrapping_mul(2).wrapping_add(1);
     let next = || {
-        state = state
-            .wrapping_mul(6_364_136_223_846_793_005)
-            .wrapping_add(1_442_695_040_888_963_407);
+        state =
+            state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         let unit = (state >> 11) as f64 / (1u64 << 53) as f64;
         S::store(S::Real::of((2. * unit - 1.) * range))
     };
@@ -66,10 +65,7 @@ fn zeros<S: Number>(len: usize) -> Vec<S> {
 
 /// `scale`: how large the terms are that were added up.
 fn assert_close<S: Number>(what: &str, got: &[S], want: &[f64], eps: f64, scale: f64) {
-    let tolerance = close::Tolerance {
-        atol: eps * scale,
-        rtol: eps,
-    };
+    let tolerance = close::Tolerance { atol: eps * scale, rtol: eps };
     if let Err(message) = close::compare(&wide(got), want, tolerance) {
         panic!("{what}: {message}");
     }
@@ -254,23 +250,13 @@ fn weight_norms<T: Real + Number>(seed: u64, channels: usize, each: usize) {
         let length = v.iter().map(|v| v * v).sum::<f64>().sqrt();
         let along = v.iter().zip(dw).map(|(v, dw)| v * dw).sum::<f64>() / length;
         want_w.extend(v.iter().map(|v| g * v / length));
-        want_dv.extend(
-            v.iter()
-                .zip(dw)
-                .map(|(v, dw)| g / length * (dw - v / length * along)),
-        );
+        want_dv.extend(v.iter().zip(dw).map(|(v, dw)| g / length * (dw - v / length * along)));
         want_dg.push(along);
         steepest = steepest.max(1. / length);
     }
     assert_close("weight norm", &w, &want_w, T::EPS, 1.);
     assert_close("gradient of v", &dv, &want_dv, T::EPS, 4. * steepest);
-    assert_close(
-        "gradient of g",
-        &dg,
-        &want_dg,
-        T::EPS,
-        4. * (each as f64).sqrt(),
-    );
+    assert_close("gradient of g", &dg, &want_dg, T::EPS, 4. * (each as f64).sqrt());
 }
 
 fn drops<S: Number>(seed: u64, len: usize, first: usize) {
@@ -323,14 +309,7 @@ fn awkward_lengths() {
         each!(drops::<f32, f64, bf16>(5, len, len / 2));
         each!(steps::<f32, f64>(3, len));
     }
-    for (rows, width) in [
-        (1, 1),
-        (3, 7),
-        (700, 17),
-        (2, 1000),
-        (300, 450),
-        (40_000, 1),
-    ] {
+    for (rows, width) in [(1, 1), (3, 7), (700, 17), (2, 1000), (300, 450), (40_000, 1)] {
         each!(gates::<f32, f64, bf16>(1, rows, width));
         each!(norms::<f32, f64, bf16>(1, rows, width));
         each!(sums::<f32, f64, bf16>(1, rows, width));

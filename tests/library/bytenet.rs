@@ -126,11 +126,9 @@ fn the_original_network_step_by_step() -> Result<()> {
         assert_close("pieces", &Tensor::cat(&pieces, 1)?, expected, TOLERANCE)?;
     }
 
-    for (dtype, tolerance) in [
-        (StepDtype::F32, TOLERANCE),
-        (StepDtype::Bf16, 0.05),
-        (StepDtype::Int8, 0.05),
-    ] {
+    for (dtype, tolerance) in
+        [(StepDtype::F32, TOLERANCE), (StepDtype::Bf16, 0.05), (StepDtype::Int8, 0.05)]
+    {
         let stepper = model.stepper(dtype)?;
         let mut state = stepper.init_state(batch)?;
         let mut steps = Vec::new();
@@ -184,11 +182,7 @@ fn a_padded_sequence_gives_what_it_gives_by_itself() -> Result<()> {
 fn a_masked_language_model_does_not_generate() -> Result<()> {
     let json = r#"{"model_type": "bytenet", "n_tokens": 9, "d_embedding": 4, "d_model": 8,
                    "n_layers": 1, "kernel_size": 3, "r": 8}"#;
-    for json in [
-        json,
-        r#"{"model_type": "carp"}"#,
-        r#"{"model_type": "ConvNet"}"#,
-    ] {
+    for json in [json, r#"{"model_type": "carp"}"#, r#"{"model_type": "ConvNet"}"#] {
         let config = ModelConfig::from_json(json, "config.json")?;
         let params = Params::new(1, DType::F32, &Device::Cpu);
         let model = Model::new(&config, params.builder())?;
@@ -199,10 +193,7 @@ fn a_masked_language_model_does_not_generate() -> Result<()> {
         ] {
             let error = error.to_string();
             let name = config.model_type();
-            assert!(
-                error.contains("use tcn fill-mask") && error.contains(name),
-                "{error}"
-            );
+            assert!(error.contains("use tcn fill-mask") && error.contains(name), "{error}");
         }
         assert_eq!(config.state_bytes(4)?, 0);
     }
@@ -213,31 +204,13 @@ fn a_masked_language_model_does_not_generate() -> Result<()> {
 fn what_does_not_hold_together_is_named() -> Result<()> {
     let base = r#""n_tokens": 9, "d_embedding": 4, "d_model": 8, "n_layers": 2"#;
     for (more, field) in [
-        (
-            r#""kernel_size": 4, "r": 8"#,
-            "kernel_size: expected an odd number",
-        ),
+        (r#""kernel_size": 4, "r": 8"#, "kernel_size: expected an odd number"),
         (r#""kernel_size": 3, "r": 0"#, "r: expected"),
-        (
-            r#""kernel_size": 3, "r": 2, "tie_weights": true"#,
-            "d_embedding: expected 8",
-        ),
-        (
-            r#""kernel_size": 3, "r": 2, "down_embed": false"#,
-            "d_embedding: expected 8",
-        ),
-        (
-            r#""kernel_size": 3, "r": 2, "padding_idx": 9"#,
-            "padding_idx: expected an id below",
-        ),
-        (
-            r#""kernel_size": 3, "r": 2, "rank": 7"#,
-            "rank: expected null",
-        ),
-        (
-            r#""kernel_size": 3, "r": 2, "dropout": 1"#,
-            "dropout: expected",
-        ),
+        (r#""kernel_size": 3, "r": 2, "tie_weights": true"#, "d_embedding: expected 8"),
+        (r#""kernel_size": 3, "r": 2, "down_embed": false"#, "d_embedding: expected 8"),
+        (r#""kernel_size": 3, "r": 2, "padding_idx": 9"#, "padding_idx: expected an id below"),
+        (r#""kernel_size": 3, "r": 2, "rank": 7"#, "rank: expected null"),
+        (r#""kernel_size": 3, "r": 2, "dropout": 1"#, "dropout: expected"),
     ] {
         let json = format!(r#"{{"model_type": "bytenet", {base}, {more}}}"#);
         let error = ModelConfig::from_json(&json, "config.json")?.validate();
@@ -246,34 +219,13 @@ fn what_does_not_hold_together_is_named() -> Result<()> {
     }
     for (json, field) in [
         (r#"{"model_type": "carp", "kernel_size": 4}"#, "kernel_size"),
-        (
-            r#"{"model_type": "carp", "max_dilation": 0}"#,
-            "max_dilation",
-        ),
-        (
-            r#"{"model_type": "carp", "num_hidden_layers": 5000}"#,
-            "num_hidden_layers",
-        ),
-        (
-            r#"{"model_type": "carp", "intermediate_size": 0}"#,
-            "intermediate_size",
-        ),
-        (
-            r#"{"model_type": "carp", "tie_word_embeddings": true}"#,
-            "embedding_size",
-        ),
-        (
-            r#"{"model_type": "carp", "layer_norm_eps": -1}"#,
-            "layer_norm_eps",
-        ),
-        (
-            r#"{"model_type": "ConvNet", "dilation_cycle": 0}"#,
-            "dilation_cycle",
-        ),
-        (
-            r#"{"model_type": "ConvNet", "hidden_size": 6}"#,
-            "hidden_size",
-        ),
+        (r#"{"model_type": "carp", "max_dilation": 0}"#, "max_dilation"),
+        (r#"{"model_type": "carp", "num_hidden_layers": 5000}"#, "num_hidden_layers"),
+        (r#"{"model_type": "carp", "intermediate_size": 0}"#, "intermediate_size"),
+        (r#"{"model_type": "carp", "tie_word_embeddings": true}"#, "embedding_size"),
+        (r#"{"model_type": "carp", "layer_norm_eps": -1}"#, "layer_norm_eps"),
+        (r#"{"model_type": "ConvNet", "dilation_cycle": 0}"#, "dilation_cycle"),
+        (r#"{"model_type": "ConvNet", "hidden_size": 6}"#, "hidden_size"),
         (
             r#"{"model_type": "ConvNet", "vocab_size": 1048576, "hidden_size": 1048576}"#,
             "the network",
@@ -297,20 +249,12 @@ fn a_second_copy_of_a_tied_matrix_is_dropped_if_it_is_one() -> Result<()> {
     let params = Params::new(1, DType::F32, &Device::Cpu);
     Model::new(&config, params.builder())?;
     let mut weights = params.snapshot()?;
-    let (name, table) = (
-        "decoder.weight",
-        weights["embedder.embedder.weight"].clone(),
-    );
+    let (name, table) = ("decoder.weight", weights["embedder.embedder.weight"].clone());
     weights.insert(name.into(), table.clone());
     config.drop_tied_copy(&mut weights)?;
     assert!(!weights.contains_key(name));
     weights.insert(name.into(), (table * 2.0)?);
     let error = config.drop_tied_copy(&mut weights).expect_err("another");
-    assert!(
-        error
-            .to_string()
-            .contains("a copy of embedder.embedder.weight"),
-        "{error}"
-    );
+    assert!(error.to_string().contains("a copy of embedder.embedder.weight"), "{error}");
     Ok(())
 }

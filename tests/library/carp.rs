@@ -32,11 +32,8 @@ fn a_model_of_the_hub() -> Result<()> {
     let dilations: Vec<usize> = stack.layers().map(|layer| layer.dilation()).collect();
     assert_eq!(dilations, reference.dilations);
     let mut io = common::tensors("carp-tiny/reference");
-    for (ours, theirs) in [
-        ("input", "input_ids"),
-        ("mask", "attention_mask"),
-        ("target", "labels"),
-    ] {
+    for (ours, theirs) in [("input", "input_ids"), ("mask", "attention_mask"), ("target", "labels")]
+    {
         io.insert(ours.into(), io[theirs].clone());
     }
     let mut hidden = under("hidden_states.", &io);
@@ -55,10 +52,7 @@ fn masks_texts_and_means() -> Result<()> {
     let io = common::tensors("carp-tiny/reference");
     let reference: Reference = common::json("carp-tiny/reference");
     let loaded = LoadedModel::load(DIR)?;
-    let (model, last) = (
-        &loaded.model,
-        format!("hidden.{}", loaded.config.hidden_layers()),
-    );
+    let (model, last) = (&loaded.model, format!("hidden.{}", loaded.config.hidden_layers()));
     let ids = io["input_ids"].to_dtype(DType::U32)?;
 
     // without a mask, padding is hidden
@@ -78,12 +72,7 @@ fn masks_texts_and_means() -> Result<()> {
     let [(_, state)] = &pass.take_recorded()[..] else {
         panic!("one tensor was wanted");
     };
-    assert_close(
-        "holes",
-        state,
-        &io["mask_holes.last_hidden_state"],
-        TOLERANCE,
-    )?;
+    assert_close("holes", state, &io["mask_holes.last_hidden_state"], TOLERANCE)?;
 
     let pooled = mean_time(&io[&format!("hidden_states.{}", 6)], Some(&mask))?;
     assert_close("pooled", &pooled, &io["pooler_output"], TOLERANCE)?;
@@ -93,11 +82,7 @@ fn masks_texts_and_means() -> Result<()> {
         let ids = tokenizer.encode(text)?;
         let row = common::ids(&io["input_ids"].get(i)?)?;
         assert_eq!(ids, row[..ids.len()], "{text}");
-        assert!(
-            row[ids.len()..]
-                .iter()
-                .all(|&id| Some(id) == tokenizer.pad_id())
-        );
+        assert!(row[ids.len()..].iter().all(|&id| Some(id) == tokenizer.pad_id()));
         let ids = Tensor::new(ids, &Device::Cpu)?.unsqueeze(0)?;
         let logits = model.forward(&ids, &mut Pass::eval())?;
         assert_close(text, &logits, &io[&format!("single.{i}.logits")], TOLERANCE)?;
@@ -120,10 +105,7 @@ fn activations_of_bf16() -> Result<()> {
 fn the_tokenizer_of_a_vocabulary() -> Result<()> {
     let tokenizer = model_dir::read_tokenizer(DIR)?.expect("a vocabulary");
     assert_eq!(tokenizer.vocab_size(), 37);
-    assert_eq!(
-        (tokenizer.mask_id(), tokenizer.pad_id()),
-        (Some(4), Some(0))
-    );
+    assert_eq!((tokenizer.mask_id(), tokenizer.pad_id()), (Some(4), Some(0)));
     assert_eq!(tokenizer.unknown_id(), Some(3));
     let text = "mAn<mask><eos>|.*-?1 é<pad>";
     let ids = [16, 6, 17, 4, 2, 32, 33, 34, 35, 36, 3, 3, 3, 0];
@@ -148,11 +130,7 @@ fn the_published_sizes() -> Result<()> {
         config.validate()?;
         assert_eq!(config.parameters()?, parameters, "{size}");
         let found = config.geometry()?.receptive_field()?;
-        assert_eq!(
-            (found.total, found.left, found.right),
-            (field, field / 2, field / 2),
-            "{size}"
-        );
+        assert_eq!((found.total, found.left, found.right), (field, field / 2, field / 2), "{size}");
         // keys without an effect here stay in the file
         let written: serde_json::Value = serde_json::from_str(&config.to_json()?).expect("JSON");
         assert_eq!(written["architectures"], json["architectures"]);
@@ -174,10 +152,7 @@ fn freezing_copies_nothing_that_does_not_change() -> Result<()> {
     let before = frozen.forward(&ids, &mut Pass::eval())?;
     weights[name].zero_set()?;
     let after = frozen.forward(&ids, &mut Pass::eval())?;
-    assert!(
-        common::max_abs(&(before - after)?)? > 0.0,
-        "a copy was made"
-    );
+    assert!(common::max_abs(&(before - after)?)? > 0.0, "a copy was made");
 
     // in training they do change, so that there a copy is made
     let params = Params::new(1, DType::F32, &Device::Cpu);

@@ -34,17 +34,12 @@ fn ordinary() -> TrainConfig {
 
 #[test]
 fn a_loss_that_is_not_finite_keeps_the_last_good_checkpoint() -> Result<()> {
-    let config = TrainConfig {
-        clip: None,
-        ..ordinary()
-    };
+    let config = TrainConfig { clip: None, ..ordinary() };
     let (dir, _) = stopped(&config)?;
     let good = Left::read(dir.path())?;
     let run = RunDir::open(dir.path(), 1)?;
     let mut trainer = Trainer::resume(text(text_len(&config)), run, |c| c.lr = 1e30)?;
-    let error = trainer
-        .run(&valid(), &mut StopAfter::new(None))
-        .expect_err("far too high a rate");
+    let error = trainer.run(&valid(), &mut StopAfter::new(None)).expect_err("far too high a rate");
     let Error::NotFinite { step, lr, .. } = error else {
         panic!("{error}");
     };
@@ -64,18 +59,14 @@ fn a_loss_that_is_not_finite_keeps_the_last_good_checkpoint() -> Result<()> {
 fn an_occupied_directory_is_refused_and_left_alone() -> Result<()> {
     let (dir, _) = stopped(&ordinary())?;
     let before = Left::read(dir.path())?;
-    let error = RunDir::create(dir.path(), 1)
-        .expect_err("occupied")
-        .to_string();
+    let error = RunDir::create(dir.path(), 1).expect_err("occupied").to_string();
     for part in ["--resume", "--force", &dir.path().display().to_string()] {
         assert!(error.contains(part), "{error}");
     }
     before.assert_equal(&Left::read(dir.path())?, "after the refusal");
 
     let empty = folder();
-    let error = RunDir::open(empty.path(), 1)
-        .expect_err("empty")
-        .to_string();
+    let error = RunDir::open(empty.path(), 1).expect_err("empty").to_string();
     assert!(error.contains("step-N"), "{error}");
     Ok(())
 }
@@ -101,10 +92,7 @@ fn a_broken_checkpoint_is_an_error_that_names_file_and_tensor() -> Result<()> {
     }
     for (file, tensor) in [
         ("model.safetensors", "tcn.network.0.conv1.bias"),
-        (
-            "optimizer.safetensors",
-            "sgd.momentum.tcn.network.0.conv1.bias",
-        ),
+        ("optimizer.safetensors", "sgd.momentum.tcn.network.0.conv1.bias"),
     ] {
         let (dir, checkpoint) = stopped(&config)?;
         fs::remove_file(checkpoint.join("SHA256SUMS")).expect("removed");
@@ -170,9 +158,7 @@ fn a_crash_while_saving_loses_nothing() -> Result<()> {
     let (dir, checkpoint) = stopped(&config)?;
     fs::write(checkpoint.join("model.safetensors"), "half").unwrap();
     fs::rename(&checkpoint, checkpoint.with_file_name(".partial-6-x1y2z3")).unwrap();
-    let error = RunDir::open(dir.path(), 1)
-        .expect_err("nothing whole")
-        .to_string();
+    let error = RunDir::open(dir.path(), 1).expect_err("nothing whole").to_string();
     assert!(error.contains("step-N"), "{error}");
     Ok(())
 }

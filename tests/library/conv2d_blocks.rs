@@ -20,10 +20,7 @@ fn aspp_equals_torchvision() -> Result<()> {
         let weights = common::tensors(&format!("{ASPP}/state_dict"));
         let io = common::tensors(&format!("{ASPP}/io"));
         let params = Params::new(1, dtype, &Device::Cpu);
-        let config = AsppConfig {
-            out_channels: 5,
-            ..AsppConfig::new(4)
-        };
+        let config = AsppConfig { out_channels: 5, ..AsppConfig::new(4) };
         let aspp = Aspp::new(&config, params.builder())?;
         params.load(&weights)?;
 
@@ -33,12 +30,7 @@ fn aspp_equals_torchvision() -> Result<()> {
         let coefficients = to_channels_last(&io["loss_coef"].to_dtype(dtype)?)?;
         let grads = (ys * coefficients)?.sum_all()?.backward()?;
         let dx = grads.get(&xs).expect("a gradient of the input");
-        assert_close(
-            "input",
-            dx,
-            &to_channels_last(&io["grad.input"])?,
-            tolerance,
-        )?;
+        assert_close("input", dx, &to_channels_last(&io["grad.input"])?, tolerance)?;
         let mut expected = under("grad.", &io);
         expected.remove("input");
         assert_gradients("aspp", &grads, &params, &expected, tolerance)?;
@@ -50,10 +42,7 @@ fn aspp_equals_torchvision() -> Result<()> {
 #[test]
 fn aspp_takes_every_tensor_of_torchvision() -> Result<()> {
     let params = Params::new(1, DType::F32, &Device::Cpu);
-    let config = AsppConfig {
-        out_channels: 5,
-        ..AsppConfig::new(4)
-    };
+    let config = AsppConfig { out_channels: 5, ..AsppConfig::new(4) };
     Aspp::new(&config, params.builder())?;
     let weights = common::tensors(&format!("{ASPP}/state_dict"));
     let mut names: Vec<_> = weights.into_keys().collect();
@@ -67,11 +56,7 @@ fn aspp_takes_every_tensor_of_torchvision() -> Result<()> {
 #[test]
 fn aspp_trains_and_drops() -> Result<()> {
     let params = Params::new(1, DType::F32, &Device::Cpu);
-    let config = AsppConfig {
-        out_channels: 8,
-        rates: vec![2, 5],
-        ..AsppConfig::new(3)
-    };
+    let config = AsppConfig { out_channels: 8, rates: vec![2, 5], ..AsppConfig::new(3) };
     let aspp = Aspp::new(&config, params.builder())?;
     let xs = random(&mut rng(2), &[3, 6, 7, 3], DType::F32)?;
     let ys = aspp.forward(&xs, &mut Pass::train(1, 1))?;
@@ -102,11 +87,7 @@ fn the_context_module_sees_what_its_geometry_says() -> Result<()> {
     let ys = context.forward(&xs)?;
     let middle = ys.narrow(1, side / 2, 1)?.narrow(2, side / 2, 1)?;
     let grads = middle.sum_all()?.backward()?;
-    let map: Vec<f64> = grads
-        .get(&xs)
-        .expect("a gradient")
-        .flatten_all()?
-        .to_vec1()?;
+    let map: Vec<f64> = grads.get(&xs).expect("a gradient").flatten_all()?.to_vec1()?;
     let (height, _) = config.geometry()?.receptive_field()?;
     assert_eq!(height.total, 67);
     for i in 0..side {
@@ -128,16 +109,11 @@ fn context_modules_begin_as_the_identity() -> Result<()> {
         let xs = random(&mut rng(4), &[1, 9, 8, 3], DType::F64)?.abs()?;
         assert_close("identity", &context.forward(&xs)?, &xs, tolerance)?;
     }
-    let config = ContextConfig {
-        dilations: vec![1, 2],
-        ..ContextConfig::new(3, ContextForm::Large)
-    };
+    let config =
+        ContextConfig { dilations: vec![1, 2], ..ContextConfig::new(3, ContextForm::Large) };
     let params = Params::new(1, DType::F64, &Device::Cpu);
     let error = ContextModule::new(&config, params.builder()).unwrap_err();
-    assert!(
-        error.to_string().starts_with("dilations: expected 7"),
-        "{error}"
-    );
+    assert!(error.to_string().starts_with("dilations: expected 7"), "{error}");
     Ok(())
 }
 
@@ -147,11 +123,7 @@ fn a_causal_axis_sees_nothing_later() -> Result<()> {
     let rng = &mut rng(5);
     for (causal_height, causal_width) in [(true, false), (false, true), (true, true)] {
         let padding = |causal| {
-            if causal {
-                Padding::Causal
-            } else {
-                Padding::Same
-            }
+            if causal { Padding::Causal } else { Padding::Same }
         };
         let cfg = Conv2dConfig {
             padding: (padding(causal_height), padding(causal_width)),
@@ -180,12 +152,7 @@ fn a_layer_over_one_line_is_the_layer_over_time() -> Result<()> {
         (1, Padding::Causal, PaddingMode::Zeros, 1),
         (2, Padding::Same, PaddingMode::Reflect, 1),
         (4, Padding::Valid, PaddingMode::Zeros, 3),
-        (
-            1,
-            Padding::Explicit { left: 2, right: 5 },
-            PaddingMode::Circular,
-            2,
-        ),
+        (1, Padding::Explicit { left: 2, right: 5 }, PaddingMode::Circular, 2),
     ] {
         let params = Params::new(1, DType::F32, &Device::Cpu);
         let over_time = Conv1dConfig {
@@ -207,12 +174,8 @@ fn a_layer_over_one_line_is_the_layer_over_time() -> Result<()> {
         let line = Conv1d::new(4, 8, 3, over_time, params.builder().pp("a"))?;
         let image = Conv2d::new(4, 8, (1, 3), over_width, params.builder().pp("b"))?;
         let all = params.all();
-        let of = |name: &str| {
-            all.iter()
-                .find(|(n, _)| n == name)
-                .map(|(_, v)| v)
-                .expect("a tensor")
-        };
+        let of =
+            |name: &str| all.iter().find(|(n, _)| n == name).map(|(_, v)| v).expect("a tensor");
         of("b.weight").set(&of("a.weight").unsqueeze(2)?)?;
         of("b.bias").set(of("a.bias"))?;
         let xs = random(rng, &[3, 30, 4], DType::F32)?;
@@ -233,9 +196,7 @@ fn frames_are_convolved_over_space_and_then_over_time() -> Result<()> {
         space_dilation: (1, 2),
         ..SpatioTemporalConfig::new(2, 4)
     };
-    let fields = config
-        .geometry()?
-        .map(|stack| stack.receptive_field().map(|f| f.total));
+    let fields = config.geometry()?.map(|stack| stack.receptive_field().map(|f| f.total));
     assert_eq!(fields.into_iter().collect::<Result<Vec<_>>>()?, [5, 3, 5]);
     let params = Params::new(1, DType::F64, &Device::Cpu);
     let conv = SpatioTemporalConv::new(&config, params.builder())?;
@@ -243,10 +204,7 @@ fn frames_are_convolved_over_space_and_then_over_time() -> Result<()> {
     let xs = random(rng, &[2, 6, 4, 5, 2], DType::F64)?;
     let ys = conv.forward(&xs)?;
 
-    let space = Conv2dConfig {
-        dilation: (1, 2),
-        ..Conv2dConfig::same()
-    };
+    let space = Conv2dConfig { dilation: (1, 2), ..Conv2dConfig::same() };
     let space = Conv2d::new(2, 3, (3, 3), space, params.builder().pp("space"))?;
     let time = params.builder().pp("time").get((4, 3, 3, 1), "weight")?;
     let bias = params.builder().pp("time").get(4, "bias")?;
@@ -279,35 +237,13 @@ fn options_that_do_not_fit_are_errors() {
         ((2, 3), (1, 1), Conv2dConfig { groups: 2, ..same }, "groups"),
         ((1, 1), (0, 1), same, "height: kernel_size"),
         ((1, 1), (1, 1 << 20), same, "width: kernel_size"),
+        ((1, 1), (3, 3), Conv2dConfig { dilation: (1, 0), ..same }, "width: dilation"),
+        ((1, 1), (3, 3), Conv2dConfig { stride: (0, 1), ..same }, "height: stride"),
         (
             (1, 1),
             (3, 3),
             Conv2dConfig {
-                dilation: (1, 0),
-                ..same
-            },
-            "width: dilation",
-        ),
-        (
-            (1, 1),
-            (3, 3),
-            Conv2dConfig {
-                stride: (0, 1),
-                ..same
-            },
-            "height: stride",
-        ),
-        (
-            (1, 1),
-            (3, 3),
-            Conv2dConfig {
-                padding: (
-                    Padding::Explicit {
-                        left: usize::MAX,
-                        right: 0,
-                    },
-                    Padding::Same,
-                ),
+                padding: (Padding::Explicit { left: usize::MAX, right: 0 }, Padding::Same),
                 ..same
             },
             "height: padding",
@@ -315,11 +251,7 @@ fn options_that_do_not_fit_are_errors() {
         (
             (1, 1),
             (3, 3),
-            Conv2dConfig {
-                dilation: (1, 2),
-                input_size: Some((3, 3)),
-                ..Conv2dConfig::valid()
-            },
+            Conv2dConfig { dilation: (1, 2), input_size: Some((3, 3)), ..Conv2dConfig::valid() },
             "width: input length with padding: expected at least 5 steps",
         ),
     ] {

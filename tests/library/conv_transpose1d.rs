@@ -86,11 +86,8 @@ fn causal_layers_of_any_kernel_stream() -> Result<()> {
         (3, 2, 5, 1),
         (9, 3, 1, 4),
     ] {
-        let cfg = ConvTranspose1dConfig {
-            dilation,
-            groups,
-            ..ConvTranspose1dConfig::causal(stride)
-        };
+        let cfg =
+            ConvTranspose1dConfig { dilation, groups, ..ConvTranspose1dConfig::causal(stride) };
         let params = Params::new(2, DType::F32, &Device::Cpu);
         let layer = ConvTranspose1d::new(4, 8, kernel_size, cfg, params.builder())?;
         let xs = random(&mut rng, &[2, 11, 4], DType::F32)?;
@@ -98,10 +95,7 @@ fn causal_layers_of_any_kernel_stream() -> Result<()> {
         assert_eq!(whole.dims(), [2, 11 * stride, 8]);
         // the first steps of everything that the taps reach
         let everything = ConvTranspose1dConfig {
-            padding: TransposePadding::Explicit {
-                padding: 0,
-                output_padding: 0,
-            },
+            padding: TransposePadding::Explicit { padding: 0, output_padding: 0 },
             ..cfg
         };
         let everything = ConvTranspose1d::new(4, 8, kernel_size, everything, params.builder())?;
@@ -132,24 +126,13 @@ fn what_cannot_be_is_an_error() -> Result<()> {
         ConvTranspose1d::new(4, 6, kernel_size, cfg, params.builder())
     };
     let explicit = |padding, output_padding| ConvTranspose1dConfig {
-        padding: TransposePadding::Explicit {
-            padding,
-            output_padding,
-        },
+        padding: TransposePadding::Explicit { padding, output_padding },
         ..ConvTranspose1dConfig::causal(2)
     };
     let error = layer(3, explicit(0, 2)).unwrap_err().to_string();
     assert!(error.starts_with("output_padding"), "{error}");
-    let groups = ConvTranspose1dConfig {
-        groups: 4,
-        ..ConvTranspose1dConfig::causal(2)
-    };
-    assert!(
-        layer(3, groups)
-            .unwrap_err()
-            .to_string()
-            .starts_with("groups")
-    );
+    let groups = ConvTranspose1dConfig { groups: 4, ..ConvTranspose1dConfig::causal(2) };
+    assert!(layer(3, groups).unwrap_err().to_string().starts_with("groups"));
 
     let xs = Tensor::zeros((1, 2, 4), DType::F32, &Device::Cpu)?;
     let cropped = layer(3, explicit(3, 0))?;
@@ -176,18 +159,12 @@ fn two_rates_need_two_states() -> Result<()> {
     let (mut slow, mut fast) = (up.init_state(1)?, conv.init_state(1)?);
     let mut pieces = Vec::new();
     for t in 0..6 {
-        let hs = up.forward(
-            &xs.narrow(1, t, 1)?,
-            &mut Pass::eval().with_state(&mut slow),
-        )?;
+        let hs = up.forward(&xs.narrow(1, t, 1)?, &mut Pass::eval().with_state(&mut slow))?;
         pieces.push(conv.forward(&hs, &mut Pass::eval().with_state(&mut fast))?);
     }
     assert_close("two states", &Tensor::cat(&pieces, 1)?, &whole, 1e-5)?;
 
-    let shapes: Vec<_> = [&slow, &fast]
-        .iter()
-        .flat_map(|s| s.shapes().to_vec())
-        .collect();
+    let shapes: Vec<_> = [&slow, &fast].iter().flat_map(|s| s.shapes().to_vec()).collect();
     let mut both = candle_tcn::nn::State::new(1, shapes)?;
     let mut pass = Pass::eval().with_state(&mut both);
     let hs = up.forward(&xs.narrow(1, 0, 1)?, &mut pass)?;

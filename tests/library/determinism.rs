@@ -55,14 +55,7 @@ fn threads_do_not_show() -> Result<()> {
         (
             adamw(),
             overlap,
-            tcn(
-                WIDTH,
-                TcnConfig {
-                    norm: NormKind::Layer,
-                    gate: Some(Gate::TanhSigmoid),
-                    ..plain
-                },
-            ),
+            tcn(WIDTH, TcnConfig { norm: NormKind::Layer, gate: Some(Gate::TanhSigmoid), ..plain }),
         ),
         (
             adamw(),
@@ -100,14 +93,8 @@ fn threads_do_not_show() -> Result<()> {
 /// Both ways of laying windows, with everything that has a state of its own.
 fn resumable() -> Vec<(TrainConfig, ModelConfig)> {
     let weight = TcnConfig::new(vec![10, 8], 3);
-    let batch = TcnConfig {
-        norm: NormKind::Batch,
-        ..weight.clone()
-    };
-    let cosine = ScheduleConfig::Cosine {
-        warmup: 0.2,
-        final_fraction: 0.1,
-    };
+    let batch = TcnConfig { norm: NormKind::Batch, ..weight.clone() };
+    let cosine = ScheduleConfig::Cosine { warmup: 0.2, final_fraction: 0.1 };
     let plateau = ScheduleConfig::Plateau {
         factor: 0.5,
         rule: PlateauRule::Patience(0),
@@ -143,10 +130,7 @@ fn resumable() -> Vec<(TrainConfig, ModelConfig)> {
             tcn(8, weight.clone()),
         ),
         (
-            TrainConfig {
-                dtype: Precision::Bf16,
-                ..config(adamw(), 1e-3, BatchMode::Carry)
-            },
+            TrainConfig { dtype: Precision::Bf16, ..config(adamw(), 1e-3, BatchMode::Carry) },
             tcn(8, weight),
         ),
     ]

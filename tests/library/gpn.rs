@@ -80,10 +80,7 @@ fn a_model_of_the_hub() -> Result<()> {
 fn its_tokenizer() -> Result<()> {
     let reference: Reference = common::json("gpn-tiny/reference");
     let tokenizer = candle_tcn::model_dir::read_tokenizer(DIR)?.expect("a tokenizer");
-    assert_eq!(
-        (tokenizer.mask_id(), tokenizer.pad_id()),
-        (Some(1), Some(0))
-    );
+    assert_eq!((tokenizer.mask_id(), tokenizer.pad_id()), (Some(1), Some(0)));
     for case in reference.tokenizer_cases {
         assert_eq!(tokenizer.encode(&case.text)?, case.ids, "{:?}", case.text);
     }

@@ -53,28 +53,17 @@ fn check(
         let found = found.unwrap_or_else(|| panic!("{what}: no gradient of {name}"));
         let expected = slopes(&var, &value)?;
         // a slope is as exact as the value that it is made of, not as itself
-        let tolerance = Tolerance {
-            atol: 1e-8,
-            rtol: 1e-6,
-        };
+        let tolerance = Tolerance { atol: 1e-8, rtol: 1e-6 };
         assert_within(&format!("{what} {name}"), found, &expected, tolerance)?;
     }
     Ok(())
 }
 
-const MODES: [PaddingMode; 4] = [
-    PaddingMode::Zeros,
-    PaddingMode::Reflect,
-    PaddingMode::Replicate,
-    PaddingMode::Circular,
-];
+const MODES: [PaddingMode; 4] =
+    [PaddingMode::Zeros, PaddingMode::Reflect, PaddingMode::Replicate, PaddingMode::Circular];
 
-const PADDINGS: [Padding; 4] = [
-    Padding::Causal,
-    Padding::Same,
-    Padding::Valid,
-    Padding::Explicit { left: 1, right: 4 },
-];
+const PADDINGS: [Padding; 4] =
+    [Padding::Causal, Padding::Same, Padding::Valid, Padding::Explicit { left: 1, right: 4 }];
 
 /// Every combination of a convolution's options.
 fn convolutions() -> Vec<Conv1dConfig> {
@@ -122,13 +111,8 @@ fn convolutions_with_every_padding_stride_dilation_and_group() -> Result<()> {
     Ok(())
 }
 
-const NORMS: [NormKind; 5] = [
-    NormKind::Weight,
-    NormKind::Layer,
-    NormKind::Batch,
-    NormKind::Rms,
-    NormKind::None,
-];
+const NORMS: [NormKind; 5] =
+    [NormKind::Weight, NormKind::Layer, NormKind::Batch, NormKind::Rms, NormKind::None];
 
 #[test]
 fn networks_with_every_norm_gate_and_order() -> Result<()> {
@@ -172,10 +156,7 @@ fn networks_with_every_norm_gate_and_order() -> Result<()> {
 fn networks_that_carry_a_state() -> Result<()> {
     let mut rng = rng(3);
     for batch in [1, 3] {
-        let cfg = TcnConfig {
-            activation: Activation::Silu,
-            ..TcnConfig::new(vec![4, 3], 3)
-        };
+        let cfg = TcnConfig { activation: Activation::Silu, ..TcnConfig::new(vec![4, 3], 3) };
         let params = Params::new(1, DType::F64, &Device::Cpu);
         let net = TemporalConvNet::new(3, &cfg, params.builder())?;
         scatter(&params, &mut rng)?;

@@ -162,11 +162,7 @@ fn state_dicts_become_models() -> Result<()> {
     for (name, model_type, layout) in [
         ("char_cnn", "tcn", FrameLayout::ChannelsLast),
         ("poly_music", "temporal_conv_net", FrameLayout::ChannelsLast),
-        (
-            "tcn_k3_downsample",
-            "temporal_conv_net",
-            FrameLayout::ChannelsFirst,
-        ),
+        ("tcn_k3_downsample", "temporal_conv_net", FrameLayout::ChannelsFirst),
     ] {
         let state = common::tensors(&format!("locuslab/{name}/state_dict"));
         let arguments = common::json(&format!("locuslab/{name}/config"));
@@ -182,12 +178,8 @@ fn state_dicts_become_models() -> Result<()> {
         assert_eq!(ModelConfig::from_json(&json, name)?, converted.config);
         // the names are the same without the arguments
         let plain = convert(state, None)?;
-        let names = |tensors: &Tensors| {
-            tensors
-                .keys()
-                .cloned()
-                .collect::<std::collections::BTreeSet<_>>()
-        };
+        let names =
+            |tensors: &Tensors| tensors.keys().cloned().collect::<std::collections::BTreeSet<_>>();
         assert_eq!(names(&plain.tensors), names(&converted.tensors));
 
         let vb = VarBuilder::from_tensors(converted.tensors, DType::F32, &Device::Cpu);
@@ -215,10 +207,7 @@ fn an_untied_decoder_and_folded_weights_convert_too() -> Result<()> {
     // as after torch.nn.utils.remove_weight_norm
     let network = common::under("tcn.", &state);
     let mut folded = Tensors::new();
-    for (name, tensor) in network
-        .into_iter()
-        .filter(|(name, _)| !name.contains(".net."))
-    {
+    for (name, tensor) in network.into_iter().filter(|(name, _)| !name.contains(".net.")) {
         match name.strip_suffix("weight_v") {
             Some(stem) => {
                 let g = &state[&format!("tcn.{stem}weight_g")];

@@ -97,10 +97,7 @@ fn clipping_equals_torch() -> Result<()> {
         let mut grads = fixture.grads(step)?;
         grads.scale(0.1 + 0.15 * step as f64)?;
         let found = grads.clip(max_norm)?;
-        assert!(
-            (found / norm - 1.).abs() < 1e-12,
-            "{found} instead of {norm}"
-        );
+        assert!((found / norm - 1.).abs() < 1e-12, "{found} instead of {norm}");
         for (name, grad) in fixture.names().iter().zip(grads.tensors()?) {
             let grad = grad.as_ref().expect("every parameter has a gradient");
             let expected = fixture.tensors[&format!("clip.{name}")].get(step)?;
@@ -225,17 +222,11 @@ fn a_wrong_state_is_refused_and_changes_nothing() -> Result<()> {
         state.insert("adamw.m.p23".to_string(), scalar.clone());
     });
     // p23 is 1 + 161 % 13 = 6 by 1 + 713 % 97 = 35
-    assert_eq!(
-        message,
-        "tensor adamw.m.p23: expected [6, 35] of f32, found [] of f32"
-    );
+    assert_eq!(message, "tensor adamw.m.p23: expected [6, 35] of f32, found [] of f32");
     let negative = Tensor::new(-1i64, &Device::Cpu)?;
     let message = refused(&|state| {
         state.insert("adamw.step".to_string(), negative.clone());
     });
-    assert_eq!(
-        message,
-        "tensor adamw.step: expected a count of steps, found -1"
-    );
+    assert_eq!(message, "tensor adamw.step: expected a count of steps, found -1");
     Ok(())
 }

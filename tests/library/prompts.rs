@@ -71,10 +71,7 @@ fn every_network_needs_its_field_alone() -> Result<()> {
                     continue;
                 }
                 let what = format!("{name} {dtype:?} {tensor}");
-                let tolerance = Tolerance {
-                    atol: 1e-5,
-                    rtol: 1e-5,
-                };
+                let tolerance = Tolerance { atol: 1e-5, rtol: 1e-5 };
                 assert_within(
                     &what,
                     &found.to_dtype(DType::F64)?,
@@ -96,10 +93,7 @@ fn ids_out_of_the_vocabulary_are_refused_wherever_they_stand() -> Result<()> {
     let mut generator = Generator::new(&stepper, &tokenizer, config())?;
     let mut ids = vec![1; 3000];
     ids[0] = 9999;
-    assert!(matches!(
-        generator.read_tokens(&ids),
-        Err(Error::Invalid { .. })
-    ));
+    assert!(matches!(generator.read_tokens(&ids), Err(Error::Invalid { .. })));
     Ok(())
 }
 
@@ -117,18 +111,9 @@ fn the_end_of_a_file_is_the_end_of_its_tokens() -> Result<()> {
     let chinese = "天地玄黃 宇宙洪荒\n日月盈昃 辰宿列張\n";
     let dir = tempfile::tempdir().expect("a temporary folder");
     let path = dir.path().join("text");
-    for text in [
-        TEXT.repeat(100),
-        chinese.repeat(100),
-        "é".repeat(2000),
-        TEXT.into(),
-    ] {
+    for text in [TEXT.repeat(100), chinese.repeat(100), "é".repeat(2000), TEXT.into()] {
         std::fs::write(&path, &text).expect("writable");
-        for spec in [
-            TokenizerSpec::Byte,
-            TokenizerSpec::Char,
-            TokenizerSpec::Bpe(300),
-        ] {
+        for spec in [TokenizerSpec::Byte, TokenizerSpec::Char, TokenizerSpec::Bpe(300)] {
             let tokenizer = Tokenizer::from_spec(&spec, text.as_bytes())?;
             let whole = tokenizer.encode(&text)?;
             for count in [1, 7, 300, 1000] {

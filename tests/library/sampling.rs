@@ -25,10 +25,7 @@ struct Case {
 
 impl Case {
     fn sampler(&self, seed: u64) -> Sampler {
-        let config = SamplerConfig {
-            seed,
-            ..self.config.clone()
-        };
+        let config = SamplerConfig { seed, ..self.config.clone() };
         Sampler::new(config, &self.banned, self.logits.len()).unwrap()
     }
 }
@@ -94,10 +91,7 @@ fn chi_square(counts: &[usize], expected: &[f64]) -> (f64, usize) {
         statistic += (rare as f64 - rare_expected).powi(2) / rare_expected;
         classes += 1;
     } else {
-        assert!(
-            rare <= 25,
-            "{rare} draws of tokens expected less than 5 times"
-        );
+        assert!(rare <= 25, "{rare} draws of tokens expected less than 5 times");
     }
     (statistic, classes - 1)
 }

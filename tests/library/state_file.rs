@@ -87,10 +87,7 @@ fn a_file_cut_anywhere_is_refused() -> Result<()> {
     }
     let message = saved.refused(&saved.bytes[..saved.bytes.len() - 4]);
     let (all, found) = (saved.bytes.len(), saved.bytes.len() - 4);
-    assert!(
-        message.contains(&format!("expected {all} bytes, found {found}")),
-        "{message}"
-    );
+    assert!(message.contains(&format!("expected {all} bytes, found {found}")), "{message}");
     saved.refused(&[&saved.bytes[..], b"more"].concat());
     Ok(())
 }
@@ -137,18 +134,10 @@ fn hostile_files_are_refused() -> Result<()> {
         let bytes = [&header.to_le_bytes()[..], &saved.bytes[8..]].concat();
         saved.refused(&bytes);
     }
-    assert!(
-        saved
-            .refused(b"\x50\x4b\x03\x04 some zip")
-            .contains("another file")
-    );
+    assert!(saved.refused(b"\x50\x4b\x03\x04 some zip").contains("another file"));
     let tensors = saved.with_header(|header| header.replace("candle_tcn_state_of", "other"));
     assert!(saved.refused(&tensors).contains("other tensors"));
-    for (from, to) in [
-        ("ring.0", "ring.9"),
-        ("\"F32\"", "\"I32\""),
-        ("[2,2,2]", "[2,4,1]"),
-    ] {
+    for (from, to) in [("ring.0", "ring.9"), ("\"F32\"", "\"I32\""), ("[2,2,2]", "[2,4,1]")] {
         let bytes = saved.with_header(|header| header.replacen(from, to, 1));
         assert_ne!(bytes, saved.bytes, "{from}");
         saved.refused(&bytes);
@@ -157,11 +146,7 @@ fn hostile_files_are_refused() -> Result<()> {
     assert_ne!(huge, saved.bytes);
     saved.refused(&huge);
     let nan = saved.with_number("ring.1", &f32::NAN.to_le_bytes());
-    assert!(
-        saved
-            .refused(&nan)
-            .contains("ring.1: expected finite numbers")
-    );
+    assert!(saved.refused(&nan).contains("ring.1: expected finite numbers"));
     let negative = saved.with_number("positions", &(-1i64).to_le_bytes());
     assert!(saved.refused(&negative).contains("positions"));
     let far = saved.with_number("positions", &i64::MAX.to_le_bytes());
@@ -169,10 +154,6 @@ fn hostile_files_are_refused() -> Result<()> {
     let missing = state_file::load("no/such/file", &saved.net, 2).expect_err("missing");
     assert!(missing.to_string().contains("no/such/file"));
     let folder = state_file::load(saved.dir.path(), &saved.net, 2).expect_err("a folder");
-    assert!(
-        folder
-            .to_string()
-            .contains(&*saved.dir.path().to_string_lossy())
-    );
+    assert!(folder.to_string().contains(&*saved.dir.path().to_string_lossy()));
     Ok(())
 }

@@ -46,9 +46,7 @@ fn build(cfg: &TcnConfig, rng: &mut ChaCha8Rng) -> Result<TemporalConvNet> {
 
 /// Frames of 4 numbers.
 fn frames(rng: &mut ChaCha8Rng, count: usize) -> Vec<f32> {
-    (0..4 * count)
-        .map(|_| rng.random_range(-1.0..1.0))
-        .collect()
+    (0..4 * count).map(|_| rng.random_range(-1.0..1.0)).collect()
 }
 
 /// The outputs of one sequence by itself, frame by frame.
@@ -63,14 +61,7 @@ fn alone(net: &StepNet, xs: &[f32]) -> Result<Vec<f32>> {
 
 fn close(what: &str, a: &[f32], b: &[f32], tolerance: f64) {
     let [a, b] = [a, b].map(|xs| xs.iter().map(|&x| f64::from(x)).collect::<Vec<_>>());
-    if let Err(message) = compare(
-        &a,
-        &b,
-        Tolerance {
-            atol: tolerance,
-            rtol: tolerance,
-        },
-    ) {
+    if let Err(message) = compare(&a, &b, Tolerance { atol: tolerance, rtol: tolerance }) {
         panic!("{what}: {message}");
     }
 }
@@ -209,10 +200,7 @@ fn a_step_allocates_nothing() -> Result<()> {
                 steps = (0..100).try_for_each(|_| step.step(&xs, &mut state).map(|_| ()));
             });
             steps?;
-            assert_eq!(
-                counted.count_total, 0,
-                "{dtype:?} {batch} x {block} {cfg:?}"
-            );
+            assert_eq!(counted.count_total, 0, "{dtype:?} {batch} x {block} {cfg:?}");
         }
     }
     Ok(())

@@ -47,13 +47,8 @@ fn configs(rng: &mut ChaCha8Rng) -> Vec<ModelConfig> {
         let dilations = (0..blocks).map(|_| rng.random_range(1..=5)).collect();
         (rng.random_range(1..=4), dilations)
     };
-    for norm in [
-        NormKind::Weight,
-        NormKind::Layer,
-        NormKind::Batch,
-        NormKind::Rms,
-        NormKind::None,
-    ] {
+    for norm in [NormKind::Weight, NormKind::Layer, NormKind::Batch, NormKind::Rms, NormKind::None]
+    {
         for gate in [None, Some(Gate::Glu), Some(Gate::TanhSigmoid)] {
             for pre_norm in [false, true] {
                 for skip_connections in [false, true] {
@@ -196,11 +191,8 @@ fn a_fork_goes_on_by_itself() -> Result<()> {
         let stepper = model.stepper(StepDtype::F32)?;
         let mut state = model.init_state(2)?;
         in_pieces((&model, &stepper), &shared, &mut state, &mut rng)?;
-        let mut forks = [
-            state.clone(),
-            State::from_tensors(state.positions(), &state.tensors()?)?,
-            state,
-        ];
+        let mut forks =
+            [state.clone(), State::from_tensors(state.positions(), &state.tensors()?)?, state];
         // in turn, so that one would see what another writes
         for t in 0..6 {
             for (i, fork) in forks.iter_mut().enumerate() {
@@ -218,10 +210,7 @@ fn a_fork_goes_on_by_itself() -> Result<()> {
 #[test]
 fn a_centred_network_refuses_a_state() -> Result<()> {
     let mut rng = rng(5);
-    let cfg = TcnConfig {
-        causal: false,
-        ..TcnConfig::new(vec![4, 4], 3)
-    };
+    let cfg = TcnConfig { causal: false, ..TcnConfig::new(vec![4, 4], 3) };
     let params = Params::new(1, DType::F32, &Device::Cpu);
     let net = TemporalConvNet::new(2, &cfg, params.builder())?;
     for time in [1, 7] {
@@ -232,9 +221,8 @@ fn a_centred_network_refuses_a_state() -> Result<()> {
         let error = net.stepper(StepDtype::F32).expect_err("not causal");
         assert!(error.to_string().contains("causal"), "{error}");
         let mut state = State::new(1, Vec::new())?;
-        let error = net
-            .forward(&xs, &mut Pass::eval().with_state(&mut state))
-            .expect_err("not causal");
+        let error =
+            net.forward(&xs, &mut Pass::eval().with_state(&mut state)).expect_err("not causal");
         assert!(error.to_string().contains("causal"), "{error}");
     }
     Ok(())
@@ -261,10 +249,7 @@ fn a_foreign_state_is_an_error_that_says_so() -> Result<()> {
     }
     assert_eq!(state.position(1), 2);
     let wider = build(&tcn(TcnConfig::new(vec![7, 6], 3)), &mut rng)?;
-    let error = wider
-        .stepper(StepDtype::F32)?
-        .step(&[1, 2], &mut state)
-        .map(|_| ());
+    let error = wider.stepper(StepDtype::F32)?.step(&[1, 2], &mut state).map(|_| ());
     assert!(error.expect_err("channels").to_string().contains("state"));
     let ids = Tensor::new(&[[1u32], [2]], &Device::Cpu)?;
     let error = wider.prefill(&ids, &mut state).expect_err("channels");
@@ -274,10 +259,8 @@ fn a_foreign_state_is_an_error_that_says_so() -> Result<()> {
 
 #[test]
 fn a_state_that_does_not_fit_the_memory_is_an_error() -> Result<()> {
-    let network = TcnConfig {
-        dilations: Some(Dilations::List(vec![1 << 40])),
-        ..TcnConfig::new(vec![6], 3)
-    };
+    let network =
+        TcnConfig { dilations: Some(Dilations::List(vec![1 << 40])), ..TcnConfig::new(vec![6], 3) };
     let model = build(&tcn(network), &mut rng(7))?;
     let error = model.init_state(1 << 20).expect_err("too large");
     assert!(error.to_string().contains("dilations"), "{error}");

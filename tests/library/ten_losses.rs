@@ -75,10 +75,9 @@ fn ten_losses_equal_torch() -> Result<()> {
     let golden = common::tensors("ten_losses");
     let fixture: Fixture = common::json("ten_losses");
     for run in &fixture.runs {
-        for (dtype, name, tolerance) in [
-            (DType::F64, "losses", 1e-9),
-            (DType::F32, "losses_f32", 1e-5),
-        ] {
+        for (dtype, name, tolerance) in
+            [(DType::F64, "losses", 1e-9), (DType::F32, "losses_f32", 1e-5)]
+        {
             let expected: Vec<f64> = golden[&format!("{name}.{}", run.name)].to_vec1()?;
             let found = fixture.losses(run, &golden, dtype)?;
             assert_eq!((found.len(), expected.len()), (10, 10));

@@ -50,11 +50,7 @@ fn version() -> String {
         ("accelerate", cfg!(feature = "accelerate")),
     ];
     let features = names(features.into_iter());
-    let kernels = names(
-        Kernel::ALL
-            .into_iter()
-            .map(|k| (k.name(), k.is_available())),
-    );
+    let kernels = names(Kernel::ALL.into_iter().map(|k| (k.name(), k.is_available())));
     format!(
         "{}{commit}\nfeatures: {features}\nkernel: {}, of {kernels}\nprocessor: {}, {}",
         env!("CARGO_PKG_VERSION"),
@@ -103,23 +99,10 @@ pub fn manual(name: Option<&str>) -> anyhow::Result<()> {
     let mut command = Cli::command();
     command.build();
     if let Some(name) = name {
-        let found = command
-            .get_subcommands()
-            .find(|command| command.get_name() == name);
-        let names: Vec<_> = command
-            .get_subcommands()
-            .map(clap::Command::get_name)
-            .collect();
-        let wrong = || {
-            usage_error(format!(
-                "expected one of {}, found {name}",
-                names.join(", ")
-            ))
-        };
-        command = found
-            .ok_or_else(wrong)?
-            .clone()
-            .display_name(format!("tcn-{name}"));
+        let found = command.get_subcommands().find(|command| command.get_name() == name);
+        let names: Vec<_> = command.get_subcommands().map(clap::Command::get_name).collect();
+        let wrong = || usage_error(format!("expected one of {}, found {name}", names.join(", ")));
+        command = found.ok_or_else(wrong)?.clone().display_name(format!("tcn-{name}"));
     }
     let mut page = Vec::new();
     let version = concat!("tcn ", env!("CARGO_PKG_VERSION"));

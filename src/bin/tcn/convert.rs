@@ -131,27 +131,14 @@ fn read_dir(dir: &Path, args: &Args) -> anyhow::Result<Source> {
     let mut files: Vec<_> = names.map(|name| (described.join(name), name)).into();
     files.retain(|(file, _)| file.exists());
     let expected: HashMap<_, _> = config.tensors()?.into_iter().collect();
-    let mut left_over: Vec<_> = tensors
-        .keys()
-        .filter(|name| !expected.contains_key(*name))
-        .cloned()
-        .collect();
-    let mut missing: Vec<_> = expected
-        .keys()
-        .filter(|name| !tensors.contains_key(*name))
-        .cloned()
-        .collect();
+    let mut left_over: Vec<_> =
+        tensors.keys().filter(|name| !expected.contains_key(*name)).cloned().collect();
+    let mut missing: Vec<_> =
+        expected.keys().filter(|name| !tensors.contains_key(*name)).cloned().collect();
     left_over.sort();
     missing.sort();
     left_over.iter().for_each(|name| drop(tensors.remove(name)));
-    Ok(Source {
-        path: dir.to_path_buf(),
-        config,
-        tensors,
-        files,
-        left_over,
-        missing,
-    })
+    Ok(Source { path: dir.to_path_buf(), config, tensors, files, left_over, missing })
 }
 
 fn read_file(path: &Path, args: &Args) -> anyhow::Result<Source> {
@@ -199,12 +186,8 @@ fn read_json(path: &Path) -> anyhow::Result<serde_json::Value> {
 
 /// Refuses what is left over or missing, or makes up for it.
 fn complete(source: &mut Source, args: &Args) -> anyhow::Result<()> {
-    let list = |names: &[String]| {
-        names
-            .iter()
-            .map(|name| format!("\n  {name}"))
-            .collect::<String>()
-    };
+    let list =
+        |names: &[String]| names.iter().map(|name| format!("\n  {name}")).collect::<String>();
     if !source.left_over.is_empty() && !args.allow_left_over {
         anyhow::bail!(
             "{}: a {} network has no use for {}, which --allow-left-over leaves out:{}",
@@ -235,17 +218,11 @@ fn complete(source: &mut Source, args: &Args) -> anyhow::Result<()> {
             source.config.model_type()
         );
     }
-    say!(
-        "{}: these tensors start anew:{}",
-        args.src,
-        list(&source.missing)
-    );
+    say!("{}: these tensors start anew:{}", args.src, list(&source.missing));
     let params = Params::new(0, DType::F32, &Device::Cpu);
     Model::new(&source.config, params.builder())?;
     let initial = params.snapshot()?.into_iter();
-    source
-        .tensors
-        .extend(initial.filter(|(name, _)| source.missing.contains(name)));
+    source.tensors.extend(initial.filter(|(name, _)| source.missing.contains(name)));
     Ok(())
 }
 
@@ -271,9 +248,7 @@ fn write(source: &Source, args: &Args) -> anyhow::Result<()> {
     // last: a directory without it is no model yet
     let json = source.config.to_json()?;
     let config = args.dst.join(model_dir::CONFIG);
-    Ok(write_atomic(&config, |file| {
-        file.write_all(json.as_bytes())
-    })?)
+    Ok(write_atomic(&config, |file| file.write_all(json.as_bytes()))?)
 }
 
 fn report(source: &Source, args: &Args) -> anyhow::Result<()> {

@@ -54,11 +54,8 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     let (first_characters, first_bytes) = stream.first_token();
     let characters = stream.characters().saturating_sub(first_characters).max(1);
     let bytes = stream.bytes().saturating_sub(first_bytes).max(1);
-    let (per_token, per_character, per_byte) = (
-        result.bits_per(result.tokens),
-        result.bits_per(characters),
-        result.bits_per(bytes),
-    );
+    let (per_token, per_character, per_byte) =
+        (result.bits_per(result.tokens), result.bits_per(characters), result.bits_per(bytes));
     if args.json {
         return print_line(json!({
             "tokens": result.tokens,
@@ -75,8 +72,5 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     print_line(format_args!("bits per token      {per_token:.4}"))?;
     print_line(format_args!("bits per character  {per_character:.4}"))?;
     print_line(format_args!("bits per byte       {per_byte:.4}"))?;
-    print_line(format_args!(
-        "perplexity          {:.3}",
-        result.perplexity()
-    ))
+    print_line(format_args!("perplexity          {:.3}", result.perplexity()))
 }

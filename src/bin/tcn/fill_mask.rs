@@ -44,9 +44,7 @@ type Filled = (usize, Vec<Candidate>);
 
 pub fn run(args: Args) -> anyhow::Result<()> {
     if args.sequences.is_empty() == args.input.is_none() {
-        return Err(usage_error(
-            "expected sequences as arguments, or a file of them with --input",
-        ));
+        return Err(usage_error("expected sequences as arguments, or a file of them with --input"));
     }
     let loaded = LoadedModel::load(model::resolve("--model", &args.model)?)?;
     let tokenizer = loaded.tokenizer()?;
@@ -59,21 +57,14 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     };
     let mut unknown = Unknown::default();
     loop {
-        let some = sequences
-            .by_ref()
-            .take(TOGETHER)
-            .collect::<anyhow::Result<Vec<_>>>()?;
+        let some = sequences.by_ref().take(TOGETHER).collect::<anyhow::Result<Vec<_>>>()?;
         if some.is_empty() {
             unknown.warn();
             return Ok(());
         }
-        for (sequence, masks) in some.iter().zip(fill(
-            &encoder,
-            tokenizer,
-            mask,
-            &some,
-            (args.top_k, &mut unknown),
-        )?) {
+        for (sequence, masks) in
+            some.iter().zip(fill(&encoder, tokenizer, mask, &some, (args.top_k, &mut unknown))?)
+        {
             match args.json {
                 true => print_line(as_json(sequence, &masks, tokenizer))?,
                 false => print_text(sequence, &masks, tokenizer)?,
@@ -155,11 +146,7 @@ fn print_text(sequence: &Sequence, masks: &[Filled], tokenizer: &Tokenizer) -> a
         let best: Vec<String> = best
             .iter()
             .map(|candidate| {
-                format!(
-                    "{} {:.4}",
-                    text_of(tokenizer, candidate),
-                    candidate.probability
-                )
+                format!("{} {:.4}", text_of(tokenizer, candidate), candidate.probability)
             })
             .collect();
         print_line(format_args!("  token {position}: {}", best.join(", ")))?;

@@ -22,10 +22,7 @@ pub fn counted(number: impl std::fmt::Display, thing: &str) -> String {
 /// A text in quotes, with the code points of what is not ASCII: é may be one character (U+00E9) or two (U+0065
 /// U+0301), and looks the same.
 pub fn with_code_points(text: &str) -> String {
-    let points: Vec<_> = text
-        .chars()
-        .map(|c| format!("U+{:04X}", u32::from(c)))
-        .collect();
+    let points: Vec<_> = text.chars().map(|c| format!("U+{:04X}", u32::from(c))).collect();
     match text.is_ascii() {
         true => format!("{text:?}"),
         false => format!("\"{text}\" ({})", points.join(" ")),

@@ -127,11 +127,7 @@ pub fn describe(contents: &Contents) -> Vec<String> {
     let left_out = contents.left_out.iter();
     let left_out =
         left_out.map(|left| format!("{:>12}  {}: {}", "stays here", left.name, left.why));
-    let total = [format!(
-        "{:>12}  in {}",
-        size(total),
-        counted(contents.files.len(), "file")
-    )];
+    let total = [format!("{:>12}  in {}", size(total), counted(contents.files.len(), "file"))];
     files.chain(total).chain(left_out).collect()
 }
 

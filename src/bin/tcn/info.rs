@@ -106,12 +106,7 @@ fn print_tensors(file: &Path, json: bool) -> anyhow::Result<()> {
     for tensor in stored.tensors() {
         numbers += tensor.shape.iter().product::<usize>();
         let shape: Vec<_> = tensor.shape.iter().map(usize::to_string).collect();
-        print_line(format_args!(
-            "{}: {} ({})",
-            tensor.name,
-            stored_as(tensor),
-            shape.join(", ")
-        ))?;
+        print_line(format_args!("{}: {} ({})", tensor.name, stored_as(tensor), shape.join(", ")))?;
     }
     let tensors = counted(stored.tensors().len(), "tensor");
     print_line(format_args!("{tensors}, {}", counted(numbers, "number")))
@@ -147,9 +142,7 @@ fn training(dir: &Path) -> anyhow::Result<Value> {
     };
     let best = records.iter().filter(|record| record.valid_loss.is_some());
     let best = best.min_by(|a, b| {
-        a.valid_loss
-            .partial_cmp(&b.valid_loss)
-            .unwrap_or(std::cmp::Ordering::Equal)
+        a.valid_loss.partial_cmp(&b.valid_loss).unwrap_or(std::cmp::Ordering::Equal)
     });
     Ok(json!({
         "steps": last.step,

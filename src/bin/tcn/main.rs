@@ -197,11 +197,7 @@ fn asked(text: &str) -> String {
     let is_name = |word: &&str| {
         word.chars().all(|c| c.is_ascii_lowercase() || c == '-') && !word.starts_with('-')
     };
-    usage
-        .split_whitespace()
-        .take_while(is_name)
-        .collect::<Vec<_>>()
-        .join(" ")
+    usage.split_whitespace().take_while(is_name).collect::<Vec<_>>().join(" ")
 }
 
 fn execute(cli: Cli) -> anyhow::Result<()> {
@@ -215,9 +211,7 @@ fn execute(cli: Cli) -> anyhow::Result<()> {
                 "--threads: expected a whole number from 1 to 1024, found {threads}"
             )));
         }
-        rayon::ThreadPoolBuilder::new()
-            .num_threads(threads)
-            .build_global()?;
+        rayon::ThreadPoolBuilder::new().num_threads(threads).build_global()?;
     }
     let Some(command) = cli.command else {
         return print_line(about::FIRST_STEPS);

@@ -99,9 +99,7 @@ fn available_bytes() -> Option<u64> {
             .with_memory(sysinfo::MemoryRefreshKind::nothing().with_ram()),
     );
     let free = Some(system.available_memory()).filter(|&bytes| bytes > 0);
-    free.into_iter()
-        .chain(limits::bytes_left(Path::new("/")))
-        .min()
+    free.into_iter().chain(limits::bytes_left(Path::new("/"))).min()
 }
 
 /// The most memory that this process has held, in bytes, where the system tells: on Linux.

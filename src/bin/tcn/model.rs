@@ -133,10 +133,7 @@ impl Unknown {
 /// Says that some of a text is unknown to the model; `meaning` is what that does.
 pub fn warn_of_unknown(text: &dyn std::fmt::Display, count: usize, meaning: &str) {
     if count > 0 {
-        say!(
-            "{text}: {} of text that the model does not know{meaning}",
-            counted(count, "token")
-        );
+        say!("{text}: {} of text that the model does not know{meaning}", counted(count, "token"));
     }
 }
 

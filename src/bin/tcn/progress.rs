@@ -18,10 +18,7 @@ impl Pace {
     const PART: f64 = 0.05;
 
     pub fn new() -> Self {
-        Self {
-            last: Instant::now(),
-            done: 0.0,
-        }
+        Self { last: Instant::now(), done: 0.0 }
     }
 
     /// `true` if a line is due at this fraction of the work; the next one is then due later.
@@ -66,14 +63,10 @@ pub fn read_through<R: Read>(
 ) -> anyhow::Result<()> {
     let (length, rate) = ("{bytes}/{total_bytes}", "{bytes_per_sec} ETA {eta}");
     let (bar, style) = match total {
-        None => (
-            ProgressBar::no_length(),
-            format!("{verb} {{spinner}} {{bytes}} {{bytes_per_sec}}"),
-        ),
-        Some(total) => (
-            ProgressBar::new(total),
-            format!("{verb} {{wide_bar}} {length} {rate}"),
-        ),
+        None => {
+            (ProgressBar::no_length(), format!("{verb} {{spinner}} {{bytes}} {{bytes_per_sec}}"))
+        }
+        Some(total) => (ProgressBar::new(total), format!("{verb} {{wide_bar}} {length} {rate}")),
     };
     let bar = bar.with_style(ProgressStyle::with_template(&style)?);
     let mut pace = Pace::new();

@@ -57,19 +57,13 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     };
     let results = apply(&loaded.model, &loaded.config, &inputs, &options)?;
     write_tensors(&args.output, &results)?;
-    let mut shapes: Vec<_> = results
-        .iter()
-        .map(|(name, tensor)| (name.clone(), tensor.dims().to_vec()))
-        .collect();
+    let mut shapes: Vec<_> =
+        results.iter().map(|(name, tensor)| (name.clone(), tensor.dims().to_vec())).collect();
     shapes.sort();
     if args.json {
-        let shapes: serde_json::Map<_, _> = shapes
-            .into_iter()
-            .map(|(name, dims)| (name, json!(dims)))
-            .collect();
+        let shapes: serde_json::Map<_, _> =
+            shapes.into_iter().map(|(name, dims)| (name, json!(dims))).collect();
         return print_line(json!({"out": args.output, "shapes": shapes}));
     }
-    shapes
-        .into_iter()
-        .try_for_each(|(name, dims)| print_line(format_args!("{name} {dims:?}")))
+    shapes.into_iter().try_for_each(|(name, dims)| print_line(format_args!("{name} {dims:?}")))
 }

@@ -49,10 +49,7 @@ pub struct Screen<W> {
 
 impl<W: Write + IsTerminal> Screen<W> {
     fn new(stream: W) -> Self {
-        Self {
-            is_terminal: stream.is_terminal(),
-            stream,
-        }
+        Self { is_terminal: stream.is_terminal(), stream }
     }
 }
 
@@ -81,10 +78,7 @@ mod tests {
     use super::*;
 
     fn shown(bytes: &[u8], is_terminal: bool) -> Vec<u8> {
-        let mut screen = Screen {
-            stream: Vec::new(),
-            is_terminal,
-        };
+        let mut screen = Screen { stream: Vec::new(), is_terminal };
         screen.write_all(bytes).unwrap();
         screen.stream
     }
@@ -118,9 +112,6 @@ mod tests {
         let text = "\u{7f}\u{9b}\u{202e}\u{1b}";
         let json = serde_json::to_string(text).unwrap();
         assert_ne!(escaped(&json), json);
-        assert_eq!(
-            serde_json::from_str::<String>(&escaped(&json)).unwrap(),
-            text
-        );
+        assert_eq!(serde_json::from_str::<String>(&escaped(&json)).unwrap(), text);
     }
 }

@@ -9,10 +9,8 @@ use crate::train::RunDir;
 use crate::{Error, Result};
 
 /// Files that are not for others, and why.
-const PERSONAL: [(&str, &str); 1] = [(
-    RunDir::STARTED,
-    "it holds paths of this machine and the command line",
-)];
+const PERSONAL: [(&str, &str); 1] =
+    [(RunDir::STARTED, "it holds paths of this machine and the command line")];
 
 /// A file to upload.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -89,11 +87,7 @@ impl Contents {
             if path.is_symlink() {
                 expect_publishable(&path, &real, &home)?;
             }
-            files.push(UploadFile {
-                name: name.into(),
-                bytes: metadata.len(),
-                path: real,
-            });
+            files.push(UploadFile { name: name.into(), bytes: metadata.len(), path: real });
         }
         files.sort_by(|a, b| a.name.cmp(&b.name));
         left_out.sort_by(|a, b| a.name.cmp(&b.name));
@@ -113,9 +107,9 @@ fn reason_to_stay(name: &str) -> Option<&'static str> {
 fn expect_publishable(link: &Path, real: &Path, home: &Path) -> Result<()> {
     let stays = match real.strip_prefix(home) {
         Ok(inside) => inside.components().any(|part| match part {
-            Component::Normal(name) => name
-                .to_str()
-                .is_none_or(|name| reason_to_stay(name).is_some()),
+            Component::Normal(name) => {
+                name.to_str().is_none_or(|name| reason_to_stay(name).is_some())
+            }
             _ => true,
         }),
         Err(_) => true,
@@ -150,9 +144,7 @@ impl UploadFile {
     pub(super) fn read(&self, start: u64, length: u64) -> Result<Vec<u8>> {
         let mut bytes = Vec::new();
         let mut source = self.open_at(start)?.take(length);
-        source
-            .read_to_end(&mut bytes)
-            .map_err(|e| Error::io(&self.path, e))?;
+        source.read_to_end(&mut bytes).map_err(|e| Error::io(&self.path, e))?;
         Ok(bytes)
     }
 }
@@ -186,13 +178,7 @@ mod tests {
             assert_eq!(left_out, [".secret", "deep", "run.json"]);
             std::fs::remove_file(&link).unwrap();
         }
-        for target in [
-            "../outside",
-            "run.json",
-            ".secret",
-            "/etc/hostname",
-            "nowhere",
-        ] {
+        for target in ["../outside", "run.json", ".secret", "/etc/hostname", "nowhere"] {
             symlink(target, &link).unwrap();
             let message = Contents::of(path("model")).unwrap_err().to_string();
             assert!(message.contains("model/link"), "{message}");

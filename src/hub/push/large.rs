@@ -40,10 +40,7 @@ impl Upload<'_> {
         let parts = [self.id.owner(), &name, "info", "lfs", "objects", "batch"];
         let address = self.http.endpoint().url(parts);
         self.http.retry(&self.place(), self.progress, || {
-            lfs(self.http.post(address.clone()))
-                .json(&body)
-                .send()?
-                .json()
+            lfs(self.http.post(address.clone())).json(&body).send()?.json()
         })
     }
 
@@ -66,16 +63,12 @@ impl Upload<'_> {
             self.tell(self.sent.get());
             return Ok(());
         };
-        self.progress.tell(Event::File {
-            name: &item.name,
-            bytes: item.bytes,
-        });
+        self.progress.tell(Event::File { name: &item.name, bytes: item.bytes });
         let upload = &actions.upload;
         match upload.header.get("chunk_size") {
             None => {
                 let all = (0, item.bytes);
-                self.put(&place, item, all, upload, &upload.header)
-                    .map(drop)?
+                self.put(&place, item, all, upload, &upload.header).map(drop)?
             }
             Some(size) => self.put_parts(&place, item, hash, upload, size)?,
         }
@@ -84,9 +77,9 @@ impl Upload<'_> {
         };
         let address = self.target(&place, &verify.href)?;
         let body = json!({ "oid": hash, "size": item.bytes });
-        let verified = self.http.retry(&place, self.progress, || {
-            self.http.post(address.clone()).json(&body).send()
-        });
+        let verified = self
+            .http
+            .retry(&place, self.progress, || self.http.post(address.clone()).json(&body).send());
         verified.map(drop)
     }
 
@@ -107,10 +100,7 @@ impl Upload<'_> {
             for (name, value) in headers {
                 request = request.header(name, value.as_str().unwrap_or_default());
             }
-            let mut source = Told {
-                upload: self,
-                source: item.open_at(start)?.take(length),
-            };
+            let mut source = Told { upload: self, source: item.open_at(start)?.take(length) };
             request.send_from(&mut source, length)
         })?;
         Ok(response.header(ETAG.as_str()).map(String::from))
@@ -132,19 +122,12 @@ impl Upload<'_> {
         for number in 1..=item.bytes.div_ceil(size) {
             // 1, or 00001
             let is_part = |(name, _): &(&String, &Value)| name.parse() == Ok(number);
-            let href = upload
-                .header
-                .iter()
-                .find(is_part)
-                .and_then(|(_, href)| href.as_str());
+            let href = upload.header.iter().find(is_part).and_then(|(_, href)| href.as_str());
             let href = href.ok_or_else(|| {
                 place.error(format!("the Hub did not say where to upload part {number}"))
             })?;
             let start = (number - 1) * size;
-            let action = Action {
-                href: href.into(),
-                header: BTreeMap::new(),
-            };
+            let action = Action { href: href.into(), header: BTreeMap::new() };
             let length = size.min(item.bytes - start);
             let tag = self.put(place, item, (start, length), &action, &action.header)?;
             let tag = tag.ok_or_else(|| place.error(format!("part {number} was given no tag")))?;
@@ -153,9 +136,7 @@ impl Upload<'_> {
         let address = self.target(place, &upload.href)?;
         let body = json!({ "oid": hash, "parts": parts });
         let completed = self.http.retry(place, self.progress, || {
-            lfs(self.http.post(address.clone()).unsigned())
-                .json(&body)
-                .send()
+            lfs(self.http.post(address.clone()).unsigned()).json(&body).send()
         });
         completed.map(drop)
     }
@@ -179,10 +160,7 @@ impl Read for Told<'_> {
         if n == 0 && !buffer.is_empty() && self.source.limit() > 0 {
             // the rest was promised, and would be waited for without end
             let message = "the file became shorter while it was sent";
-            return Err(std::io::Error::new(
-                std::io::ErrorKind::UnexpectedEof,
-                message,
-            ));
+            return Err(std::io::Error::new(std::io::ErrorKind::UnexpectedEof, message));
         }
         self.upload.sent.set(self.upload.sent.get() + n as u64);
         self.upload.tell(self.upload.sent.get());

@@ -49,14 +49,7 @@ impl<'a> Upload<'a> {
     ) -> Result<Self> {
         let contents = Contents::of(dir)?;
         let total = contents.files.iter().map(|item| item.bytes).sum();
-        Ok(Self {
-            http,
-            id,
-            progress,
-            contents,
-            sent: Cell::new(0),
-            total,
-        })
+        Ok(Self { http, id, progress, contents, sent: Cell::new(0), total })
     }
 
     /// Uploads everything, of which it tells first; gives the repository's address.
@@ -64,12 +57,8 @@ impl<'a> Upload<'a> {
         self.progress.tell(Event::Contents(&self.contents));
         self.create(private)?;
         let modes = self.modes()?;
-        let large: Vec<&UploadFile> = self
-            .contents
-            .files
-            .iter()
-            .filter(|item| is_large(&modes, item))
-            .collect();
+        let large: Vec<&UploadFile> =
+            self.contents.files.iter().filter(|item| is_large(&modes, item)).collect();
         let mut hashes = HashMap::new();
         for item in &large {
             hashes.insert(item.name.as_str(), sha256_of(item.path())?);
@@ -82,18 +71,11 @@ impl<'a> Upload<'a> {
             self.large_file(item, &hashes[item.name.as_str()], &batch)?;
         }
         self.commit(&modes, &hashes)?;
-        Ok(format!(
-            "{}/{}",
-            self.http.endpoint().shown(),
-            self.id.repository()
-        ))
+        Ok(format!("{}/{}", self.http.endpoint().shown(), self.id.repository()))
     }
 
     fn place(&self) -> Place<'_> {
-        Place {
-            writing: true,
-            ..self.http.place(self.id)
-        }
+        Place { writing: true, ..self.http.place(self.id) }
     }
 
     /// Makes the repository, or finds it as it should be.
@@ -120,9 +102,9 @@ impl<'a> Upload<'a> {
             return Ok(());
         }
         let address = self.http.api(self.id, &[]);
-        let info: Info = self.http.retry(&place, self.progress, || {
-            self.http.get(address.clone()).send()?.json()
-        })?;
+        let info: Info = self
+            .http
+            .retry(&place, self.progress, || self.http.get(address.clone()).send()?.json())?;
         match info.private {
             Some(false) => Err(place
                 .error(format!(
@@ -163,12 +145,7 @@ impl<'a> Upload<'a> {
     ) -> Result<(), Failure> {
         let header = json!({ "summary": MESSAGE, "description": "" });
         let mut lines = json!({ "key": "header", "value": header }).to_string() + "\n";
-        for item in self
-            .contents
-            .files
-            .iter()
-            .filter(|item| !is_ignored(modes, item))
-        {
+        for item in self.contents.files.iter().filter(|item| !is_ignored(modes, item)) {
             let line = match hashes.get(item.name.as_str()) {
                 Some(hash) => json!({ "key": "lfsFile", "value": {
                     "path": item.name, "algo": "sha256", "oid": hash, "size": item.bytes,
@@ -190,10 +167,7 @@ impl<'a> Upload<'a> {
     }
 
     fn tell(&self, done: u64) {
-        self.progress.tell(Event::Transferred {
-            done,
-            total: self.total,
-        });
+        self.progress.tell(Event::Transferred { done, total: self.total });
     }
 }
 

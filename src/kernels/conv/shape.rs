@@ -32,14 +32,8 @@ pub struct Segment {
 
 impl Axis {
     /// The axis that is not there: one input, one output, one tap.
-    pub const ONE: Self = Self {
-        in_len: 1,
-        out_len: 1,
-        kernel_size: 1,
-        dilation: 1,
-        stride: 1,
-        pad_before: 0,
-    };
+    pub const ONE: Self =
+        Self { in_len: 1, out_len: 1, kernel_size: 1, dilation: 1, stride: 1, pad_before: 0 };
 
     /// From the first tap to the last.
     pub(crate) fn span(&self) -> usize {
@@ -72,11 +66,7 @@ impl Axis {
         let end = to.div_ceil(self.stride).min(within.end).max(start);
         Segment {
             out: start..end,
-            first: if start < end {
-                (self.position(tap, start) - lo) as usize
-            } else {
-                0
-            },
+            first: if start < end { (self.position(tap, start) - lo) as usize } else { 0 },
         }
     }
 
@@ -133,9 +123,7 @@ impl ConvShape {
 
     /// Taps along both axes: tap `m·width.kernel_size + n` is tap `m` of the lines, `n` of the columns.
     pub fn taps(&self) -> usize {
-        self.height
-            .kernel_size
-            .saturating_mul(self.width.kernel_size)
+        self.height.kernel_size.saturating_mul(self.width.kernel_size)
     }
 
     /// The line's and the column's part of a tap.
@@ -175,9 +163,7 @@ impl ConvShape {
     pub(super) fn check(&self, buffers: &[(&'static str, usize, usize)]) -> Result<()> {
         let axes = [self.height, self.width];
         if self.groups == 0
-            || axes
-                .iter()
-                .any(|axis| axis.stride == 0 || axis.kernel_size == 0)
+            || axes.iter().any(|axis| axis.stride == 0 || axis.kernel_size == 0)
             || !self.in_channels.is_multiple_of(self.groups)
             || !self.out_channels.is_multiple_of(self.groups)
         {

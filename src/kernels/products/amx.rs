@@ -144,15 +144,7 @@ impl Micro for Amx {
         // times 32 words of B, `depth` being a multiple of 16, a step of the loop.
         unsafe {
             let block = if half { half_block } else { whole_block };
-            block(
-                c.as_mut_ptr(),
-                4 * c_stride,
-                a.as_ptr(),
-                4 * a_stride,
-                b.as_ptr(),
-                terms,
-                add,
-            );
+            block(c.as_mut_ptr(), 4 * c_stride, a.as_ptr(), 4 * a_stride, b.as_ptr(), terms, add);
         }
     }
 

@@ -69,14 +69,9 @@ macro_rules! vector_loop {
 vector_loop!(avx2, "avx2,fma", 12, 2 * 8, _mm256_setzero_ps, |acc, x| {
     _mm256_fmadd_ps(x, x, *acc)
 });
-vector_loop!(
-    avx512,
-    "avx512f",
-    24,
-    2 * 16,
-    _mm512_setzero_ps,
-    |acc, x| _mm512_fmadd_ps(x, x, *acc)
-);
+vector_loop!(avx512, "avx512f", 24, 2 * 16, _mm512_setzero_ps, |acc, x| _mm512_fmadd_ps(
+    x, x, *acc
+));
 vector_loop!(
     avx512_pairs,
     "avx512f,avx512bf16",

@@ -112,11 +112,7 @@ impl<X: Stored<Real = f32>, Y: Stored<Real = f32>> Gradient<'_, X, Y> {
             });
             let blocks = sums.par_chunks_exact_mut(self.block_len()).enumerate();
             blocks.for_each(|(i, sums)| {
-                let dy = Panels {
-                    words: &dy[i / self.blocks * group_len..],
-                    panel_len,
-                    run_len,
-                };
+                let dy = Panels { words: &dy[i / self.blocks * group_len..], panel_len, run_len };
                 groups(&spans).for_each(|spans| self.add_spans(micro, i, spans, dy, sums));
             });
         });
@@ -128,9 +124,7 @@ impl<X: Stored<Real = f32>, Y: Stored<Real = f32>> Gradient<'_, X, Y> {
         let s = self.shape;
         let (lines, columns) = (s.height.out_len, s.width.out_len);
         let row = |place: isize| {
-            let place = usize::try_from(place)
-                .ok()
-                .filter(|&p| p < self.out_len())?;
+            let place = usize::try_from(place).ok().filter(|&p| p < self.out_len())?;
             let (i, j) = (place / self.pitch, place % self.pitch);
             let at = ((run.sequence * lines + i) * columns + j) * s.out_channels;
             (j < columns).then(|| &self.dy[at..][..s.out_channels])
@@ -174,10 +168,7 @@ impl<X: Stored<Real = f32>, Y: Stored<Real = f32>> Gradient<'_, X, Y> {
                 #[inline(always)]
                 || self.transpose_x(micro, i, spans, rows, a, a_stride),
             );
-            for (tap, c) in sums
-                .chunks_exact_mut(self.block * self.c_stride())
-                .enumerate()
-            {
+            for (tap, c) in sums.chunks_exact_mut(self.block * self.c_stride()).enumerate() {
                 let mut product = Product {
                     c,
                     c_stride: self.c_stride(),
@@ -262,23 +253,20 @@ impl<X: Stored<Real = f32>, Y: Stored<Real = f32>> Gradient<'_, X, Y> {
         let s = self.shape;
         let (gi, go, taps) = (s.group_in(), s.group_out(), s.taps());
         let (row, c_stride) = (gi * taps, self.c_stride());
-        dw.par_chunks_mut(go * row)
-            .enumerate()
-            .for_each(|(group, dw)| {
-                // a cache line of sums goes to as many rows
-                let lines = dw.par_chunks_mut(LINE * row).enumerate();
-                lines.for_each(|(line, dw)| {
-                    for i in 0..row {
-                        let (ci, tap) = (i / taps, i % taps);
-                        let block = group * self.blocks + ci / self.block;
-                        let at = block * self.block_len()
-                            + (tap * self.block + ci % self.block) * c_stride
-                            + line * LINE;
-                        let rows = dw[i..].iter_mut().step_by(row);
-                        rows.zip(&sums[at..][..LINE])
-                            .for_each(|(dw, &sum)| *dw = sum);
-                    }
-                });
+        dw.par_chunks_mut(go * row).enumerate().for_each(|(group, dw)| {
+            // a cache line of sums goes to as many rows
+            let lines = dw.par_chunks_mut(LINE * row).enumerate();
+            lines.for_each(|(line, dw)| {
+                for i in 0..row {
+                    let (ci, tap) = (i / taps, i % taps);
+                    let block = group * self.blocks + ci / self.block;
+                    let at = block * self.block_len()
+                        + (tap * self.block + ci % self.block) * c_stride
+                        + line * LINE;
+                    let rows = dw[i..].iter_mut().step_by(row);
+                    rows.zip(&sums[at..][..LINE]).for_each(|(dw, &sum)| *dw = sum);
+                }
             });
+        });
     }
 }

@@ -116,18 +116,12 @@ fn check_block<M: Micro>(
         let end = last.zip(end).and_then(|(last, end)| last.checked_add(end));
         end.is_some_and(|end| end <= len)
     };
-    assert!(
-        holds(c_len, M::ROWS, c_stride, Some(M::COLS)),
-        "product: C too short"
-    );
+    assert!(holds(c_len, M::ROWS, c_stride, Some(M::COLS)), "product: C too short");
     for term in terms {
         let a_end = term.a.checked_add(term.depth);
         let b_words = term.depth.checked_mul(M::COLS);
         let b_end = b_words.and_then(|words| words.checked_add(term.b));
-        assert!(
-            holds(a_len, M::ROWS, a_stride, a_end),
-            "product: A too short"
-        );
+        assert!(holds(a_len, M::ROWS, a_stride, a_end), "product: A too short");
         assert!(holds(b_len, 1, 0, b_end), "product: B too short");
         assert!(term.depth.is_multiple_of(M::STEP), "product: odd depth");
     }
@@ -169,11 +163,7 @@ impl Product<'_> {
         let parts = depth.div_ceil(M::DEPTH).max(1);
         let part = depth.div_ceil(parts).next_multiple_of(M::STEP);
         for done in (0..depth).step_by(part) {
-            let term = Term {
-                a: done,
-                b: done * M::COLS,
-                depth: part.min(depth - done),
-            };
+            let term = Term { a: done, b: done * M::COLS, depth: part.min(depth - done) };
             self.pass(micro, &[term], done > 0);
         }
     }
@@ -196,10 +186,7 @@ impl Product<'_> {
         let first = row * M::ROWS;
         let columns = self.columns - panel * M::COLS;
         micro.block(
-            (
-                &mut self.c[first * self.c_stride + panel * M::COLS..],
-                self.c_stride,
-            ),
+            (&mut self.c[first * self.c_stride + panel * M::COLS..], self.c_stride),
             (&self.a[first * self.a_stride..], self.a_stride),
             &self.b[panel * self.panel_stride..],
             terms,

@@ -48,17 +48,14 @@ impl WeightPanels {
     /// column), zeros beyond the last depth and column.
     pub fn pack<M: Micro>(&self, micro: M, shape: &ConvShape, weight: &[f32], packed: &mut [u32]) {
         let group_len = shape.group_out() * shape.group_in() * shape.taps();
-        packed
-            .par_chunks_exact_mut(self.stride)
-            .enumerate()
-            .for_each(|(i, panel)| {
-                let (group, first) = (i / self.panels, i % self.panels * M::COLS);
-                let weight = &weight[group * group_len..][..group_len];
-                micro.vectorized(
-                    #[inline(always)]
-                    || self.pack_panel::<M>(shape, weight, first, panel),
-                );
-            });
+        packed.par_chunks_exact_mut(self.stride).enumerate().for_each(|(i, panel)| {
+            let (group, first) = (i / self.panels, i % self.panels * M::COLS);
+            let weight = &weight[group * group_len..][..group_len];
+            micro.vectorized(
+                #[inline(always)]
+                || self.pack_panel::<M>(shape, weight, first, panel),
+            );
+        });
     }
 
     #[inline(always)]
@@ -71,11 +68,7 @@ impl WeightPanels {
     ) {
         let (taps, row) = (shape.taps(), shape.group_in() * shape.taps());
         // how far the next depth and the next column are in the weight
-        let (along, across) = if self.transposed {
-            (row, taps)
-        } else {
-            (taps, row)
-        };
+        let (along, across) = if self.transposed { (row, taps) } else { (taps, row) };
         let columns = M::COLS.min(self.columns - first);
         let per_word = M::FORMAT.per_word();
         for k in 0..self.words {
@@ -88,11 +81,7 @@ impl WeightPanels {
                     continue;
                 }
                 let at = first * across + depth * along + tap;
-                let second = if per_word == 2 && depth + 1 < self.depth {
-                    along
-                } else {
-                    0
-                };
+                let second = if per_word == 2 && depth + 1 < self.depth { along } else { 0 };
                 for (n, word) in words[..columns].iter_mut().enumerate() {
                     let i = at + n * across;
                     let pair = if second == 0 { 0.0 } else { weight[i + second] };

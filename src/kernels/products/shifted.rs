@@ -44,13 +44,8 @@ impl<S: Stored<Real = f32>> Shifted<'_, S> {
         if out.is_empty() {
             return;
         }
-        let Plan {
-            unit,
-            size,
-            packing,
-        } = self
-            .source
-            .plan::<M>(out.len() / channels, self.panels.columns);
+        let Plan { unit, size, packing } =
+            self.source.plan::<M>(out.len() / channels, self.panels.columns);
         let units = out.par_chunks_mut(unit * channels).enumerate();
         units.for_each(|(u, out)| {
             let pieces = out.par_chunks_mut(size * channels).enumerate();
@@ -97,10 +92,7 @@ impl<S: Stored<Real = f32>> Shifted<'_, S> {
             _ => pitch,
         };
         let rows = ((block.lines - 1) * pitch + block.columns).next_multiple_of(M::ROWS);
-        let (image, last) = (
-            block.line / lines.out,
-            (block.line + block.lines - 1) / lines.out,
-        );
+        let (image, last) = (block.line / lines.out, (block.line + block.lines - 1) / lines.out);
         let packed = self.source.packed_lines(block.lines, image == last);
         let first_row = |m: usize| match packed.shared {
             true => lines.offset(m) * pitch,
@@ -150,9 +142,7 @@ impl<S: Stored<Real = f32>> Shifted<'_, S> {
                     let i = usize::try_from((r + p) as isize + lines.first()).ok();
                     i.filter(|&i| i < lines.len).map(|i| image * lines.len + i)
                 }
-                _ => self
-                    .source
-                    .line(p / block.lines, block.line + p % block.lines),
+                _ => self.source.line(p / block.lines, block.line + p % block.lines),
             };
             for (i, packed) in a.chunks_exact_mut(self.a_stride()).enumerate() {
                 let row = match line {
@@ -203,9 +193,9 @@ impl<S: Stored<Real = f32>> Shifted<'_, S> {
         let mut found = false;
         for (i, packed) in a.chunks_exact_mut(self.a_stride()).enumerate() {
             let row = match from {
-                Some(from) if i < rows => columns
-                    .position(n, column)
-                    .and_then(|column| self.source.row(from, column)),
+                Some(from) if i < rows => {
+                    columns.position(n, column).and_then(|column| self.source.row(from, column))
+                }
                 _ => None,
             };
             found |= row.is_some();
@@ -234,12 +224,7 @@ impl<S: Stored<Real = f32>> Shifted<'_, S> {
         taps: &[(usize, usize)],
         finish: impl FnOnce(&[f32], usize),
     ) {
-        let WeightPanels {
-            words,
-            panels,
-            stride,
-            ..
-        } = self.panels;
+        let WeightPanels { words, panels, stride, .. } = self.panels;
         let c_stride = self.c_stride::<M>();
         with_buffer(rows * c_stride, |c| {
             let c = &mut c.floats_mut()[..rows * c_stride];
@@ -284,12 +269,7 @@ pub fn forward<M: Micro, X: Stored<Real = f32>, Y: Stored<Real = f32>>(
 ) {
     let panels = WeightPanels::new::<M>(shape, false);
     with_buffer(panels.len(shape), |packed| {
-        panels.pack(
-            micro,
-            shape,
-            weight,
-            &mut packed.words_mut()[..panels.len(shape)],
-        );
+        panels.pack(micro, shape, weight, &mut packed.words_mut()[..panels.len(shape)]);
         let shifted = Shifted {
             source: Source {
                 data: x,
@@ -309,10 +289,7 @@ pub fn forward<M: Micro, X: Stored<Real = f32>, Y: Stored<Real = f32>>(
             y,
             #[inline(always)]
             |first, c, stride, y| {
-                for (c, y) in c
-                    .chunks_exact(stride)
-                    .zip(y.chunks_exact_mut(shape.out_channels))
-                {
+                for (c, y) in c.chunks_exact(stride).zip(y.chunks_exact_mut(shape.out_channels)) {
                     for (g, y) in y.chunks_exact_mut(go).enumerate() {
                         epilogue.store_row(&c[g * width..][..go], g * go, y);
                     }
@@ -333,12 +310,7 @@ pub fn grad_input<M: Micro, X: Stored<Real = f32>, Y: Stored<Real = f32>>(
 ) {
     let panels = WeightPanels::new::<M>(shape, true);
     with_buffer(panels.len(shape), |packed| {
-        panels.pack(
-            micro,
-            shape,
-            weight,
-            &mut packed.words_mut()[..panels.len(shape)],
-        );
+        panels.pack(micro, shape, weight, &mut packed.words_mut()[..panels.len(shape)]);
         let shifted = Shifted {
             source: Source {
                 data: dy,
@@ -358,10 +330,7 @@ pub fn grad_input<M: Micro, X: Stored<Real = f32>, Y: Stored<Real = f32>>(
             dx,
             #[inline(always)]
             |_, c, stride, dx| {
-                for (c, dx) in c
-                    .chunks_exact(stride)
-                    .zip(dx.chunks_exact_mut(shape.in_channels))
-                {
+                for (c, dx) in c.chunks_exact(stride).zip(dx.chunks_exact_mut(shape.in_channels)) {
                     for (g, dx) in dx.chunks_exact_mut(gi).enumerate() {
                         for (dx, &c) in dx.iter_mut().zip(&c[g * width..]) {
                             *dx = X::store(c);

@@ -69,11 +69,7 @@ impl Reads {
 
     /// Of what is dense: how far behind the first position result 0 reads at `tap`.
     pub fn offset(&self, tap: usize) -> usize {
-        let tap = if self.step < 0 {
-            self.taps - 1 - tap
-        } else {
-            tap
-        };
+        let tap = if self.step < 0 { self.taps - 1 - tap } else { tap };
         tap * self.step.unsigned_abs()
     }
 }
@@ -173,21 +169,11 @@ impl<S> Source<'_, S> {
                 false => Packing::Taps,
             };
             let size = size.next_multiple_of(M::ROWS);
-            return Plan {
-                unit: width,
-                size,
-                packing,
-            };
+            return Plan { unit: width, size, packing };
         }
         self.plan_lines::<M>(rows, channels).unwrap_or_else(|| {
-            let size = rows
-                .div_ceil(rows.div_ceil(M::PIECE))
-                .next_multiple_of(M::ROWS);
-            Plan {
-                unit: rows,
-                size,
-                packing: Packing::Taps,
-            }
+            let size = rows.div_ceil(rows.div_ceil(M::PIECE)).next_multiple_of(M::ROWS);
+            Plan { unit: rows, size, packing: Packing::Taps }
         })
     }
 
@@ -229,20 +215,12 @@ impl<S> Source<'_, S> {
         let reads = &self.lines;
         let (all, each) = (lines + reads.span(), reads.taps * lines);
         let shared = reads.is_dense() && one_image && all <= each;
-        PackedLines {
-            shared,
-            lines: if shared { all } else { each },
-        }
+        PackedLines { shared, lines: if shared { all } else { each } }
     }
     /// The rows `first..first + rows` of the result, part of one line or whole lines.
     pub fn block(&self, first: usize, rows: usize) -> Block {
         let width = self.columns.out;
         let lines = rows.div_ceil(width);
-        Block {
-            line: first / width,
-            lines,
-            column: first % width,
-            columns: rows / lines,
-        }
+        Block { line: first / width, lines, column: first % width, columns: rows / lines }
     }
 }

@@ -47,11 +47,7 @@ impl Avx512Pairs {
 }
 
 const fn rounded(round: bool) -> Format {
-    if round {
-        Format::Rounded
-    } else {
-        Format::Single
-    }
+    if round { Format::Rounded } else { Format::Single }
 }
 
 /// Implements [`Micro`] for a vector instruction set: `$rows` rows of two vectors of `$lanes`.
@@ -200,10 +196,7 @@ pub fn dot_pairs(acc: __m512, a: u32, b: __m512) -> __m512 {
     let a = _mm512_set1_epi32(a.cast_signed());
     // SAFETY: `__m512bh` is the same 512 bits, and all bits are pairs of bf16.
     let (a, b) = unsafe {
-        (
-            std::mem::transmute::<__m512i, __m512bh>(a),
-            std::mem::transmute::<__m512, __m512bh>(b),
-        )
+        (std::mem::transmute::<__m512i, __m512bh>(a), std::mem::transmute::<__m512, __m512bh>(b))
     };
     _mm512_dpbf16_ps(acc, a, b)
 }

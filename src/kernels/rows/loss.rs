@@ -12,9 +12,7 @@ use super::{fold, reduce, rows_per_piece, sum};
 /// Every target must be below `vocab`.
 pub fn cross_entropy<S: Stored>(logits: &[S], vocab: usize, targets: &[u32]) -> f64 {
     let rows = rows_per_piece(vocab);
-    let pieces = logits
-        .par_chunks(rows * vocab.max(1))
-        .zip(targets.par_chunks(rows));
+    let pieces = logits.par_chunks(rows * vocab.max(1)).zip(targets.par_chunks(rows));
     let mut total = [0f64];
     reduce(pieces, &mut total, |(logits, targets), total| {
         vectorized(
@@ -45,10 +43,8 @@ pub fn cross_entropy_grad<S: Stored>(
 ) {
     let rows = rows_per_piece(vocab);
     let piece = rows * vocab.max(1);
-    let pieces = out
-        .par_chunks_mut(piece)
-        .zip(logits.par_chunks(piece))
-        .zip(targets.par_chunks(rows));
+    let pieces =
+        out.par_chunks_mut(piece).zip(logits.par_chunks(piece)).zip(targets.par_chunks(rows));
     pieces.for_each(|((out, logits), targets)| {
         let mut powers = vec![S::Real::zero(); vocab];
         vectorized(

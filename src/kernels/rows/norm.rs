@@ -118,10 +118,7 @@ impl RowNorm {
     ) {
         let c = weight.len();
         let piece = rows_per_piece(c) * c.max(1);
-        let pieces = dx
-            .par_chunks_mut(piece)
-            .zip(x.par_chunks(piece))
-            .zip(dy.par_chunks(piece));
+        let pieces = dx.par_chunks_mut(piece).zip(x.par_chunks(piece)).zip(dy.par_chunks(piece));
         reduce(pieces, affine, |((dx, x), dy), sums| {
             let (dw, db) = sums.split_at_mut(c);
             let mut g = vec![S::Real::zero(); c];
@@ -185,20 +182,13 @@ mod tests {
     #[test]
     fn layer_norm_by_hand() {
         let mut y = [0.0; 2];
-        let norm = RowNorm {
-            center: true,
-            eps: 0.0,
-        };
+        let norm = RowNorm { center: true, eps: 0.0 };
         norm.forward(&[1.0, 3.0], &[2.0, 2.0], Some(&[1.0, 1.0]), None, &mut y);
         assert_eq!(y, [-1.0, 3.0]);
         let relu = Some(Activation::Relu);
         norm.forward(&[1.0, 3.0], &[2.0, 2.0], Some(&[1.0, 1.0]), relu, &mut y);
         assert_eq!(y, [0.0, 3.0]);
-        RowNorm {
-            center: false,
-            eps: 0.0,
-        }
-        .forward(&[3.0, -3.0], &[1.0, 1.0], None, None, &mut y);
+        RowNorm { center: false, eps: 0.0 }.forward(&[3.0, -3.0], &[1.0, 1.0], None, None, &mut y);
         assert_eq!(y, [1.0, -1.0]);
     }
 }

@@ -10,10 +10,7 @@ use super::{rows_per_piece, sum_pairs};
 pub fn weight_norm<T: Real>(v: &[T], g: &[T], w: &mut [T]) {
     let n = v.len() / g.len();
     let rows = rows_per_piece(n);
-    let pieces = w
-        .par_chunks_mut(rows * n)
-        .zip(v.par_chunks(rows * n))
-        .zip(g.par_chunks(rows));
+    let pieces = w.par_chunks_mut(rows * n).zip(v.par_chunks(rows * n)).zip(g.par_chunks(rows));
     pieces.for_each(|((w, v), g)| {
         vectorized(
             #[inline(always)]

@@ -96,10 +96,7 @@ where
     M: Multiply<COLS, L>,
 {
     let depth = panels[0].len();
-    let (rows, panels) = (
-        rows.map(|row| &row[..depth]),
-        panels.map(|panel| &panel[..depth]),
-    );
+    let (rows, panels) = (rows.map(|row| &row[..depth]), panels.map(|panel| &panel[..depth]));
     let mut sums = [[M::zero(lanes); P]; R];
     for k in 0..depth {
         for part in 0..PARTS {

@@ -170,10 +170,7 @@ impl Lanes<16> for V3 {
     }
     #[inline(always)]
     fn sums(self, sums: Self::Sums) -> [f32; 16] {
-        self.floats([
-            self.avx._mm256_cvtepi32_ps(sums[0]),
-            self.avx._mm256_cvtepi32_ps(sums[1]),
-        ])
+        self.floats([self.avx._mm256_cvtepi32_ps(sums[0]), self.avx._mm256_cvtepi32_ps(sums[1])])
     }
 }
 
@@ -217,9 +214,7 @@ impl Lanes<32> for V4 {
     #[inline(always)]
     fn upper(self, acc: Self::Floats, w: &[u32; 32], x: f32) -> Self::Floats {
         let x = self.avx512f._mm512_set1_ps(x);
-        let mask = self
-            .avx512f
-            ._mm512_set1_epi32(0xffff_0000_u32.cast_signed());
+        let mask = self.avx512f._mm512_set1_epi32(0xffff_0000_u32.cast_signed());
         each(
             #[inline(always)]
             |i| {

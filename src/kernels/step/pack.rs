@@ -82,9 +82,7 @@ impl StepWeights {
             Kernel::Amx | Kernel::Avx512 => 32,
             Kernel::Avx2 | Kernel::Portable | Kernel::Reference => 16,
         };
-        let words = depth
-            .div_ceil(per_word(dtype))
-            .next_multiple_of(step(kernel, dtype));
+        let words = depth.div_ceil(per_word(dtype)).next_multiple_of(step(kernel, dtype));
         let padded = out_channels.next_multiple_of(cols);
         let mut packed = Self {
             dtype,
@@ -103,9 +101,8 @@ impl StepWeights {
         }
         if dtype == StepDtype::Int8 {
             let products = (packed.words * per_word(dtype)) as f64 * f64::from(WEIGHT_MAX);
-            packed.row_max = (f64::from(i32::MAX) / products)
-                .min(f64::from(i16::MAX))
-                .floor() as f32;
+            packed.row_max =
+                (f64::from(i32::MAX) / products).min(f64::from(i16::MAX)).floor() as f32;
             packed.scales = vec![0.0; padded];
         }
         for (column, row) in weight.chunks_exact(depth).enumerate() {
@@ -206,16 +203,10 @@ impl StepWeights {
     fn pack_int8_row<'a>(&self, taps: impl Iterator<Item = &'a [f32]> + Clone, row: &mut [u32]) {
         let (row, last) = row.split_at_mut(row.len() - 1);
         // a maximum that does not skip what is no number
-        let largest = |tap: &[f32]| {
-            tap.iter()
-                .fold(0u32, |max, x| max.max(x.to_bits() & 0x7fff_ffff))
-        };
+        let largest =
+            |tap: &[f32]| tap.iter().fold(0u32, |max, x| max.max(x.to_bits() & 0x7fff_ffff));
         let largest = f32::from_bits(taps.clone().map(largest).max().unwrap_or(0));
-        let up = if largest > 0.0 {
-            self.row_max / largest
-        } else {
-            0.0
-        };
+        let up = if largest > 0.0 { self.row_max / largest } else { 0.0 };
         // so small that its reciprocal is none, or not finite: what is not finite shows in the scale
         let up = if up.is_finite() { up } else { 0.0 };
         let whole = |x: f32| (x * up).round_ties_even() as i32;
@@ -258,11 +249,7 @@ fn int8_scale(row: &[f32]) -> f32 {
 }
 
 fn int8(value: f32, scale: f32) -> i8 {
-    if scale > 0.0 {
-        (value / scale).round_ties_even() as i8
-    } else {
-        0
-    }
+    if scale > 0.0 { (value / scale).round_ties_even() as i8 } else { 0 }
 }
 
 /// `weight` (out_channels, any) as a step of this type computes with it.
@@ -290,9 +277,7 @@ pub fn quantize(weight: &[f32], out_channels: usize) -> (Vec<i8>, Vec<f32>) {
 pub fn dequantize(numbers: &[i8], scales: &[f32]) -> Vec<f32> {
     let rows = numbers.chunks_exact(depth(numbers.len(), scales.len()));
     let weights = rows.zip(scales);
-    weights
-        .flat_map(|(row, &scale)| row.iter().map(move |&x| f32::from(x) * scale))
-        .collect()
+    weights.flat_map(|(row, &scale)| row.iter().map(move |&x| f32::from(x) * scale)).collect()
 }
 
 fn depth(len: usize, out_channels: usize) -> usize {

@@ -59,11 +59,7 @@ pub fn product<M: Micro>(micro: M, w: &StepWeights, a: &[u32], relu: bool, y: &m
                     for (y, c) in rows {
                         for ((y, c), bias) in y.iter_mut().zip(c).zip(&w.bias) {
                             let sum = c + bias;
-                            *y = if relu {
-                                Activation::Relu.apply(sum)
-                            } else {
-                                sum
-                            };
+                            *y = if relu { Activation::Relu.apply(sum) } else { sum };
                         }
                     }
                 },

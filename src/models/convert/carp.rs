@@ -101,10 +101,7 @@ mod tests {
     fn state_dict() -> Tensors {
         let mut shapes = vec![
             ("embedder.embedder.weight".to_string(), vec![30, 8]),
-            (
-                "embedder.up_embedder.conv.weight".to_string(),
-                vec![32, 8, 1],
-            ),
+            ("embedder.up_embedder.conv.weight".to_string(), vec![32, 8, 1]),
             ("embedder.up_embedder.conv.bias".to_string(), vec![32]),
             ("decoder.conv.weight".to_string(), vec![30, 32, 1]),
             ("decoder.conv.bias".to_string(), vec![30]),
@@ -141,10 +138,7 @@ mod tests {
         }
         let dims = |name: &str| tensors[name].dims().to_vec();
         assert_eq!(dims("lm_head.decoder.weight"), [30, 32]);
-        assert_eq!(
-            dims("model.encoder.layer.1.intermediate.weight"),
-            [16, 32, 1]
-        );
+        assert_eq!(dims("model.encoder.layer.1.intermediate.weight"), [16, 32, 1]);
         assert_eq!(dims("model.encoder.layer.1.layer_norm2.bias"), [16]);
         assert_eq!(dims("model.encoder.layer.0.output.weight"), [32, 16, 1]);
     }

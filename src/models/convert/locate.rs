@@ -8,12 +8,7 @@ use super::{Arguments, Tensors};
 use crate::{Error, Result};
 
 /// Beginnings of a tensor's name in networks that are known.
-const NETWORKS: [&str; 4] = [
-    "encoder.weight",
-    "network.0.",
-    "tcn.network.0.",
-    "embedder.",
-];
+const NETWORKS: [&str; 4] = ["encoder.weight", "network.0.", "tcn.network.0.", "embedder."];
 
 /// Names of a weight in a layer that stands alone.
 const LAYERS: [&str; 2] = ["weight", "weight_v"];
@@ -61,9 +56,7 @@ pub(super) fn same_numbers(a: &Tensor, b: &Tensor) -> Result<bool> {
     }
     let numbers = |t: &Tensor| t.to_dtype(DType::F64)?.flatten_all()?.to_vec1::<f64>();
     let pairs = numbers(a)?.into_iter().zip(numbers(b)?);
-    Ok(pairs
-        .into_iter()
-        .all(|(a, b)| a == b || (a.is_nan() && b.is_nan())))
+    Ok(pairs.into_iter().all(|(a, b)| a == b || (a.is_nan() && b.is_nan())))
 }
 
 /// The prefixes under which a network may stand, the shortest first.
@@ -80,11 +73,7 @@ pub(super) fn places(tensors: &Tensors, arguments: &Arguments) -> Vec<String> {
             }
         }
     }
-    places
-        .into_iter()
-        .take(MAX_PLACES)
-        .map(|(_, place)| place.to_string())
-        .collect()
+    places.into_iter().take(MAX_PLACES).map(|(_, place)| place.to_string()).collect()
 }
 
 /// The tensors under a prefix, without it, and how many are not.

@@ -24,10 +24,7 @@ fn network(tensors: &Tensors, prefix: &str, arguments: &Arguments) -> Result<(us
     while tensors.contains_key(&name(num_channels.len(), 1)) {
         num_channels.push(dim(tensors, &name(num_channels.len(), 1), 0)?);
     }
-    let mut network = TcnConfig {
-        norm,
-        ..TcnConfig::new(num_channels, kernel_size)
-    };
+    let mut network = TcnConfig { norm, ..TcnConfig::new(num_channels, kernel_size) };
     if let Some(dropout) = arguments.get("dropout")? {
         network.dropout = dropout;
     }
@@ -105,9 +102,7 @@ pub(super) fn language_model(
 /// `network` or `tcn.network`, perhaps `linear`.
 pub(super) fn plain(tensors: Tensors, arguments: &Arguments) -> Result<(ModelConfig, Tensors)> {
     let tensors = without_duplicates(tensors)?;
-    let tensors = renamed(tensors, |name| {
-        name.strip_prefix("tcn.").unwrap_or(name).to_string()
-    });
+    let tensors = renamed(tensors, |name| name.strip_prefix("tcn.").unwrap_or(name).to_string());
     let (num_inputs, network) = network(&tensors, "", arguments)?;
     let linear = tensors.contains_key("linear.weight");
     let sigmoid = arguments.class.contains("poly_music");

@@ -94,9 +94,7 @@ impl Conditioning {
         let both = || pointwise(2 * width, width, vb.pp("embedding_projection_2"));
         Ok(Some(Self {
             of_embedding: pointwise(channels, width, vb.pp("embedding_projection_1"))?,
-            of_both: (cfg.embedding_mode == EmbeddingMode::Concat)
-                .then(both)
-                .transpose()?,
+            of_both: (cfg.embedding_mode == EmbeddingMode::Concat).then(both).transpose()?,
         }))
     }
 
@@ -166,14 +164,10 @@ impl Block {
         pass: &mut Pass,
     ) -> Result<Tensor> {
         if self.activation == PytorchActivation::Relu && matches!(norm, Norm::Identity) {
-            let epilogue = Epilogue {
-                relu: true,
-                ..Epilogue::default()
-            };
+            let epilogue = Epilogue { relu: true, ..Epilogue::default() };
             return conv.forward_then(xs, pass, epilogue);
         }
-        self.activation
-            .apply(&norm.forward(&conv.forward(xs, pass)?, pass)?)
+        self.activation.apply(&norm.forward(&conv.forward(xs, pass)?, pass)?)
     }
 
     /// The inner branch, before the residual is added.
@@ -219,9 +213,7 @@ impl PytorchTcn {
         let last = widths.last().copied().unwrap_or(0);
         let skip = |(i, &width): (usize, &usize)| {
             let vb = vb.pp(format!("downsample_skip_connection.{i}"));
-            (width != last)
-                .then(|| pointwise(width, last, vb))
-                .transpose()
+            (width != last).then(|| pointwise(width, last, vb)).transpose()
         };
         let others = &widths[..blocks.len() - 1];
         let skips = || others.iter().enumerate().map(skip).collect::<Result<_>>();

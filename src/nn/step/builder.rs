@@ -113,10 +113,7 @@ impl StepBuilder {
     /// The same numbers in a new slot.
     pub fn copy(&mut self, from: Slot) -> Slot {
         let to = self.slot(from.width);
-        self.ops.push(Op::Copy {
-            from: from.index,
-            to: to.index,
-        });
+        self.ops.push(Op::Copy { from: from.index, to: to.index });
         to
     }
 
@@ -158,12 +155,7 @@ impl StepBuilder {
                 let (weight, bias) = (numbers(weight)?, bias.as_ref().map(numbers).transpose()?);
                 self.mark(&format!("{norm:?}"), &weight);
                 self.mark("bias", bias.as_deref().unwrap_or_default());
-                Op::Rows {
-                    slot: slot.index,
-                    norm: *norm,
-                    weight,
-                    bias,
-                }
+                Op::Rows { slot: slot.index, norm: *norm, weight, bias }
             }
             Norm::Batch(norm) => {
                 let [mean, scale, bias] = norm.affine()?;
@@ -171,12 +163,7 @@ impl StepBuilder {
                 self.mark("mean", &mean);
                 self.mark("scale", &scale);
                 self.mark("bias", &bias);
-                Op::Affine {
-                    slot: slot.index,
-                    mean,
-                    scale,
-                    bias,
-                }
+                Op::Affine { slot: slot.index, mean, scale, bias }
             }
         };
         self.ops.push(op);

@@ -7,20 +7,12 @@ use super::tree::{Picture, Tree};
 use crate::geometry::{Block, Dilations, Growth, Layer, Padding, Stack};
 
 fn doubling(levels: usize, stacks: usize) -> Vec<usize> {
-    let growth = Growth {
-        stacks,
-        ..Growth::new(2, levels)
-    };
+    let growth = Growth { stacks, ..Growth::new(2, levels) };
     Dilations::Growth(growth).expand().unwrap()
 }
 
 fn strided() -> Stack {
-    let layer = |stride| {
-        Layer::centred("a", 3, 2)
-            .unwrap()
-            .with_stride(stride)
-            .unwrap()
-    };
+    let layer = |stride| Layer::centred("a", 3, 2).unwrap().with_stride(stride).unwrap();
     Stack::series(vec![layer(2), layer(3), layer(1)])
 }
 

@@ -69,13 +69,7 @@ impl<'a> Tree<'a> {
                 bypasses.push((from, level));
             }
         }
-        Ok(Self {
-            levels,
-            layers,
-            lowest,
-            field,
-            bypasses,
-        })
+        Ok(Self { levels, layers, lowest, field, bypasses })
     }
 }
 
@@ -104,12 +98,7 @@ impl<'a> Picture<'a> {
             (high + 1 - columns, high)
         };
         let pitch = (1056 / (high - low + 1)).clamp(8, 40);
-        Self {
-            tree,
-            low,
-            high,
-            pitch,
-        }
+        Self { tree, low, high, pitch }
     }
 
     pub(super) fn columns(&self) -> i64 {
@@ -217,9 +206,7 @@ impl<'a> Picture<'a> {
     /// The reached steps of `level`, in order, which stand in the picture or read a step there.
     fn readers(&self, level: usize, taps: &[i64]) -> Vec<i64> {
         let shown = self.low..=self.high;
-        let outside = shown
-            .clone()
-            .flat_map(|to| taps.iter().map(move |tap| to - tap));
+        let outside = shown.clone().flat_map(|to| taps.iter().map(move |tap| to - tap));
         let mut steps: Vec<i64> = shown.chain(outside).collect();
         steps.sort_unstable();
         steps.dedup();

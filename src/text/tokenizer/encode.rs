@@ -48,9 +48,7 @@ impl Tokenizer {
     /// # Ok::<(), candle_tcn::Error>(())
     /// ```
     pub fn encode_bytes(&self, bytes: &[u8]) -> Result<Vec<u32>> {
-        Ok(self
-            .encode_prefix(bytes, (true, true), &Origin::default())?
-            .0)
+        Ok(self.encode_prefix(bytes, (true, true), &Origin::default())?.0)
     }
 
     /// Encodes as much of `bytes` as does not depend on what follows, or all if they are the
@@ -117,9 +115,9 @@ impl Tokenizer {
             let hf = inside.unwrap_or(&self.inner.hf);
             match hf.encode_fast(*piece, false) {
                 Ok(encoding) => Ok(encoding.get_ids().to_vec()),
-                Err(error) => Err(Error::Text(format!(
-                    "the tokenizer cannot encode the text: {error}"
-                ))),
+                Err(error) => {
+                    Err(Error::Text(format!("the tokenizer cannot encode the text: {error}")))
+                }
             }
         };
         let (mut ids, mut done) = (Vec::new(), 0);
@@ -147,9 +145,6 @@ fn look_up_bytes(table: &[u32; 256], bytes: &[u8]) -> Vec<u32> {
 
 fn look_up_chars(table: &[u32], unk: u32, text: &str) -> Vec<u32> {
     let mut ids = Vec::with_capacity(text.chars().count());
-    ids.extend(
-        text.chars()
-            .map(|c| table.get(c as usize).copied().unwrap_or(unk)),
-    );
+    ids.extend(text.chars().map(|c| table.get(c as usize).copied().unwrap_or(unk)));
     ids
 }

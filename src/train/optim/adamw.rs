@@ -32,12 +32,7 @@ pub struct AdamWConfig {
 impl Default for AdamWConfig {
     /// PyTorch's values.
     fn default() -> Self {
-        Self {
-            beta1: 0.9,
-            beta2: 0.999,
-            eps: 1e-8,
-            weight_decay: 0.01,
-        }
+        Self { beta1: 0.9, beta2: 0.999, eps: 1e-8, weight_decay: 0.01 }
     }
 }
 
@@ -54,9 +49,7 @@ impl AdamWConfig {
     }
 
     pub(super) fn update(&self, u: &Update) -> CandleResult<()> {
-        let Self {
-            beta1, beta2, eps, ..
-        } = *self;
+        let Self { beta1, beta2, eps, .. } = *self;
         let [m, v] = u.slots else {
             candle_core::bail!("adamw: expected two moments, found {}", u.slots.len())
         };

@@ -41,10 +41,7 @@ impl Gradients {
     /// One gradient, or `None`, for each parameter in order.
     pub fn new(grads: Vec<Option<Tensor>>) -> Self {
         let tensors = grads.into_iter().map(|g| g.map(|g| g.detach())).collect();
-        Self {
-            tensors,
-            factor: 1.,
-        }
+        Self { tensors, factor: 1. }
     }
 
     /// Takes the gradients of `params` from what `loss.backward()` returned. A parameter that the
@@ -88,11 +85,8 @@ impl Gradients {
             self.tensors = self.tensors()?;
             self.factor = 1.;
         }
-        let other = if self.factor == other.factor {
-            other.tensors.clone()
-        } else {
-            other.tensors()?
-        };
+        let other =
+            if self.factor == other.factor { other.tensors.clone() } else { other.tensors()? };
         let pairs = self.tensors.par_iter_mut().zip(other);
         pairs.try_for_each(|(sum, more)| {
             if let Some(more) = more {

@@ -150,12 +150,7 @@ impl Optimizer {
             .iter()
             .map(|(_, param)| config.slots().iter().map(|_| zeros(param)).collect())
             .collect::<CandleResult<_>>()?;
-        Ok(Self {
-            config,
-            params,
-            slots,
-            step: 0,
-        })
+        Ok(Self { config, params, slots, step: 0 })
     }
 
     /// The parameters, in the order in which [`Gradients`] are expected.
@@ -326,22 +321,14 @@ fn check_like(name: &str, expected: &Tensor, found: &Tensor) -> Result<()> {
 
 fn check_non_negative(field: &str, value: f64) -> Result<()> {
     if !(value.is_finite() && value >= 0.) {
-        return Err(Error::invalid(
-            field,
-            "a finite number of at least 0",
-            value,
-        ));
+        return Err(Error::invalid(field, "a finite number of at least 0", value));
     }
     Ok(())
 }
 
 fn check_unit(field: &str, value: f64) -> Result<()> {
     if !(0. ..1.).contains(&value) {
-        return Err(Error::invalid(
-            field,
-            "a number of at least 0 and below 1",
-            value,
-        ));
+        return Err(Error::invalid(field, "a number of at least 0 and below 1", value));
     }
     Ok(())
 }

@@ -34,12 +34,7 @@ pub struct RmsPropConfig {
 impl Default for RmsPropConfig {
     /// PyTorch's values.
     fn default() -> Self {
-        Self {
-            alpha: 0.99,
-            eps: 1e-8,
-            momentum: 0.,
-            weight_decay: 0.,
-        }
+        Self { alpha: 0.99, eps: 1e-8, momentum: 0., weight_decay: 0. }
     }
 }
 
@@ -52,20 +47,11 @@ impl RmsPropConfig {
     }
 
     pub(super) fn slots(&self) -> &'static [&'static str] {
-        if self.momentum > 0. {
-            &["v", "momentum"]
-        } else {
-            &["v"]
-        }
+        if self.momentum > 0. { &["v", "momentum"] } else { &["v"] }
     }
 
     pub(super) fn update(&self, u: &Update) -> CandleResult<()> {
-        let Self {
-            alpha,
-            eps,
-            momentum,
-            ..
-        } = *self;
+        let Self { alpha, eps, momentum, .. } = *self;
         let (param, lr, factor) = (u.param, u.lr, u.factor);
         let decay = u.decay(self.weight_decay);
         match u.slots {

@@ -39,11 +39,7 @@ impl SgdConfig {
     }
 
     pub(super) fn slots(&self) -> &'static [&'static str] {
-        if self.momentum > 0. {
-            &["momentum"]
-        } else {
-            &[]
-        }
+        if self.momentum > 0. { &["momentum"] } else { &[] }
     }
 
     pub(super) fn update(&self, u: &Update) -> CandleResult<()> {

@@ -23,10 +23,7 @@ fn tensor_arithmetic_equals_the_pass_in_place() -> Result<()> {
         let config = config(json);
         let run = |in_place: bool| {
             let param = Var::from_tensor(&data)?;
-            let slots = config
-                .slots()
-                .iter()
-                .map(|_| Var::zeros((3, 4), DType::F64, &Device::Cpu));
+            let slots = config.slots().iter().map(|_| Var::zeros((3, 4), DType::F64, &Device::Cpu));
             let slots = slots.collect::<CandleResult<Vec<_>>>()?;
             for step in 1..=4 {
                 config.update(&Update {
@@ -73,10 +70,8 @@ fn decay_spares_biases_norms_and_gains() {
 
 #[test]
 fn a_shared_or_strided_gradient_counts_once_each() -> Result<()> {
-    let (a, b) = (
-        Var::zeros(3, DType::F64, &Device::Cpu)?,
-        Var::zeros(3, DType::F64, &Device::Cpu)?,
-    );
+    let (a, b) =
+        (Var::zeros(3, DType::F64, &Device::Cpu)?, Var::zeros(3, DType::F64, &Device::Cpu)?);
     let params = vec![("a".to_string(), a.clone()), ("b".to_string(), b.clone())];
     // ∂/∂a and ∂/∂b are one and the same broadcast tensor of ones
     let loss = (a.as_tensor() + b.as_tensor())?.sum_all()?;
@@ -112,10 +107,7 @@ fn a_norm_that_is_not_finite_is_returned() -> Result<()> {
     let mut grads = Gradients::new(vec![Some(grad)]);
     assert_eq!(grads.clip(1.)?, f64::INFINITY);
     let error = grads.clip(0.).expect_err("a limit of 0");
-    assert_eq!(
-        error.to_string(),
-        "clip: expected a finite number above 0, found 0"
-    );
+    assert_eq!(error.to_string(), "clip: expected a finite number above 0, found 0");
     Ok(())
 }
 
@@ -134,20 +126,12 @@ fn wrong_arguments_are_named() -> Result<()> {
     params.reverse();
     let mut optimizer = Optimizer::new(OptimizerConfig::default(), params)?;
     let mut message = |grads: Vec<Option<Tensor>>, lr| {
-        let error = optimizer
-            .step(&Gradients::new(grads), lr)
-            .expect_err("wrong arguments");
+        let error = optimizer.step(&Gradients::new(grads), lr).expect_err("wrong arguments");
         error.to_string()
     };
     let message_lr = message(vec![None, None], -1.);
-    assert_eq!(
-        message_lr,
-        "lr: expected a finite number of at least 0, found -1"
-    );
-    assert_eq!(
-        message(vec![], 0.1),
-        "gradients: expected 2, one per parameter, found 0"
-    );
+    assert_eq!(message_lr, "lr: expected a finite number of at least 0, found -1");
+    assert_eq!(message(vec![], 0.1), "gradients: expected 2, one per parameter, found 0");
     let wide = Tensor::zeros(2, DType::F64, &Device::Cpu)?;
     assert_eq!(
         message(vec![None, Some(wide)], 0.1),
@@ -159,9 +143,7 @@ fn wrong_arguments_are_named() -> Result<()> {
 #[test]
 fn settings_out_of_range_name_their_field() {
     let message = |json: &str| match serde_json::from_str::<OptimizerConfig>(json) {
-        Ok(config) => config
-            .validate()
-            .map_or_else(|e| e.to_string(), |()| String::new()),
+        Ok(config) => config.validate().map_or_else(|e| e.to_string(), |()| String::new()),
         Err(error) => error.to_string(),
     };
     assert_eq!(
@@ -194,9 +176,6 @@ fn gradients_of_different_scale_add_up() -> Result<()> {
     let values = values.map(|grad| grad.to_vec1::<f64>());
     assert_eq!(values.collect::<CandleResult<Vec<_>>>()?, [[3.], [0.25]]);
     let error = sum.scale(f64::NAN).expect_err("no number");
-    assert_eq!(
-        error.to_string(),
-        "factor: expected a finite number, found NaN"
-    );
+    assert_eq!(error.to_string(), "factor: expected a finite number, found NaN");
     Ok(())
 }

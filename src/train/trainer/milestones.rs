@@ -84,9 +84,7 @@ impl Trainer {
         let tokens =
             steps * config.accumulate as f64 * config.batch_size as f64 * config.seq_len as f64;
         let cost = valid.tokens.len().max(1) as f64 / FORWARDS_OF_A_STEP;
-        wanted
-            .min((VALIDATIONS_SHARE * tokens / cost) as usize)
-            .max(1)
+        wanted.min((VALIDATIONS_SHARE * tokens / cost) as usize).max(1)
     }
 
     /// `true` unless a budget in minutes has no time left for a validation beside the one at its end.
@@ -99,9 +97,7 @@ impl Trainer {
         }
         let progress = &self.progress;
         let of_token = progress.training_s / progress.tokens.max(1) as f64 / FORWARDS_OF_A_STEP;
-        let cost = self
-            .validation_s
-            .unwrap_or(valid.tokens.len() as f64 * of_token);
+        let cost = self.validation_s.unwrap_or(valid.tokens.len() as f64 * of_token);
         let spent = clock.elapsed() - progress.training_s;
         spent + 2.0 * cost <= VALIDATIONS_SHARE * minutes * 60.0
     }

@@ -45,13 +45,7 @@ impl Trainer {
     ) -> Result<Self> {
         let model_config = model_dir::read_config(run.join(model_dir::CONFIG))?;
         let (restored, broken) = newest_whole(&run, &model_config)?;
-        let Restored {
-            progress,
-            params,
-            model,
-            optimizer,
-            state,
-        } = restored;
+        let Restored { progress, params, model, optimizer, state } = restored;
         check_text(&progress, &tokens)?;
         let mut config = progress.config.clone();
         change(&mut config);
@@ -88,12 +82,7 @@ impl Trainer {
         self.progress.config = self.config.clone();
         self.progress.position = self.batches.position();
         self.progress.schedule = self.schedule.state().clone();
-        let state = self
-            .state
-            .tensors()?
-            .into_iter()
-            .enumerate()
-            .map(|(i, t)| (format!("{i}"), t));
+        let state = self.state.tensors()?.into_iter().enumerate().map(|(i, t)| (format!("{i}"), t));
         let files: TensorFiles = vec![
             (WEIGHTS, weights),
             (OPTIMIZER, self.optimizer.state()?.into_iter().collect()),
@@ -108,12 +97,7 @@ impl Trainer {
         for tensor in weights.values() {
             let value = f64::from(tensor.abs()?.sum_all()?.to_scalar::<f32>()?);
             if !value.is_finite() {
-                return Err(Error::NotFinite {
-                    step,
-                    what: "sum of the weights",
-                    value,
-                    lr,
-                });
+                return Err(Error::NotFinite { step, what: "sum of the weights", value, lr });
             }
         }
         Ok(())
@@ -138,10 +122,7 @@ fn newest_whole(
     }
     Err(match broken.into_iter().next() {
         Some((_, error)) => error,
-        None => Error::file(
-            run.checkpoints().path(),
-            "expected a checkpoint step-N, found none",
-        ),
+        None => Error::file(run.checkpoints().path(), "expected a checkpoint step-N, found none"),
     })
 }
 
@@ -155,18 +136,10 @@ fn restore(checkpoint: &Checkpoint, model_config: &ModelConfig) -> Result<Restor
     params.load(&weights).map_err(|e| in_file(WEIGHTS, e))?;
     let mut optimizer = Optimizer::new(progress.config.optimizer.clone(), params.trainable())?;
     let moments = checkpoint.tensors(OPTIMIZER)?;
-    optimizer
-        .load_state(&moments)
-        .map_err(|e| in_file(OPTIMIZER, e))?;
+    optimizer.load_state(&moments).map_err(|e| in_file(OPTIMIZER, e))?;
     let state = restore_state(progress.config.batch_size, checkpoint.tensors(STATE)?)
         .map_err(|e| in_file(STATE, e))?;
-    Ok(Restored {
-        progress,
-        params,
-        model,
-        optimizer,
-        state,
-    })
+    Ok(Restored { progress, params, model, optimizer, state })
 }
 
 fn check_text(progress: &Progress, tokens: &[u32]) -> Result<()> {
@@ -187,10 +160,6 @@ fn restore_state(batch: usize, mut tensors: HashMap<String, Tensor>) -> Result<S
     }
     match tensors.keys().next() {
         None => State::from_tensors(&vec![0; batch], &rings),
-        Some(name) => Err(Error::invalid(
-            "state",
-            format!("tensors 0 to {}", rings.len()),
-            name,
-        )),
+        Some(name) => Err(Error::invalid("state", format!("tensors 0 to {}", rings.len()), name)),
     }
 }

@@ -42,12 +42,7 @@ impl Trainer {
         let step = self.progress.step + 1;
         for (what, value) in [("loss", loss), ("gradient norm", norm)] {
             if !value.is_finite() {
-                return Err(Error::NotFinite {
-                    step,
-                    what,
-                    value,
-                    lr,
-                });
+                return Err(Error::NotFinite { step, what, value, lr });
             }
         }
         self.optimizer.step(&grads, lr)?;
@@ -56,11 +51,8 @@ impl Trainer {
     }
 
     fn gradients(&mut self, batch: &Batch, micro: u64) -> Result<(f64, Gradients)> {
-        let ids = Tensor::from_slice(
-            &batch.inputs,
-            (batch.batch_size, batch.seq_len),
-            &Device::Cpu,
-        )?;
+        let ids =
+            Tensor::from_slice(&batch.inputs, (batch.batch_size, batch.seq_len), &Device::Cpu)?;
         let mut pass = Pass::train(self.config.seed, micro).with_dtype(self.config.dtype.dtype());
         if self.config.batches == BatchMode::Carry {
             if batch.starts_fresh {

@@ -51,12 +51,7 @@ pub struct Response {
 
 impl Response {
     pub fn new(status: u16, body: impl Into<Vec<u8>>) -> Self {
-        Self {
-            status,
-            headers: Vec::new(),
-            body: body.into(),
-            spoilt: None,
-        }
+        Self { status, headers: Vec::new(), body: body.into(), spoilt: None }
     }
 
     pub fn json(value: serde_json::Value) -> Self {
@@ -139,14 +134,8 @@ fn read(
     let pairs = query.split('&').filter_map(|pair| pair.split_once('='));
     let mut request = Request {
         method: parsed.method.unwrap_or_default().into(),
-        path: path
-            .split('/')
-            .filter(|p| !p.is_empty())
-            .map(decode)
-            .collect(),
-        query: pairs
-            .map(|(name, value)| (decode(name), decode(value)))
-            .collect(),
+        path: path.split('/').filter(|p| !p.is_empty()).map(decode).collect(),
+        query: pairs.map(|(name, value)| (decode(name), decode(value))).collect(),
         headers: BTreeMap::new(),
         body: Vec::new(),
     };
@@ -220,9 +209,7 @@ fn decode(text: &str) -> String {
     let bytes = text.as_bytes();
     let (mut out, mut i) = (Vec::new(), 0);
     while i < bytes.len() {
-        let code = text
-            .get(i + 1..i + 3)
-            .and_then(|hex| u8::from_str_radix(hex, 16).ok());
+        let code = text.get(i + 1..i + 3).and_then(|hex| u8::from_str_radix(hex, 16).ok());
         match (bytes[i], code) {
             (b'%', Some(byte)) => {
                 out.push(byte);

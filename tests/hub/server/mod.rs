@@ -46,10 +46,7 @@ impl Server {
         let store = http::serve(move |request| answer(&shared, request, State::store));
         let shared = state.clone();
         let hub = http::serve(move |request| answer(&shared, request, State::hub));
-        let server = Self {
-            url: format!("http://{hub}"),
-            state,
-        };
+        let server = Self { url: format!("http://{hub}"), state };
         server.state().hub_url = server.url.clone();
         server.state().store_url = format!("http://{store}");
         server
@@ -63,9 +60,7 @@ impl Server {
     /// A public repository with these files in its first commit, which is given.
     pub fn add(&self, id: &str, files: &[(&str, &[u8])]) -> String {
         let mut repo = Repo::default();
-        let files = files
-            .iter()
-            .map(|(name, bytes)| (name.to_string(), bytes.to_vec()));
+        let files = files.iter().map(|(name, bytes)| (name.to_string(), bytes.to_vec()));
         let commit = repo.commit("main", files.collect());
         self.state().repos.insert(id.into(), repo);
         commit
@@ -78,11 +73,7 @@ impl Server {
     /// How often a line with `text` in it was asked for.
     pub fn count(&self, text: &str) -> usize {
         let state = self.state();
-        state
-            .seen
-            .iter()
-            .filter(|request| request.line().contains(text))
-            .count()
+        state.seen.iter().filter(|request| request.line().contains(text)).count()
     }
 }
 
@@ -94,10 +85,7 @@ fn answer(
     let mut state = state.lock().unwrap();
     state.seen.push(request.clone());
     let line = request.line();
-    let fault = state
-        .faults
-        .iter_mut()
-        .find(|f| f.times > 0 && line.contains(f.on));
+    let fault = state.faults.iter_mut().find(|f| f.times > 0 && line.contains(f.on));
     let what = fault.map(|fault| {
         fault.times -= 1;
         fault.what.clone()
@@ -106,17 +94,14 @@ fn answer(
         None => route(&mut state, &request),
         Some(What::Status(status, headers)) => {
             let response = Response::new(status, r#"{"error": "as the test wants it"}"#);
-            headers.iter().fold(response, |response, (name, value)| {
-                response.with(name, *value)
-            })
+            headers.iter().fold(response, |response, (name, value)| response.with(name, *value))
         }
         Some(What::NoRanges) => {
             request.headers.remove("range");
             route(&mut state, &request)
         }
-        Some(What::Spoilt(spoilt)) => Response {
-            spoilt: Some(spoilt),
-            ..route(&mut state, &request)
-        },
+        Some(What::Spoilt(spoilt)) => {
+            Response { spoilt: Some(spoilt), ..route(&mut state, &request) }
+        }
     }
 }

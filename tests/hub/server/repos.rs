@@ -41,9 +41,7 @@ impl Repo {
     /// Adds files to a branch, a tag or another ref; gives the commit.
     pub fn commit(&mut self, reference: &str, files: BTreeMap<String, Vec<u8>>) -> String {
         let parent = self.refs.get(reference);
-        let mut all = parent
-            .map(|id| self.commits[id].clone())
-            .unwrap_or_default();
+        let mut all = parent.map(|id| self.commits[id].clone()).unwrap_or_default();
         all.extend(files);
         let mut hasher = Sha1::new_with_prefix(format!("{parent:?}"));
         for (name, bytes) in &all {
@@ -130,11 +128,9 @@ impl State {
             return response;
         }
         let token = request.header("authorization");
-        if token.is_some_and(|t| {
-            ![WRITER, READER]
-                .iter()
-                .any(|known| t == format!("Bearer {known}"))
-        }) {
+        if token
+            .is_some_and(|t| ![WRITER, READER].iter().any(|known| t == format!("Bearer {known}")))
+        {
             return error(401, "", "Invalid credentials in Authorization header");
         }
         match (&*request.method, &path[..]) {
@@ -167,22 +163,14 @@ impl State {
 
     /// Where a repository has moved to.
     fn redirect(&self, path: &[&str], request: &Request) -> Option<Response> {
-        let start = if path.starts_with(&["api", "models"]) {
-            2
-        } else {
-            0
-        };
+        let start = if path.starts_with(&["api", "models"]) { 2 } else { 0 };
         let [owner, name, ..] = path.get(start..)? else {
             return None;
         };
         let new = self.moved.get(&format!("{owner}/{name}"))?;
         let part = |part: &&str| part.replace('/', "%2F");
         let parts = |parts: &[&str]| parts.iter().map(part).collect::<Vec<_>>().join("/");
-        let mut target = format!(
-            "{}/{new}/{}",
-            parts(&path[..start]),
-            parts(&path[start + 2..])
-        );
+        let mut target = format!("{}/{new}/{}", parts(&path[..start]), parts(&path[start + 2..]));
         if !request.query.is_empty() {
             target += "?recursive=true";
         }
@@ -225,10 +213,7 @@ impl State {
         };
         let repo = &self.repos[&format!("{owner}/{name}")];
         let id = format!("{owner}/{name}");
-        let siblings: Vec<Value> = files
-            .keys()
-            .map(|file| json!({ "rfilename": file }))
-            .collect();
+        let siblings: Vec<Value> = files.keys().map(|file| json!({ "rfilename": file })).collect();
         Response::json(json!({
             "_id": "0123456789abcdef01234567", "id": id, "modelId": id, "author": owner, "sha": commit,
             "lastModified": "2026-01-01T00:00:00.000Z", "createdAt": "2026-01-01T00:00:00.000Z",
@@ -242,28 +227,16 @@ impl State {
             Ok(found) => found,
             Err(response) => return response,
         };
-        let cursor = request
-            .query
-            .get("cursor")
-            .and_then(|c| c.parse().ok())
-            .unwrap_or(0);
-        let entries: Vec<Value> = files
-            .iter()
-            .skip(cursor)
-            .take(PAGE)
-            .map(|(name, bytes)| entry(name, bytes))
-            .collect();
+        let cursor = request.query.get("cursor").and_then(|c| c.parse().ok()).unwrap_or(0);
+        let entries: Vec<Value> =
+            files.iter().skip(cursor).take(PAGE).map(|(name, bytes)| entry(name, bytes)).collect();
         let next = cursor + PAGE;
         let response = Response::json(json!(entries));
         if next >= files.len() {
             return response;
         }
         let path: Vec<String> = request.path.iter().map(|p| p.replace('/', "%2F")).collect();
-        let url = format!(
-            "{}/{}?recursive=true&cursor={next}",
-            self.hub_url,
-            path.join("/")
-        );
+        let url = format!("{}/{}?recursive=true&cursor={next}", self.hub_url, path.join("/"));
         response.with("Link", format!("<{url}>; rel=\"next\""))
     }
 
@@ -274,9 +247,7 @@ impl State {
         };
         let body: Value = serde_json::from_slice(&request.body).unwrap_or_default();
         let paths = body["paths"].as_array().cloned().unwrap_or_default();
-        let known = paths
-            .iter()
-            .filter_map(|path| files.get_key_value(path.as_str()?));
+        let known = paths.iter().filter_map(|path| files.get_key_value(path.as_str()?));
         Response::json(known.map(|(name, bytes)| entry(name, bytes)).collect())
     }
 
@@ -316,17 +287,11 @@ impl State {
         }
         let hash = sha256(bytes);
         Response::new(302, "")
-            .with(
-                "Location",
-                format!("{}/file/{owner}/{name}/{commit}/{file}", self.store_url),
-            )
+            .with("Location", format!("{}/file/{owner}/{name}/{commit}/{file}", self.store_url))
             .with("X-Repo-Commit", commit)
             .with("X-Linked-Size", bytes.len().to_string())
             .with("X-Linked-ETag", format!("\"{hash}\""))
-            .with(
-                "ETag",
-                format!("\"{}\"", git_hash(pointer(bytes).as_bytes())),
-            )
+            .with("ETag", format!("\"{}\"", git_hash(pointer(bytes).as_bytes())))
     }
 
     fn small_file(

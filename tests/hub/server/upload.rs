@@ -46,11 +46,7 @@ impl State {
             ("POST", ["api", "models", owner, name, "commit", revision]) => {
                 self.commit(request, owner, name, revision)
             }
-            _ => error(
-                404,
-                "",
-                "Sorry, we can't find the page you are looking for.",
-            ),
+            _ => error(404, "", "Sorry, we can't find the page you are looking for."),
         }
     }
 
@@ -73,10 +69,7 @@ impl State {
             ..Repo::default()
         };
         let attributes = b"*.safetensors filter=lfs diff=lfs merge=lfs -text\n".to_vec();
-        repo.commit(
-            "main",
-            BTreeMap::from([(".gitattributes".into(), attributes)]),
-        );
+        repo.commit("main", BTreeMap::from([(".gitattributes".into(), attributes)]));
         self.repos.insert(id, repo);
         Response::json(answer)
     }
@@ -131,8 +124,7 @@ impl State {
             ("PUT", ["part", oid, number]) => {
                 let number = number.parse().unwrap();
                 let tag = format!("\"{}\"", sha256(&request.body));
-                self.parts
-                    .insert((oid.to_string(), number), request.body.clone());
+                self.parts.insert((oid.to_string(), number), request.body.clone());
                 Response::new(200, "").with("ETag", tag)
             }
             ("POST", ["complete", oid]) => {
@@ -208,11 +200,7 @@ fn preupload(request: &Request) -> Response {
         let path = text(&file["path"]);
         let sample = BASE64.decode(text(&file["sample"])).unwrap_or_default();
         let size = file["size"].as_u64().unwrap_or(0) as usize;
-        let mode = if is_large(path, &sample, size) {
-            "lfs"
-        } else {
-            "regular"
-        };
+        let mode = if is_large(path, &sample, size) { "lfs" } else { "regular" };
         json!({ "path": path, "uploadMode": mode, "shouldIgnore": false, "oid": null })
     };
     let files = body["files"].as_array().cloned().unwrap_or_default();

@@ -26,14 +26,8 @@ fn what_pytorch_tcn_refuses_is_refused_with_the_field() {
         (json!({"dilations": [1, 0]}), "dilation"),
         (json!({"dilation_reset": 0}), "dilation_reset"),
         (json!({"num_channels": []}), "num_channels"),
-        (
-            json!({"embedding_shapes": [[1, 2, 3]]}),
-            "embedding_shapes[0]",
-        ),
-        (
-            json!({"embedding_shapes": [[3], [null]]}),
-            "embedding_shapes[1]",
-        ),
+        (json!({"embedding_shapes": [[1, 2, 3]]}), "embedding_shapes[0]"),
+        (json!({"embedding_shapes": [[3], [null]]}), "embedding_shapes[1]"),
         (json!({"embedding_shapes": []}), "embedding_shapes"),
         (json!({"use_norm": "group_norm"}), "group_norm"),
         (json!({"activation": "swish"}), "swish"),
@@ -47,21 +41,9 @@ fn what_pytorch_tcn_refuses_is_refused_with_the_field() {
         assert!(error.contains(named), "{error}");
     }
     for (kind, fields, named) in [
-        (
-            "temporal_conv1d",
-            json!({"kernel_size": 3, "padding": 1}),
-            "padding",
-        ),
-        (
-            "temporal_conv1d",
-            json!({"kernel_size": 3, "groups": 2}),
-            "groups",
-        ),
-        (
-            "temporal_conv_transpose1d",
-            json!({"kernel_size": 3, "stride": 2}),
-            "kernel_size",
-        ),
+        ("temporal_conv1d", json!({"kernel_size": 3, "padding": 1}), "padding"),
+        ("temporal_conv1d", json!({"kernel_size": 3, "groups": 2}), "groups"),
+        ("temporal_conv_transpose1d", json!({"kernel_size": 3, "stride": 2}), "kernel_size"),
         (
             "temporal_conv_transpose1d",
             json!({"kernel_size": 4, "stride": 2, "dilation": 2}),
@@ -69,9 +51,7 @@ fn what_pytorch_tcn_refuses_is_refused_with_the_field() {
         ),
     ] {
         let mut json = json!({"model_type": kind, "in_channels": 3, "out_channels": 2});
-        json.as_object_mut()
-            .unwrap()
-            .extend(fields.as_object().unwrap().clone());
+        json.as_object_mut().unwrap().extend(fields.as_object().unwrap().clone());
         let config = ModelConfig::from_json(&json.to_string(), "config.json").unwrap();
         let error = message(config.tensors());
         assert!(error.starts_with(named), "{error}");
@@ -98,23 +78,12 @@ fn inputs_that_do_not_fit_are_named() -> Result<()> {
     assert!(error.starts_with("embedding.1"), "{error}");
 
     let named = |tensors: Vec<(&str, Tensor)>| -> Tensors {
-        tensors
-            .into_iter()
-            .map(|(name, t)| (name.to_string(), t))
-            .collect()
+        tensors.into_iter().map(|(name, t)| (name.to_string(), t)).collect()
     };
     let error = message(output(&model, &config, &named(vec![]), None));
     assert!(error.starts_with("tensor input"), "{error}");
-    let error = message(output(
-        &model,
-        &config,
-        &named(vec![("input", fits.clone())]),
-        None,
-    ));
-    assert!(
-        error.contains("2 channels") && error.contains("input_shape"),
-        "{error}"
-    );
+    let error = message(output(&model, &config, &named(vec![("input", fits.clone())]), None));
+    assert!(error.contains("2 channels") && error.contains("input_shape"), "{error}");
     let inputs = named(vec![
         ("input", zeros(&[1, 2, 9])?),
         ("embedding.0", zeros(&[1, 4])?),

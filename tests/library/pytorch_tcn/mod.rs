@@ -53,22 +53,14 @@ fn golden() -> Vec<Golden> {
         let mut io = under(&format!("{name}."), &tensors);
         let state = under("state.", &io);
         io.retain(|name, _| !name.starts_with("state."));
-        Golden {
-            name,
-            arguments,
-            state,
-            io,
-        }
+        Golden { name, arguments, state, io }
     });
     folders.into_iter().chain(options).collect()
 }
 
 /// As [`common::assert_close`], but with an absolute part that does not shrink with the numbers.
 fn assert_close(what: &str, found: &Tensor, expected: &Tensor, tolerance: f64) -> Result<()> {
-    let tolerance = Tolerance {
-        atol: tolerance,
-        rtol: tolerance,
-    };
+    let tolerance = Tolerance { atol: tolerance, rtol: tolerance };
     common::assert_within(what, found, expected, tolerance)
 }
 
@@ -80,18 +72,8 @@ fn weight_norm_names(name: &str) -> String {
 impl Golden {
     fn convert(&self) -> Result<Converted> {
         let converted = convert(self.state.clone(), Some(&self.arguments))?;
-        assert!(
-            converted.left_over.is_empty(),
-            "{}: {:?}",
-            self.name,
-            converted.left_over
-        );
-        assert!(
-            converted.missing.is_empty(),
-            "{}: {:?}",
-            self.name,
-            converted.missing
-        );
+        assert!(converted.left_over.is_empty(), "{}: {:?}", self.name, converted.left_over);
+        assert!(converted.missing.is_empty(), "{}: {:?}", self.name, converted.missing);
         // and the configuration survives its file
         let json = converted.config.to_json()?;
         assert_eq!(ModelConfig::from_json(&json, &self.name)?, converted.config);
@@ -101,10 +83,9 @@ impl Golden {
     /// A tensor in the file's layout as (batch, time, channels), or the other way round.
     fn turned(&self, config: &ModelConfig, tensor: &Tensor) -> Result<Tensor> {
         Ok(match config.input() {
-            Input::Frames {
-                layout: FrameLayout::ChannelsFirst,
-                ..
-            } => tensor.transpose(1, 2)?.contiguous()?,
+            Input::Frames { layout: FrameLayout::ChannelsFirst, .. } => {
+                tensor.transpose(1, 2)?.contiguous()?
+            }
             _ => tensor.clone(),
         })
     }
@@ -127,9 +108,7 @@ impl Golden {
     }
 
     fn frozen(&self) -> Result<(ModelConfig, Model)> {
-        let Converted {
-            config, tensors, ..
-        } = self.convert()?;
+        let Converted { config, tensors, .. } = self.convert()?;
         let vb = VarBuilder::from_tensors(tensors, DType::F32, &Device::Cpu);
         let model = Model::new(&config, vb)?.freeze()?;
         Ok((config, model))
@@ -147,9 +126,7 @@ fn rows(embedding: &Tensor) -> Result<Tensor> {
 #[test]
 fn outputs_and_every_gradient() -> Result<()> {
     for golden in golden() {
-        let Converted {
-            config, tensors, ..
-        } = golden.convert()?;
+        let Converted { config, tensors, .. } = golden.convert()?;
         for (dtype, tolerance) in [(DType::F64, F64), (DType::F32, F32)] {
             let what = format!("{} {dtype:?}", golden.name);
             let params = Params::new(0, dtype, &Device::Cpu);
@@ -226,10 +203,8 @@ fn streams_chunk_by_chunk() -> Result<()> {
         let mut buffers = Vec::new();
         for row in 0..expected.dim(0)? {
             let of_row = |t: &Tensor| t.narrow(0, row, 1);
-            let embeddings = embeddings
-                .iter()
-                .map(of_row)
-                .collect::<candle_core::Result<Vec<_>>>()?;
+            let embeddings =
+                embeddings.iter().map(of_row).collect::<candle_core::Result<Vec<_>>>()?;
             let mut state = model.init_state(1)?;
             let mut pieces = Vec::new();
             let mut start = 0;
@@ -238,13 +213,9 @@ fn streams_chunk_by_chunk() -> Result<()> {
                     3 => t.narrow(1, start, len),
                     _ => Ok(t.clone()),
                 };
-                let embeddings = embeddings
-                    .iter()
-                    .map(piece)
-                    .collect::<candle_core::Result<Vec<_>>>()?;
-                let mut pass = Pass::eval()
-                    .with_state(&mut state)
-                    .with_embeddings(&embeddings);
+                let embeddings =
+                    embeddings.iter().map(piece).collect::<candle_core::Result<Vec<_>>>()?;
+                let mut pass = Pass::eval().with_state(&mut state).with_embeddings(&embeddings);
                 pieces.push(model.forward(&piece(&of_row(&xs)?)?, &mut pass)?);
                 start += len;
             }
@@ -271,9 +242,7 @@ fn whole_batches_and_single_taps_stream_too() -> Result<()> {
     for golden in golden() {
         let (config, model) = golden.frozen()?;
         let kwargs = &golden.arguments["kwargs"];
-        let zeros = kwargs["padding_mode"]
-            .as_str()
-            .is_none_or(|mode| mode == "zeros");
+        let zeros = kwargs["padding_mode"].as_str().is_none_or(|mode| mode == "zeros");
         // a piece begins a stride of its own
         let stride = match config.model_type() {
             "temporal_conv1d" => kwargs["stride"].as_u64().unwrap_or(1) as usize,
@@ -298,12 +267,7 @@ fn whole_batches_and_single_taps_stream_too() -> Result<()> {
             let what = format!("{} in chunks of {chunk}", golden.name);
             assert_close(&what, &ys, expected, F32)?;
         }
-        let floats: usize = model
-            .init_state(1)?
-            .shapes()
-            .iter()
-            .map(|s| s.span * s.channels)
-            .sum();
+        let floats: usize = model.init_state(1)?.shapes().iter().map(|s| s.span * s.channels).sum();
         assert_eq!(config.state_bytes(1)?, 4 * floats);
     }
     Ok(())
@@ -313,9 +277,7 @@ fn whole_batches_and_single_taps_stream_too() -> Result<()> {
 fn batch_statistics_of_a_training_step() -> Result<()> {
     let mut trained = 0;
     for golden in golden() {
-        let Converted {
-            config, tensors, ..
-        } = golden.convert()?;
+        let Converted { config, tensors, .. } = golden.convert()?;
         let Some(expected) = golden.io.get("train_output") else {
             continue;
         };
@@ -332,17 +294,9 @@ fn batch_statistics_of_a_training_step() -> Result<()> {
         updated.extend(under("train.", &golden.io));
         let now = params.snapshot()?;
         for (name, expected) in &updated {
-            assert_close(
-                &format!("{} {name}", golden.name),
-                &now[name],
-                expected,
-                F64,
-            )?;
+            assert_close(&format!("{} {name}", golden.name), &now[name], expected, F64)?;
         }
-        assert_eq!(
-            updated.len(),
-            4 * now.keys().filter(|n| n.ends_with("norm1.bias")).count()
-        );
+        assert_eq!(updated.len(), 4 * now.keys().filter(|n| n.ends_with("norm1.bias")).count());
         trained += 1;
     }
     assert_eq!(trained, 5);
@@ -362,11 +316,7 @@ fn the_outputs_of_all_blocks_can_be_recorded() -> Result<()> {
     let input = Tensor::rand(-1f32, 1., (2, 3, 9), &Device::Cpu)?;
     let inputs = Tensors::from([("input".to_string(), input.clone())]);
     for chunk in [None, Some(4)] {
-        let options = RunOptions {
-            record: vec!["all".into()],
-            chunk,
-            ..RunOptions::default()
-        };
+        let options = RunOptions { record: vec!["all".into()], chunk, ..RunOptions::default() };
         let results = run(&model, &config, &inputs, &options)?;
         let widths = [3, 4, 5, 6].into_iter().enumerate();
         for (i, width) in widths {
@@ -384,9 +334,7 @@ fn the_outputs_of_all_blocks_can_be_recorded() -> Result<()> {
 #[test]
 fn a_directory_without_a_tokenizer_loads() -> Result<()> {
     let golden = &golden()[6];
-    let Converted {
-        config, tensors, ..
-    } = golden.convert()?;
+    let Converted { config, tensors, .. } = golden.convert()?;
     let dir = tempfile::tempdir().expect("a temporary directory");
     let json = config.to_json()?;
     std::fs::write(dir.path().join(model_dir::CONFIG), json).expect("written");

@@ -36,10 +36,7 @@ fn carry_streams_are_contiguous_parts_of_the_text() {
         assert_eq!(streams.concat(), (start..start + 90).collect::<Vec<_>>());
         starts.insert(start);
     }
-    assert!(
-        starts.len() > 3 && *starts.last().unwrap() <= 9,
-        "{starts:?}"
-    );
+    assert!(starts.len() > 3 && *starts.last().unwrap() <= 9, "{starts:?}");
 }
 
 #[test]
@@ -76,10 +73,7 @@ fn overlap_scores_a_token_once() {
 
 #[test]
 fn every_token_is_scored_in_some_epoch() {
-    for (mode, unscored) in [
-        (BatchMode::Carry, 1),
-        (BatchMode::Overlap { history: 2 }, 3),
-    ] {
+    for (mode, unscored) in [(BatchMode::Carry, 1), (BatchMode::Overlap { history: 2 }, 3)] {
         for tokens in 16..50 {
             let mut batches = batches(tokens, 3, 5, mode);
             let mut seen = vec![false; tokens as usize];
@@ -103,26 +97,16 @@ fn seek_continues_exactly() {
         let mut whole = batches(50, 2, 4, mode);
         let steps = whole.steps_per_epoch();
         let sequence: Vec<(String, Batch)> = (0..4 * steps)
-            .map(|_| {
-                (
-                    serde_json::to_string(&whole.position()).unwrap(),
-                    whole.next_batch(),
-                )
-            })
+            .map(|_| (serde_json::to_string(&whole.position()).unwrap(), whole.next_batch()))
             .collect();
         for rest in sequence.windows(steps + 2) {
             let mut resumed = batches(50, 2, 4, mode);
-            resumed
-                .seek(serde_json::from_str(&rest[0].0).unwrap())
-                .unwrap();
+            resumed.seek(serde_json::from_str(&rest[0].0).unwrap()).unwrap();
             for (_, batch) in rest {
                 assert_eq!(&resumed.next_batch(), batch);
             }
         }
-        let end = BatchPosition {
-            epoch: 0,
-            index: steps,
-        };
+        let end = BatchPosition { epoch: 0, index: steps };
         assert!(whole.seek(end).unwrap_err().to_string().contains("--data"));
     }
 }
@@ -132,9 +116,7 @@ fn the_seed_decides() {
     let sequence = |seed| {
         let mode = BatchMode::Overlap { history: 1 };
         let mut batches = Batches::new((0..50).collect(), 2, 4, mode, seed).unwrap();
-        std::iter::repeat_with(|| batches.next_batch())
-            .take(20)
-            .collect::<Vec<_>>()
+        std::iter::repeat_with(|| batches.next_batch()).take(20).collect::<Vec<_>>()
     };
     assert_eq!(sequence(1), sequence(1));
     assert_ne!(sequence(1), sequence(2));
@@ -143,9 +125,7 @@ fn the_seed_decides() {
 #[test]
 fn bad_sizes_are_errors() {
     let message = |tokens: u32, batch_size, seq_len, mode| {
-        Batches::new((0..tokens).collect(), batch_size, seq_len, mode, 0)
-            .unwrap_err()
-            .to_string()
+        Batches::new((0..tokens).collect(), batch_size, seq_len, mode, 0).unwrap_err().to_string()
     };
     let carry = BatchMode::Carry;
     assert!(message(9, 0, 3, carry).starts_with("--batch-size"));
@@ -159,9 +139,7 @@ fn bad_sizes_are_errors() {
     assert!(message(0, 1, 1, carry).contains("found 0"));
     for (batch_size, seq_len) in [(usize::MAX, 2), (2, usize::MAX), (usize::MAX, usize::MAX)] {
         assert!(message(9, batch_size, seq_len, carry).starts_with("batch is too large"));
-        let overlap = BatchMode::Overlap {
-            history: seq_len - 1,
-        };
+        let overlap = BatchMode::Overlap { history: seq_len - 1 };
         assert!(message(9, batch_size, seq_len, overlap).starts_with("batch is too large"));
     }
     assert!(message(9, 1, usize::MAX, carry).starts_with("batch is too large"));

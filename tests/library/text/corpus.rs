@@ -32,10 +32,7 @@ fn pieces_equal_the_whole() {
     assert!(text.len() > 5 * 65536);
     let expected = general_ids(&tokenizer, &text);
     for threads in 1..4 {
-        let pool = rayon::ThreadPoolBuilder::new()
-            .num_threads(threads)
-            .build()
-            .unwrap();
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
         assert!(pool.install(|| tokenizer.encode(&text).unwrap()) == expected);
     }
     assert!(tokenizer.decode(&expected).unwrap() == text);
@@ -48,12 +45,7 @@ fn a_stream_equals_the_text_in_memory() {
     let spaces = long_text(30_000);
     assert!(spaces.len() > 2 << 20);
     // characters across the buffer's end; and a text without any cut
-    for text in [
-        spaces,
-        "a".to_owned() + &"𠀀".repeat(400_000),
-        VERSE.into(),
-        "龍".into(),
-    ] {
+    for text in [spaces, "a".to_owned() + &"𠀀".repeat(400_000), VERSE.into(), "龍".into()] {
         std::fs::write(&path, &text).unwrap();
         for tokenizer in all_kinds(MIXED) {
             let mut stream = TokenStream::open(&path, &tokenizer).unwrap();
@@ -77,10 +69,7 @@ fn a_stream_names_the_file_and_the_offset_in_it() {
         let mut stream = TokenStream::open(&path, &tokenizer).unwrap();
         let error = collect(&mut stream).unwrap_err().to_string();
         assert!(error.contains("broken.txt: not UTF-8"), "{error}");
-        assert!(
-            error.contains(&format!("0xe9 at byte offset {at};")),
-            "{error}"
-        );
+        assert!(error.contains(&format!("0xe9 at byte offset {at};")), "{error}");
         assert!(stream.next().is_none());
     }
     let mut stream = TokenStream::open(&path, &make("byte", "")).unwrap();
@@ -93,16 +82,9 @@ fn a_stream_names_the_file_and_the_offset_in_it() {
             assert!(stream.next().is_none());
             piece
         });
-        assert!(
-            first
-                .unwrap_err()
-                .to_string()
-                .contains(path.to_str().unwrap())
-        );
+        assert!(first.unwrap_err().to_string().contains(path.to_str().unwrap()));
     }
-    let mut none = TokenStream::open(&path, &make("byte", ""))
-        .unwrap()
-        .or_empty();
+    let mut none = TokenStream::open(&path, &make("byte", "")).unwrap().or_empty();
     assert!(none.next().is_none());
 }
 
@@ -119,16 +101,9 @@ fn corpora_are_joined_and_checked_file_by_file() {
     let corpus = Corpus::read_files(&[a.clone(), b]).unwrap();
     assert_eq!(corpus.bytes().len(), 7);
     let error = corpus.text().unwrap_err().to_string();
-    assert!(
-        error.contains("b.txt: not UTF-8") && error.contains("offset 2;"),
-        "{error}"
-    );
+    assert!(error.contains("b.txt: not UTF-8") && error.contains("offset 2;"), "{error}");
 
-    let message = |path: PathBuf| {
-        Corpus::read_files(&[a.clone(), path])
-            .unwrap_err()
-            .to_string()
-    };
+    let message = |path: PathBuf| Corpus::read_files(&[a.clone(), path]).unwrap_err().to_string();
     assert!(message(empty).contains("empty.txt: expected text, found an empty file"));
     // a folder stands for what it holds; what is no text is no part of that
     let found = Corpus::read_files(&[folder.path().into()]).unwrap();

@@ -12,10 +12,7 @@ fn file(model: &str, rest: &str) -> String {
 #[test]
 fn unusable_files_are_errors() {
     let bpe = |vocab: &str, merges: &str| {
-        file(
-            &format!(r#"{{"type": "BPE", "vocab": {vocab}, "merges": {merges}}}"#),
-            "",
-        )
+        file(&format!(r#"{{"type": "BPE", "vocab": {vocab}, "merges": {merges}}}"#), "")
     };
     let no_words = file(
         r#"{"type": "BPE", "vocab": {"a": 0}, "merges": []}"#,
@@ -28,33 +25,22 @@ fn unusable_files_are_errors() {
         ("{}", "not a usable"),
         (&bpe("{}", "[]"), "no tokens"),
         (&bpe(r#"{"a": 4294967295}"#, "[]"), "found 4294967295"),
-        (
-            &bpe(r#"{"a": 0, "b": 1}"#, r#"[["a", "b"]]"#),
-            "contradicts itself",
-        ),
+        (&bpe(r#"{"a": 0, "b": 1}"#, r#"[["a", "b"]]"#), "contradicts itself"),
         (&bpe(r#"{"a": 0}"#, r#"[["a", "b"]]"#), "vocabulary"),
         (&no_words, "contradicts itself"),
     ] {
         std::fs::write(&path, json).unwrap();
         let error = Tokenizer::from_file(&path).unwrap_err().to_string();
-        assert!(
-            error.contains("tokenizer.json: ") && error.contains(expected),
-            "{error}"
-        );
+        assert!(error.contains("tokenizer.json: ") && error.contains(expected), "{error}");
     }
     let error = make_error(folder.path().to_str().unwrap());
     assert!(error.contains("found a folder"), "{error}");
     let error = make_error("chars");
-    assert!(
-        error.contains("chars: no such file; --tokenizer takes char, byte"),
-        "{error}"
-    );
+    assert!(error.contains("chars: no such file; --tokenizer takes char, byte"), "{error}");
 }
 
 fn make_error(spec: &str) -> String {
-    Tokenizer::from_spec(&spec.parse().unwrap(), b"abc")
-        .unwrap_err()
-        .to_string()
+    Tokenizer::from_spec(&spec.parse().unwrap(), b"abc").unwrap_err().to_string()
 }
 
 #[test]
@@ -86,9 +72,7 @@ fn other_decoders_decode_stepwise_too() {
     assert_eq!(tokenizer.unknown_chars("x"), ['x']);
     assert_eq!(tokenizer.banned_ids(), [0]);
 
-    let bytes: String = (0..256)
-        .map(|b| format!(r#""<0x{b:02X}>": {}, "#, b + 4))
-        .collect();
+    let bytes: String = (0..256).map(|b| format!(r#""<0x{b:02X}>": {}, "#, b + 4)).collect();
     let sentence_piece = file(
         &format!(
             r#"{{"type": "BPE", "byte_fallback": true, "unk_token": "<unk>", "merges": [],

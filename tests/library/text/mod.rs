@@ -101,11 +101,7 @@ fn byte_ids_are_the_bytes() {
     let tokenizer = make("byte", "");
     let bytes: Vec<u8> = (0..=255).rev().collect();
     let ids = tokenizer.encode_bytes(&bytes).unwrap();
-    assert!(
-        ids.iter()
-            .zip(&bytes)
-            .all(|(&id, &byte)| id == u32::from(byte))
-    );
+    assert!(ids.iter().zip(&bytes).all(|(&id, &byte)| id == u32::from(byte)));
     let lossy = String::from_utf8_lossy(&bytes);
     assert_eq!(tokenizer.decode(&ids).unwrap(), lossy);
     assert_eq!(decode_stepwise(&tokenizer, &ids), lossy);
@@ -117,19 +113,10 @@ fn byte_ids_are_the_bytes() {
 fn bytes_that_are_not_text_are_refused_with_their_offset() {
     for tokenizer in [make("char", MIXED), make("bpe:300", MIXED)] {
         assert!(tokenizer.encode_bytes("龍\u{ff}x".as_bytes()).is_ok());
-        let error = tokenizer
-            .encode_bytes(b"ab\r\n\xc3\x28")
-            .unwrap_err()
-            .to_string();
+        let error = tokenizer.encode_bytes(b"ab\r\n\xc3\x28").unwrap_err().to_string();
         assert!(error.contains("0xc3 at byte offset 4; "), "{error}");
-        let error = tokenizer
-            .encode_bytes(b"abc\0\0\0")
-            .unwrap_err()
-            .to_string();
-        assert!(
-            error.contains("binary: NUL byte at byte offset 3"),
-            "{error}"
-        );
+        let error = tokenizer.encode_bytes(b"abc\0\0\0").unwrap_err().to_string();
+        assert!(error.contains("binary: NUL byte at byte offset 3"), "{error}");
     }
     let error = Tokenizer::from_spec(&TokenizerSpec::Char, b"ab\xff").unwrap_err();
     assert!(error.to_string().contains("offset 2"));
@@ -155,10 +142,7 @@ fn saved_and_loaded_is_the_same() {
         assert_eq!(loaded.vocab_size(), tokenizer.vocab_size());
         assert_eq!(loaded.banned_ids(), tokenizer.banned_ids());
         assert_eq!(loaded.accepts_any_bytes(), i == 1);
-        assert_eq!(
-            loaded.encode(MIXED).unwrap(),
-            tokenizer.encode(MIXED).unwrap()
-        );
+        assert_eq!(loaded.encode(MIXED).unwrap(), tokenizer.encode(MIXED).unwrap());
     }
 }
 
@@ -167,14 +151,8 @@ fn bpe_is_learned_alike_every_time() {
     let text = MIXED.repeat(3000);
     let json = make("bpe:400", &text).to_json().unwrap();
     for threads in 1..4 {
-        let pool = rayon::ThreadPoolBuilder::new()
-            .num_threads(threads)
-            .build()
-            .unwrap();
-        assert_eq!(
-            pool.install(|| make("bpe:400", &text).to_json().unwrap()),
-            json
-        );
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+        assert_eq!(pool.install(|| make("bpe:400", &text).to_json().unwrap()), json);
     }
     // few pairs occur twice in a short text
     let size = make("bpe:5000", "abab").vocab_size();
@@ -185,13 +163,7 @@ fn bpe_is_learned_alike_every_time() {
 fn ids_out_of_the_vocabulary_are_errors() {
     for tokenizer in all_kinds("ab") {
         let id = tokenizer.vocab_size() as u32;
-        assert!(
-            tokenizer
-                .decode(&[id])
-                .unwrap_err()
-                .to_string()
-                .contains(&id.to_string())
-        );
+        assert!(tokenizer.decode(&[id]).unwrap_err().to_string().contains(&id.to_string()));
         let mut decoder = tokenizer.decoder();
         assert!(decoder.push(id).is_err());
         assert!(decoder.push(u32::MAX).is_err());

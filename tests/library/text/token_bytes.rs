@@ -15,10 +15,7 @@ const FILES: [(&str, &str); 6] = [
         r#"{"type": "WordLevel", "unk_token": "?", "vocab": {"?": 0, "▁the": 1, "▁fox": 2, "es": 3}}"#,
         r#"{"type": "Metaspace", "replacement": "▁", "prepend_scheme": "always", "split": true}"#,
     ),
-    (
-        r#"{"type": "WordLevel", "unk_token": "?", "vocab": {"?": 0, "the": 1, "fox": 2}}"#,
-        "null",
-    ),
+    (r#"{"type": "WordLevel", "unk_token": "?", "vocab": {"?": 0, "the": 1, "fox": 2}}"#, "null"),
     (
         r#"{"type": "WordLevel", "unk_token": "?", "vocab": {"?": 0, "the</w>": 1, "fox</w>": 2, "fo": 3}}"#,
         r#"{"type": "BPEDecoder", "suffix": "</w>"}"#,

@@ -30,13 +30,7 @@ pub fn ints(numbers: &[i64]) -> Vec<u8> {
 }
 
 pub fn storage(class: &str, key: &str, count: i64) -> Vec<u8> {
-    let id = [
-        text("storage"),
-        global("torch", class),
-        text(key),
-        text("cpu"),
-        int(count),
-    ];
+    let id = [text("storage"), global("torch", class), text(key), text("cpu"), int(count)];
     [tuple(&id), b"Q".to_vec()].concat()
 }
 
@@ -56,9 +50,7 @@ pub fn tensor(count: i64, offset: i64, size: &[i64], stride: &[i64]) -> Vec<u8> 
 
 /// A pickle of a dict.
 pub fn dict(entries: &[(&str, Vec<u8>)]) -> Vec<u8> {
-    let entries = entries
-        .iter()
-        .flat_map(|(name, value)| [text(name), value.clone()]);
+    let entries = entries.iter().flat_map(|(name, value)| [text(name), value.clone()]);
     pickle(&[b"}(", &entries.collect::<Vec<_>>().concat(), b"u"])
 }
 
@@ -106,10 +98,7 @@ pub fn archive(pickle: &[u8], storage: &[u8]) -> Vec<u8> {
 }
 
 pub fn floats(numbers: &[f32]) -> Vec<u8> {
-    numbers
-        .iter()
-        .flat_map(|number| number.to_le_bytes())
-        .collect()
+    numbers.iter().flat_map(|number| number.to_le_bytes()).collect()
 }
 
 /// A safetensors file with this header.

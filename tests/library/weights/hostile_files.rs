@@ -21,21 +21,9 @@ fn headers_of_safetensors() {
     for (text, data, fault) in [
         (a(one("[2]", "F32", 0, 8)), 7, " + 8 bytes, found"),
         (a(one("[2]", "F32", 0, 8)), 9, " + 8 bytes, found"),
-        (
-            a(one("[3]", "F32", 0, 8)),
-            8,
-            "not a whole safetensors file",
-        ),
-        (
-            a(one("[1]", "F32", 8, 4)),
-            8,
-            "not a whole safetensors file",
-        ),
-        (
-            a(one("[1]", "F32", 4, 8)),
-            8,
-            "not a whole safetensors file",
-        ),
+        (a(one("[3]", "F32", 0, 8)), 8, "not a whole safetensors file"),
+        (a(one("[1]", "F32", 8, 4)), 8, "not a whole safetensors file"),
+        (a(one("[1]", "F32", 4, 8)), 8, "not a whole safetensors file"),
         (
             two(one("[2]", "F32", 0, 8), one("[2]", "F32", 4, 12)),
             12,
@@ -47,38 +35,17 @@ fn headers_of_safetensors() {
             "not a whole safetensors file",
         ),
         (
-            a(one(
-                "[18446744073709551615,18446744073709551615]",
-                "F32",
-                0,
-                8,
-            )),
+            a(one("[18446744073709551615,18446744073709551615]", "F32", 0, 8)),
             8,
             "not a whole safetensors file",
         ),
-        (
-            a(one("[1099511627776]", "F32", 0, 4398046511104)),
-            8,
-            "expected 8 + ",
-        ),
-        (
-            a(one("[2]", "F32", 0, u64::MAX)),
-            8,
-            "not a whole safetensors file",
-        ),
+        (a(one("[1099511627776]", "F32", 0, 4398046511104)), 8, "expected 8 + "),
+        (a(one("[2]", "F32", 0, u64::MAX)), 8, "not a whole safetensors file"),
         (a(one("[-1]", "F32", 0, 8)), 8, "header: invalid value"),
         (a(one("[NaN]", "F32", 0, 8)), 8, "header: "),
         (a(one("[1.5]", "F32", 0, 8)), 8, "header: "),
-        (
-            a(one("[8]", "F8_E4M3", 0, 8)),
-            8,
-            "floats or whole numbers, found F8_E4M3",
-        ),
-        (
-            a(one("[1]", "C64", 0, 8)),
-            8,
-            "floats or whole numbers, found C64",
-        ),
+        (a(one("[8]", "F8_E4M3", 0, 8)), 8, "floats or whole numbers, found F8_E4M3"),
+        (a(one("[1]", "C64", 0, 8)), 8, "floats or whole numbers, found C64"),
         (a(one("[1]", "PY", 0, 8)), 8, "header: unknown variant"),
         (
             a(one(&format!("[2{}]", ",1".repeat(99)), "F32", 0, 8)),
@@ -92,35 +59,21 @@ fn headers_of_safetensors() {
         ),
         (a(one("[8]", "I8", 0, 8)), 8, "in a_scale"),
         (r#"{"a":"#.repeat(200_000), 0, "header: EOF"),
-        (
-            format!("{{{}", " ".repeat(1 << 22)),
-            0,
-            "expected a header of 2 to 4194304 bytes",
-        ),
+        (format!("{{{}", " ".repeat(1 << 22)), 0, "expected a header of 2 to 4194304 bytes"),
         ("{".into(), 0, "expected a header of 2 to"),
         (r#"{"a""#.into(), 0, "header: EOF"),
     ] {
         header(&text, data).refused(fault);
     }
-    let long = format!(
-        r#"{{"{}":{}}}"#,
-        "\\u001b".repeat(100_000),
-        one("[1]", "C64", 0, 8)
-    );
+    let long = format!(r#"{{"{}":{}}}"#, "\\u001b".repeat(100_000), one("[1]", "C64", 0, 8));
     let message = header(&long, 8).refused("found C64");
     assert!(!message.contains('\u{1b}'));
-    let read = header(&a(one("[2]", "BOOL", 0, 2)), 2)
-        .read()
-        .expect("whole");
+    let read = header(&a(one("[2]", "BOOL", 0, 2)), 2).read().expect("whole");
     assert_eq!(read.tensors["a"].to_vec1::<u8>().expect("bytes"), [0, 0]);
     // empty files are whole
     assert!(header("{}", 0).read().expect("whole").tensors.is_empty());
     assert!(
-        header(r#"{"__metadata__":{"format":"pt"}}"#, 0)
-            .read()
-            .expect("whole")
-            .tensors
-            .is_empty()
+        header(r#"{"__metadata__":{"format":"pt"}}"#, 0).read().expect("whole").tensors.is_empty()
     );
 }
 
@@ -152,30 +105,18 @@ fn scales_of_bytes() {
 #[test]
 fn other_files_are_named_as_what_they_are() {
     let refused = |content: &[u8], fault: &str| drop(File::new("a.bin", content).refused(fault));
-    refused(
-        b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n",
-        "git lfs pull",
-    );
+    refused(b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n", "git lfs pull");
     refused(b"<!DOCTYPE html><html>not found</html>", "an HTML page");
     refused(b"", "an empty file");
     refused(b"\x93NUMPY\x01\x00", "a NumPy array");
     refused(b"\x00\x01\x02\x03", "found neither");
     let folder = tempfile::tempdir().expect("a temporary folder");
-    let error = weights::read(folder.path())
-        .expect_err("a folder")
-        .to_string();
+    let error = weights::read(folder.path()).expect_err("a folder").to_string();
     assert!(error.contains("found a folder"), "{error}");
-    let error = weights::read(folder.path().join("none.bin"))
-        .expect_err("nothing")
-        .to_string();
+    let error = weights::read(folder.path().join("none.bin")).expect_err("nothing").to_string();
     assert!(error.contains("none.bin: "), "{error}");
-    let error = weights::find(folder.path())
-        .expect_err("nothing")
-        .to_string();
-    assert!(
-        error.contains("expected weights in it (model.safetensors, "),
-        "{error}"
-    );
+    let error = weights::find(folder.path()).expect_err("nothing").to_string();
+    assert!(error.contains("expected weights in it (model.safetensors, "), "{error}");
 }
 
 #[test]
@@ -185,12 +126,8 @@ fn archives() {
     let file = |bytes: &[u8]| File::new("evil.pt", bytes);
     let whole = archive(&good, &number);
     assert_eq!(file(&whole).read().expect("whole").tensors.len(), 1);
-    let at = |pattern: &[u8]| {
-        whole
-            .windows(pattern.len())
-            .position(|w| w == pattern)
-            .expect("there")
-    };
+    let at =
+        |pattern: &[u8]| whole.windows(pattern.len()).position(|w| w == pattern).expect("there");
     let changed = |at: usize, bytes: &[u8]| {
         let mut changed = whole.clone();
         changed[at..at + bytes.len()].copy_from_slice(bytes);
@@ -234,16 +171,8 @@ fn an_archive_of_entries_that_lie_on_one_another() {
     let tensors: Vec<(&str, Vec<u8>)> = names
         .iter()
         .map(|name| {
-            let args = [
-                storage("FloatStorage", name, 256),
-                int(0),
-                ints(&[256]),
-                ints(&[1]),
-            ];
-            (
-                name.as_str(),
-                [function.clone(), tuple(&args), b"R".to_vec()].concat(),
-            )
+            let args = [storage("FloatStorage", name, 256), int(0), ints(&[256]), ints(&[1])];
+            (name.as_str(), [function.clone(), tuple(&args), b"R".to_vec()].concat())
         })
         .collect();
     let pickle = dict(&tensors);
@@ -252,14 +181,7 @@ fn an_archive_of_entries_that_lie_on_one_another() {
     let mut entries: Vec<(&str, &[u8])> = vec![("a/data.pkl", &pickle)];
     entries.extend(files.iter().map(|name| (name.as_str(), &kilobyte[..])));
     let whole = zip(&entries);
-    assert_eq!(
-        File::new("good.pt", &whole)
-            .read()
-            .expect("whole")
-            .tensors
-            .len(),
-        10
-    );
+    assert_eq!(File::new("good.pt", &whole).read().expect("whole").tensors.len(), 10);
     // every entry of the directory at the first storage, and the others' bytes taken out
     let starts: Vec<usize> = whole
         .windows(4)
@@ -267,10 +189,7 @@ fn an_archive_of_entries_that_lie_on_one_another() {
         .filter(|(_, w)| *w == b"PK\x03\x04")
         .map(|(at, _)| at)
         .collect();
-    let directory = whole
-        .windows(4)
-        .position(|w| w == b"PK\x01\x02")
-        .expect("there");
+    let directory = whole.windows(4).position(|w| w == b"PK\x01\x02").expect("there");
     let mut bytes = whole[..starts[2]].to_vec();
     let gone = directory - starts[2];
     let mut rest = whole[directory..].to_vec();
@@ -311,10 +230,7 @@ fn archive64(entries: &[u8], directory: &[u8], count: u64) -> Vec<u8> {
 fn a_table_of_contents_without_end() {
     let pickle = dict(&[("x", tensor(1, 0, &[1], &[1]))]);
     let whole = archive(&pickle, &floats(&[1.]));
-    let at = whole
-        .windows(4)
-        .position(|w| w == b"PK\x01\x02")
-        .expect("there");
+    let at = whole.windows(4).position(|w| w == b"PK\x01\x02").expect("there");
     let (entries, directory) = whole[..whole.len() - 22].split_at(at);
     let file =
         |directory: &[u8], count| File::new("evil.pt", &archive64(entries, directory, count));
@@ -336,10 +252,8 @@ fn a_table_of_contents_without_end() {
 #[test]
 fn an_index_names_files_of_its_folder_only() {
     let index = |file: &str| {
-        let json = format!(
-            r#"{{"weight_map": {{"a": {}}}}}"#,
-            serde_json::to_string(file).expect("text")
-        );
+        let json =
+            format!(r#"{{"weight_map": {{"a": {}}}}}"#, serde_json::to_string(file).expect("text"));
         File::new("model.safetensors.index.json", json.as_bytes())
     };
     for name in [
@@ -356,10 +270,7 @@ fn an_index_names_files_of_its_folder_only() {
     ] {
         index(name).refused("weight_map: tensor a: expected the name of a file in the same folder");
     }
-    let error = index("none.safetensors")
-        .read()
-        .expect_err("no such file")
-        .to_string();
+    let error = index("none.safetensors").read().expect_err("no such file").to_string();
     assert!(error.contains("none.safetensors: "), "{error}");
 }
 
@@ -404,16 +315,9 @@ fn the_files_of_an_index_have_its_tensors_and_no_others() {
     let error = copy(&|text| text.replace("layer.0", "layer.9")).expect_err("another name");
     assert!(error.contains("model-00001-of-00002.safetensors: tensor layer.0.weight: by the index it is not in this file"), "{error}");
     let error = copy(&|text| text.replacen("00001-of", "00002-of", 1)).expect_err("another file");
-    assert!(
-        error.contains("of-00002.safetensors: tensor layer."),
-        "{error}"
-    );
+    assert!(error.contains("of-00002.safetensors: tensor layer."), "{error}");
     let more = |text: String| {
-        text.replacen(
-            "\"layer.0",
-            "\"more\": \"model-00001-of-00002.safetensors\", \"layer.0",
-            1,
-        )
+        text.replacen("\"layer.0", "\"more\": \"model-00001-of-00002.safetensors\", \"layer.0", 1)
     };
     let error = copy(&more).expect_err("one too many");
     assert!(

@@ -9,10 +9,7 @@ fn pickled(pickle: &[u8]) -> File {
 
 #[test]
 fn code_is_named_and_never_run() {
-    let witness = tempfile::tempdir()
-        .expect("a temporary folder")
-        .path()
-        .join("ran");
+    let witness = tempfile::tempdir().expect("a temporary folder").path().join("ran");
     let command = text(&format!("touch {}", witness.display()));
     for (module, name) in [
         ("os", "system"),
@@ -38,10 +35,7 @@ fn code_is_named_and_never_run() {
             b"\x93".to_vec(),
         ]
         .concat();
-        let entries = [
-            ("x", tensor(4, 0, &[4], &[1])),
-            ("y", [named, run].concat()),
-        ];
+        let entries = [("x", tensor(4, 0, &[4], &[1])), ("y", [named, run].concat())];
         pickled(&dict(&entries)).refused(&full);
     }
     assert!(!witness.exists());
@@ -77,28 +71,12 @@ fn deep_nesting_and_shared_values_take_no_more_than_they_are() {
     // a list in itself
     pickled(&pickle(&[b"]q\x00h\x00a"])).refused("expected a dict of tensors");
     // a dict copied again and again
-    let list = [
-        b"(".to_vec(),
-        b"N)\x86".repeat(100_000),
-        b"l\x85q\x00".to_vec(),
-    ]
-    .concat();
-    let copies = [&b"0"[..], &global("collections", "OrderedDict"), b"h\x00R"]
-        .concat()
-        .repeat(1000);
+    let list = [b"(".to_vec(), b"N)\x86".repeat(100_000), b"l\x85q\x00".to_vec()].concat();
+    let copies =
+        [&b"0"[..], &global("collections", "OrderedDict"), b"h\x00R"].concat().repeat(1000);
     pickled(&pickle(&[&list, &copies])).refused("more values than");
     // the most values
-    for one in [
-        &b"N"[..],
-        b")",
-        b"]",
-        b"}",
-        b"(",
-        b"]Na",
-        b"}NNs",
-        b")\x85",
-        b"2",
-    ] {
+    for one in [&b"N"[..], b")", b"]", b"}", b"(", b"]Na", b"}NNs", b")\x85", b"2"] {
         let many = one.repeat(1_500_000);
         pickled(&pickle(&[b"N", &many])).refused("more values than");
     }
@@ -119,45 +97,21 @@ fn damaged_pickles_are_errors() {
         (pickle(&[b"}(Nu"]), "a dict is missing"),
         (pickle(&[b"NR"]), "a value is missing"),
         (pickle(&[b"N)R"]), "cannot be called"),
-        (
-            pickle(&[&global("torch", "Size"), b"NR"]),
-            "without arguments",
-        ),
-        (
-            pickle(&[&global("torch", "Size"), b")R"]),
-            "other arguments",
-        ),
-        (
-            pickle(&[&global("torch._utils", "_rebuild_tensor_v2"), b")R"]),
-            "other arguments",
-        ),
-        (
-            pickle(&[&global("torch._utils", "_rebuild_parameter"), b"N\x85R"]),
-            "no tensor",
-        ),
-        (
-            pickle(&[&global("collections", "OrderedDict"), b"N\x85R"]),
-            "pairs",
-        ),
+        (pickle(&[&global("torch", "Size"), b"NR"]), "without arguments"),
+        (pickle(&[&global("torch", "Size"), b")R"]), "other arguments"),
+        (pickle(&[&global("torch._utils", "_rebuild_tensor_v2"), b")R"]), "other arguments"),
+        (pickle(&[&global("torch._utils", "_rebuild_parameter"), b"N\x85R"]), "no tensor"),
+        (pickle(&[&global("collections", "OrderedDict"), b"N\x85R"]), "pairs"),
         (pickle(&[b"NQ"]), "something else than a storage"),
         (pickle(&[&storage("Tensor", "0", 1)]), "no known type"),
         (pickle(&[&storage("FloatStorage", "0", -1)]), "-1 numbers"),
-        (
-            pickle(&[&storage("FloatStorage", &"9".repeat(100), 1)]),
-            "too long",
-        ),
+        (pickle(&[&storage("FloatStorage", &"9".repeat(100), 1)]), "too long"),
         (remembered(b"h\x07"), "has not made"),
         (remembered(b"j\xff\xff\xff\xff"), "has not made"),
         (remembered(b"r\xff\xff\xff\xff"), "number 4294967295"),
         (pickle(&[b"X\xff\xff\xff\xff"]), "ends too early"),
-        (
-            pickle(&[b"\x8d\xff\xff\xff\xff\xff\xff\xff\xff"]),
-            "ends too early",
-        ),
-        (
-            pickle(&[b"\x8e\xff\xff\xff\xff\xff\xff\xff\x7f"]),
-            "ends too early",
-        ),
+        (pickle(&[b"\x8d\xff\xff\xff\xff\xff\xff\xff\xff"]), "ends too early"),
+        (pickle(&[b"\x8e\xff\xff\xff\xff\xff\xff\xff\x7f"]), "ends too early"),
         (pickle(&[b"cos"]), "ends too early"),
         (pickle(&[b"NN\x93"]), "expected text"),
         (b"\x80\x09N.".to_vec(), "protocol 2 to 5, found 9"),
@@ -185,14 +139,8 @@ fn tensors_stay_inside_of_their_storage() {
         (tensor(4, 0, &[1; 70], &[1; 70]), "70 axes"),
         // a terabyte of one number
         (tensor(4, 0, &[1 << 38], &[0]), "its tensors overlap"),
-        (
-            tensor(4, 0, &[1 << 31, 1 << 31], &[0, 0]),
-            "its tensors overlap",
-        ),
-        (
-            tensor(5, 0, &[4], &[1]),
-            "storage 0: expected 20 bytes for 5 numbers, found 16",
-        ),
+        (tensor(4, 0, &[1 << 31, 1 << 31], &[0, 0]), "its tensors overlap"),
+        (tensor(5, 0, &[4], &[1]), "storage 0: expected 20 bytes for 5 numbers, found 16"),
         (tensor(huge, 0, &[4], &[1]), "numbers, found 16"),
     ] {
         pickled(&dict(&[("x", tensor)])).refused(fault);
@@ -202,20 +150,12 @@ fn tensors_stay_inside_of_their_storage() {
 #[test]
 fn many_views_of_few_numbers_are_refused() {
     let names: Vec<String> = (0..2000).map(|i| format!("x{i}")).collect();
-    let all: Vec<(&str, Vec<u8>)> = names
-        .iter()
-        .map(|name| (name.as_str(), tensor(4, 0, &[2], &[1])))
-        .collect();
+    let all: Vec<(&str, Vec<u8>)> =
+        names.iter().map(|name| (name.as_str(), tensor(4, 0, &[2], &[1]))).collect();
     // one view under many names is one tensor
-    assert_eq!(
-        pickled(&dict(&all)).read().expect("shared").tensors.len(),
-        2000
-    );
-    let all: Vec<(&str, Vec<u8>)> = names
-        .iter()
-        .zip(1..)
-        .map(|(name, i)| (name.as_str(), tensor(4, 0, &[i], &[0])))
-        .collect();
+    assert_eq!(pickled(&dict(&all)).read().expect("shared").tensors.len(), 2000);
+    let all: Vec<(&str, Vec<u8>)> =
+        names.iter().zip(1..).map(|(name, i)| (name.as_str(), tensor(4, 0, &[i], &[0]))).collect();
     pickled(&dict(&all)).refused("its tensors overlap");
 }
 

@@ -23,9 +23,7 @@ fn assert_same(name: &str, found: &Tensor, expected: &Tensor) {
     assert_eq!(found.dtype(), expected.dtype(), "{name}");
     assert_eq!(found.dims(), expected.dims(), "{name}");
     let numbers = |tensor: &Tensor| {
-        let tensor = tensor
-            .flatten_all()
-            .and_then(|t| t.to_dtype(candle_core::DType::F64));
+        let tensor = tensor.flatten_all().and_then(|t| t.to_dtype(candle_core::DType::F64));
         tensor.and_then(|t| t.to_vec1::<f64>()).expect("numbers")
     };
     assert_eq!(numbers(found), numbers(expected), "{name}");
@@ -42,10 +40,7 @@ impl File {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let path = folder.path().join(name);
         std::fs::write(&path, content).expect("writable");
-        Self {
-            _folder: folder,
-            path,
-        }
+        Self { _folder: folder, path }
     }
 
     fn read(&self) -> candle_tcn::Result<Weights> {
@@ -61,16 +56,8 @@ impl File {
         let name = self.path.file_name().expect("a file").to_string_lossy();
         assert!(message.contains(&format!("{name}: ")), "{message}");
         assert!(message.contains(fault), "{message:.500}, expected {fault}");
-        assert!(
-            message.len() < 1000,
-            "{} bytes: {message:.200}",
-            message.len()
-        );
-        assert!(
-            used.bytes_max < MAX_BYTES,
-            "{fault}: {} bytes",
-            used.bytes_max
-        );
+        assert!(message.len() < 1000, "{} bytes: {message:.200}", message.len());
+        assert!(used.bytes_max < MAX_BYTES, "{fault}: {} bytes", used.bytes_max);
         message
     }
 }

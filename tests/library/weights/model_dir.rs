@@ -17,15 +17,9 @@ fn refused(name: &str, content: &[u8]) -> String {
     std::fs::write(folder.path().join(name), content).expect("writable");
     let mut message = String::new();
     let used = allocation_counter::measure(|| {
-        message = LoadedModel::load(folder.path())
-            .expect_err(name)
-            .to_string();
+        message = LoadedModel::load(folder.path()).expect_err(name).to_string();
     });
-    assert!(
-        used.bytes_max < MAX_BYTES,
-        "{message}: {} bytes",
-        used.bytes_max
-    );
+    assert!(used.bytes_max < MAX_BYTES, "{message}: {} bytes", used.bytes_max);
     assert!(message.len() < 1000, "{} bytes", message.len());
     message
 }
@@ -78,10 +72,7 @@ fn a_configuration_that_asks_for_a_terabyte_allocates_nothing() {
     );
 
     let deeper = config(|config| config["network"]["num_channels"] = vec![widest; 100_000].into());
-    assert!(
-        refused("config.json", deeper.as_bytes()).contains("config.json: "),
-        "{deeper:.100}"
-    );
+    assert!(refused("config.json", deeper.as_bytes()).contains("config.json: "), "{deeper:.100}");
     for (number, fault) in [
         ("1e30", "config.json: not a model"),
         ("18446744073709551615", "config.json: "),
@@ -108,17 +99,11 @@ fn weights_of_another_model_are_not_read() {
     }
     let path = folder.path().join("model.safetensors");
     std::fs::write(&path, super::bytes::safetensors(header, &[])).expect("writable");
-    let file = std::fs::OpenOptions::new()
-        .write(true)
-        .open(&path)
-        .expect("writable");
-    file.set_len(8 + header.len() as u64 + 78_383_153_152)
-        .expect("a file with a hole");
+    let file = std::fs::OpenOptions::new().write(true).open(&path).expect("writable");
+    file.set_len(8 + header.len() as u64 + 78_383_153_152).expect("a file with a hole");
     assert_eq!(weights::open(&path).expect("whole").tensors().len(), 1);
     let used = allocation_counter::measure(|| {
-        let error = LoadedModel::load(folder.path())
-            .expect_err("another shape")
-            .to_string();
+        let error = LoadedModel::load(folder.path()).expect_err("another shape").to_string();
         assert!(
             error.contains("tensor encoder.weight: expected [73, 128], found [73, 268435456]"),
             "{error}"
@@ -135,10 +120,7 @@ fn names_of_tensors_are_shown_in_one_short_line() {
     more.insert("\u{1b}[31m".repeat(10_000), tiny["encoder.weight"].clone());
     let file = File::new("model.safetensors", b"");
     model_dir::write_tensors(&file.path, &more).expect("writable");
-    let message = refused(
-        "model.safetensors",
-        &std::fs::read(&file.path).expect("written"),
-    );
+    let message = refused("model.safetensors", &std::fs::read(&file.path).expect("written"));
     assert!(
         message.contains("no such tensor in this configuration") && !message.contains('\u{1b}'),
         "{message}"
@@ -155,19 +137,10 @@ fn a_model_directory_is_the_same_in_every_form_of_its_weights() {
         model_dir::read_tensors(Path::new(TINY).join("model.safetensors")).expect("the model");
     let (names, mut map): (Vec<&String>, Vec<String>) = (tensors.keys().collect(), Vec::new());
     for (i, names) in names.chunks(names.len().div_ceil(2)).enumerate() {
-        let part = names
-            .iter()
-            .map(|name| (name.to_string(), tensors[*name].clone()));
-        model_dir::write_tensors(
-            folder.path().join(format!("{i}.safetensors")),
-            &part.collect(),
-        )
-        .expect("writable");
-        map.extend(
-            names
-                .iter()
-                .map(|name| format!(r#""{name}": "{i}.safetensors""#)),
-        );
+        let part = names.iter().map(|name| (name.to_string(), tensors[*name].clone()));
+        model_dir::write_tensors(folder.path().join(format!("{i}.safetensors")), &part.collect())
+            .expect("writable");
+        map.extend(names.iter().map(|name| format!(r#""{name}": "{i}.safetensors""#)));
     }
     let index = format!(r#"{{"weight_map": {{{}}}}}"#, map.join(","));
     std::fs::write(folder.path().join("model.safetensors.index.json"), index).expect("writable");
@@ -175,14 +148,8 @@ fn a_model_directory_is_the_same_in_every_form_of_its_weights() {
     let logits = |dir: &Path| {
         let loaded = LoadedModel::load(dir).expect("a model");
         assert!(!loaded.int8);
-        let logits = loaded
-            .model
-            .forward(&ids, &mut candle_tcn::nn::Pass::eval())
-            .expect("logits");
-        logits
-            .flatten_all()
-            .and_then(|logits| logits.to_vec1::<f32>())
-            .expect("floats")
+        let logits = loaded.model.forward(&ids, &mut candle_tcn::nn::Pass::eval()).expect("logits");
+        logits.flatten_all().and_then(|logits| logits.to_vec1::<f32>()).expect("floats")
     };
     assert_eq!(logits(folder.path()), logits(Path::new(TINY)));
 }
@@ -225,42 +192,22 @@ fn tokenizers_with_huge_or_contradictory_tables() {
             "model.vocab: expected at most 16384 entries, found 1000000",
         ),
         (
-            file(
-                &bpe(
-                    r#""a": 0, "b": 1"#,
-                    &many(1_000_000, &|_| r#"["a","b"]"#.into()),
-                ),
-                "",
-            ),
+            file(&bpe(r#""a": 0, "b": 1"#, &many(1_000_000, &|_| r#"["a","b"]"#.into())), ""),
             "model.merges: expected at most 131072 entries, found 1000000",
         ),
         (
-            file(&a, "").replace(
-                "[]",
-                &format!("[{}]", many(100_000, &|i| format!(r#"{{"id":{i}}}"#))),
-            ),
+            file(&a, "")
+                .replace("[]", &format!("[{}]", many(100_000, &|i| format!(r#"{{"id":{i}}}"#)))),
             "added_tokens: expected at most 16384 entries, found 100000",
         ),
         (
             file(&bpe(r#""a": 4000000000"#, ""), ""),
             "expected token ids below 1000000, found 4000000000",
         ),
-        (
-            file(&bpe(r#""a": 0"#, r#"["a", "b"]"#), ""),
-            "out of vocabulary",
-        ),
-        (
-            file(&bpe(r#""a": 0, "b": 1"#, r#"["a", "b"]"#), ""),
-            "contradicts itself",
-        ),
-        (
-            file(&a, &grow),
-            "normalizer: its replacements make a text more than 256 times longer",
-        ),
-        (
-            file(&a, &shrink),
-            "decoder: its replacements make a text more than 256 times longer",
-        ),
+        (file(&bpe(r#""a": 0"#, r#"["a", "b"]"#), ""), "out of vocabulary"),
+        (file(&bpe(r#""a": 0, "b": 1"#, r#"["a", "b"]"#), ""), "contradicts itself"),
+        (file(&a, &grow), "normalizer: its replacements make a text more than 256 times longer"),
+        (file(&a, &shrink), "decoder: its replacements make a text more than 256 times longer"),
         (
             file(
                 &a,

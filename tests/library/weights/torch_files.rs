@@ -24,10 +24,7 @@ fn agrees(case: &str, file: &str) {
     let read = weights::read(fixture(file)).unwrap_or_else(|error| panic!("{error}"));
     let expected = expected(case);
     for (name, tensor) in &expected {
-        let found = read
-            .tensors
-            .get(name)
-            .unwrap_or_else(|| panic!("{case}: no {name}"));
+        let found = read.tensors.get(name).unwrap_or_else(|| panic!("{case}: no {name}"));
         assert_same(&format!("{case}: {name}"), found, tensor);
     }
     assert_eq!(read.tensors.len(), expected.len(), "{case}");
@@ -60,23 +57,14 @@ fn files_agree_with_pytorch() {
 
 #[test]
 fn what_is_known_before_reading_is_what_is_read() -> Result<()> {
-    for name in [
-        "kinds_2.pt",
-        "older_views.bin",
-        "int8.pt",
-        "expected.safetensors",
-    ] {
+    for name in ["kinds_2.pt", "older_views.bin", "int8.pt", "expected.safetensors"] {
         let file = weights::open(fixture(name))?;
         let listed = file.tensors().to_vec();
         let read = file.read()?;
         assert_eq!(listed.len(), read.tensors.len());
         for info in listed {
             let tensor = &read.tensors[&info.name];
-            assert_eq!(
-                (tensor.dims(), tensor.dtype()),
-                (&info.shape[..], info.dtype),
-                "{name}"
-            );
+            assert_eq!((tensor.dims(), tensor.dtype()), (&info.shape[..], info.dtype), "{name}");
         }
     }
     Ok(())
@@ -102,9 +90,7 @@ fn tensors_that_share_all_their_numbers_share_them_here_too() -> Result<()> {
     let read = file.read()?.tensors;
     let address = |name: &str| {
         let (storage, _) = read[name].storage_and_layout();
-        let candle_core::Storage::Cpu(cpu) = &*storage else {
-            panic!("not on the CPU")
-        };
+        let candle_core::Storage::Cpu(cpu) = &*storage else { panic!("not on the CPU") };
         cpu.as_slice::<f32>().expect("floats").as_ptr()
     };
     assert_eq!(address("a"), address("b"));
@@ -125,24 +111,15 @@ fn the_one_dict_of_tensors_is_found_and_several_are_named() -> Result<()> {
     };
     let all = [("x", one(0)), ("model", inner(1)), ("state_dict", inner(2))];
     let several = number(&all).unwrap_err().to_string();
-    assert!(
-        several.contains("model (1 tensors), state_dict (1 tensors)"),
-        "{several}"
-    );
+    assert!(several.contains("model (1 tensors), state_dict (1 tensors)"), "{several}");
     assert_eq!(number(&all[..2])?, 1.);
     assert_eq!(number(&all[..1])?, 0.);
     // at any depth, but not what an optimizer keeps
-    let deep = (
-        "outer",
-        [b"}".to_vec(), text("net"), inner(1), b"s".to_vec()].concat(),
-    );
+    let deep = ("outer", [b"}".to_vec(), text("net"), inner(1), b"s".to_vec()].concat());
     assert_eq!(number(std::slice::from_ref(&deep))?, 1.);
     assert_eq!(number(&[deep.clone(), ("optimizer", inner(2))])?, 1.);
     let several = number(&[deep, ("ema", inner(2))]).unwrap_err().to_string();
-    assert!(
-        several.contains("outer.net (1 tensors), ema (1 tensors)"),
-        "{several}"
-    );
+    assert!(several.contains("outer.net (1 tensors), ema (1 tensors)"), "{several}");
     let file = File::new("b.pt", &archive(&dict(&all), &floats(&[0., 1., 2.])));
     let chosen = weights::open_key(&file.path, "state_dict")?;
     assert_eq!(chosen.read()?.tensors["x"].to_vec1::<f32>()?, [2.]);
@@ -159,19 +136,10 @@ fn what_only_pytorch_can_read_is_refused_with_advice() {
         error
     };
     let module = refused("refused_module.pt");
-    assert!(
-        module.contains("would run `torch.nn.modules.linear.Linear`"),
-        "{module}"
-    );
-    assert!(
-        module.contains("torch.save(model.state_dict(), ...)"),
-        "{module}"
-    );
+    assert!(module.contains("would run `torch.nn.modules.linear.Linear`"), "{module}");
+    assert!(module.contains("torch.save(model.state_dict(), ...)"), "{module}");
     let module = refused("refused_older_module.pt");
-    assert!(
-        module.contains("torch.save(model.state_dict(), ...)"),
-        "{module}"
-    );
+    assert!(module.contains("torch.save(model.state_dict(), ...)"), "{module}");
     let complex = refused("refused_complex.pt");
     assert!(complex.contains("tensor x: complex"), "{complex}");
     assert!(refused("refused_list.pt").contains("expected a dict of tensors"));
@@ -181,24 +149,15 @@ fn what_only_pytorch_can_read_is_refused_with_advice() {
 #[test]
 fn files_of_machines_with_the_highest_byte_first_are_refused() {
     let zip = std::fs::read(fixture("kinds_2.pt")).expect("the fixture");
-    let at = zip
-        .windows(6)
-        .position(|bytes| bytes == b"little")
-        .expect("its byte order");
+    let at = zip.windows(6).position(|bytes| bytes == b"little").expect("its byte order");
     let mut big = zip.clone();
     big[at..at + 6].copy_from_slice(b"big   ");
     File::new("big.pt", &big).refused("highest byte first");
 
     let older = std::fs::read(fixture("older_kinds_2.pt")).expect("the fixture");
-    let at = older
-        .windows(13)
-        .position(|bytes| bytes == b"little_endian")
-        .expect("its byte order");
+    let at = older.windows(13).position(|bytes| bytes == b"little_endian").expect("its byte order");
     let mut big = older.clone();
-    let flag = big[at..]
-        .iter()
-        .position(|&byte| byte == 0x88)
-        .expect("true");
+    let flag = big[at..].iter().position(|&byte| byte == 0x88).expect("true");
     big[at + flag] = 0x89;
     File::new("big.pt", &big).refused("highest byte first");
 }
@@ -208,10 +167,7 @@ fn bytes_become_floats_by_the_scale_of_their_channel() -> Result<()> {
     let header = r#"{"w": {"dtype": "I8", "shape": [2, 1, 2], "data_offsets": [0, 4]},
         "w_scale": {"dtype": "F32", "shape": [2], "data_offsets": [4, 12]}}"#;
     let data = [&[1, 0xfe, 127, 0x80][..], &floats(&[0.5, 2.])].concat();
-    let file = File::new(
-        "int8.safetensors",
-        &super::bytes::safetensors(header, &data),
-    );
+    let file = File::new("int8.safetensors", &super::bytes::safetensors(header, &data));
     let listed = weights::open(&file.path)?;
     assert!(listed.is_int8());
     assert_eq!(listed.tensors().len(), 1);
@@ -219,10 +175,7 @@ fn bytes_become_floats_by_the_scale_of_their_channel() -> Result<()> {
     assert!(read.int8);
     assert_eq!(read.tensors.len(), 1);
     assert_eq!(read.tensors["w"].dtype(), DType::F32);
-    assert_eq!(
-        read.tensors["w"].to_vec3::<f32>()?,
-        [[[0.5, -1.]], [[254., -256.]]]
-    );
+    assert_eq!(read.tensors["w"].to_vec3::<f32>()?, [[[0.5, -1.]], [[254., -256.]]]);
     Ok(())
 }
 

@@ -98,14 +98,9 @@ fn prefill(stepper: &Stepper, batch_size: usize, seq_len: usize) -> anyhow::Resu
 /// Seconds of each step.
 fn generate(stepper: &Stepper, batch_size: usize) -> anyhow::Result<Vec<f64>> {
     let vocab_size = stepper.vocab_size();
-    let config = SamplerConfig {
-        seed: SEED,
-        ..SamplerConfig::default()
-    };
+    let config = SamplerConfig { seed: SEED, ..SamplerConfig::default() };
     let sampler = Sampler::new(config, &[], vocab_size)?;
-    let mut samplers: Vec<_> = (0..batch_size as u64)
-        .map(|i| sampler.clone().stream(i))
-        .collect();
+    let mut samplers: Vec<_> = (0..batch_size as u64).map(|i| sampler.clone().stream(i)).collect();
     let mut ids = vec![0; batch_size];
     let mut state = stepper.init_state(batch_size)?;
     let mut times = Vec::with_capacity(TOKENS);
@@ -143,10 +138,7 @@ impl Report {
                 100.0 * self.bandwidth_share
             ),
         )?;
-        line(
-            "prompt",
-            format!("{:.0} tokens/s", self.prefill_tokens_per_s),
-        )?;
+        line("prompt", format!("{:.0} tokens/s", self.prefill_tokens_per_s))?;
         self.setting.print_memory()
     }
 }

@@ -48,12 +48,7 @@ pub struct Args {
     #[arg(long, value_name = "N", value_parser = count, allow_negative_numbers = true, default_value = "7")]
     runs: usize,
     /// Runs before them
-    #[arg(
-        long,
-        value_name = "N",
-        allow_negative_numbers = true,
-        default_value_t = 3
-    )]
+    #[arg(long, value_name = "N", allow_negative_numbers = true, default_value_t = 3)]
     warmup: usize,
     /// Tell where the time of training or of a forward pass goes
     #[arg(long)]
@@ -93,9 +88,9 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     let model = args.network()?;
     match args.what {
         What::Train | What::Forward => whole_sequences(&args, model),
-        What::Generate if args.profile => Err(usage_error(
-            "--profile: tells the parts of train and forward, not of generate",
-        )),
+        What::Generate if args.profile => {
+            Err(usage_error("--profile: tells the parts of train and forward, not of generate"))
+        }
         What::Generate => generate::run(&args, &model),
     }
 }
@@ -126,9 +121,7 @@ fn whole_sequences(args: &Args, model: ModelConfig) -> anyhow::Result<()> {
         work()?;
     }
     let (times, profile) = args.timed(&mut work)?;
-    let ceiling = ceiling
-        .zip(ceiling_gflops(precision))
-        .map(|(a, b)| a.max(b));
+    let ceiling = ceiling.zip(ceiling_gflops(precision)).map(|(a, b)| a.max(b));
 
     let tokens = batch_size as f64 * seq_len as f64;
     let tokens_per_s = tokens / median(times).as_secs_f64().max(1e-9);

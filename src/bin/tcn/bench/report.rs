@@ -51,14 +51,8 @@ impl Setting {
                 self.parameters, self.batch_size, self.seq_len, self.vocab_size
             ),
         )?;
-        line(
-            "kernel",
-            format!("{}, {}, threads: {}", self.kernel, self.dtype, self.threads),
-        )?;
-        line(
-            "speed",
-            format!("{tokens_per_s:.0} tokens/s (median of {} runs)", self.runs),
-        )
+        line("kernel", format!("{}, {}, threads: {}", self.kernel, self.dtype, self.threads))?;
+        line("speed", format!("{tokens_per_s:.0} tokens/s (median of {} runs)", self.runs))
     }
 
     pub fn print_memory(&self) -> anyhow::Result<()> {
@@ -101,12 +95,7 @@ impl Profile {
         let rest = ("other", total.saturating_sub(known));
         let parts = times.iter().map(|&(part, time)| (part.name(), time));
         let mean = |time: Duration| time.as_secs_f64() / runs as f64;
-        Self(
-            parts
-                .chain([rest])
-                .map(|(name, time)| (name, mean(time)))
-                .collect(),
-        )
+        Self(parts.chain([rest]).map(|(name, time)| (name, mean(time))).collect())
     }
 }
 

@@ -120,10 +120,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
             bar.finish_and_clear();
             // what was read of a pipe is gone
             if settings.input.is_some() {
-                say!(
-                    "{} kept; the same command goes on",
-                    counted(partial.rows(), "sequence")
-                );
+                say!("{} kept; the same command goes on", counted(partial.rows(), "sequence"));
             }
             return Err(Interrupted.into());
         }
@@ -143,11 +140,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         false => print_line(format_args!(
             "{}, {width} numbers {}, {layer}, in {}",
             counted(rows, "sequence"),
-            if args.per_position {
-                "a position"
-            } else {
-                "each"
-            },
+            if args.per_position { "a position" } else { "each" },
             args.output.display()
         )),
     }
@@ -167,10 +160,7 @@ fn hash_of_input(input: &Path) -> anyhow::Result<Option<String>> {
 /// SHA-256 of the files that a model is made of.
 fn hashes(dir: &Path) -> anyhow::Result<Vec<String>> {
     let weights = weights::find(dir)?;
-    let mut files: Vec<PathBuf> = weights::open(&weights)?
-        .paths()
-        .map(PathBuf::from)
-        .collect();
+    let mut files: Vec<PathBuf> = weights::open(&weights)?.paths().map(PathBuf::from).collect();
     files.push(weights);
     let described = model_dir::described_in(dir);
     files.push(described.join(model_dir::CONFIG));

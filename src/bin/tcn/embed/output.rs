@@ -28,9 +28,7 @@ pub enum Format {
 impl Format {
     /// By the file's ending.
     pub fn of(path: &Path, per_position: bool) -> anyhow::Result<Self> {
-        let ending = path
-            .extension()
-            .map(|ending| ending.to_string_lossy().to_lowercase());
+        let ending = path.extension().map(|ending| ending.to_string_lossy().to_lowercase());
         match ending.as_deref() {
             Some("safetensors") => Ok(Self::Safetensors),
             Some("npy") if per_position => Err(usage_error(
@@ -103,9 +101,7 @@ impl Partial {
             }
         };
         let Some((file, lock)) = Lock::open(&path)? else {
-            return Err(
-                Error::file(&path, "in use by another run; choose another --output").into(),
-            );
+            return Err(Error::file(&path, "in use by another run; choose another --output").into());
         };
         let mut partial = Self {
             path,
@@ -219,9 +215,7 @@ impl Partial {
         };
         write().map_err(|e| Error::io(&self.path, e))?;
         drop(out);
-        self.file
-            .sync_data()
-            .map_err(|e| Error::io(&self.path, e))?;
+        self.file.sync_data().map_err(|e| Error::io(&self.path, e))?;
         notes.iter().for_each(|note| self.count(note));
         Ok(())
     }
@@ -234,8 +228,7 @@ impl Partial {
         match format {
             Format::Safetensors => self.write_safetensors(&mut out)?,
             Format::Npy => {
-                out.write_all(&npy_header(self.rows, self.width))
-                    .map_err(io)?;
+                out.write_all(&npy_header(self.rows, self.width)).map_err(io)?;
                 self.copy_numbers(&mut out)?;
             }
             Format::JsonLines => self.write_json_lines(&mut out)?,
@@ -253,11 +246,7 @@ impl Partial {
         let settings: Settings = serde_json::from_str(&reader.settings)?;
         let mut tensor = |name: String, shape: Vec<usize>, start: usize| {
             let end = start + shape.iter().product::<usize>() * size_of::<f32>();
-            let info = TensorInfo {
-                dtype: Dtype::F32,
-                shape,
-                data_offsets: (start, end),
-            };
+            let info = TensorInfo { dtype: Dtype::F32, shape, data_offsets: (start, end) };
             tensors.push((name, info));
             end
         };
@@ -292,24 +281,13 @@ impl Partial {
             let Some((note, bytes)) = reader.row()? else {
                 break;
             };
-            let numbers: Vec<f32> = bytes
-                .as_chunks::<4>()
-                .0
-                .iter()
-                .map(|b| f32::from_le_bytes(*b))
-                .collect();
+            let numbers: Vec<f32> =
+                bytes.as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b)).collect();
             let embedding = match note.positions == 1 && numbers.len() == note.width {
                 true => json!(numbers),
-                false => numbers
-                    .chunks_exact(note.width.max(1))
-                    .map(|row| json!(row))
-                    .collect(),
+                false => numbers.chunks_exact(note.width.max(1)).map(|row| json!(row)).collect(),
             };
-            writeln!(
-                out,
-                "{}",
-                json!({"index": index, "id": note.id, "embedding": embedding})
-            )?;
+            writeln!(out, "{}", json!({"index": index, "id": note.id, "embedding": embedding}))?;
         }
         Ok(())
     }

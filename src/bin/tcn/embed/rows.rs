@@ -50,9 +50,7 @@ impl Rows {
     /// The next whole line.
     fn line(&mut self) -> anyhow::Result<Option<String>> {
         let mut bytes = Vec::new();
-        let read = (&mut self.reader)
-            .take(MAX_NOTE)
-            .read_until(b'\n', &mut bytes);
+        let read = (&mut self.reader).take(MAX_NOTE).read_until(b'\n', &mut bytes);
         self.at += read.map_err(|e| Error::io(&self.path, e))? as u64;
         let whole = bytes.ends_with(b"\n");
         Ok(whole.then(|| String::from_utf8_lossy(&bytes).into_owned()))
@@ -72,9 +70,7 @@ impl Rows {
             .checked_mul(note.width as u64)
             .and_then(|numbers| numbers.checked_mul(size_of::<f32>() as u64));
         let there = self.len - self.at;
-        Ok(bytes
-            .filter(|&bytes| bytes <= there)
-            .map(|bytes| (note, bytes)))
+        Ok(bytes.filter(|&bytes| bytes <= there).map(|bytes| (note, bytes)))
     }
 
     pub fn skip(&mut self) -> anyhow::Result<Option<Note>> {
@@ -82,9 +78,7 @@ impl Rows {
             return Ok(None);
         };
         let relative = i64::try_from(bytes)?;
-        self.reader
-            .seek_relative(relative)
-            .map_err(|e| Error::io(&self.path, e))?;
+        self.reader.seek_relative(relative).map_err(|e| Error::io(&self.path, e))?;
         self.at += bytes;
         Ok(Some(note))
     }
@@ -94,9 +88,7 @@ impl Rows {
             return Ok(None);
         };
         let mut bytes = vec![0; usize::try_from(len)?];
-        self.reader
-            .read_exact(&mut bytes)
-            .map_err(|e| Error::io(&self.path, e))?;
+        self.reader.read_exact(&mut bytes).map_err(|e| Error::io(&self.path, e))?;
         self.at += len;
         Ok(Some((note, bytes)))
     }

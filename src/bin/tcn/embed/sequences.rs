@@ -26,10 +26,7 @@ pub struct Sequence {
 
 impl Sequence {
     pub fn new(text: &str) -> Self {
-        Self {
-            id: None,
-            text: text.to_string(),
-        }
+        Self { id: None, text: text.to_string() }
     }
 
     /// What to call it in a message.
@@ -61,10 +58,7 @@ impl Sequences {
         let io = |error| Error::io(path, error);
         let mut text = Inputs::find(&[path.to_path_buf()])?.open()?;
         let mut start = Vec::new();
-        text.by_ref()
-            .take(START_BYTES)
-            .read_to_end(&mut start)
-            .map_err(io)?;
+        text.by_ref().take(START_BYTES).read_to_end(&mut start).map_err(io)?;
         if let Some(kind) = not_text(&start) {
             let message = format!("expected sequences in UTF-8, found {kind}");
             return Err(Error::file(path, message).into());
@@ -100,9 +94,7 @@ impl Sequences {
         loop {
             let mut bytes = Vec::new();
             self.line += 1;
-            let read = (&mut self.reader)
-                .take(MAX_BYTES)
-                .read_until(b'\n', &mut bytes);
+            let read = (&mut self.reader).take(MAX_BYTES).read_until(b'\n', &mut bytes);
             if read.map_err(|e| Error::io(&self.path, e))? == 0 {
                 return Ok(None);
             }
@@ -137,11 +129,7 @@ impl Sequences {
             };
         }
         let name = line.strip_prefix('>').unwrap_or_default();
-        let id = name
-            .split_whitespace()
-            .next()
-            .unwrap_or_default()
-            .to_string();
+        let id = name.split_whitespace().next().unwrap_or_default().to_string();
         let mut text = String::new();
         while let Some(line) = self.read_line()? {
             if line.starts_with('>') {
@@ -151,9 +139,7 @@ impl Sequences {
             text.push_str(&line);
         }
         if text.is_empty() {
-            return Err(self
-                .wrong(&format!("expected the sequence of {id:?}, found none"))
-                .into());
+            return Err(self.wrong(&format!("expected the sequence of {id:?}, found none")).into());
         }
         Ok(Some(Sequence { id: Some(id), text }))
     }

@@ -15,12 +15,7 @@ pub struct Args {
     #[arg(long, value_name = "MODEL")]
     pub model: Option<String>,
     /// Text to continue, shown before what follows; `-` reads it from standard input, without showing it
-    #[arg(
-        long,
-        value_name = "TEXT",
-        default_value = "",
-        allow_hyphen_values = true
-    )]
+    #[arg(long, value_name = "TEXT", default_value = "", allow_hyphen_values = true)]
     pub prompt: String,
     /// A file to continue, of any length, of which only the end that the network sees is read; it is not shown.
     /// `-` is standard input
@@ -40,20 +35,10 @@ pub struct Args {
     #[arg(long, requires = "save_state")]
     pub force: bool,
     /// Write at most N tokens
-    #[arg(
-        long,
-        value_name = "N",
-        allow_negative_numbers = true,
-        default_value_t = 500
-    )]
+    #[arg(long, value_name = "N", allow_negative_numbers = true, default_value_t = 500)]
     max_tokens: usize,
     /// 0 always takes the likeliest token, 1 the model's own distribution
-    #[arg(
-        long,
-        value_name = "X",
-        allow_negative_numbers = true,
-        default_value_t = 0.8
-    )]
+    #[arg(long, value_name = "X", allow_negative_numbers = true, default_value_t = 0.8)]
     temperature: f64,
     /// Draw from the K likeliest tokens only
     #[arg(long, value_name = "K", allow_negative_numbers = true)]
@@ -69,28 +54,13 @@ pub struct Args {
     #[arg(long, value_name = "P", allow_negative_numbers = true)]
     typical_p: Option<f64>,
     /// Above 1: make tokens that came recently less likely
-    #[arg(
-        long,
-        value_name = "X",
-        allow_negative_numbers = true,
-        default_value_t = 1.0
-    )]
+    #[arg(long, value_name = "X", allow_negative_numbers = true, default_value_t = 1.0)]
     repetition_penalty: f64,
     /// Subtract this from the logit of every token that came recently
-    #[arg(
-        long,
-        value_name = "X",
-        allow_negative_numbers = true,
-        default_value_t = 0.0
-    )]
+    #[arg(long, value_name = "X", allow_negative_numbers = true, default_value_t = 0.0)]
     presence_penalty: f64,
     /// Subtract this from a token's logit for each time that it came recently
-    #[arg(
-        long,
-        value_name = "X",
-        allow_negative_numbers = true,
-        default_value_t = 0.0
-    )]
+    #[arg(long, value_name = "X", allow_negative_numbers = true, default_value_t = 0.0)]
     frequency_penalty: f64,
     /// How many of the last tokens are recent, for the three penalties (default: 256)
     #[arg(long, value_name = "N", allow_negative_numbers = true)]
@@ -126,12 +96,7 @@ pub struct Args {
     #[arg(long, value_name = "N", allow_negative_numbers = true)]
     seed: Option<u64>,
     /// Texts to write, side by side
-    #[arg(
-        long,
-        value_name = "N",
-        allow_negative_numbers = true,
-        default_value_t = 1
-    )]
+    #[arg(long, value_name = "N", allow_negative_numbers = true, default_value_t = 1)]
     pub num_samples: u64,
     /// Number format of the weights
     #[arg(long, value_enum, default_value_t = Dtype::Auto)]
@@ -237,9 +202,7 @@ impl Args {
     pub fn config(&self, tokenizer: &Tokenizer) -> anyhow::Result<GenerateConfig> {
         let seed = self.seed.unwrap_or_else(|| {
             u64::from(std::process::id())
-                ^ std::time::UNIX_EPOCH
-                    .elapsed()
-                    .map_or(0, |t| u64::from(t.subsec_nanos()))
+                ^ std::time::UNIX_EPOCH.elapsed().map_or(0, |t| u64::from(t.subsec_nanos()))
         });
         Ok(GenerateConfig {
             max_tokens: self.max_tokens,

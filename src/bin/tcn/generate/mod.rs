@@ -59,10 +59,7 @@ fn check(args: &Args) -> anyhow::Result<()> {
     if let Some(path) = &args.save_state {
         // going on with one's own state replaces it
         let real = |path: &Path| std::fs::canonicalize(path).ok();
-        let own = args
-            .load_state
-            .as_ref()
-            .is_some_and(|loaded| real(loaded) == real(path));
+        let own = args.load_state.as_ref().is_some_and(|loaded| real(loaded) == real(path));
         refuse_existing("--save-state", path, args.force || own)?;
     }
     if args.interactive && args.prompt_source().is_some_and(is_standard_input) {
@@ -122,10 +119,7 @@ fn tell_unknown(prompt: &str, tokenizer: &Tokenizer) {
     let named: Vec<_> = named.map(|c| with_code_points(&c.to_string())).collect();
     if !named.is_empty() {
         let more = if unknown.len() > NAMED { ", …" } else { "" };
-        say!(
-            "--prompt: the model does not know {}{more}",
-            named.join(", ")
-        );
+        say!("--prompt: the model does not know {}{more}", named.join(", "));
     }
 }
 

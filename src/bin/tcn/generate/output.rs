@@ -106,10 +106,7 @@ fn logprobs(tokens: &[TokenLogprob], tokenizer: &Tokenizer) -> candle_tcn::Resul
     };
     let one = |token: &TokenLogprob| {
         let mut line = described(token.id, token.logprob)?;
-        let top = token
-            .top
-            .iter()
-            .map(|&(id, logprob)| described(id, logprob));
+        let top = token.top.iter().map(|&(id, logprob)| described(id, logprob));
         if !token.top.is_empty() {
             line["top"] = top.collect::<candle_tcn::Result<Vec<_>>>()?.into();
         }

@@ -37,11 +37,7 @@ const V1: Files = Files {
     cache: "total_inactive_file ",
 };
 
-const V2: Files = Files {
-    limit: "memory.max",
-    used: "memory.current",
-    cache: "inactive_file ",
-};
+const V2: Files = Files { limit: "memory.max", used: "memory.current", cache: "inactive_file " };
 
 /// Bytes that are left in the groups of a line of `/proc/self/cgroup`, `NUMBER:CONTROLLERS:PATH`, and in all
 /// groups above them: each limits those within. In a container the path may be that of the host, of which only
@@ -70,9 +66,7 @@ impl Files {
         let used: u64 = read(folder, self.used).trim().parse().unwrap_or(0);
         let stat = read(folder, "memory.stat");
         let cache = stat.lines().find_map(|line| line.strip_prefix(self.cache));
-        let cache: u64 = cache
-            .and_then(|bytes| bytes.trim().parse().ok())
-            .unwrap_or(0);
+        let cache: u64 = cache.and_then(|bytes| bytes.trim().parse().ok()).unwrap_or(0);
         Some(limit.saturating_sub(used.saturating_sub(cache)))
     }
 }
@@ -137,18 +131,9 @@ mod tests {
                 "proc/self/cgroup",
                 "12:cpu,cpuacct:/x\n4:hugetlb,memory:/docker/0123:a\n1:name=systemd:/x\n0::/x\n",
             ),
-            (
-                "sys/fs/cgroup/memory/memory.limit_in_bytes",
-                "9223372036854771712\n",
-            ),
-            (
-                "sys/fs/cgroup/memory/docker/0123:a/memory.limit_in_bytes",
-                "4000\n",
-            ),
-            (
-                "sys/fs/cgroup/memory/docker/0123:a/memory.usage_in_bytes",
-                "3000\n",
-            ),
+            ("sys/fs/cgroup/memory/memory.limit_in_bytes", "9223372036854771712\n"),
+            ("sys/fs/cgroup/memory/docker/0123:a/memory.limit_in_bytes", "4000\n"),
+            ("sys/fs/cgroup/memory/docker/0123:a/memory.usage_in_bytes", "3000\n"),
             (
                 "sys/fs/cgroup/memory/docker/0123:a/memory.stat",
                 "inactive_file 1\ntotal_inactive_file 500\n",
@@ -156,10 +141,7 @@ mod tests {
         ];
         assert_eq!(left(&files), Some(1500));
         // within a container the root is its group
-        let inside = [
-            files[0],
-            ("sys/fs/cgroup/memory/memory.limit_in_bytes", "700\n"),
-        ];
+        let inside = [files[0], ("sys/fs/cgroup/memory/memory.limit_in_bytes", "700\n")];
         assert_eq!(left(&inside), Some(700));
     }
 

@@ -72,15 +72,11 @@ pub fn measure(args: &Args) -> anyhow::Result<()> {
         height.total, width.total, height.left, height.right, width.left, width.right
     ))?;
     if (height.jump, width.jump) != (1, 1) {
-        print_line(format_args!(
-            "stride of the whole stack: {}x{}",
-            height.jump, width.jump
-        ))?;
+        print_line(format_args!("stride of the whole stack: {}x{}", height.jump, width.jump))?;
     }
-    for (name, unit, stack) in [
-        ("height", "lines", &stack.height),
-        ("width", "columns", &stack.width),
-    ] {
+    for (name, unit, stack) in
+        [("height", "lines", &stack.height), ("width", "columns", &stack.width)]
+    {
         print_line(match stack.reach()?.map(|reach| reach.holes().count) {
             None => {
                 format!("holes along the {name}: not counted, there are too many separate runs")

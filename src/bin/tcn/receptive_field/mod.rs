@@ -77,11 +77,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
 
 /// The flags of `flags` that are given, for messages.
 fn given(flags: &[(&'static str, bool)]) -> Vec<&'static str> {
-    flags
-        .iter()
-        .filter(|(_, given)| *given)
-        .map(|(name, _)| *name)
-        .collect()
+    flags.iter().filter(|(_, given)| *given).map(|(name, _)| *name).collect()
 }
 
 /// The flags that describe a stack, and whether they are given.
@@ -154,26 +150,19 @@ fn axis(args: &Args, padding: Padding, of: fn(&Size) -> usize) -> anyhow::Result
     let stacks = args.stacks.unwrap_or(1);
     let dilations = match (&args.dilations, args.levels) {
         (Some(_), Some(_)) => {
-            return Err(usage_error(
-                "--dilations and --levels exclude each other; leave one out",
-            ));
+            return Err(usage_error("--dilations and --levels exclude each other; leave one out"));
         }
         (None, None) => {
-            return Err(usage_error(
-                "--dilations is missing, such as 1,2,4 (or --levels N)",
-            ));
+            return Err(usage_error("--dilations is missing, such as 1,2,4 (or --levels N)"));
         }
         (Some(_), None) if args.base.is_some() => {
-            return Err(usage_error(
-                "--base goes with --levels, not with --dilations",
-            ));
+            return Err(usage_error("--base goes with --levels, not with --dilations"));
         }
         (Some(list), None) => repeated(&list.axis(of), stacks)?,
-        (None, Some(levels)) => Dilations::Growth(Growth {
-            stacks,
-            ..Growth::new(args.base.unwrap_or(2), levels)
-        })
-        .expand()?,
+        (None, Some(levels)) => {
+            Dilations::Growth(Growth { stacks, ..Growth::new(args.base.unwrap_or(2), levels) })
+                .expand()?
+        }
     };
     let convs = args.convs_per_block.unwrap_or(1);
     let stack = Stack::uniform(of(&kernel_size), &dilations, convs, padding)?;
@@ -248,11 +237,7 @@ fn measure(args: &Args) -> anyhow::Result<()> {
         Some(holes) if holes.count == 0 => "holes: none".into(),
         Some(holes) => {
             let first: Vec<String> = holes.first.iter().map(i64::to_string).collect();
-            let more = if holes.count > first.len() {
-                ", ..."
-            } else {
-                ""
-            };
+            let more = if holes.count > first.len() { ", ..." } else { "" };
             let (count, first) = (steps(holes.count), first.join(", "));
             format!("holes: {count} inside the field never read, nearest first: {first}{more}")
         }
@@ -275,9 +260,7 @@ fn search(args: &Args, at_least: usize) -> anyhow::Result<()> {
     options.channels = args.channels.unwrap_or(options.channels);
     if let Some(kernel_size) = args.kernel_size {
         if kernel_size.is_pair {
-            return Err(usage_error(
-                "--at-least plans one axis: give --kernel-size as one number",
-            ));
+            return Err(usage_error("--at-least plans one axis: give --kernel-size as one number"));
         }
         let kernel_size = kernel_size.height;
         options.kernel_sizes = kernel_size..=kernel_size;
@@ -287,15 +270,8 @@ fn search(args: &Args, at_least: usize) -> anyhow::Result<()> {
         let plans: Vec<_> = plans.iter().map(plan_json).collect();
         return print_line(json!({"at_least": at_least, "plans": plans}));
     }
-    let heads = [
-        "kernel",
-        "levels",
-        "stacks",
-        "layers",
-        "receptive field",
-        "parameters",
-        "dilations",
-    ];
+    let heads =
+        ["kernel", "levels", "stacks", "layers", "receptive field", "parameters", "dilations"];
     let mut table = vec![heads.map(String::from)];
     table.extend(plans.iter().map(plan_row));
     print_table(&table)?;
@@ -359,13 +335,10 @@ fn print_table<const N: usize>(rows: &[[String; N]]) -> anyhow::Result<()> {
     }
     for row in rows {
         let cells =
-            row.iter()
-                .zip(widths)
-                .enumerate()
-                .map(|(column, (cell, width))| match column {
-                    0 => format!("{cell:<width$}"),
-                    _ => format!("{cell:>width$}"),
-                });
+            row.iter().zip(widths).enumerate().map(|(column, (cell, width))| match column {
+                0 => format!("{cell:<width$}"),
+                _ => format!("{cell:>width$}"),
+            });
         print_line(cells.collect::<Vec<_>>().join("  "))?;
     }
     Ok(())

@@ -15,11 +15,7 @@ pub struct Size {
 
 impl Size {
     fn square(side: usize) -> Self {
-        Self {
-            height: side,
-            width: side,
-            is_pair: false,
-        }
+        Self { height: side, width: side, is_pair: false }
     }
 }
 
@@ -42,11 +38,9 @@ pub fn one(text: &str) -> Result<Size, String> {
     let text = text.trim();
     match text.split_once('x') {
         None => count(text).map(Size::square),
-        Some((height, width)) => Ok(Size {
-            height: count(height)?,
-            width: count(width)?,
-            is_pair: true,
-        }),
+        Some((height, width)) => {
+            Ok(Size { height: count(height)?, width: count(width)?, is_pair: true })
+        }
     }
 }
 
@@ -63,9 +57,7 @@ pub fn strides(text: &str) -> Result<List, String> {
 /// Numbers and doubling ranges, separated by commas: `1,2,4`, `1..128`, `1..8,1..8`, `1,2x4`.
 fn sizes(text: &str, name: &str) -> Result<List, String> {
     if text.trim().is_empty() {
-        return Err(format!(
-            "expected at least one {name}, such as 1,2,4 or 1..128"
-        ));
+        return Err(format!("expected at least one {name}, such as 1,2,4 or 1..128"));
     }
     let mut list = Vec::new();
     for item in text.split(',').map(str::trim) {

@@ -19,10 +19,7 @@ impl Claim {
         std::fs::create_dir_all(path).map_err(|e| Error::io(path, e))?;
         let lock = Lock::take(path)?
             .ok_or_else(|| Error::file(path, "in use by another run; choose another --out"))?;
-        let claim = Self {
-            path: path.to_path_buf(),
-            _lock: lock,
-        };
+        let claim = Self { path: path.to_path_buf(), _lock: lock };
         claim.restore()?;
         Ok(claim)
     }

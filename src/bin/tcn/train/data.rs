@@ -58,19 +58,12 @@ impl Source {
         if self.data.is_empty() {
             return model::TEXT_NAME.to_string();
         }
-        self.data
-            .iter()
-            .map(|p| p.display().to_string())
-            .collect::<Vec<_>>()
-            .join(", ")
+        self.data.iter().map(|p| p.display().to_string()).collect::<Vec<_>>().join(", ")
     }
 
     /// `true` if standard input is among the texts, which nobody can read again.
     pub fn is_piped(&self) -> bool {
-        self.data
-            .iter()
-            .chain(&self.valid)
-            .any(|path| is_standard_input(path))
+        self.data.iter().chain(&self.valid).any(|path| is_standard_input(path))
     }
 
     /// Training and validation files; none for the built-in text, none without a text to validate on.
@@ -95,17 +88,10 @@ fn tell_of_found(inputs: &Inputs) {
     }
     let others = inputs.not_text();
     if !others.is_empty() {
-        let names: Vec<_> = others
-            .iter()
-            .take(NAMED)
-            .map(|path| path.display().to_string())
-            .collect();
+        let names: Vec<_> =
+            others.iter().take(NAMED).map(|path| path.display().to_string()).collect();
         let more = if others.len() > NAMED { ", …" } else { "" };
-        passed.push(format!(
-            "{} not text ({}{more})",
-            others.len(),
-            names.join(", ")
-        ));
+        passed.push(format!("{} not text ({}{more})", others.len(), names.join(", ")));
     }
     let passed = match passed.is_empty() {
         true => String::new(),
@@ -157,9 +143,7 @@ impl Data {
             // named by file and offset, which the parts of the text no longer know
             corpus.text()?;
         }
-        let held_out = held_out
-            .map(|inputs| Corpus::read(&inputs, most))
-            .transpose()?;
+        let held_out = held_out.map(|inputs| Corpus::read(&inputs, most)).transpose()?;
         let (train, valid) = match &held_out {
             Some(valid) => {
                 if !any_bytes {
@@ -182,24 +166,14 @@ impl Data {
         let bytes = [train.len(), valid.len()];
         let train = tokenizer.encode_bytes(train)?;
         let valid = valid_set(&tokenizer, valid)?;
-        for (name, tokens) in [
-            ("training text", &train),
-            ("validation text", &valid.tokens),
-        ] {
+        for (name, tokens) in [("training text", &train), ("validation text", &valid.tokens)] {
             let unknown = model::unknown_tokens(&tokenizer, tokens);
             model::warn_of_unknown(&name, unknown, model::IN_LOSSES);
         }
         if train.is_empty() {
             return Err(Error::Text(format!("{}: no text to train on", source.describe())).into());
         }
-        let data = Self {
-            source,
-            tokenizer,
-            spec,
-            train_tokens: train.len(),
-            valid,
-            bytes,
-        };
+        let data = Self { source, tokenizer, spec, train_tokens: train.len(), valid, bytes };
         Ok((data, train))
     }
 
@@ -211,18 +185,11 @@ impl Data {
     /// For the model card: what was read, in which role.
     pub fn files(&self) -> Vec<DataFile> {
         let name = |path: &Path| {
-            path.file_name()
-                .map_or_else(String::new, |n| n.to_string_lossy().into_owned())
+            path.file_name().map_or_else(String::new, |n| n.to_string_lossy().into_owned())
         };
         let names = match self.source.data.len() {
             0 => model::TEXT_NAME.to_string(),
-            _ => self
-                .source
-                .data
-                .iter()
-                .map(|p| name(p))
-                .collect::<Vec<_>>()
-                .join(", "),
+            _ => self.source.data.iter().map(|p| name(p)).collect::<Vec<_>>().join(", "),
         };
         let valid = match &self.source.valid {
             Some(path) => name(path),

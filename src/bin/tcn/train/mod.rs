@@ -34,13 +34,7 @@ const KEEP: usize = 2;
 
 pub fn run(args: Args) -> anyhow::Result<()> {
     let interrupted = on_signals("finishing this step, then saving")?;
-    let Started {
-        mut trainer,
-        run,
-        data,
-        start,
-        claim: _claim,
-    } = match args.resume {
+    let Started { mut trainer, run, data, start, claim: _claim } = match args.resume {
         true => resume(&args)?,
         false => begin(&args, &interrupted)?,
     };
@@ -71,17 +65,11 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     write_loss(&run)?;
     match run.owns_card() {
         true => write_card(&run, trainer.model_config(), &outcome, &data, &start)?,
-        false => say!(
-            "{} was edited and stays as it is",
-            run.join(RunDir::CARD).display()
-        ),
+        false => say!("{} was edited and stays as it is", run.join(RunDir::CARD).display()),
     }
     report(&args, &run, parameters, &outcome)?;
     if outcome.interrupted {
-        say!(
-            "saved; continue with: tcn train --resume --out {}",
-            run.path().display()
-        );
+        say!("saved; continue with: tcn train --resume --out {}", run.path().display());
         return Err(Interrupted.into());
     }
     Ok(())
@@ -128,9 +116,7 @@ fn begin(args: &Args, interrupted: &AtomicBool) -> anyhow::Result<Started> {
     model.validate()?;
     model.geometry()?.receptive_field()?;
     check_memory(&model, &config)?;
-    let batches = config
-        .lay_out(tokens)
-        .with_context(|| data.source.describe())?;
+    let batches = config.lay_out(tokens).with_context(|| data.source.describe())?;
     let start = Start::new(data.source.clone());
     if interrupted.load(Ordering::SeqCst) {
         return Err(Interrupted.into());
@@ -147,13 +133,7 @@ fn begin(args: &Args, interrupted: &AtomicBool) -> anyhow::Result<Started> {
     start.write(&run)?;
     data.tokenizer.save(run.join(model_dir::TOKENIZER))?;
     let trainer = Trainer::new(config, model, batches, run.clone())?;
-    Ok(Started {
-        trainer,
-        run,
-        data,
-        start,
-        claim,
-    })
+    Ok(Started { trainer, run, data, start, claim })
 }
 
 fn check_memory(model: &ModelConfig, config: &TrainConfig) -> anyhow::Result<()> {
@@ -222,22 +202,12 @@ fn resume(args: &Args) -> anyhow::Result<Started> {
         .context("--data and --valid tell where the texts of a run are now")?;
     let trainer = Trainer::resume(tokens, run.clone(), |config| args.change(config))?;
     for (error, kept) in trainer.damaged() {
-        say!(
-            "{error}; kept as {}; going on from step {}",
-            kept.display(),
-            trainer.steps()
-        );
+        say!("{error}; kept as {}; going on from step {}", kept.display(), trainer.steps());
     }
     if moved {
         start.write(&run)?;
     }
-    Ok(Started {
-        trainer,
-        run,
-        data,
-        start,
-        claim,
-    })
+    Ok(Started { trainer, run, data, start, claim })
 }
 
 fn write_loss(run: &RunDir) -> candle_tcn::Result<()> {
@@ -249,10 +219,7 @@ fn write_loss(run: &RunDir) -> candle_tcn::Result<()> {
 fn sample(model: &Model, tokenizer: &Tokenizer, max_tokens: usize) -> candle_tcn::Result<String> {
     let config = GenerateConfig {
         max_tokens,
-        sampler: SamplerConfig {
-            temperature: 0.8,
-            ..Default::default()
-        },
+        sampler: SamplerConfig { temperature: 0.8, ..Default::default() },
         ..Default::default()
     };
     let stepper = model.stepper(StepDtype::F32)?;
@@ -270,10 +237,7 @@ fn write_card(
     let sample = sample(&loaded.model, loaded.tokenizer()?, 400)?;
     let summary = serde_json::to_value(model)?;
     let card = model_card(&CardInfo {
-        name: run
-            .path()
-            .file_name()
-            .map_or("model".into(), |n| n.to_string_lossy().into_owned()),
+        name: run.path().file_name().map_or("model".into(), |n| n.to_string_lossy().into_owned()),
         model_type: model.model_type().to_string(),
         config: flatten(&summary),
         parameters: model.parameters()?,
@@ -334,7 +298,5 @@ fn report(args: &Args, run: &RunDir, parameters: usize, outcome: &Outcome) -> an
         outcome.tokens_per_s
     ))?;
     let dir = run.path().display();
-    print_line(format_args!(
-        "the model is in {dir}; next: tcn generate --model {dir}"
-    ))
+    print_line(format_args!("the model is in {dir}; next: tcn generate --model {dir}"))
 }

@@ -47,12 +47,7 @@ pub struct Args {
     )]
     valid_fraction: f64,
     /// Validate on at most N bytes
-    #[arg(
-        long,
-        value_name = "N",
-        allow_negative_numbers = true,
-        default_value_t = 400_000
-    )]
+    #[arg(long, value_name = "N", allow_negative_numbers = true, default_value_t = 400_000)]
     valid_bytes: usize,
     /// char, byte, bpe:N, or a tokenizer.json
     #[arg(long, value_name = "SPEC", default_value = "char")]
@@ -84,29 +79,14 @@ pub struct Args {
     pub force: bool,
 
     /// Train for N optimizer steps
-    #[arg(
-        long,
-        value_name = "N",
-        allow_negative_numbers = true,
-        group = "budget"
-    )]
+    #[arg(long, value_name = "N", allow_negative_numbers = true, group = "budget")]
     steps: Option<usize>,
     /// Train for X passes over the text
-    #[arg(
-        long,
-        value_name = "X",
-        allow_negative_numbers = true,
-        group = "budget"
-    )]
+    #[arg(long, value_name = "X", allow_negative_numbers = true, group = "budget")]
     epochs: Option<f64>,
     /// Train for X minutes, to which the learning rate schedule is fitted (default: 2.5, unless --steps or --epochs
     /// is given)
-    #[arg(
-        long,
-        value_name = "X",
-        allow_negative_numbers = true,
-        group = "budget"
-    )]
+    #[arg(long, value_name = "X", allow_negative_numbers = true, group = "budget")]
     minutes: Option<f64>,
 
     /// Rows of a batch (default: 16, fewer for a short text)
@@ -123,12 +103,7 @@ pub struct Args {
     #[arg(long, value_name = "N", allow_negative_numbers = true)]
     history: Option<usize>,
     /// Batches whose gradients are averaged for one step
-    #[arg(
-        long,
-        value_name = "N",
-        allow_negative_numbers = true,
-        default_value_t = 1
-    )]
+    #[arg(long, value_name = "N", allow_negative_numbers = true, default_value_t = 1)]
     accumulate: usize,
 
     /// The optimizer
@@ -160,12 +135,7 @@ pub struct Args {
     #[arg(long, value_name = "N", allow_negative_numbers = true)]
     patience: Option<usize>,
     /// Decides initial weights, the order of the data and dropout
-    #[arg(
-        long,
-        value_name = "N",
-        allow_negative_numbers = true,
-        default_value_t = 1
-    )]
+    #[arg(long, value_name = "N", allow_negative_numbers = true, default_value_t = 1)]
     seed: u64,
     /// Number format between the layers and of what is multiplied
     #[arg(long, value_enum, default_value_t = WholeDtype::Auto)]
@@ -202,9 +172,7 @@ enum ScheduleName {
 }
 
 fn preset_help() -> String {
-    let list = PRESETS
-        .map(|(name, what, _)| format!("  {name}: {what}"))
-        .join("\n");
+    let list = PRESETS.map(|(name, what, _)| format!("  {name}: {what}")).join("\n");
     format!("The network, by name (default: char; char-tiny for the built-in text)\n{list}")
 }
 
@@ -220,11 +188,7 @@ impl Args {
             ))),
         };
         Ok(Source {
-            data: self
-                .data
-                .iter()
-                .map(absolute)
-                .collect::<anyhow::Result<_>>()?,
+            data: self.data.iter().map(absolute).collect::<anyhow::Result<_>>()?,
             valid: self.valid.as_ref().map(absolute).transpose()?,
             valid_fraction: self.valid_fraction,
             valid_bytes: self.valid_bytes,
@@ -232,18 +196,15 @@ impl Args {
     }
 
     pub fn loudness(&self) -> Loudness {
-        Loudness {
-            quiet: self.quiet,
-            log_every: self.log_every,
-        }
+        Loudness { quiet: self.quiet, log_every: self.log_every }
     }
 
     /// What the network is called in the run's name.
     pub fn model_name(&self) -> String {
         match (&self.config, &self.preset) {
-            (Some(file), _) => file
-                .file_stem()
-                .map_or("model".into(), |s| s.to_string_lossy().into_owned()),
+            (Some(file), _) => {
+                file.file_stem().map_or("model".into(), |s| s.to_string_lossy().into_owned())
+            }
             (None, Some(preset)) => preset.clone(),
             (None, None) if self.data.is_empty() => "char-tiny".to_string(),
             (None, None) => "char".to_string(),
@@ -273,9 +234,7 @@ impl Args {
 
     fn budget(&self) -> Option<Budget> {
         let steps = self.steps.map(Budget::Steps);
-        steps
-            .or(self.epochs.map(Budget::Epochs))
-            .or(self.minutes.map(Budget::Minutes))
+        steps.or(self.epochs.map(Budget::Epochs)).or(self.minutes.map(Budget::Minutes))
     }
 
     /// What `--resume` may change.
@@ -298,18 +257,14 @@ impl Args {
         let batches = match (self.context, self.history) {
             (Context::Carry, None) => BatchMode::Carry,
             (Context::Carry, Some(_)) => {
-                return Err(usage_error(
-                    "--history: expected together with --context overlap",
-                ));
+                return Err(usage_error("--history: expected together with --context overlap"));
             }
-            (Context::Overlap, history) => BatchMode::Overlap {
-                history: history.unwrap_or(seq_len / 5),
-            },
+            (Context::Overlap, history) => {
+                BatchMode::Overlap { history: history.unwrap_or(seq_len / 5) }
+            }
         };
         if self.warmup.is_some() && !matches!(self.schedule, ScheduleName::Cosine) {
-            return Err(usage_error(
-                "--warmup: expected together with --schedule cosine",
-            ));
+            return Err(usage_error("--warmup: expected together with --schedule cosine"));
         }
         if self.momentum.is_some() && matches!(self.optimizer, OptimizerName::Adamw) {
             return Err(usage_error(

@@ -26,11 +26,7 @@ impl Start {
         let arguments = std::env::args_os().map(|part| part.to_string_lossy().into_owned());
         let arguments: Vec<_> = arguments.collect();
         let command = typed(arguments.iter().map(String::as_str));
-        Self {
-            source,
-            command,
-            arguments,
-        }
+        Self { source, command, arguments }
     }
 
     pub fn read(file: &Path) -> anyhow::Result<Self> {
@@ -44,16 +40,12 @@ impl Start {
 
     /// The command line for others to read: files by their names alone, without the folders of this machine.
     pub fn public_command(&self) -> String {
-        let rest = self
-            .arguments
-            .iter()
-            .skip(1)
-            .map(|part| match part.split_once('=') {
-                Some((flag, value)) if flag.starts_with("--") => {
-                    format!("{flag}={}", file_name(value))
-                }
-                _ => file_name(part).to_string(),
-            });
+        let rest = self.arguments.iter().skip(1).map(|part| match part.split_once('=') {
+            Some((flag, value)) if flag.starts_with("--") => {
+                format!("{flag}={}", file_name(value))
+            }
+            _ => file_name(part).to_string(),
+        });
         let rest: Vec<_> = rest.collect();
         match rest.is_empty() {
             true => "tcn train".to_string(),
@@ -63,9 +55,7 @@ impl Start {
 }
 
 fn file_name(path: &str) -> &str {
-    path.rsplit(['/', '\\'])
-        .find(|part| !part.is_empty())
-        .unwrap_or(path)
+    path.rsplit(['/', '\\']).find(|part| !part.is_empty()).unwrap_or(path)
 }
 
 /// Arguments as they are typed in a shell.
@@ -93,10 +83,7 @@ mod tests {
             arguments,
         };
         let command = start(arguments.split(' ').map(String::from).collect()).public_command();
-        assert_eq!(
-            command,
-            "tcn train --data a.txt --config=net.json --lr 0.1 --out x"
-        );
+        assert_eq!(command, "tcn train --data a.txt --config=net.json --lr 0.1 --out x");
         assert_eq!(start(Vec::new()).public_command(), "tcn train");
     }
 }

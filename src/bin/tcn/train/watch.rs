@@ -48,9 +48,7 @@ impl<'a> Watch<'a> {
             true => ProgressBar::hidden(),
             false => ProgressBar::new(PARTS),
         };
-        let bar = bar.with_style(ProgressStyle::with_template(
-            "{wide_bar} {percent:>3}% {msg}",
-        )?);
+        let bar = bar.with_style(ProgressStyle::with_template("{wide_bar} {percent:>3}% {msg}")?);
         Ok(Self {
             tokenizer,
             run,
@@ -98,18 +96,12 @@ impl Observer for Watch<'_> {
     }
 
     fn validating(&mut self, done: u64, total: u64) {
-        self.bar.set_message(format!(
-            "{}; validating {}%",
-            self.last,
-            100 * done / total.max(1)
-        ));
+        self.bar.set_message(format!("{}; validating {}%", self.last, 100 * done / total.max(1)));
     }
 
     fn validated(&mut self, record: &Record, model: &Model, best: bool) -> Result<()> {
-        let (loss, bpc) = (
-            record.valid_loss.unwrap_or(f64::NAN),
-            record.valid_bpc.unwrap_or(f64::NAN),
-        );
+        let (loss, bpc) =
+            (record.valid_loss.unwrap_or(f64::NAN), record.valid_bpc.unwrap_or(f64::NAN));
         self.say(&format!(
             "step {}, {:.0} s: training loss {:.4}, validation loss {loss:.4} ({bpc:.4} bits per character){}",
             record.step,

@@ -52,9 +52,7 @@ impl<X: Stored<Real = f32>, Y: Stored<Real = f32>> Gradient<'_, X, Y> {
 
     /// Of pairs, the first row of x may stand second in its word, so that pairs of dy stay pairs.
     fn phase(&self, tap: usize) -> usize {
-        self.shift(tap)
-            .rem_euclid(self.format.per_word() as isize)
-            .unsigned_abs()
+        self.shift(tap).rem_euclid(self.format.per_word() as isize).unsigned_abs()
     }
 
     /// Which packed copy of x a tap reads, of how many.
@@ -94,10 +92,7 @@ impl<X: Stored<Real = f32>, Y: Stored<Real = f32>> Gradient<'_, X, Y> {
         let mut rows = 0;
         // so long that most of what is packed is not packed for the next run again
         let shifts = self.shifts();
-        let len = (shifts.1 - shifts.0)
-            .unsigned_abs()
-            .next_multiple_of(RUN)
-            .max(RUN);
+        let len = (shifts.1 - shifts.0).unsigned_abs().next_multiple_of(RUN).max(RUN);
         for sequence in 0..self.shape.batch {
             for from in (0..self.len()).step_by(len) {
                 let run = self.run(sequence, from, (from + len).min(self.len()), shifts);
@@ -158,9 +153,7 @@ impl<X: Stored<Real = f32>, Y: Stored<Real = f32>> Gradient<'_, X, Y> {
                 return 0..0;
             }
             let all = 0..width.out_len;
-            width
-                .segment(n, (-history, width.in_len as isize), &all)
-                .out
+            width.segment(n, (-history, width.in_len as isize), &all).out
         };
         i * self.pitch + columns.start..i * self.pitch + columns.end
     }

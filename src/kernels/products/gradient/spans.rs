@@ -28,12 +28,7 @@ pub struct Span {
 
 /// The spans of run `index` of a part, at most [`SUB`] rows each.
 pub fn spans((index, &run): (usize, &Run)) -> impl Iterator<Item = Span> {
-    let span = move |from| Span {
-        run,
-        index,
-        from,
-        to: run.to.min(from + SUB),
-    };
+    let span = move |from| Span { run, index, from, to: run.to.min(from + SUB) };
     (run.from..run.to).step_by(SUB).map(span)
 }
 
