@@ -8,7 +8,7 @@
 use std::time::Instant;
 
 use candle_core::{DType, Device};
-use candle_tcn::nn::{Params, StepDtype, TcnConfig, TemporalConvNet};
+use candle_tcn::nn::{Params, StepDtype, TcnConfig, temporal_conv_net};
 
 /// Frames of a second.
 const RATE: usize = 48_000;
@@ -19,7 +19,7 @@ const BLOCKS: [usize; 3] = [1, 16, 64];
 fn main() -> candle_tcn::Result<()> {
     let params = Params::new(1, DType::F32, &Device::Cpu);
     let config = TcnConfig::new(vec![16; 4], 3);
-    let net = TemporalConvNet::new(1, &config, params.builder())?.stepper(StepDtype::F32)?;
+    let net = temporal_conv_net(1, &config, params.builder())?.step_net(StepDtype::F32)?;
 
     // two seconds of a tone that rises from 20 to 2,020 Hz
     let signal: Vec<f32> = (0..2 * RATE)

@@ -18,12 +18,11 @@ use std::fs::File;
 use std::io::BufWriter;
 use std::time::Instant;
 
-use candle_core::{D, DType, Device, Tensor};
-use candle_tcn::nn::{
-    ContextConfig, ContextForm, ContextModule, Conv2d, Conv2dConfig, Epilogue, Params,
-};
-use candle_tcn::ops::cross_entropy;
-use candle_tcn::train::optim::{AdamWConfig, Gradients, Optimizer, OptimizerConfig};
+use candle_core::{D, DType, Device, Module, Tensor};
+use candle_tcn::graph::{Graph, Network, Run};
+use candle_tcn::nn::{Activation, ContextConfig, ContextForm, Conv2dConfig, Params};
+use candle_tcn::ops::cross_entropy_with_gradient;
+use candle_tcn::train::optim::{AdamWConfig, Gradients, NamedOptimizer, OptimizerConfig};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
@@ -106,56 +105,52 @@ fn frames(rng: &mut ChaCha8Rng) -> [(usize, usize, usize); 2] {
     }
 }
 
-struct Network {
-    first: Conv2d,
-    context: ContextModule,
-    head: Conv2d,
+struct Segmenter {
+    network: Network,
     params: Params,
 }
 
-impl Network {
+impl Segmenter {
     fn new(dilations: &[usize]) -> Result<Self> {
         let params = Params::new(SEED, DType::F32, &Device::Cpu);
-        let (vb, same) = (params.builder(), Conv2dConfig::same());
+        let same = Conv2dConfig::same();
         let config = ContextConfig {
             dilations: dilations.to_vec(),
             ..ContextConfig::new(CHANNELS, ContextForm::Basic)
         };
         let (height, width) = config.geometry()?.receptive_field()?;
         println!("dilations {dilations:?}: the module sees {}×{}", height.total, width.total);
-        let network = Self {
-            first: Conv2d::new(3, CHANNELS, (3, 3), same, vb.pp("first"))?,
-            context: ContextModule::new(&config, vb.pp("context"))?,
-            head: Conv2d::new(CHANNELS, CLASSES, (1, 1), same, vb.pp("head"))?,
-            params,
-        };
-        network.context.init_identity(SEED)?;
-        Ok(network)
-    }
-
-    /// (batch, height, width, classes)
-    fn logits(&self, xs: &Tensor) -> Result<Tensor> {
-        let relu = Epilogue { relu: true, ..Default::default() };
-        let xs = self.first.forward_then(xs, relu)?;
-        Ok(self.head.forward(&self.context.forward(&xs)?)?)
+        let mut g = Graph::new();
+        let xs = g.images(3)?;
+        let xs = g.conv2d("first", xs, CHANNELS, (3, 3), same)?;
+        let xs = g.activate(xs, Activation::Relu)?;
+        let xs = g.scope("context", |g| config.append(g, xs))?;
+        // (batch, height, width, classes)
+        let ys = g.conv2d("head", xs, CLASSES, (1, 1), same)?;
+        g.output(ys)?;
+        let network = Network::new(g, params.builder())?;
+        config.init_identity(&network, SEED)?;
+        Ok(Self { network, params })
     }
 
     fn train(&self, steps: usize) -> Result<()> {
         let mut rng = ChaCha8Rng::seed_from_u64(SEED);
         let config = OptimizerConfig::AdamW(AdamWConfig::default());
-        let mut optimizer = Optimizer::new(config, self.params.trainable())?;
+        let mut optimizer = NamedOptimizer::new(config, self.params.trainable())?;
         let start = Instant::now();
         for step in 0..steps {
             let scenes = Scenes::draw(BATCH, &mut rng);
-            let logits = self.logits(&scenes.tensor(0, BATCH)?)?;
-            let loss = cross_entropy(&logits, &scenes.labels)?;
-            let mut grads = Gradients::from_store(&loss.backward()?, optimizer.params());
+            let images = scenes.tensor(0, BATCH)?;
+            let (outputs, tape) = self.network.trace(&[&images], Run::train(SEED, step as u64))?;
+            let (loss, grad) = cross_entropy_with_gradient(&outputs.values[0], &scenes.labels)?;
+            let grads = tape.backward(vec![grad])?;
+            let mut grads = Gradients::of(self.network.graph(), grads, optimizer.params());
             grads.clip(1.0)?;
             // a cosine from LR to nothing
             let done = step as f64 / steps as f64;
             optimizer.step(&grads, LR * 0.5 * (1.0 + (std::f64::consts::PI * done).cos()))?;
             if (step + 1) % 100 == 0 {
-                let (loss, seconds) = (loss.to_scalar::<f32>()?, start.elapsed().as_secs_f64());
+                let seconds = start.elapsed().as_secs_f64();
                 println!("  step {}: loss {loss:.3}, {seconds:.0} s", step + 1);
             }
         }
@@ -167,7 +162,7 @@ impl Network {
         let mut labels = Vec::with_capacity(scenes.labels.len());
         for from in (0..scenes.len()).step_by(BATCH) {
             let xs = scenes.tensor(from, BATCH.min(scenes.len() - from))?;
-            let classes = self.logits(&xs)?.argmax(D::Minus1)?;
+            let classes = self.network.forward(&xs)?.argmax(D::Minus1)?;
             labels.extend(classes.flatten_all()?.to_vec1::<u32>()?);
         }
         Ok(labels)
@@ -229,7 +224,7 @@ fn main() -> Result<()> {
     let mut predictions = Vec::new();
     let mut scores = Vec::new();
     for dilations in [[1; 7], [1, 1, 2, 4, 8, 16, 1]] {
-        let network = Network::new(&dilations)?;
+        let network = Segmenter::new(&dilations)?;
         println!("  {} parameters, {} scenes", network.params.count(), steps * BATCH);
         network.train(steps)?;
         let predicted = network.predict(&held_out)?;

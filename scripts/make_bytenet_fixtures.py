@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Golden values made with PyTorch for tests/bytenet.rs, tests/carp.rs and tests/gpn.rs.
+"""Golden values made with PyTorch for tests/library/bytenet.rs.
 
     python3 -m venv venv && venv/bin/pip install torch==2.9.1 numpy safetensors
     venv/bin/python scripts/make_bytenet_fixtures.py

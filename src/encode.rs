@@ -2,8 +2,7 @@
 
 use candle_core::{DType, Device, Tensor};
 
-use crate::models::{Model, ModelConfig};
-use crate::nn::Pass;
+use crate::graph::{Network, Run};
 use crate::{Error, Result};
 
 /// Gives whole sequences to a model, many at a time.
@@ -16,13 +15,13 @@ use crate::{Error, Result};
 /// ```
 /// use candle_core::{DType, Device};
 /// use candle_tcn::encode::Encoder;
-/// use candle_tcn::models::{Model, ModelConfig};
+/// use candle_tcn::models::ModelConfig;
 /// use candle_tcn::nn::Params;
 ///
 /// let config = ModelConfig::preset("char-tiny")?.with_vocab_size(20);
 /// let params = Params::new(1, DType::F32, &Device::Cpu);
-/// let model = Model::new(&config, params.builder())?.freeze()?;
-/// let encoder = Encoder::new(&config, &model, 4096, DType::F32)?;
+/// let model = config.build(params.builder())?.freeze()?;
+/// let encoder = Encoder::new(&model, 4096, DType::F32)?;
 /// let mut dims = vec![Vec::new(); 2];
 /// encoder.run(&[vec![3, 1, 4], vec![1, 5]], "hidden.1", |i, hidden| {
 ///     dims[i] = hidden.dims().to_vec();
@@ -33,8 +32,7 @@ use crate::{Error, Result};
 /// ```
 #[derive(Debug, Clone)]
 pub struct Encoder<'a> {
-    config: &'a ModelConfig,
-    model: &'a Model,
+    network: &'a Network,
     batch_tokens: usize,
     dtype: DType,
 }
@@ -45,17 +43,12 @@ impl<'a> Encoder<'a> {
     ///
     /// # Errors
     /// [`Error::Invalid`] for a network on frames, or batches of no token.
-    pub fn new(
-        config: &'a ModelConfig,
-        model: &'a Model,
-        batch_tokens: usize,
-        dtype: DType,
-    ) -> Result<Self> {
-        config.expect_tokens()?;
+    pub fn new(network: &'a Network, batch_tokens: usize, dtype: DType) -> Result<Self> {
+        network.graph().expect_tokens()?;
         if batch_tokens == 0 {
             return Err(Error::invalid("batch_tokens", "at least 1", batch_tokens));
         }
-        Ok(Self { config, model, batch_tokens, dtype })
+        Ok(Self { network, batch_tokens, dtype })
     }
 
     /// The name of the output of layer `layer` (0: what the first layer gets; by default the last).
@@ -63,7 +56,7 @@ impl<'a> Encoder<'a> {
     /// # Errors
     /// [`Error::Invalid`] where there is no such layer.
     pub fn layer(&self, layer: Option<usize>) -> Result<String> {
-        let layers = self.config.hidden_layers();
+        let layers = self.network.graph().hidden_layers();
         match layer.unwrap_or(layers) {
             layer if layer <= layers => Ok(format!("hidden.{layer}")),
             layer => {
@@ -104,7 +97,7 @@ impl<'a> Encoder<'a> {
         for i in order {
             let fits = |batch: &&mut Vec<usize>| {
                 let longest = len(&batch[0]);
-                let same = self.config.takes_mask() || longest == len(&i);
+                let same = self.network.graph().takes_mask() || longest == len(&i);
                 same && longest * (batch.len() + 1) <= self.batch_tokens
             };
             match batches.last_mut().filter(fits) {
@@ -129,21 +122,22 @@ impl<'a> Encoder<'a> {
             mask.resize(ids.len(), 0);
         }
         let shape = (batch.len(), time);
-        let ids = Tensor::from_vec(ids, shape, self.model.device())?;
-        let mut pass = Pass::eval().with_dtype(self.dtype).recording(|noted| noted == name);
-        if self.config.takes_mask() {
+        let ids = Tensor::from_vec(ids, shape, self.network.device())?;
+        let mut run = Run::eval().with_dtype(self.dtype).recording(|noted| noted == name);
+        if self.network.graph().takes_mask() {
             let mut mask = Tensor::from_vec(mask, shape, &Device::Cpu)?;
-            if let Some(own) = self.model.attention_mask(&ids)? {
+            if let Some(own) = self.network.attention_mask(&ids)? {
                 mask = mask.to_dtype(own.dtype())?.mul(&own)?;
             }
-            pass = pass.with_mask(&mask)?;
+            run = run.with_mask(&mask)?;
         }
-        self.model.forward(&ids, &mut pass)?;
-        match pass.take_recorded().pop() {
+        match self.network.run(&[&ids], run)?.recorded.pop() {
             Some((_, rows)) => Ok(rows.to_dtype(DType::F32)?),
             None => {
-                let expected =
-                    format!("hidden.0 to hidden.{}, or logits", self.config.hidden_layers());
+                let expected = format!(
+                    "hidden.0 to hidden.{}, or logits",
+                    self.network.graph().hidden_layers()
+                );
                 Err(Error::invalid("hidden state", expected, name))
             }
         }

@@ -1,11 +1,12 @@
-//! The one error type of the crate: every message names what was expected, what was found and,
-//! where there is one, what mends it.
+//! The one error type of the crate: every message names what was expected and what was found. Which flag of a
+//! program mends it is known to the program.
 
+use std::fmt;
 use std::path::{Path, PathBuf};
 
-/// What can go wrong in this crate.
+/// An error of this crate.
 ///
-/// Messages are written for people: they name the file, field or flag, what was expected and what
+/// Messages are written for people: they name the file, field or tensor, what was expected and what
 /// was found.
 ///
 /// # Example
@@ -18,23 +19,23 @@ use std::path::{Path, PathBuf};
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// A field, flag or argument has a value that is not allowed.
+    /// A field or argument has a value that is not allowed.
     #[error("{field}: expected {expected}, found {found}")]
     Invalid {
-        /// The field, flag or argument.
+        /// The field or argument, as `batch_size`.
         field: String,
-        /// What would be allowed.
+        /// The values that are allowed.
         expected: String,
-        /// What was given.
+        /// The value that was given.
         found: String,
     },
-    /// Integer arithmetic on sizes left the range of `usize`, or a size is beyond what the program
-    /// is willing to allocate.
+    /// Integer arithmetic on sizes left the range of `usize`, or a size is beyond what this crate
+    /// allocates.
     #[error("{what} is too large: {detail}")]
     TooLarge {
         /// The quantity.
         what: String,
-        /// The numbers that make it too large, and what to lower.
+        /// The numbers that make it too large.
         detail: String,
     },
     /// A tensor of a weights file is missing, left over, or of another shape than the model's.
@@ -44,7 +45,7 @@ pub enum Error {
         name: String,
         /// The shape or presence that the configuration asks for.
         expected: String,
-        /// What the file holds.
+        /// Shape or presence in the file.
         found: String,
     },
     /// A file could not be read or written.
@@ -52,25 +53,53 @@ pub enum Error {
     Io {
         /// The file or folder.
         path: PathBuf,
-        /// What the system said.
+        /// The system's own error.
         source: std::io::Error,
     },
-    /// A file was read, but what it holds is not what it should be.
+    /// A file was read, and its content is wrong.
     #[error("{}: {message}", path.display())]
     File {
         /// The file.
         path: PathBuf,
-        /// What was expected and what was found.
+        /// Expected and found content.
         message: String,
     },
     /// Text that a tokenizer cannot encode.
     #[error("{0}")]
     Text(String),
+    /// Bytes that are no text, for a tokenizer that needs text.
+    #[error("{}{message}", prefix(path))]
+    NotText {
+        /// The file, unless the bytes came from memory.
+        path: Option<PathBuf>,
+        /// The first wrong byte and its offset.
+        message: String,
+    },
+    /// A tokenizer rewrites text across tokens, so that constraints on the text cannot judge single tokens.
+    #[error(
+        "the tokenizer's decoder rewrites text across tokens, so that what one token adds is not known"
+    )]
+    TokenBytes,
+    /// A folder in which a training run is to begin holds something already.
+    #[error("{}: already holds {by} ({name})", path.display())]
+    Occupied {
+        /// The folder.
+        path: PathBuf,
+        /// A file or folder in it.
+        name: String,
+        /// Its owner.
+        by: Occupant,
+    },
+    /// A training run has no checkpoint to resume from.
+    #[error("{}: expected a checkpoint step-N to resume from, found none", path.display())]
+    NoCheckpoint {
+        /// The folder of checkpoints.
+        path: PathBuf,
+    },
     /// The training loss or a gradient is not a finite number.
     #[error(
-        "step {step}: the {what} is {value}, not a finite number; nothing was saved since the last good \
-         checkpoint. Lower --lr (now {lr}) or --clip and start again with --force, or, where there is a \
-         checkpoint, go on from it with --resume"
+        "step {step}: the {what} is {value}, not a finite number, at a learning rate of {lr}; nothing was saved \
+         since the last good checkpoint"
     )]
     NotFinite {
         /// The step at which it happened, counted from 1.
@@ -89,7 +118,7 @@ pub enum Error {
         place: String,
         /// The HTTP status, if the server answered.
         status: Option<u16>,
-        /// What happened and what to do.
+        /// The failure, and how to mend it.
         message: String,
     },
     /// An error of candle.
@@ -100,6 +129,32 @@ pub enum Error {
 /// `std::result::Result` with this crate's [`enum@Error`].
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
+/// The owner of what an [`Error::Occupied`] folder holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Occupant {
+    /// A run with a checkpoint, which can be resumed.
+    Run,
+    /// A run that ended before its first checkpoint.
+    UnsavedRun,
+    /// Files that have the names of a run's and belong to none.
+    Others,
+}
+
+impl fmt::Display for Occupant {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Run => "a run",
+            Self::UnsavedRun => "a run without a checkpoint",
+            Self::Others => "files of the names that a run uses, but no run.json of one",
+        })
+    }
+}
+
+/// The file's name in front of a message about it.
+fn prefix(path: &Option<PathBuf>) -> String {
+    path.as_ref().map_or_else(String::new, |path| format!("{}: ", path.display()))
+}
+
 impl Error {
     /// A value that is not allowed: `field`, what was `expected`, what was `found`.
     pub fn invalid(
@@ -108,6 +163,19 @@ impl Error {
         found: impl ToString,
     ) -> Self {
         Self::Invalid { field: field.into(), expected: expected.into(), found: found.to_string() }
+    }
+
+    /// Checks a value: an error unless it `is_allowed`.
+    pub(crate) fn require(
+        is_allowed: bool,
+        field: &str,
+        expected: &str,
+        found: impl ToString,
+    ) -> Result<()> {
+        match is_allowed {
+            true => Ok(()),
+            false => Err(Self::invalid(field, expected, found)),
+        }
     }
 
     /// A size that overflows or is beyond reason.
@@ -131,7 +199,30 @@ impl Error {
     }
 }
 
-/// So that `?` works inside candle's `CustomOp` and `SimpleBackend` methods.
+/// A result of the system whose error has no file name yet.
+pub trait AtPath<T> {
+    /// Adds the file or folder to an error.
+    ///
+    /// # Errors
+    /// [`Error::Io`] instead of the system's own.
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// use candle_tcn::AtPath;
+    /// let error = std::fs::read("no such file").at("no such file").unwrap_err();
+    /// assert!(error.to_string().starts_with("no such file: "));
+    /// ```
+    fn at(self, path: impl AsRef<Path>) -> Result<T>;
+}
+
+impl<T> AtPath<T> for std::io::Result<T> {
+    fn at(self, path: impl AsRef<Path>) -> Result<T> {
+        self.map_err(|source| Error::io(path, source))
+    }
+}
+
+/// Lets `?` work inside candle's `CustomOp` and `SimpleBackend` methods.
 impl From<Error> for candle_core::Error {
     fn from(error: Error) -> Self {
         match error {

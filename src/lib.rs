@@ -7,14 +7,12 @@
 //! | [`kernels`] | slices in, slices out: the arithmetic, and a naive oracle of it |
 //! | [`ops`] | the same as differentiable operations on candle tensors |
 //! | [`nn`] | layers and stacks over time and over images, named parameters, streaming [`State`](nn::State) |
-//! | [`models`] | whole models from a `config.json`, presets; state dicts of other projects |
+//! | [`models`] | architectures from a `config.json`, presets; model directories; saved states; state dicts of other projects |
+//! | [`files`] | safetensors and PyTorch files, read without running anything; writes that survive an interruption |
 //! | [`text`] | tokenizers, corpora, batches |
 //! | [`train`] | the loop, optimizers, schedules, exact evaluation, checkpoints |
 //! | [`generate`] | sampling, stop strings, text as it is made |
-//! | [`state_file`] | streaming states saved and loaded, bound to their network |
-//! | [`store`] | weights as they are stored: folded, in fewer bits |
 //! | [`encode`] | whole sequences: hidden states, masks filled in |
-//! | [`weights`] | safetensors and PyTorch files, read without running anything |
 //! | [`plot`] | loss curves and receptive fields as SVG |
 //! | `hub` | models from the Hugging Face Hub and back (feature `hub`) |
 //! | [`profile`] | where the time goes |
@@ -27,48 +25,56 @@
 //! A causal stack over sequences of vectors, whole and step by step:
 //!
 //! ```
-//! use candle_core::{DType, Device, Tensor};
-//! use candle_tcn::nn::{Params, Pass, TcnConfig, TemporalConvNet};
+//! use candle_core::{DType, Device, Module, Tensor};
+//! use candle_tcn::nn::{Params, StepDtype, TcnConfig, temporal_conv_net};
 //!
 //! let params = Params::new(1, DType::F32, &Device::Cpu);
 //! let config = TcnConfig::new(vec![8, 8, 6], 3);
 //! assert_eq!(config.geometry()?.receptive_field()?.total, 29);
-//! let net = TemporalConvNet::new(4, &config, params.builder())?;
+//! let net = temporal_conv_net(4, &config, params.builder())?;
 //!
-//! let xs = Tensor::ones((2, 50, 4), DType::F32, &Device::Cpu)?;
-//! let whole = net.forward(&xs, &mut Pass::eval())?; // (2, 50, 6)
+//! let xs = Tensor::ones((1, 50, 4), DType::F32, &Device::Cpu)?;
+//! let whole = net.forward(&xs)?; // (1, 50, 6)
 //!
-//! let frozen = net.freeze()?;
-//! let mut state = net.init_state(2)?;
-//! for t in 0..50 {
-//!     let y = frozen.forward(&xs.narrow(1, t, 1)?, &mut Pass::eval().with_state(&mut state))?;
-//!     let difference = (y - whole.narrow(1, t, 1)?)?.abs()?.max_all()?;
-//!     assert!(difference.to_scalar::<f32>()? < 1e-5);
+//! let steps = net.step_net(StepDtype::F32)?;
+//! let mut state = steps.init_state(1)?;
+//! for y in whole.get(0)?.to_vec2::<f32>()? {
+//!     let step = steps.step(&[1.0; 4], &mut state)?;
+//!     assert!(step.iter().zip(&y).all(|(a, b)| (*a - b).abs() < 1e-5));
 //! }
 //! # Ok::<(), candle_tcn::Error>(())
 //! ```
 //!
 //! [candle]: https://github.com/huggingface/candle
 
+// the README's programs run as doc tests
+#[cfg(all(doctest, feature = "cli"))]
+#[doc = include_str!("../README.md")]
+mod readme {}
+
+#[cfg(feature = "models")]
 pub mod encode;
 mod error;
+#[cfg(feature = "models")]
 pub mod files;
+#[cfg(feature = "models")]
 pub mod generate;
 pub mod geometry;
+pub mod graph;
 #[cfg(feature = "hub")]
 pub mod hub;
 pub mod kernels;
-pub mod model_dir;
+#[cfg(feature = "models")]
 pub mod models;
 pub mod nn;
 pub mod ops;
+#[cfg(feature = "models")]
 pub mod plot;
 pub mod profile;
-pub mod state_file;
-pub mod store;
+#[cfg(feature = "models")]
 pub mod text;
+#[cfg(feature = "models")]
 pub mod train;
-pub mod weights;
 
 // shared with the tests beside the library
 #[cfg(test)]
@@ -80,5 +86,6 @@ mod close_tests;
 #[path = "../tests/common/kernels.rs"]
 mod test_kernels;
 
-pub use error::{Error, Result};
-pub use model_dir::LoadedModel;
+pub use error::{AtPath, Error, Occupant, Result};
+#[cfg(feature = "models")]
+pub use models::directory::LoadedModel;

@@ -1,8 +1,9 @@
-//! Where the time goes: seconds by part of the work.
+//! Seconds of work by its parts.
 //!
-//! A [`span`] books the time until it is dropped. Spans belong around whole passes, threads included, on
-//! the thread that waits for them. They may lie in one another: the outer one stops while the inner one
-//! runs, so that the times add up to what passed. While nobody profiles, a span is one relaxed load.
+//! Inside [`record`], a [`span`] books the time until it is dropped. Spans belong around whole passes, threads
+//! included, on the thread that waits for them: the one that called [`record`]. They may lie in one another: the
+//! outer one stops while the inner one runs, so that the times add up to what passed. Outside of [`record`], a span
+//! is one look at a variable of the thread.
 //!
 //! # Example
 //!
@@ -11,21 +12,19 @@
 //! use candle_tcn::profile::{self, Part};
 //!
 //! let start = Instant::now();
-//! profile::enable();
-//! {
+//! let (answer, report) = profile::record(|| {
 //!     let _norm = profile::span(Part::Norm);
 //!     let _loss = profile::span(Part::Loss);
 //!     std::thread::sleep(Duration::from_millis(2));
-//! }
-//! profile::disable();
-//! let report = profile::report();
+//!     42
+//! });
+//! assert_eq!(answer, 42);
 //! assert!(report.iter().any(|&(part, time)| part == Part::Loss && time.as_millis() >= 2));
 //! assert!(report.iter().map(|(_, time)| *time).sum::<Duration>() <= start.elapsed());
 //! ```
 
 use std::cell::Cell;
 use std::marker::PhantomData;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 /// A part of the work.
@@ -49,7 +48,7 @@ pub enum Part {
 }
 
 impl Part {
-    /// Every part, in the order of [`report`].
+    /// Every part, in the order of a [`Report`].
     pub const ALL: [Self; 7] = [
         Self::Forward,
         Self::GradInput,
@@ -77,59 +76,58 @@ impl Part {
 /// The part that an operation of this name belongs to.
 pub(crate) fn part_of(operation: &str) -> Part {
     match operation {
-        "dilated-conv1d" => Part::Forward,
-        "dilated-conv1d-grad-input" => Part::GradInput,
-        "dilated-conv1d-grad-weight" => Part::GradWeight,
+        "convolution" | "conv-transpose1d" => Part::Forward,
         name if name.contains("norm") => Part::Norm,
         name if name.starts_with("cross-entropy") => Part::Loss,
         _ => Part::Elementwise,
     }
 }
 
-static ENABLED: AtomicBool = AtomicBool::new(false);
-static NANOSECONDS: [AtomicU64; Part::ALL.len()] = [const { AtomicU64::new(0) }; Part::ALL.len()];
+/// The time of each part, in the order of [`Part::ALL`]; time that no span covers is in none.
+pub type Report = [(Part, Duration); Part::ALL.len()];
+
+/// Times of a recording under way.
+#[derive(Clone, Copy)]
+struct Times {
+    parts: [Duration; Part::ALL.len()],
+    /// The part of the innermost span, and since when.
+    current: Option<(Part, Instant)>,
+}
 
 thread_local! {
-    /// What this thread is in, and since when.
-    static CURRENT: Cell<Option<(Part, Instant)>> = const { Cell::new(None) };
+    /// `None` where nobody records.
+    static TIMES: Cell<Option<Times>> = const { Cell::new(None) };
 }
 
-/// Sets all times to zero and begins to measure, in the whole process.
-pub fn enable() {
-    for part in &NANOSECONDS {
-        part.store(0, Ordering::Relaxed);
+/// Runs `work`, and tells the time of each of its parts on this thread. A recording inside of another one takes its
+/// times for itself.
+pub fn record<T>(work: impl FnOnce() -> T) -> (T, Report) {
+    /// Ends the recording, also where `work` panics.
+    struct Outer(Option<Times>);
+    impl Drop for Outer {
+        fn drop(&mut self) {
+            TIMES.set(self.0);
+        }
     }
-    ENABLED.store(true, Ordering::Relaxed);
-}
-
-/// Ends measuring; [`report`] keeps its times.
-pub fn disable() {
-    ENABLED.store(false, Ordering::Relaxed);
-}
-
-/// The time of each part since [`enable`], in the order of [`Part::ALL`]; what no span covers is in none.
-/// Parts that run on several threads at once count once for each.
-pub fn report() -> [(Part, Duration); Part::ALL.len()] {
-    Part::ALL.map(|part| {
-        let nanoseconds = NANOSECONDS[part as usize].load(Ordering::Relaxed);
-        (part, Duration::from_nanos(nanoseconds))
-    })
+    let start = Times { parts: Default::default(), current: None };
+    let outer = Outer(TIMES.replace(Some(start)));
+    let result = work();
+    let times = TIMES.get().unwrap_or(start);
+    drop(outer);
+    (result, Part::ALL.map(|part| (part, times.parts[part as usize])))
 }
 
 /// The time until the value is dropped belongs to `part`.
 #[inline]
 pub fn span(part: Part) -> Span {
-    Span {
-        outer: ENABLED.load(Ordering::Relaxed).then(|| switch_to(Some(part))),
-        this_thread: PhantomData,
-    }
+    Span { outer: TIMES.get().map(|times| times.switch_to(Some(part))), this_thread: PhantomData }
 }
 
 /// A stretch of time that belongs to a part; see [`span`].
 #[derive(Debug)]
 #[must_use = "a span ends where it is dropped"]
 pub struct Span {
-    /// The part to return to, if any; nothing at all where nobody profiles.
+    /// The part to return to, if any; `None` where nobody records.
     outer: Option<Option<Part>>,
     /// It ends on the thread that it began on.
     this_thread: PhantomData<*const ()>,
@@ -138,17 +136,22 @@ pub struct Span {
 impl Drop for Span {
     #[inline]
     fn drop(&mut self) {
-        if let Some(outer) = self.outer {
-            switch_to(outer);
+        if let (Some(outer), Some(times)) = (self.outer, TIMES.get()) {
+            times.switch_to(outer);
         }
     }
 }
 
-/// Books what ran until now, which is returned, and begins `part`.
-fn switch_to(part: Option<Part>) -> Option<Part> {
-    let now = Instant::now();
-    let (before, since) = CURRENT.replace(part.map(|part| (part, now)))?;
-    let passed = u64::try_from((now - since).as_nanos()).unwrap_or(u64::MAX);
-    NANOSECONDS[before as usize].fetch_add(passed, Ordering::Relaxed);
-    Some(before)
+impl Times {
+    /// Books the time until now to the current part, which is returned, and begins `part`.
+    fn switch_to(mut self, part: Option<Part>) -> Option<Part> {
+        let now = Instant::now();
+        let before = self.current.take();
+        if let Some((before, since)) = before {
+            self.parts[before as usize] += now - since;
+        }
+        self.current = part.map(|part| (part, now));
+        TIMES.set(Some(self));
+        before.map(|(part, _)| part)
+    }
 }

@@ -1,6 +1,6 @@
 //! Files that people take for others, by their first bytes.
 
-/// Where the bytes stand, the bytes, and what a file is that has them.
+/// Formats of files: the place of some bytes, the bytes, the format's name.
 const FORMATS: &[(usize, &[u8], &str)] = &[
     (
         0,
@@ -37,7 +37,7 @@ const FORMATS: &[(usize, &[u8], &str)] = &[
     (0, b"\x7fELF", "a program"),
 ];
 
-/// What a zip archive is in which such a name stands near the beginning.
+/// Formats of zip archives, by a name near their beginning.
 const ZIPPED: &[(&[u8], &str)] = &[
     (b"word/", "a Word document"),
     (b"xl/", "an Excel file"),
@@ -49,7 +49,7 @@ const ZIPPED: &[(&[u8], &str)] = &[
 /// Bytes from the beginning that tell.
 pub(crate) const START_BYTES: usize = 4096;
 
-/// What a file is that begins so, if its first bytes tell.
+/// Names the format of a file that begins so, if its first bytes tell.
 pub(crate) fn recognize(start: &[u8]) -> Option<&'static str> {
     let has = |(at, bytes, _): &&(usize, &[u8], _)| {
         start.get(*at..).is_some_and(|rest| rest.starts_with(bytes))
@@ -75,7 +75,7 @@ fn is_wide(start: &[u8]) -> bool {
     half >= ENOUGH && (even == 0 && odd > half * 3 / 4 || odd == 0 && even > half * 3 / 4)
 }
 
-/// How to make text of what [`recognize`] names.
+/// Advice on making text of a format that [`recognize`] names.
 pub(crate) fn as_text(kind: &str) -> &'static str {
     match kind {
         "UTF-16 text" => "; iconv -f UTF-16 -t UTF-8 FILE > NEW makes UTF-8 of it",

@@ -1,22 +1,24 @@
 //! Locks between processes.
 
-use std::fs::{File, TryLockError};
+use std::fs::{File, Metadata, TryLockError};
+use std::io::Result as IoResult;
 use std::path::Path;
 
-use crate::{Error, Result};
+use crate::AtPath;
+use crate::Result;
 
-/// `true` if `path` names this very file.
+/// `true` if `found`, the metadata of a path, are those of this very file.
 #[cfg(unix)]
-pub(crate) fn is_at(file: &File, path: &Path) -> bool {
+pub(crate) fn is_same(file: &File, found: IoResult<Metadata>) -> bool {
     use std::os::unix::fs::MetadataExt;
-    match (file.metadata(), path.metadata()) {
+    match (file.metadata(), found) {
         (Ok(a), Ok(b)) => (a.dev(), a.ino()) == (b.dev(), b.ino()),
         _ => false,
     }
 }
 
 #[cfg(not(unix))]
-pub(crate) fn is_at(_: &File, _: &Path) -> bool {
+pub(crate) fn is_same(_: &File, _: IoResult<Metadata>) -> bool {
     true
 }
 
@@ -29,7 +31,7 @@ impl Lock {
     /// Locks `path`, which exists, or returns `None` where another process holds it.
     ///
     /// # Errors
-    /// [`Error::Io`] where the file cannot be opened.
+    /// [`Error::Io`](crate::Error::Io) where the file cannot be opened.
     ///
     /// # Example
     ///
@@ -48,7 +50,7 @@ impl Lock {
         if !cfg!(unix) && path.is_dir() {
             return Ok(Some(Self(None)));
         }
-        let file = File::open(path).map_err(|error| Error::io(path, error))?;
+        let file = File::open(path).at(path)?;
         Ok(Self::of(file))
     }
 
@@ -56,18 +58,17 @@ impl Lock {
     /// The file is still at `path` then: nobody removed it while the lock was being taken.
     ///
     /// # Errors
-    /// [`Error::Io`] where the file cannot be opened.
+    /// [`Error::Io`](crate::Error::Io) where the file cannot be opened.
     pub fn open(path: impl AsRef<Path>) -> Result<Option<(File, Self)>> {
         let path = path.as_ref();
-        let failed = |error| Error::io(path, error);
         loop {
             let mut options = File::options();
             let file = options.read(true).write(true).create(true).truncate(false);
-            let file = file.open(path).map_err(failed)?;
-            let Some(lock) = Self::of(file.try_clone().map_err(failed)?) else {
+            let file = file.open(path).at(path)?;
+            let Some(lock) = Self::of(file.try_clone().at(path)?) else {
                 return Ok(None);
             };
-            if is_at(&file, path) {
+            if is_same(&file, path.metadata()) {
                 return Ok(Some((file, lock)));
             }
         }

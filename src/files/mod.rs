@@ -1,92 +1,38 @@
-//! Bytes on a disk: writes that survive an interruption, locks, hashes, and what was packed.
+//! Bytes on a disk: weights and other tensors, writes that survive an interruption, locks, hashes, and what was
+//! packed.
 
+mod checked_file;
+mod decompress;
 pub(crate) mod formats;
+mod fsync;
+mod hashes;
+mod int8;
+mod listing;
 mod lock;
+pub mod names;
+mod not_weights;
 mod replacement;
-mod unpack;
+pub(crate) mod safetensors;
+pub(crate) mod shards;
 
-use std::fs::File;
-use std::io::Read;
-use std::path::Path;
+mod torch;
+mod unique_names;
+mod weight_norm;
+pub mod weights;
 
-use sha2::{Digest, Sha256};
-
+pub use checked_file::read_small;
+pub(crate) use checked_file::{CheckedFile, shown};
+pub(crate) use decompress::is_packed;
+pub use decompress::{Decompressed, is_standard_input};
+pub(crate) use fsync::{sync, sync_folder};
+#[cfg(feature = "hub")]
+pub(crate) use hashes::hash;
+pub(crate) use hashes::hex;
+pub use hashes::{sha256, sha256_of};
+pub use int8::write_weights;
 pub use lock::Lock;
+#[cfg(feature = "hub")]
+pub(crate) use lock::is_same;
 pub use replacement::{Replacement, TEMPORARY, write_atomic};
-pub(crate) use unpack::is_packed;
-pub use unpack::{Source, is_standard_input};
-
-use crate::{Error, Result};
-
-/// Folder that holds `path`.
-pub(crate) fn folder_of(path: &Path) -> &Path {
-    match path.parent() {
-        Some(folder) if !folder.as_os_str().is_empty() => folder,
-        _ => Path::new("."),
-    }
-}
-
-/// Makes a rename in `folder` last, on file systems that can sync a folder.
-pub(crate) fn sync_folder(folder: &Path) -> std::io::Result<()> {
-    // other systems cannot open a folder as a file; their rename is journalled
-    match cfg!(unix) {
-        true => sync(&File::open(folder)?),
-        false => Ok(()),
-    }
-}
-
-/// Makes what was written to `file` last, on file systems that can.
-pub(crate) fn sync(file: &File) -> std::io::Result<()> {
-    where_supported(file.sync_all())
-}
-
-/// Success also where the file system does not know the operation at all: some network and user-space
-/// file systems answer `EINVAL` or `ENOSYS` to an fsync.
-fn where_supported(result: std::io::Result<()>) -> std::io::Result<()> {
-    use std::io::ErrorKind::{InvalidInput, Unsupported};
-    result.or_else(|error| match error.kind() {
-        InvalidInput | Unsupported => Ok(()),
-        _ => Err(error),
-    })
-}
-
-/// SHA-256 of everything that `reader` gives, in hexadecimal digits.
-///
-/// # Errors
-/// Those of the reader.
-///
-/// # Example
-///
-/// ```
-/// let hash = candle_tcn::files::sha256(&b"hello\n"[..])?;
-/// // echo hello | sha256sum
-/// assert!(hash.starts_with("5891b5b522d5df08"));
-/// # Ok::<(), std::io::Error>(())
-/// ```
-pub fn sha256(mut reader: impl Read) -> std::io::Result<String> {
-    let mut hash = Sha256::new();
-    let mut buffer = vec![0; 1 << 16];
-    loop {
-        match reader.read(&mut buffer) {
-            Ok(0) => break,
-            Ok(read) => hash.update(&buffer[..read]),
-            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(hex(&hash.finalize()))
-}
-
-/// Bytes as hexadecimal digits.
-pub(crate) fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
-/// SHA-256 of a file, in hexadecimal digits.
-///
-/// # Errors
-/// [`Error::Io`] naming the file.
-pub fn sha256_of(path: impl AsRef<Path>) -> Result<String> {
-    let path = path.as_ref();
-    File::open(path).and_then(sha256).map_err(|error| Error::io(path, error))
-}
+pub use safetensors::write_tensors;
+pub use weight_norm::fold_weight_norm;

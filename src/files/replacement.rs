@@ -6,8 +6,9 @@ use std::path::{Path, PathBuf};
 
 use tempfile::NamedTempFile;
 
-use super::{folder_of, sync, sync_folder};
-use crate::{Error, Result};
+use super::fsync::{folder_of, sync, sync_folder};
+use crate::AtPath;
+use crate::Result;
 
 /// First letters of the names of temporary files; a process that is killed may leave one behind.
 pub const TEMPORARY: &str = ".tcn-tmp-";
@@ -56,10 +57,10 @@ impl Replacement {
     /// Opens a file that is to take the place of `path`.
     ///
     /// # Errors
-    /// [`Error::Io`] naming `path`.
+    /// [`Error::Io`](crate::Error::Io) naming `path`.
     pub fn begin(path: impl Into<PathBuf>) -> Result<Self> {
         let path = path.into();
-        let destination = destination(&path).map_err(|error| Error::io(&path, error))?;
+        let destination = destination(&path).at(&path)?;
         Ok(Self { path, destination })
     }
 
@@ -74,17 +75,16 @@ impl Replacement {
     /// Puts the file in its place. Without this call nothing changes and nothing is left behind.
     ///
     /// # Errors
-    /// [`Error::Io`] naming the file; it then holds what it held before.
+    /// [`Error::Io`](crate::Error::Io) naming the file; it then holds what it held before.
     pub fn commit(self) -> Result<()> {
-        let failed = |error| Error::io(&self.path, error);
         let Destination::File(target, temporary) = self.destination else {
             return Ok(());
         };
-        sync(temporary.as_file()).map_err(failed)?;
+        sync(temporary.as_file()).at(&self.path)?;
         let persisted = temporary.persist(&target);
-        persisted.map_err(|error| failed(error.error))?;
+        persisted.map_err(|error| error.error).at(&self.path)?;
         let folder = folder_of(&target);
-        sync_folder(folder).map_err(|error| Error::io(folder, error))
+        sync_folder(folder).at(folder)
     }
 }
 
@@ -92,10 +92,10 @@ impl Replacement {
 /// whole new one; see [`Replacement`].
 ///
 /// # Errors
-/// [`Error::Io`] naming the file. When `write` fails, for instance on a full disk, `path` keeps what it held.
+/// [`Error::Io`](crate::Error::Io) naming the file. When `write` fails, for instance on a full disk, `path` keeps what it held.
 pub fn write_atomic(path: &Path, write: impl FnOnce(&mut File) -> IoResult<()>) -> Result<()> {
     let mut replacement = Replacement::begin(path)?;
-    write(replacement.file()).map_err(|error| Error::io(path, error))?;
+    write(replacement.file()).at(path)?;
     replacement.commit()
 }
 
@@ -117,7 +117,7 @@ fn destination(path: &Path) -> IoResult<Destination> {
     Ok(Destination::File(target, temporary))
 }
 
-/// What `path` leads to, which need not exist.
+/// Follows links to the target of `path`, which need not exist.
 fn follow(path: &Path) -> IoResult<PathBuf> {
     let mut target = path.to_path_buf();
     for _ in 0..MAX_LINKS {

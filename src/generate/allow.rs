@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::constraint::{SortedTokens, clear};
+use super::sorted_tokens::{SortedTokens, clear};
 
 /// The automaton of all beginnings of sequences of the allowed strings.
 ///
@@ -11,10 +11,10 @@ use super::constraint::{SortedTokens, clear};
 /// lengths: the set has never more nodes than the longest string has bytes.
 #[derive(Debug, Clone)]
 pub(super) struct Allow {
-    tree: Arc<Vec<Node>>,
-    /// Where the text may be.
+    tree: Arc<Vec<Beginning>>,
+    /// The nodes at which the text may be.
     at: Vec<u32>,
-    /// Where the bytes of a token lead: the set after each of them, one behind the other.
+    /// The nodes that the bytes of a token lead to: the set after each byte, one behind the other.
     sets: Vec<u32>,
     /// `ends[i]`: the end, in `sets`, of the set after `i` bytes.
     ends: Vec<usize>,
@@ -22,16 +22,16 @@ pub(super) struct Allow {
 
 /// A beginning of allowed strings; node 0 is the empty one.
 #[derive(Debug, Default)]
-struct Node {
+struct Beginning {
     children: Vec<(u8, u32)>,
-    /// Whether it is an allowed string itself.
+    /// `true` if it is an allowed string itself.
     complete: bool,
 }
 
 impl Allow {
     /// The strings must not be empty.
     pub fn new(strings: &[String]) -> Self {
-        let mut tree = vec![Node::default()];
+        let mut tree = vec![Beginning::default()];
         for string in strings {
             let mut node = 0;
             for byte in string.bytes() {
@@ -40,7 +40,7 @@ impl Allow {
                     None => {
                         let new = tree.len();
                         tree[node].children.push((byte, new as u32));
-                        tree.push(Node::default());
+                        tree.push(Beginning::default());
                         new
                     }
                 };
@@ -108,13 +108,13 @@ impl Allow {
     }
 }
 
-fn child(node: &Node, byte: u8) -> Option<u32> {
+fn child(node: &Beginning, byte: u8) -> Option<u32> {
     let mut children = node.children.iter();
     children.find(|child| child.0 == byte).map(|child| child.1)
 }
 
 /// Appends to `nodes`, whose next set begins at `start`, where `byte` leads from `node`.
-fn follow(tree: &[Node], node: u32, byte: u8, start: usize, nodes: &mut Vec<u32>) {
+fn follow(tree: &[Beginning], node: u32, byte: u8, start: usize, nodes: &mut Vec<u32>) {
     let Some(next) = child(&tree[node as usize], byte) else {
         return;
     };

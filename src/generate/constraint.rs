@@ -1,4 +1,4 @@
-//! Which tokens may come next, judged by the text that they would make.
+//! Constraints on the next token, by the text that it would make.
 
 use std::sync::Arc;
 
@@ -6,10 +6,11 @@ use serde::{Deserialize, Serialize};
 
 use super::allow::Allow;
 use super::pattern::{Pattern, not_empty};
+use super::sorted_tokens::{SortedTokens, clear};
 use crate::text::TokenBytes;
 use crate::{Error, Result};
 
-/// What the generated text may consist of.
+/// Constraints on a generated text.
 ///
 /// The generated text is what comes after the prompt; all strings are compared with it byte by byte,
 /// wherever the tokens are cut.
@@ -21,7 +22,7 @@ use crate::{Error, Result};
 /// let config = ConstraintConfig { ban: vec![String::new()], ..Default::default() };
 /// assert_eq!(
 ///     config.validate().unwrap_err().to_string(),
-///     "--ban: expected a text of at least one character, found an empty text"
+///     "ban: expected a text of at least one character, found an empty text"
 /// );
 /// ```
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -41,10 +42,10 @@ impl ConstraintConfig {
     ///
     /// # Errors
     ///
-    /// [`Error::Invalid`] that names the flag if one of its strings is empty.
+    /// [`Error::Invalid`] that names the field if one of its strings is empty.
     pub fn validate(&self) -> Result<()> {
-        not_empty("--ban", &self.ban)?;
-        not_empty("--allow", &self.allow).map(drop)
+        not_empty("ban", &self.ban)?;
+        not_empty("allow", &self.allow).map(drop)
     }
 }
 
@@ -118,10 +119,10 @@ impl Constraints {
     ///
     /// # Errors
     ///
-    /// [`Error::Invalid`] that names the flag if a string is empty.
+    /// [`Error::Invalid`] that names the field if a string is empty.
     pub fn new(config: &ConstraintConfig, stop: &[String], tokens: &TokenBytes) -> Result<Self> {
         config.validate()?;
-        not_empty("--stop", stop)?;
+        not_empty("stop", stop)?;
         let patterns = |strings: &[String]| -> Vec<Pattern> {
             strings.iter().cloned().map(Pattern::new).collect()
         };
@@ -149,7 +150,7 @@ impl Constraints {
         })
     }
 
-    /// Whether, as things are, every token is permitted, now and later.
+    /// `true` if every token is permitted, now and later.
     pub fn is_idle(&self) -> bool {
         self.banned.is_empty() && self.allow.is_none() && !self.must_go_on()
     }
@@ -164,13 +165,13 @@ impl Constraints {
         let tables = Arc::clone(&self.tables);
         let table = tables.at(self.drawn);
         let forbade = [
-            ("--ban", table.forbid(&table.banning, &self.banned, allowed)),
+            ("ban", table.forbid(&table.banning, &self.banned, allowed)),
             (
-                "--min-tokens",
+                "min_tokens",
                 self.must_go_on() && table.forbid(&table.stopping, &self.stops, allowed),
             ),
             (
-                "--allow",
+                "allow",
                 match &mut self.allow {
                     Some(allow) => allow.forbid(&table.tokens, allowed),
                     None => false,
@@ -200,7 +201,7 @@ impl Constraints {
         self.drawn += 1;
     }
 
-    /// Whether a stop string would come too early.
+    /// `true` if a stop string would come too early.
     fn must_go_on(&self) -> bool {
         self.drawn < self.min_tokens && !self.stops.is_empty()
     }
@@ -209,8 +210,8 @@ impl Constraints {
 fn nothing_left(options: &[&str], drawn: usize) -> Error {
     let (field, mend) = match options {
         [] => ("tokens".to_string(), ""),
-        ["--allow"] => {
-            ("--allow".to_string(), "; are its strings made of what the model's vocabulary has?")
+        ["allow"] => {
+            ("allow".to_string(), "; are its strings made of what the model's vocabulary has?")
         }
         [one] => (one.to_string(), "; leave out some of it"),
         several => (several.join(" with "), "; leave out some of them"),
@@ -233,7 +234,7 @@ impl Tables {
 }
 
 impl Table {
-    /// Clears the flags of tokens that contain or complete one of `patterns`; whether any was set.
+    /// Clears the flags of tokens that contain or complete one of `patterns`; `true` if any was set.
     fn forbid(&self, containing: &[u32], patterns: &[Pattern], allowed: &mut [bool]) -> bool {
         let mut any = false;
         let endings = patterns.iter().flat_map(Pattern::endings);
@@ -242,60 +243,6 @@ impl Table {
             any |= clear(allowed, id);
         }
         any
-    }
-}
-
-/// Clears the flag of `id`; whether it was set.
-pub(super) fn clear(allowed: &mut [bool], id: u32) -> bool {
-    allowed.get_mut(id as usize).is_some_and(std::mem::take)
-}
-
-/// The bytes of every id, and the ids in the order of their bytes.
-#[derive(Debug)]
-pub(super) struct SortedTokens {
-    bytes: Vec<Box<[u8]>>,
-    order: Vec<u32>,
-    /// For each place in `order`, how many bytes its token shares with the one before it.
-    shared: Vec<usize>,
-}
-
-impl SortedTokens {
-    fn new(bytes: &[Box<[u8]>]) -> Self {
-        let bytes = bytes.to_vec();
-        let mut order: Vec<u32> = (0..bytes.len() as u32).collect();
-        order.sort_by_key(|&id| &bytes[id as usize]);
-        let shared = |at: usize| {
-            let before: &[u8] = match at {
-                0 => &[],
-                _ => &bytes[order[at - 1] as usize],
-            };
-            let pairs = before.iter().zip(&bytes[order[at] as usize]);
-            pairs.take_while(|(a, b)| a == b).count()
-        };
-        Self { shared: (0..order.len()).map(shared).collect(), order, bytes }
-    }
-
-    fn bytes(&self, id: u32) -> &[u8] {
-        self.bytes.get(id as usize).map_or(&[], |bytes| bytes)
-    }
-
-    /// Ids and bytes in order, each with how many bytes it shares with the one before it.
-    pub fn iter(&self) -> impl Iterator<Item = (u32, &[u8], usize)> {
-        let order = self.order.iter().zip(&self.shared);
-        order.map(|(&id, &shared)| (id, self.bytes(id), shared))
-    }
-
-    /// The ids of tokens that begin with `prefix`.
-    fn beginning_with(&self, prefix: &[u8]) -> &[u32] {
-        let start = self.order.partition_point(|&id| self.bytes(id) < prefix);
-        let rest = &self.order[start..];
-        &rest[..rest.partition_point(|&id| self.bytes(id).starts_with(prefix))]
-    }
-
-    /// The ids of tokens that contain one of `patterns`.
-    fn containing(&self, patterns: &[Pattern]) -> Vec<u32> {
-        let contains = |&id: &u32| patterns.iter().any(|pattern| pattern.is_in(self.bytes(id)));
-        (0..self.bytes.len() as u32).filter(contains).collect()
     }
 }
 

@@ -90,19 +90,17 @@ fn where_nothing_is_left_the_options_are_named() {
     };
     assert_eq!(
         message(&config(&[], &["x"], 0), &[], &[]),
-        "--allow: expected that at least one token may still be drawn, found none that may follow \
+        "allow: expected that at least one token may still be drawn, found none that may follow \
          after 0 tokens of text; are its strings made of what the model's vocabulary has?"
     );
-    assert!(message(&config(&["a", "b"], &["ab"], 1), &["a"], &[]).starts_with("--ban: "));
-    assert!(message(&config(&["ab"], &["abb"], 0), &[], &[0]).starts_with("--ban with --allow: "));
-    assert!(
-        message(&config(&["b"], &[], 5), &["aa"], &[0]).starts_with("--ban with --min-tokens: ")
-    );
+    assert!(message(&config(&["a", "b"], &["ab"], 1), &["a"], &[]).starts_with("ban: "));
+    assert!(message(&config(&["ab"], &["abb"], 0), &[], &[0]).starts_with("ban with allow: "));
+    assert!(message(&config(&["b"], &[], 5), &["aa"], &[0]).starts_with("ban with min_tokens: "));
     assert!(
         Constraints::new(&config(&[], &[], 1), &strings(&[""]), &tokens)
             .unwrap_err()
             .to_string()
-            .starts_with("--stop: ")
+            .starts_with("stop: ")
     );
 }
 
@@ -145,7 +143,7 @@ fn a_constrained_sampler_draws_and_remembers() {
         Sampler::new(SamplerConfig::default(), &[], 3).unwrap().constrained(constraints);
     assert_eq!(sampler.sample(&logits, &[]).unwrap(), 0);
     let message = sampler.sample(&logits, &[]).unwrap_err().to_string();
-    assert!(message.starts_with("--ban with --allow: "), "{message}");
+    assert!(message.starts_with("ban with allow: "), "{message}");
 }
 
 /// Few letters, one of two bytes of which the first is also a token, so that matches are common.
@@ -164,7 +162,7 @@ fn contains(text: &[u8], strings: &[String]) -> bool {
     strings.iter().any(is_in)
 }
 
-/// Whether `text` is the beginning of a sequence of `strings`.
+/// `true` if `text` is the beginning of a sequence of `strings`.
 fn is_beginning(text: &[u8], strings: &[String]) -> bool {
     let mut sequence_ends = vec![false; text.len() + 1];
     sequence_ends[0] = true;

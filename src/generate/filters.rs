@@ -12,7 +12,7 @@ const CHUNK: usize = 64;
 
 /// A token that may still be drawn.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Candidate {
+pub(super) struct Choice {
     pub id: u32,
     pub logit: f64,
     /// Its probability times a constant: 1 for the likeliest. Different logits may have the same
@@ -20,19 +20,19 @@ pub(super) struct Candidate {
     pub weight: f64,
 }
 
-impl Candidate {
+impl Choice {
     /// Larger logits first; equal ones in order of id, so that every cut is deterministic.
     fn best_first(&self, other: &Self) -> Ordering {
         other.logit.total_cmp(&self.logit).then(self.id.cmp(&other.id))
     }
 }
 
-pub(super) fn sum(candidates: &[Candidate]) -> f64 {
+pub(super) fn sum(candidates: &[Choice]) -> f64 {
     candidates.iter().map(|candidate| candidate.weight).sum()
 }
 
 /// All filters of `config`; `best` is the largest logit. The survivors are in order of id again.
-pub(super) fn apply(config: &SamplerConfig, best: f64, candidates: &mut Vec<Candidate>) {
+pub(super) fn apply(config: &SamplerConfig, best: f64, candidates: &mut Vec<Choice>) {
     if let Some(k) = config.top_k {
         top_k(candidates, k);
     }
@@ -52,20 +52,20 @@ pub(super) fn apply(config: &SamplerConfig, best: f64, candidates: &mut Vec<Cand
 }
 
 /// Those not below the k-th largest.
-fn top_k(candidates: &mut Vec<Candidate>, k: usize) {
+fn top_k(candidates: &mut Vec<Choice>, k: usize) {
     if k >= candidates.len() {
         return;
     }
-    let (_, last, _) = candidates.select_nth_unstable_by(k - 1, Candidate::best_first);
+    let (_, last, _) = candidates.select_nth_unstable_by(k - 1, Choice::best_first);
     let last = last.logit;
     candidates.retain(|candidate| candidate.logit >= last);
 }
 
 /// The first, and every one before which the sum is still less than `p`.
-fn top_p(candidates: &mut Vec<Candidate>, p: f64) {
+fn top_p(candidates: &mut Vec<Choice>, p: f64) {
     let nucleus = p * sum(candidates);
     let mut before = 0.0;
-    let end = first_in_order(candidates, Candidate::best_first, |candidate| {
+    let end = first_in_order(candidates, Choice::best_first, |candidate| {
         let ends = before > 0.0 && before >= nucleus;
         before += candidate.weight;
         ends
@@ -75,17 +75,17 @@ fn top_p(candidates: &mut Vec<Candidate>, p: f64) {
 
 /// Those whose −ln p is not farther from the entropy than that of the one at which the sum, nearest
 /// first, reaches `p`.
-fn typical_p(candidates: &mut Vec<Candidate>, p: f64, best: f64, temperature: f64) {
+fn typical_p(candidates: &mut Vec<Choice>, p: f64, best: f64, temperature: f64) {
     let total = sum(candidates);
     let ln_total = total.ln();
-    let information = |c: &Candidate| ln_total - (c.logit - best) / temperature;
+    let information = |c: &Choice| ln_total - (c.logit - best) / temperature;
     let entropy: f64 = candidates
         .iter()
         .filter(|candidate| candidate.weight > 0.0)
         .map(|candidate| information(candidate) * candidate.weight / total)
         .sum();
-    let distance = |candidate: &Candidate| (information(candidate) - entropy).abs();
-    let nearest = |a: &Candidate, b: &Candidate| distance(a).total_cmp(&distance(b));
+    let distance = |candidate: &Choice| (information(candidate) - entropy).abs();
+    let nearest = |a: &Choice, b: &Choice| distance(a).total_cmp(&distance(b));
     let mut sum = 0.0;
     let last = first_in_order(candidates, nearest, |candidate| {
         sum += candidate.weight;
@@ -97,12 +97,12 @@ fn typical_p(candidates: &mut Vec<Candidate>, p: f64, best: f64, temperature: f6
     }
 }
 
-/// Where the first candidate stands, in this order, for which `found` is true. Sorts the candidates up
+/// The place of the first candidate, in this order, for which `found` is true. Sorts the candidates up
 /// to it and puts the rest behind them.
 fn first_in_order(
-    candidates: &mut [Candidate],
-    order: impl Fn(&Candidate, &Candidate) -> Ordering,
-    mut found: impl FnMut(&Candidate) -> bool,
+    candidates: &mut [Choice],
+    order: impl Fn(&Choice, &Choice) -> Ordering,
+    mut found: impl FnMut(&Choice) -> bool,
 ) -> Option<usize> {
     let mut sorted = 0;
     while sorted < candidates.len() {

@@ -1,10 +1,9 @@
-//! Texts in the making, as one batch.
+//! Texts that are being generated, as one batch.
 
 use std::collections::VecDeque;
 use std::ops::Range;
 use std::time::Instant;
 
-use super::generator::Context;
 use super::piece::{Finished, Piece, TokenLogprob};
 use super::{FinishReason, GenerateConfig, Sampler, StopStrings};
 use crate::models::Stepper;
@@ -12,11 +11,29 @@ use crate::nn::State;
 use crate::text::{Decoder, Tokenizer};
 use crate::{Error, Result};
 
-/// Texts that are made side by side at the most; the others wait for a place.
+/// Most texts that are generated as one batch; the others wait for a place.
 const BATCH: usize = 64;
 
 /// The most that the states of a batch take together, unless one alone takes more.
 const BATCH_BYTES: usize = 1 << 28;
+
+/// Fewest tokens that are remembered, for the decoder.
+pub(super) const MIN_HISTORY: usize = 16;
+
+/// The state after some tokens, with the logits and the history.
+#[derive(Debug, Clone)]
+pub(super) struct Context {
+    /// Of one sequence.
+    pub state: State,
+    /// Of the token that comes next; empty before the first token.
+    pub logits: Vec<f32>,
+    /// The last tokens.
+    pub history: Vec<u32>,
+    /// Tokens drawn so far.
+    pub drawn: u64,
+    /// `true` if the next token follows text that was read or drawn.
+    pub after_text: bool,
+}
 
 /// One of the texts.
 #[derive(Debug, Clone)]
@@ -35,7 +52,7 @@ struct Lane {
     logprobs: Vec<TokenLogprob>,
 }
 
-/// Where a single text has come to.
+/// The end of a single text, from which it can go on.
 #[derive(Debug)]
 pub(super) struct Reached {
     pub context: Context,
@@ -43,7 +60,7 @@ pub(super) struct Reached {
     pub next: Option<u32>,
 }
 
-/// Texts in the making: an iterator of pieces, each as soon as it is certain.
+/// Texts being generated: an iterator of pieces, each as soon as it is certain.
 ///
 /// All texts go through the network together; one that ends makes room for the next. Made by
 /// [`Generator::samples`](super::Generator::samples).
@@ -215,7 +232,7 @@ impl<'a> Generation<'a> {
         Ok(())
     }
 
-    /// Draws a token; whether the text ends with it.
+    /// Draws a token; gives the reason if the text ends with it.
     fn token(&mut self, place: usize) -> Result<Option<FinishReason>> {
         let vocab = self.start.logits.len();
         let logits = &self.logits[place * vocab..][..vocab];
@@ -274,7 +291,7 @@ impl<'a> Generation<'a> {
         Ok(())
     }
 
-    /// Where the text at this place was before its stop string: after the tokens whose text was shown whole, and
+    /// The state of the text at this place before its stop string: after the tokens whose text was shown whole, and
     /// what was shown of the next one.
     fn before_stop(&self, lane: &Lane) -> Result<Reached> {
         let mut decoder = self.decoder();
@@ -303,7 +320,7 @@ impl<'a> Generation<'a> {
         Ok(Reached { context, next })
     }
 
-    /// Where the text at this place is.
+    /// The state of the text at this place.
     fn here(&self, place: usize) -> Result<Reached> {
         let lane = &self.lanes[place];
         let mut history = lane.history.clone();
@@ -332,7 +349,7 @@ impl Lane {
 
     /// Appends to the history, of which only the last `window` matter.
     fn remember(&mut self, id: u32, window: usize) {
-        let kept = window.max(super::generator::MIN_HISTORY);
+        let kept = window.max(MIN_HISTORY);
         if self.history.len() >= kept.saturating_mul(2) {
             self.history.drain(..self.history.len() - kept);
         }

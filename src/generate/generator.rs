@@ -1,4 +1,4 @@
-//! What a model has read, and the texts that continue it.
+//! A model that has read a text, and the texts that continue it.
 
 use std::collections::HashMap;
 use std::ops::Range;
@@ -7,34 +7,14 @@ use std::path::Path;
 use candle_core::{Device, Tensor};
 use safetensors::tensor::Dtype;
 
-use super::generation::{Generation, Reached};
+use super::generation::{Context, Generation, MIN_HISTORY, Reached};
 use super::{Constraints, GenerateConfig, Sampler, StopStrings};
-use crate::models::Stepper;
-use crate::nn::State;
-use crate::state_file;
+use crate::models::{Stepper, state_file};
 use crate::text::Tokenizer;
 use crate::{Error, Result};
 
-/// Tokens that are remembered at the least, for the decoder.
-pub(super) const MIN_HISTORY: usize = 16;
-
 /// The longest history that is saved.
 const MAX_HISTORY: usize = state_file::MAX_LENGTH;
-
-/// The state after some tokens, and what comes with it.
-#[derive(Debug, Clone)]
-pub(super) struct Context {
-    /// Of one sequence.
-    pub state: State,
-    /// Of the token that comes next; empty before the first token.
-    pub logits: Vec<f32>,
-    /// The last tokens.
-    pub history: Vec<u32>,
-    /// Tokens drawn so far.
-    pub drawn: u64,
-    /// Whether text was read or drawn, which the next token follows.
-    pub after_text: bool,
-}
 
 /// A model that has read a text, from which any number of samples continue.
 ///
@@ -157,7 +137,7 @@ impl<'a> Generator<'a> {
     /// The samples of these numbers, as one batch: pieces of text as they are made. The seed and a sample's
     /// number decide what it says, not how many there are (on AMX, batches of bf16 add in another order).
     ///
-    /// Where nothing was read, texts start as after a line end, or where the vocabulary has none, after its
+    /// If nothing was read, texts start as after a line end, or if the vocabulary has none, after its
     /// first token.
     ///
     /// # Errors
@@ -252,7 +232,7 @@ impl<'a> Generator<'a> {
         let mut take = |name: &str| {
             let missing = || {
                 let message =
-                    format!("expected a tensor {name} as tcn generate saves it, found none");
+                    format!("expected a tensor {name} of a generator's state, found none");
                 Error::file(path, message)
             };
             more.remove(name).ok_or_else(missing)

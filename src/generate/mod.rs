@@ -9,6 +9,7 @@ mod pattern;
 mod piece;
 mod sampler;
 mod sampler_config;
+mod sorted_tokens;
 mod stop;
 
 pub use constraint::{ConstraintConfig, Constraints};
@@ -21,22 +22,22 @@ pub use stop::{StopOutcome, StopStrings};
 
 use serde::Serialize;
 
-/// What to generate.
+/// Configuration of a [`Generator`].
 #[derive(Debug, Clone, Default)]
 pub struct GenerateConfig {
-    /// Tokens at the most.
+    /// The most tokens of a text.
     pub max_tokens: usize,
-    /// How a token is drawn.
+    /// The sampler.
     pub sampler: SamplerConfig,
     /// Strings before which the text ends; they may cross token borders.
     pub stop: Vec<String>,
-    /// What the text must not contain, must consist of, and how long it must be.
+    /// Strings that the text must not contain, or must consist of, and its least length.
     pub constraints: ConstraintConfig,
-    /// Keeps the log-probability of each token, and those of so many of the likeliest in its place.
+    /// Keeps the log-probability of each token, and those of the `n` likeliest in its place.
     pub logprobs: Option<usize>,
 }
 
-/// Why a text ended.
+/// The reason for which a text ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum FinishReason {

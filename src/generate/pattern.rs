@@ -2,11 +2,10 @@
 
 use crate::{Error, Result};
 
-/// `strings`, all of which can be looked for: none is empty. Errors name `flag`.
-pub(super) fn not_empty<'a>(flag: &str, strings: &'a [String]) -> Result<&'a [String]> {
-    if strings.iter().any(String::is_empty) {
-        return Err(Error::invalid(flag, "a text of at least one character", "an empty text"));
-    }
+/// `strings`, all of which can be looked for: none is empty. Errors name `field`.
+pub(super) fn not_empty<'a>(field: &str, strings: &'a [String]) -> Result<&'a [String]> {
+    let allowed = !strings.iter().any(String::is_empty);
+    Error::require(allowed, field, "a text of at least one character", "an empty text")?;
     Ok(strings)
 }
 
@@ -67,7 +66,7 @@ impl Pattern {
             .map(|length| &self.bytes[length..])
     }
 
-    /// Whether the pattern is somewhere in `bytes`.
+    /// `true` if the pattern is somewhere in `bytes`.
     pub fn is_in(&self, bytes: &[u8]) -> bool {
         bytes.windows(self.len()).any(|part| part == self.bytes)
     }

@@ -1,4 +1,4 @@
-//! Parts of texts that are being generated, and how each ended.
+//! Parts of texts that are being generated, and their ends.
 
 use super::{FinishReason, Sampler};
 use crate::Result;
@@ -8,16 +8,16 @@ use crate::Result;
 pub struct Piece {
     /// The number of the text.
     pub sample: u64,
-    /// What comes next in it; may be empty in the last piece.
+    /// The next part of it; may be empty in the last piece.
     pub text: String,
-    /// In the last piece of a text: how it ended.
+    /// In the last piece of a text: its end.
     pub finished: Option<Finished>,
 }
 
-/// How a text ended.
+/// The end of a text.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Finished {
-    /// Why.
+    /// The reason.
     pub reason: FinishReason,
     /// Tokens that were drawn for it.
     pub tokens: usize,

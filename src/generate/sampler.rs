@@ -3,7 +3,7 @@
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
-use super::filters::{self, Candidate};
+use super::filters::{self, Choice};
 use super::{Constraints, SamplerConfig};
 use crate::{Error, Result};
 
@@ -67,9 +67,9 @@ pub struct Sampler {
     allowed: Vec<bool>,
     /// The same with this step's constraints.
     permitted: Vec<bool>,
-    /// How often each id is in the window of this call. All 0 between calls.
+    /// Occurrences of each id in the window of this call. All 0 between calls.
     counts: Vec<u32>,
-    candidates: Vec<Candidate>,
+    candidates: Vec<Choice>,
 }
 
 impl Sampler {
@@ -97,7 +97,7 @@ impl Sampler {
         }
         for &(id, _) in &config.logit_bias {
             if id as usize >= vocab_size {
-                return Err(not_an_id("--logit-bias", id, vocab_size));
+                return Err(not_an_id("logit_bias", id, vocab_size));
             }
         }
         if !allowed.contains(&true) {
@@ -125,7 +125,7 @@ impl Sampler {
         self
     }
 
-    /// The sampler after so many draws.
+    /// The sampler after `draws` draws.
     pub fn after(mut self, draws: u64) -> Self {
         // a draw takes two words
         self.rng.set_word_pos(2 * u128::from(draws));
@@ -265,7 +265,7 @@ impl Sampler {
         for (id, (&logit, &allowed)) in logits.iter().zip(allowed).enumerate() {
             check_finite(id, logit)?;
             if allowed {
-                self.candidates.push(Candidate {
+                self.candidates.push(Choice {
                     id: id as u32,
                     logit: f64::from(logit),
                     weight: 1.0,
@@ -278,7 +278,7 @@ impl Sampler {
     /// Adds the biases and takes the penalties.
     fn adjust(&mut self, history: &[u32]) -> Result<()> {
         let config = &self.config;
-        let find = |candidates: &[Candidate], id| candidates.binary_search_by_key(&id, |c| c.id);
+        let find = |candidates: &[Choice], id| candidates.binary_search_by_key(&id, |c| c.id);
         for &(id, bias) in &config.logit_bias {
             if let Ok(at) = find(&self.candidates, id) {
                 self.candidates[at].logit += bias;
@@ -315,8 +315,8 @@ impl Sampler {
     }
 
     /// The largest logit; the lowest id among equals. `new` and the constraints leave at least one.
-    fn best(&self) -> Candidate {
-        let mut best = Candidate { id: 0, logit: f64::NEG_INFINITY, weight: 0.0 };
+    fn best(&self) -> Choice {
+        let mut best = Choice { id: 0, logit: f64::NEG_INFINITY, weight: 0.0 };
         for &candidate in &self.candidates {
             if candidate.logit > best.logit {
                 best = candidate;

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{Error, Result};
 
-/// How the next token is drawn from the logits.
+/// Configuration of a [`Sampler`](super::Sampler), which draws the next token from the logits.
 ///
 /// The fields stand in the order in which they act, which is that of Hugging Face `generate`:
 /// logit bias, repetition penalty, presence and frequency penalty (which `generate` does not have),
@@ -18,7 +18,7 @@ use crate::{Error, Result};
 /// let config = SamplerConfig { temperature: -1.0, ..Default::default() };
 /// assert_eq!(
 ///     config.validate().unwrap_err().to_string(),
-///     "--temperature: expected a finite number of at least 0 (0 takes the likeliest token), found -1"
+///     "temperature: expected a finite number of at least 0 (0 takes the likeliest token), found -1"
 /// );
 /// ```
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -36,7 +36,7 @@ pub struct SamplerConfig {
     /// Subtracted from a token's logit once for every time it is among the last `penalty_window`; 0
     /// changes nothing, above 0 discourages repetition, the more the more frequent it is.
     pub frequency_penalty: f64,
-    /// How many of the last tokens, the prompt's among them, the three penalties look at.
+    /// Number of last tokens, the prompt's among them, that the three penalties look at.
     pub penalty_window: usize,
     /// Divides the logits: below 1 sharpens, above 1 flattens, 0 always takes the likeliest token.
     pub temperature: f64,
@@ -76,36 +76,21 @@ impl SamplerConfig {
     ///
     /// # Errors
     ///
-    /// [`Error::Invalid`] that names the flag, what is allowed and what was found.
+    /// [`Error::Invalid`] that names the field, what is allowed and what was found.
     pub fn validate(&self) -> Result<()> {
         self.validate_penalties()?;
-        if !(self.temperature.is_finite() && self.temperature >= 0.0) {
-            return Err(Error::invalid(
-                "--temperature",
-                "a finite number of at least 0 (0 takes the likeliest token)",
-                self.temperature,
-            ));
+        let allowed = self.temperature.is_finite() && self.temperature >= 0.0;
+        let expected = "a finite number of at least 0 (0 takes the likeliest token)";
+        Error::require(allowed, "temperature", expected, self.temperature)?;
+        let expected = "a whole number of at least 1 (leave it out to keep all tokens)";
+        Error::require(self.top_k != Some(0), "top_k", expected, 0)?;
+        for (field, value) in [("top_p", self.top_p), ("min_p", self.min_p)] {
+            let value = value.unwrap_or(1.0);
+            Error::require((0.0..=1.0).contains(&value), field, "a number from 0 to 1", value)?;
         }
-        if self.top_k == Some(0) {
-            return Err(Error::invalid(
-                "--top-k",
-                "a whole number of at least 1 (leave it out to keep all tokens)",
-                0,
-            ));
-        }
-        for (flag, value) in [("--top-p", self.top_p), ("--min-p", self.min_p)] {
-            if let Some(value) = value.filter(|value| !(0.0..=1.0).contains(value)) {
-                return Err(Error::invalid(flag, "a number from 0 to 1", value));
-            }
-        }
-        match self.typical_p {
-            Some(value) if !(value > 0.0 && value <= 1.0) => Err(Error::invalid(
-                "--typical-p",
-                "a number above 0 and at most 1 (1 keeps all tokens)",
-                value,
-            )),
-            _ => Ok(()),
-        }
+        let value = self.typical_p.unwrap_or(1.0);
+        let expected = "a number above 0 and at most 1 (1 keeps all tokens)";
+        Error::require(value > 0.0 && value <= 1.0, "typical_p", expected, value)
     }
 
     fn validate_penalties(&self) -> Result<()> {
@@ -113,32 +98,27 @@ impl SamplerConfig {
         ids.sort_unstable();
         if let Some(twice) = ids.windows(2).find(|pair| pair[0] == pair[1]) {
             return Err(Error::invalid(
-                "--logit-bias",
+                "logit_bias",
                 "every token id at most once",
                 format!("id {} twice", twice[0]),
             ));
         }
         if let Some((id, bias)) = self.logit_bias.iter().find(|(_, bias)| !bias.is_finite()) {
             return Err(Error::invalid(
-                "--logit-bias",
-                "finite numbers (to forbid a text use --ban)",
+                "logit_bias",
+                "finite numbers",
                 format!("{bias} for token {id}"),
             ));
         }
-        if !(self.repetition_penalty.is_finite() && self.repetition_penalty > 0.0) {
-            return Err(Error::invalid(
-                "--repetition-penalty",
-                "a finite number above 0 (1 changes nothing)",
-                self.repetition_penalty,
-            ));
-        }
-        for (flag, value) in [
-            ("--presence-penalty", self.presence_penalty),
-            ("--frequency-penalty", self.frequency_penalty),
+        let allowed = self.repetition_penalty.is_finite() && self.repetition_penalty > 0.0;
+        let expected = "a finite number above 0 (1 changes nothing)";
+        Error::require(allowed, "repetition_penalty", expected, self.repetition_penalty)?;
+        for (field, value) in [
+            ("presence_penalty", self.presence_penalty),
+            ("frequency_penalty", self.frequency_penalty),
         ] {
-            if !value.is_finite() {
-                return Err(Error::invalid(flag, "a finite number (0 changes nothing)", value));
-            }
+            let expected = "a finite number (0 changes nothing)";
+            Error::require(value.is_finite(), field, expected, value)?;
         }
         Ok(())
     }
@@ -149,27 +129,27 @@ mod tests {
     use super::*;
 
     #[test]
-    fn wrong_configs_name_their_flag() {
+    fn wrong_configs_name_their_field() {
         let wrong = |change: fn(&mut SamplerConfig), flag: &str| {
             let mut config = SamplerConfig::default();
             change(&mut config);
             let message = config.validate().unwrap_err().to_string();
             assert!(message.starts_with(&format!("{flag}: expected ")), "{message}");
         };
-        wrong(|c| c.temperature = f64::NAN, "--temperature");
-        wrong(|c| c.temperature = f64::INFINITY, "--temperature");
-        wrong(|c| c.top_k = Some(0), "--top-k");
-        wrong(|c| c.top_p = Some(1.5), "--top-p");
-        wrong(|c| c.top_p = Some(f64::NAN), "--top-p");
-        wrong(|c| c.min_p = Some(-0.1), "--min-p");
-        wrong(|c| c.typical_p = Some(0.0), "--typical-p");
-        wrong(|c| c.typical_p = Some(f64::NAN), "--typical-p");
-        wrong(|c| c.repetition_penalty = 0.0, "--repetition-penalty");
-        wrong(|c| c.repetition_penalty = f64::INFINITY, "--repetition-penalty");
-        wrong(|c| c.presence_penalty = f64::NAN, "--presence-penalty");
-        wrong(|c| c.frequency_penalty = f64::INFINITY, "--frequency-penalty");
-        wrong(|c| c.logit_bias = vec![(3, f64::NEG_INFINITY)], "--logit-bias");
-        wrong(|c| c.logit_bias = vec![(3, 1.0), (0, 1.0), (3, 2.0)], "--logit-bias");
+        wrong(|c| c.temperature = f64::NAN, "temperature");
+        wrong(|c| c.temperature = f64::INFINITY, "temperature");
+        wrong(|c| c.top_k = Some(0), "top_k");
+        wrong(|c| c.top_p = Some(1.5), "top_p");
+        wrong(|c| c.top_p = Some(f64::NAN), "top_p");
+        wrong(|c| c.min_p = Some(-0.1), "min_p");
+        wrong(|c| c.typical_p = Some(0.0), "typical_p");
+        wrong(|c| c.typical_p = Some(f64::NAN), "typical_p");
+        wrong(|c| c.repetition_penalty = 0.0, "repetition_penalty");
+        wrong(|c| c.repetition_penalty = f64::INFINITY, "repetition_penalty");
+        wrong(|c| c.presence_penalty = f64::NAN, "presence_penalty");
+        wrong(|c| c.frequency_penalty = f64::INFINITY, "frequency_penalty");
+        wrong(|c| c.logit_bias = vec![(3, f64::NEG_INFINITY)], "logit_bias");
+        wrong(|c| c.logit_bias = vec![(3, 1.0), (0, 1.0), (3, 2.0)], "logit_bias");
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use super::pattern::{Pattern, not_empty};
 use crate::Result;
 
-/// What may be shown after a piece of text, and whether generation is over.
+/// The text that may be shown after a piece, and `true` if generation is over.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct StopOutcome {
     /// Text that is certain to come before any stop string.
@@ -43,11 +43,11 @@ pub struct StopStrings {
     /// Text that was received and not yet passed on.
     held: String,
     // The positions below are bytes from the beginning of the whole text.
-    /// Where `held` begins.
+    /// The beginning of `held`.
     passed: usize,
-    /// How far the patterns have read.
+    /// The end of what the patterns have read.
     read: usize,
-    /// Where the earliest complete stop string begins.
+    /// The beginning of the earliest complete stop string.
     found: Option<usize>,
     stopped: bool,
 }
@@ -59,7 +59,7 @@ impl StopStrings {
     ///
     /// [`Error::Invalid`](crate::Error::Invalid) if a stop string is empty.
     pub fn new(stops: Vec<String>) -> Result<Self> {
-        not_empty("--stop", &stops)?;
+        not_empty("stop", &stops)?;
         Ok(Self {
             patterns: stops.into_iter().map(Pattern::new).collect(),
             held: String::new(),
@@ -164,7 +164,7 @@ mod tests {
         let error = StopStrings::new(vec!["a".into(), String::new()]).unwrap_err();
         assert_eq!(
             error.to_string(),
-            "--stop: expected a text of at least one character, found an empty text"
+            "stop: expected a text of at least one character, found an empty text"
         );
     }
 

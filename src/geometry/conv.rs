@@ -4,7 +4,7 @@ use super::at_least_one;
 use crate::{Error, Result};
 use serde::{Deserialize, Serialize};
 
-/// How many zeros (or mirrored steps) are put before and after the input along one axis.
+/// Zeros (or mirrored steps) before and after the input along one axis.
 ///
 /// With `span = (kernel_size − 1) · dilation`, drawn for kernel 3 and dilation 1 on `1234`:
 ///

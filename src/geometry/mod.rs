@@ -51,10 +51,8 @@ const MAX_FIELD: usize = 1 << (usize::BITS - 4);
 
 /// `value`, where it is at least 1.
 fn at_least_one(field: &str, value: usize) -> Result<usize> {
-    match value {
-        0 => Err(Error::invalid(field, "a whole number of at least 1", value)),
-        _ => Ok(value),
-    }
+    Error::require(value > 0, field, "a whole number of at least 1", value)?;
+    Ok(value)
 }
 
 /// The number of layers `a · b`, where it is at most [`MAX_LAYERS`].

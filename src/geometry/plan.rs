@@ -2,12 +2,13 @@
 
 use super::{Growth, MAX_FIELD, at_least_one};
 use crate::{Error, Result};
+use serde::Serialize;
 use std::ops::RangeInclusive;
 
 /// The most kernel sizes times stacks that one search may try.
 const MAX_CANDIDATES: usize = 4096;
 
-/// What [`plan`] searches, and the width by which it counts parameters.
+/// The plans that [`plan`] searches, and the width by which it counts parameters.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PlanOptions {
     /// Input and output channels of every convolution.
@@ -33,13 +34,13 @@ impl Default for PlanOptions {
 ///
 /// It has no holes: with kernels of two taps or more, each doubling fills the gap that the
 /// larger dilation would leave.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Plan {
     /// Taps of every convolution.
     pub kernel_size: usize,
     /// Blocks in one stack.
     pub levels: usize,
-    /// How often the stack is repeated.
+    /// Repetitions of the stack.
     pub stacks: usize,
     /// The dilations of one stack: 1, 2, …, `2 ^ (levels − 1)`.
     pub dilations: Vec<usize>,
@@ -85,7 +86,7 @@ impl Plan {
         })
     }
 
-    /// Whether `other` makes this plan pointless: as often repeated, neither dearer nor deeper,
+    /// `true` if `other` makes this plan pointless: as often repeated, neither dearer nor deeper,
     /// and better in one of the two.
     fn is_beaten_by(&self, other: &Self) -> bool {
         self.stacks == other.stacks

@@ -1,4 +1,4 @@
-//! Which steps of the receptive field are really read, and which are holes.
+//! The steps of a receptive field that are read, and the holes between them.
 //!
 //! The reached steps are kept as sorted runs. A stack without holes is one run however wide its
 //! field, so the answer is exact and cheap for every stack that anyone would train; only a stack
@@ -6,28 +6,29 @@
 
 use super::{Block, Layer, Stack};
 use crate::Result;
+use serde::Serialize;
 
 /// The most runs that one set of reached steps may have.
 const MAX_RUNS: usize = 1 << 18;
 /// The most runs that one walk down a stack may go through: some tenths of a second of work.
 const MAX_WORK: usize = 1 << 26;
-/// How many holes [`Holes::first`] lists.
+/// Most holes that [`Holes::first`] lists.
 const LISTED_HOLES: usize = 8;
 
 /// Steps from the first to the second, both included.
-type Run = (i64, i64);
+type Interval = (i64, i64);
 
 /// The steps that one output step reads, as offsets from it: sorted runs, with a gap of at least
 /// one step from each to the next.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Reach {
-    runs: Vec<Run>,
+    runs: Vec<Interval>,
 }
 
 /// The steps inside a receptive field that no path reaches.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Holes {
-    /// How many there are.
+    /// Their number.
     pub count: usize,
     /// The offsets of the eight nearest to the output step, nearest first.
     pub first: Vec<i64>,
@@ -39,24 +40,25 @@ impl Reach {
         Self { runs: vec![(0, 0)] }
     }
 
-    /// Whether the step at `offset` is read.
+    /// `true` if the step at `offset` is read.
     pub fn contains(&self, offset: i64) -> bool {
         let after = self.runs.partition_point(|run| run.0 <= offset);
         after > 0 && offset <= self.runs[after - 1].1
     }
 
-    /// How many steps are read.
+    /// Number of steps that are read.
     pub fn count(&self) -> u64 {
         self.runs.iter().map(|run| run.1.abs_diff(run.0) + 1).sum()
     }
 
     /// First and last offset of each run of steps that are read, lowest first.
+    #[cfg(feature = "models")]
     pub(crate) fn runs(&self) -> Vec<(i64, i64)> {
         self.runs.clone()
     }
 
     /// The gaps between the runs, as first and last offset.
-    fn gaps(&self) -> impl DoubleEndedIterator<Item = Run> {
+    fn gaps(&self) -> impl DoubleEndedIterator<Item = Interval> {
         self.runs.windows(2).map(|pair| (pair[0].1 + 1, pair[1].0 - 1))
     }
 
@@ -101,6 +103,7 @@ impl Stack {
 
     /// The last `count` layers as a stack of their own. A block that is cut loses the path around
     /// it, which ends at the input of its first layer.
+    #[cfg(any(test, feature = "models"))]
     pub(crate) fn suffix(&self, count: usize) -> Self {
         let mut missing = count;
         let mut blocks = Vec::new();
@@ -128,7 +131,7 @@ impl Stack {
 /// The caller has checked the receptive field: every offset met here lies within it, so that no
 /// sum overflows.
 fn sums(blocks: &[Block]) -> Option<Reach> {
-    let mut work = Work(MAX_WORK);
+    let mut work = WorkLimit(MAX_WORK);
     let mut reach = Reach::point();
     let mut jump = 1;
     for block in blocks {
@@ -146,10 +149,10 @@ fn sums(blocks: &[Block]) -> Option<Reach> {
 }
 
 /// Operations on sets of steps, and how many runs they may still go through.
-struct Work(usize);
+struct WorkLimit(usize);
 
-impl Work {
-    /// What `layer`, whose steps are `jump` input steps wide, adds to the positions in `set`.
+impl WorkLimit {
+    /// The positions that `layer`, whose steps are `jump` input steps wide, makes of those in `set`.
     /// Taps are doubled rather than added one by one: the union for `n` taps, moved by `n`
     /// dilations, gives the next `n`.
     fn taps(&mut self, set: &Reach, layer: &Layer, jump: usize) -> Option<Reach> {
@@ -168,7 +171,7 @@ impl Work {
     /// The steps in either set.
     fn union(&mut self, a: &Reach, b: &Reach) -> Option<Reach> {
         self.0 = self.0.checked_sub(a.runs.len() + b.runs.len())?;
-        let mut runs: Vec<Run> = Vec::with_capacity(a.runs.len());
+        let mut runs: Vec<Interval> = Vec::with_capacity(a.runs.len());
         let (mut a, mut b) = (a.runs.as_slice(), b.runs.as_slice());
         loop {
             let next = match (a, b) {
@@ -197,7 +200,7 @@ fn shift(set: &Reach, by: i64) -> Reach {
     Reach { runs: runs.collect() }
 }
 
-fn take<'a>(from: &mut &'a [Run], run: Run, rest: &'a [Run]) -> Run {
+fn take<'a>(from: &mut &'a [Interval], run: Interval, rest: &'a [Interval]) -> Interval {
     *from = rest;
     run
 }

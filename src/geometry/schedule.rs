@@ -41,15 +41,15 @@ pub enum Dilations {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Growth {
-    /// What the dilation is multiplied by from one block to the next; 1 keeps it at 1.
+    /// Factor from one block's dilation to the next; 1 keeps it at 1.
     #[serde(default = "two")]
     pub base: usize,
     /// Blocks in one stack.
     pub levels: usize,
-    /// How often the stack is repeated.
+    /// Repetitions of the stack.
     #[serde(default = "one")]
     pub stacks: usize,
-    /// Begin again at dilation 1 after so many blocks; without it, only with the next stack.
+    /// Blocks after which the dilation begins again at 1; without it, only with the next stack.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reset_every: Option<usize>,
     /// The largest dilation; greater powers are cut to it.

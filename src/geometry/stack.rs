@@ -85,7 +85,7 @@ impl Layer {
         Ok(self)
     }
 
-    /// What tables and pictures call it.
+    /// Its name in tables and pictures.
     pub fn name(&self) -> &str {
         &self.name
     }
@@ -105,12 +105,12 @@ impl Layer {
         self.stride
     }
 
-    /// How many of its input's steps it reaches back.
+    /// Input steps that it reaches back.
     pub fn left(&self) -> usize {
         self.left
     }
 
-    /// How many of its input's steps it reaches ahead.
+    /// Input steps that it reaches ahead.
     pub fn right(&self) -> usize {
         self.right
     }
@@ -143,7 +143,7 @@ impl Block {
         &self.layers
     }
 
-    /// Whether a path leads around its layers.
+    /// `true` if a path leads around its layers.
     pub fn is_residual(&self) -> bool {
         self.residual
     }

@@ -1,30 +1,18 @@
 //! Addresses of the web: parsed, put together, and joined to others.
 
-use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use ureq::http::Uri;
 use ureq::http::uri::Scheme;
 
-/// What may not stand in one part of a path as it is (WHATWG URL, the path percent-encode set, and what divides
-/// parts).
-const PART: &AsciiSet = &CONTROLS
-    .add(b' ')
-    .add(b'"')
-    .add(b'#')
-    .add(b'<')
-    .add(b'>')
-    .add(b'?')
-    .add(b'`')
-    .add(b'{')
-    .add(b'}')
-    .add(b'/')
-    .add(b'%');
+/// Bytes of one part of a path that are escaped: all but those that RFC 3986 leaves unreserved.
+const PART: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
 /// An http address without user, password and fragment.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Address(Uri);
 
 impl Address {
-    /// The address, and what stands before `@` in it.
+    /// The address, and user and password in it.
     pub fn parse(text: &str) -> Option<(Self, Option<String>)> {
         let text = text.split('#').next().unwrap_or_default();
         let uri: Uri = text.parse().ok()?;
@@ -61,14 +49,13 @@ impl Address {
         self.with_path(&path).unwrap_or_else(|| self.clone())
     }
 
-    /// What `reference`, found here, points to; user and password in it are dropped.
+    /// The target of `reference`, found here; user and password in it are dropped.
     pub fn join(&self, reference: &str) -> Option<Self> {
-        let scheme = self.0.scheme_str()?;
+        if let Some(rest) = reference.strip_prefix("//") {
+            return Some(Self::parse(&format!("{}://{rest}", self.0.scheme_str()?))?.0);
+        }
         if reference.contains("://") {
             return Some(Self::parse(reference)?.0);
-        }
-        if let Some(rest) = reference.strip_prefix("//") {
-            return Some(Self::parse(&format!("{scheme}://{rest}"))?.0);
         }
         let reference = reference.split('#').next().unwrap_or_default();
         let path = self.0.path();
@@ -93,21 +80,39 @@ impl Address {
         self.0.scheme() == Some(&Scheme::HTTPS)
     }
 
-    /// Name or number of the machine.
-    pub fn host(&self) -> &str {
-        self.0.host().unwrap_or_default()
+    /// `true` if the server is on this machine.
+    pub fn is_here(&self) -> bool {
+        let host = self.0.host().unwrap_or_default();
+        let number = host.trim_start_matches('[').trim_end_matches(']');
+        match number.parse::<std::net::IpAddr>() {
+            Ok(number) => number.to_canonical().is_loopback(),
+            Err(_) => host == "localhost" || host.ends_with(".localhost"),
+        }
     }
 
     /// `true` for another address of the same server.
     pub fn is_same_server(&self, other: &Self) -> bool {
-        let port = |address: &Self| {
+        let server = |address: &Self| {
             let usual = if address.is_secure() { 443 } else { 80 };
-            address.0.port_u16().unwrap_or(usual)
+            let host = address.0.host().map(str::to_ascii_lowercase);
+            (address.is_secure(), host, address.0.port_u16().unwrap_or(usual))
         };
-        self.is_secure() == other.is_secure()
-            && self.host().eq_ignore_ascii_case(other.host())
-            && port(self) == port(other)
+        server(self) == server(other)
     }
+}
+
+/// An address, or a text with one, without user and password, however they are spelt.
+pub fn without_credentials(text: &str) -> String {
+    let mut shown = String::new();
+    let mut rest = text;
+    while let Some(at) = rest.find('@') {
+        let before = &rest[..at];
+        let after = |sign: &str| before.rfind(sign).map(|start| start + sign.len());
+        let start = after("://").or_else(|| after(" ")).unwrap_or(0);
+        shown += &before[..start];
+        rest = &rest[at + 1..];
+    }
+    shown + rest
 }
 
 #[cfg(test)]

@@ -7,23 +7,24 @@ use std::time::Duration;
 
 use sha1::{Digest, Sha1};
 
-use super::Progress;
 use super::id::ModelId;
-use super::links::{self, MakeLink, expect_no_link, is_same, planted, symbolic_link};
+use super::links::{self, MakeLink, expect_no_link, planted, symbolic_link};
+use super::progress::Progress;
 use super::select::is_plain;
-use crate::files::{Lock, hex, sha256, sync_folder, write_atomic};
+use crate::AtPath;
+use crate::files::{Lock, hash, is_same, sha256, sync_folder, write_atomic};
 use crate::{Error, Result};
 
 /// A file as the Hub lists it.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Entry {
+pub struct HubFile {
     pub path: String,
     pub size: u64,
     pub hash: Hash,
 }
 
-/// What a file is named by in the cache: its SHA-256 where it is large, git's own hash of it (SHA-1
-/// over a header and the content) where it is small.
+/// The name of a file in the cache: its SHA-256 where it is large, git's own hash of it (SHA-1 over a header
+/// and the content) where it is small.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Hash(String);
 
@@ -37,7 +38,7 @@ impl Hash {
     pub fn of_same_kind(&self, file: &Path, size: u64) -> IoResult<Self> {
         let file = File::open(file)?;
         Ok(Self(match self.0.len() {
-            40 => git_hash(file, size)?,
+            40 => hash(Sha1::new_with_prefix(format!("blob {size}\0")), file)?,
             _ => sha256(file)?,
         }))
     }
@@ -49,24 +50,11 @@ impl std::fmt::Display for Hash {
     }
 }
 
-/// Git's hash of a file of `size` bytes.
-fn git_hash(mut source: File, size: u64) -> IoResult<String> {
-    let mut hasher = Sha1::new_with_prefix(format!("blob {size}\0"));
-    let mut buffer = vec![0; 1 << 18];
-    loop {
-        match source.read(&mut buffer)? {
-            0 => break,
-            n => hasher.update(&buffer[..n]),
-        }
-    }
-    Ok(hex(&hasher.finalize()))
-}
-
 pub fn is_hex(text: &str) -> bool {
     !text.is_empty() && text.bytes().all(|b| b.is_ascii_hexdigit())
 }
 
-/// Whether a revision is a commit, which never moves.
+/// `true` if a revision is a commit, which never moves.
 pub fn is_commit(revision: &str) -> bool {
     revision.len() == 40 && is_hex(revision)
 }
@@ -76,7 +64,7 @@ pub fn is_commit(revision: &str) -> bool {
 /// Others may write to the cache too. A link that they plant could make this process write or read elsewhere,
 /// so that a link is an error anywhere but in snapshots, and those lead to files of the repository's folder.
 #[derive(Debug)]
-pub struct Repo {
+pub struct RepoCache {
     cache_dir: PathBuf,
     /// Name of the repository's folders.
     folder: String,
@@ -84,7 +72,7 @@ pub struct Repo {
     dir: PathBuf,
 }
 
-impl Repo {
+impl RepoCache {
     pub fn new(cache_dir: &Path, id: &ModelId) -> Self {
         let folder = hf_hub::Repo::model(id.repository()).folder_name();
         Self { cache_dir: cache_dir.into(), dir: cache_dir.join(&folder), folder }
@@ -98,23 +86,23 @@ impl Repo {
         self.dir.join("blobs").join(&hash.0)
     }
 
-    /// Where a download grows.
+    /// The file that a download grows in.
     pub fn partial(&self, hash: &Hash) -> PathBuf {
         self.dir.join("blobs").join(format!("{hash}.incomplete"))
     }
 
-    /// Whether the file is there, whole and right.
-    pub fn has(&self, entry: &Entry) -> Result<bool> {
-        let blob = self.blob(&entry.hash);
+    /// `true` if the file is there, whole and right.
+    pub fn has(&self, file: &HubFile) -> Result<bool> {
+        let blob = self.blob(&file.hash);
         expect_no_link(&self.dir, &blob)?;
-        is_right(&blob, entry)
+        is_right(&blob, file)
     }
 
     /// `true` if the snapshot has the right content in a file of its own. On systems without links
     /// `huggingface_hub` moves the blobs there.
-    pub fn has_copy(&self, commit: &str, entry: &Entry) -> Result<bool> {
-        let path = self.snapshot(commit).join(&entry.path);
-        Ok(!path.is_symlink() && is_right(&path, entry)?)
+    pub fn has_copy(&self, commit: &str, file: &HubFile) -> Result<bool> {
+        let path = self.snapshot(commit).join(&file.path);
+        Ok(!path.is_symlink() && is_right(&path, file)?)
     }
 
     /// The commit that `revision` was when it was last looked up.
@@ -129,7 +117,7 @@ impl Repo {
         Ok((read.is_ok() && is_commit(commit)).then(|| commit.to_string()))
     }
 
-    /// Where a revision's commit is kept.
+    /// The file that keeps a revision's commit.
     fn reference(&self, revision: &str) -> Result<PathBuf> {
         let path = self.dir.join("refs").join(revision);
         expect_no_link(&self.dir, &path).map(|()| path)
@@ -146,22 +134,22 @@ impl Repo {
     }
 
     /// Makes `snapshots/COMMIT/PATH` lead to the file, or be a copy of it where the system has no links.
-    pub fn link(&self, commit: &str, entry: &Entry) -> Result<()> {
-        self.link_by(symbolic_link, commit, entry)
+    pub fn link(&self, commit: &str, file: &HubFile) -> Result<()> {
+        self.link_by(symbolic_link, commit, file)
     }
 
-    fn link_by(&self, symlink: MakeLink, commit: &str, entry: &Entry) -> Result<()> {
-        debug_assert!(is_plain(&entry.path));
-        let path = self.snapshot(commit).join(&entry.path);
+    fn link_by(&self, symlink: MakeLink, commit: &str, file: &HubFile) -> Result<()> {
+        debug_assert!(is_plain(&file.path));
+        let path = self.snapshot(commit).join(&file.path);
         expect_no_link(&self.dir, path.parent().unwrap_or(&self.dir))?;
-        let up = "../".repeat(entry.path.split('/').count() + 1);
-        let target = PathBuf::from(format!("{up}blobs/{}", entry.hash));
+        let up = "../".repeat(file.path.split('/').count() + 1);
+        let target = PathBuf::from(format!("{up}blobs/{}", file.hash));
         let is_linked = path.read_link().is_ok_and(|found| found == target);
-        if is_linked || self.has_copy(commit, entry)? {
+        if is_linked || self.has_copy(commit, file)? {
             return Ok(());
         }
         create_parent(&path)?;
-        links::place(symlink, &target, &self.blob(&entry.hash), &path)
+        links::place(symlink, &target, &self.blob(&file.hash), &path)
     }
 
     /// Opens the partial file to add to it.
@@ -169,8 +157,8 @@ impl Repo {
         let path = self.partial(hash);
         expect_no_link(&self.dir, &path)?;
         let open = File::options().create(true).append(true).open(&path);
-        let file = open.map_err(|e| Error::io(&path, e))?;
-        match is_same(&file, &path) {
+        let file = open.at(&path)?;
+        match is_same(&file, path.symlink_metadata()) {
             true => Ok(file),
             false => Err(planted(&path)),
         }
@@ -183,13 +171,13 @@ impl Repo {
         let kept = sync_folder(&partial)
             .and_then(|()| std::fs::rename(&partial, &blob))
             .and_then(|()| sync_folder(&self.dir.join("blobs")));
-        kept.map_err(|e| Error::io(&blob, e))
+        kept.at(&blob)
     }
 
-    /// Whether a file of a snapshot is what its name in the cache says. One that is no link, as
+    /// Checks that a file of a snapshot has the hash that its name in the cache says. One that is no link, as
     /// other systems keep them, has no such name and is taken as it is.
     pub fn check_cached(&self, path: &Path) -> Result<()> {
-        let metadata = path.metadata().map_err(|e| Error::io(path, e))?;
+        let metadata = path.metadata().at(path)?;
         let named = path.read_link().ok().and_then(|target| {
             let name = target.file_name()?.to_str()?;
             Hash::parse(name)
@@ -198,7 +186,7 @@ impl Repo {
             return Ok(());
         };
         let found = expected.of_same_kind(path, metadata.len());
-        let found = found.map_err(|e| Error::io(path, e))?;
+        let found = found.at(path)?;
         match found == expected {
             true => Ok(()),
             false => Err(Error::file(
@@ -214,9 +202,9 @@ impl Repo {
     /// Refuses a snapshot with links that lead out of the repository's folder, or to a link.
     pub fn check_links(&self, snapshot: &Path) -> Result<()> {
         expect_no_link(&self.dir, snapshot)?;
-        let home = self.dir.canonicalize().map_err(|e| Error::io(&self.dir, e))?;
-        for entry in std::fs::read_dir(snapshot).map_err(|e| Error::io(snapshot, e))? {
-            let path = entry.map_err(|e| Error::io(snapshot, e))?.path();
+        let home = self.dir.canonicalize().at(&self.dir)?;
+        for entry in std::fs::read_dir(snapshot).at(snapshot)? {
+            let path = entry.at(snapshot)?.path();
             let Ok(target) = path.read_link() else {
                 continue;
             };
@@ -233,44 +221,37 @@ impl Repo {
     }
 
     /// Waits until this process is the only one to download the file.
-    pub fn lock(&self, entry: &Entry, progress: &Progress) -> Result<Lock> {
-        let name = format!("{}.lock", entry.hash);
+    pub fn lock(&self, file: &HubFile, progress: &Progress) -> Result<Lock> {
+        let name = format!("{}.lock", file.hash);
         let path = self.cache_dir.join(".locks").join(&self.folder).join(name);
         expect_no_link(&self.cache_dir, &path)?;
         create_parent(&path)?;
-        expect_no_link(&self.dir, &self.blob(&entry.hash))?;
-        create_parent(&self.blob(&entry.hash))?;
-        let mut told = false;
+        expect_no_link(&self.dir, &self.blob(&file.hash))?;
+        create_parent(&self.blob(&file.hash))?;
+        let mut is_told = false;
         loop {
-            let open = File::options().create(true).append(true).open(&path);
-            let file = open.map_err(|e| Error::io(&path, e))?;
-            let locked = file.try_clone().map_err(|e| Error::io(&path, e))?;
-            match Lock::of(locked) {
-                // Python removes the file when it is done: then the lock is on nothing
-                Some(lock) if is_same(&file, &path) => return Ok(lock),
-                Some(_) => {
-                    expect_no_link(&self.cache_dir, &path)?;
-                    continue;
+            match Lock::open(&path)? {
+                Some((held, lock)) if is_same(&held, path.symlink_metadata()) => return Ok(lock),
+                // a link, or the file that Python removes when it is done
+                Some(_) => expect_no_link(&self.cache_dir, &path)?,
+                None => {
+                    if !std::mem::replace(&mut is_told, true) {
+                        let message = "waiting for another process that downloads it";
+                        progress.message(&format!("{}: {message}", file.path));
+                    }
+                    std::thread::sleep(Duration::from_millis(100));
                 }
-                None => {}
             }
-            if !std::mem::replace(&mut told, true) {
-                progress.message(&format!(
-                    "{}: waiting for another process that downloads it",
-                    entry.path
-                ));
-            }
-            std::thread::sleep(Duration::from_millis(100));
         }
     }
 }
 
-/// `true` if a file has the entry's size and hash.
-fn is_right(path: &Path, entry: &Entry) -> Result<bool> {
+/// `true` if `path` is a file with the size and the hash of `file`.
+fn is_right(path: &Path, file: &HubFile) -> Result<bool> {
     match path.metadata() {
-        Ok(file) if file.is_file() && file.len() == entry.size => {
-            let found = entry.hash.of_same_kind(path, entry.size);
-            Ok(found.map_err(|e| Error::io(path, e))? == entry.hash)
+        Ok(found) if found.is_file() && found.len() == file.size => {
+            let found = file.hash.of_same_kind(path, file.size);
+            Ok(found.at(path)? == file.hash)
         }
         _ => Ok(false),
     }
@@ -278,7 +259,7 @@ fn is_right(path: &Path, entry: &Entry) -> Result<bool> {
 
 fn create_parent(path: &Path) -> Result<()> {
     match path.parent() {
-        Some(folder) => std::fs::create_dir_all(folder).map_err(|e| Error::io(folder, e)),
+        Some(folder) => std::fs::create_dir_all(folder).at(folder),
         None => Ok(()),
     }
 }
@@ -307,15 +288,15 @@ mod tests {
     #[test]
     fn links_lead_to_the_blob_from_any_depth() {
         let folder = tempfile::tempdir().unwrap();
-        let repo = Repo::new(folder.path(), &"a/b".parse().unwrap());
+        let repo = RepoCache::new(folder.path(), &"a/b".parse().unwrap());
         let commit = "1".repeat(40);
         for path in ["config.json", "deep/er/weights.bin"] {
-            let entry =
-                Entry { path: path.into(), size: 5, hash: Hash::parse(&"a".repeat(64)).unwrap() };
-            create_parent(&repo.blob(&entry.hash)).unwrap();
-            std::fs::write(repo.blob(&entry.hash), "bytes").unwrap();
+            let file =
+                HubFile { path: path.into(), size: 5, hash: Hash::parse(&"a".repeat(64)).unwrap() };
+            create_parent(&repo.blob(&file.hash)).unwrap();
+            std::fs::write(repo.blob(&file.hash), "bytes").unwrap();
             for _ in 0..2 {
-                repo.link(&commit, &entry).unwrap();
+                repo.link(&commit, &file).unwrap();
             }
             let linked = repo.snapshot(&commit).join(path);
             assert_eq!(std::fs::read(&linked).unwrap(), b"bytes");
@@ -329,26 +310,26 @@ mod tests {
     #[test]
     fn without_symbolic_links_a_snapshot_has_the_file_itself() {
         let folder = tempfile::tempdir().unwrap();
-        let repo = Repo::new(folder.path(), &"a/b".parse().unwrap());
+        let repo = RepoCache::new(folder.path(), &"a/b".parse().unwrap());
         let commit = "1".repeat(40);
-        let entry = Entry {
+        let file = HubFile {
             path: "deep/weights.bin".into(),
             size: 6,
             // echo hello | sha256sum
             hash: Hash::parse("5891b5b522d5df086d0ff0b110fbd9d21bb4fc7163af34d08286a2e846f6be03")
                 .unwrap(),
         };
-        let blob = repo.blob(&entry.hash);
+        let blob = repo.blob(&file.hash);
         create_parent(&blob).unwrap();
         std::fs::write(&blob, "hello\n").unwrap();
         let unsupported: MakeLink = |_, _| Err(ErrorKind::PermissionDenied.into());
-        let path = repo.snapshot(&commit).join(&entry.path);
+        let path = repo.snapshot(&commit).join(&file.path);
         for before in ["none", "wrong", "right"] {
             if before == "wrong" {
                 std::fs::remove_file(&path).unwrap();
                 std::fs::write(&path, "other\n").unwrap();
             }
-            repo.link_by(unsupported, &commit, &entry).unwrap();
+            repo.link_by(unsupported, &commit, &file).unwrap();
             assert_eq!(std::fs::read(&path).unwrap(), b"hello\n", "{before}");
             assert!(!path.is_symlink());
         }
@@ -356,6 +337,6 @@ mod tests {
 
         // as Python leaves it: the file in the snapshot, and no blob
         std::fs::remove_file(&blob).unwrap();
-        assert!(!repo.has(&entry).unwrap() && repo.has_copy(&commit, &entry).unwrap());
+        assert!(!repo.has(&file).unwrap() && repo.has_copy(&commit, &file).unwrap());
     }
 }

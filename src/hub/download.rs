@@ -7,14 +7,18 @@ use std::path::{Path, PathBuf};
 use ureq::http::StatusCode;
 use ureq::http::header::{CONTENT_RANGE, RANGE};
 
-use super::cache::{Entry, Repo};
-use super::failure::{Failure, Place, Trouble};
-use super::http::Http;
+use super::cache::{HubFile, RepoCache};
+use super::config::HubConfig;
+use super::failure::{Failure, Trouble};
 use super::id::ModelId;
+use super::progress::{ByteCounter, Event};
+use super::remote::Remote;
 use super::request::Response;
 use super::select::select;
-use super::{Event, Hub, Inspected, Progress};
-use crate::weights::index::{self, MAX_INDEX_BYTES};
+use crate::AtPath;
+use crate::files::names::MAX_INDEX_BYTES;
+use crate::files::shards::read_index;
+use crate::files::weights;
 use crate::{Error, Result};
 
 /// A try that brought so much was worth it: it does not count.
@@ -23,215 +27,186 @@ const WORTH_IT: u64 = 1 << 20;
 /// Bytes written at a time.
 const BUFFER_BYTES: usize = 1 << 16;
 
-/// The snapshot of a model, with every file it needs.
-pub fn fetch(
-    http: &Http,
-    id: &ModelId,
-    repo: &Repo,
-    progress: &Progress,
-) -> Result<PathBuf, Failure> {
-    let commit = http.commit(id, progress)?;
-    let files = http.files(id, &commit, progress)?;
-    let mut fetch = Fetch::new(http, id, repo, &commit, progress);
-    let small = fetch.small(&files)?;
-    fetch.all(&files, small.weights.iter().map(String::as_str))?;
-    repo.check_links(&small.snapshot)?;
-    if id.revision() != commit {
-        repo.set_commit(id.revision(), &commit)?;
-    }
-    Ok(small.snapshot)
+/// A model on the Hub whose weights were not downloaded.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Inspected {
+    /// The folder with its configuration and tokenizer.
+    pub dir: PathBuf,
+    /// Names and sizes of its weights.
+    pub weights: Vec<(String, u64)>,
 }
 
-/// The snapshot of a model without its weights, whose names and sizes are told.
-pub fn inspect(
-    http: &Http,
-    id: &ModelId,
-    repo: &Repo,
-    progress: &Progress,
+impl Inspected {
+    /// A model whose weights are there.
+    pub(super) fn whole(dir: PathBuf) -> Result<Self> {
+        let weights = weights::open(weights::find(&dir)?)?;
+        let sized = |path: &Path| {
+            let name = path.file_name().unwrap_or_default().to_string_lossy();
+            let file = path.metadata().at(path)?;
+            Ok((name.into_owned(), file.len()))
+        };
+        let weights = weights.paths().map(sized).collect::<Result<_>>()?;
+        Ok(Self { dir, weights })
+    }
+}
+
+/// Downloads a model, or all of it but its weights.
+pub fn fetch(
+    remote: Remote<'_>,
+    cache: &RepoCache,
+    with_weights: bool,
 ) -> Result<Inspected, Failure> {
-    let commit = http.commit(id, progress)?;
-    let files = http.files(id, &commit, progress)?;
-    let small = Fetch::new(http, id, repo, &commit, progress).small(&files)?;
-    repo.check_links(&small.snapshot)?;
+    let commit = remote.commit()?;
+    let files = remote.files(&commit)?;
+    let bytes = ByteCounter::new(remote.progress, 0);
+    let download = Download { remote, cache, files: &files, commit: &commit, bytes };
+    let weights = download.small_files()?;
+    if with_weights {
+        download.all(weights.iter().map(String::as_str))?;
+    }
+    let dir = cache.snapshot(&commit);
+    cache.check_links(&dir)?;
+    if with_weights && remote.id.revision() != commit {
+        cache.set_commit(remote.id.revision(), &commit)?;
+    }
     let sized = |name: String| {
-        let bytes = files.get(&name).map_or(0, |entry| entry.size);
+        let bytes = files.get(&name).map_or(0, |file| file.size);
         (name, bytes)
     };
-    Ok(Inspected { dir: small.snapshot, weights: small.weights.into_iter().map(sized).collect() })
+    Ok(Inspected { dir, weights: weights.into_iter().map(sized).collect() })
 }
 
-/// A snapshot that lacks nothing but weights.
-struct Small {
-    snapshot: PathBuf,
-    weights: Vec<String>,
-}
-
-impl Hub {
-    /// The snapshot of a model, if the cache has every file it needs.
-    pub(super) fn cached(&self, id: &ModelId, repo: &Repo) -> Result<PathBuf> {
-        let missing = |what: String| {
-            let how = match self.config.offline {
-                true => "unset HF_HUB_OFFLINE to download it",
-                false => "it has to be downloaded",
-            };
-            Error::hub(
-                id.clone(),
-                None,
-                format!("{what} in the cache {}; {how}", self.config.cache_dir.display()),
-            )
+/// The snapshot of a model, if the cache has every file it needs.
+pub fn cached(config: &HubConfig, id: &ModelId, cache: &RepoCache) -> Result<PathBuf> {
+    let missing = |fault: String| {
+        let how = match config.offline {
+            true => "unset HF_HUB_OFFLINE to download it",
+            false => "it has to be downloaded",
         };
-        let none = || missing("there is no copy".into());
-        let snapshot = repo.snapshot(&repo.commit(id.revision())?.ok_or_else(none)?);
-        if !snapshot.is_dir() {
-            return Err(none());
-        }
-        repo.check_links(&snapshot)?;
-        let has = |name: &str| snapshot.join(name).is_file();
-        let chosen =
-            select(has).map_err(|what| missing(format!("the copy is not whole: {what}")))?;
-        let mut files: Vec<PathBuf> = chosen.files.iter().map(|name| snapshot.join(name)).collect();
-        if chosen.sharded
-            && let Some(index) = files.last()
-        {
-            for shard in index::read(index)?.into_keys() {
-                if !has(&shard) {
-                    return Err(missing(format!("the copy is not whole: there is no {shard}")));
-                }
-                files.push(snapshot.join(shard));
-            }
-        }
-        files.iter().try_for_each(|file| repo.check_cached(file))?;
-        Ok(snapshot)
+        let dir = config.cache_dir.display();
+        Error::hub(id.to_string(), None, format!("{fault} in the cache {dir}; {how}"))
+    };
+    let cut = |fault: String| missing(format!("the copy is not whole: {fault}"));
+    let none = || missing("there is no copy".into());
+    let snapshot = cache.snapshot(&cache.commit(id.revision())?.ok_or_else(none)?);
+    if !snapshot.is_dir() {
+        return Err(none());
     }
+    cache.check_links(&snapshot)?;
+    let has = |name: &str| snapshot.join(name).is_file();
+    let chosen = select(has).map_err(cut)?;
+    for name in chosen.files.iter().chain(&[chosen.weights]) {
+        cache.check_cached(&snapshot.join(name))?;
+    }
+    if chosen.is_sharded() {
+        for shard in read_index(&snapshot.join(chosen.weights))?.into_keys() {
+            if !has(&shard) {
+                return Err(cut(format!("there is no {shard}")));
+            }
+            cache.check_cached(&snapshot.join(shard))?;
+        }
+    }
+    Ok(snapshot)
 }
 
 /// The download of one commit.
-struct Fetch<'a> {
-    http: &'a Http,
-    id: &'a ModelId,
-    repo: &'a Repo,
+struct Download<'a> {
+    remote: Remote<'a>,
+    cache: &'a RepoCache,
+    files: &'a BTreeMap<String, HubFile>,
     commit: &'a str,
-    progress: &'a Progress,
-    done: u64,
-    total: u64,
+    bytes: ByteCounter<'a>,
 }
 
-impl<'a> Fetch<'a> {
-    fn new(
-        http: &'a Http,
-        id: &'a ModelId,
-        repo: &'a Repo,
-        commit: &'a str,
-        progress: &'a Progress,
-    ) -> Self {
-        Self { http, id, repo, commit, progress, done: 0, total: 0 }
-    }
-
-    /// Downloads all but the weights, and finds out which files those are.
-    fn small(&mut self, files: &BTreeMap<String, Entry>) -> Result<Small, Failure> {
-        let place = self.place();
-        let chosen = select(|name| files.contains_key(name));
-        let chosen = chosen.map_err(|missing| Error::hub(self.id.clone(), Some(404), missing))?;
-        let snapshot = self.repo.snapshot(self.commit);
-        let (&last, small) = chosen.files.split_last().unwrap_or((&"", &[]));
-        if !chosen.sharded {
-            self.all(files, small.iter().copied())?;
-            let weights = vec![last.to_string()];
-            return Ok(Small { snapshot, weights });
+impl Download<'_> {
+    /// Downloads all but the weights, whose names it gives.
+    fn small_files(&self) -> Result<Vec<String>, Failure> {
+        let (remote, files) = (self.remote, self.files);
+        let chosen = select(|name| files.contains_key(name))
+            .map_err(|missing| Error::hub(remote.id.to_string(), Some(404), missing))?;
+        let index = chosen.weights;
+        if !chosen.is_sharded() {
+            self.all(chosen.files.into_iter())?;
+            return Ok(vec![index.to_string()]);
         }
-        if files.get(last).is_some_and(|index| index.size > MAX_INDEX_BYTES) {
+        if files.get(index).is_some_and(|index| index.size > MAX_INDEX_BYTES) {
             let message = format!("expected an index of at most {MAX_INDEX_BYTES} bytes");
-            return Err(place.file(last).error(message).into());
+            return Err(remote.error(Some(index), message).into());
         }
-        self.all(files, chosen.files.iter().copied())?;
+        self.all(chosen.files.into_iter().chain([index]))?;
         // what the loader would refuse is refused before its gigabytes come
-        let shards = index::read(&snapshot.join(last))?;
+        let shards = read_index(&self.cache.snapshot(self.commit).join(index))?;
         if let Some(shard) = shards.keys().find(|shard| !files.contains_key(*shard)) {
-            let message = format!("named by {last}, but the repository has no such file");
-            return Err(place.file(shard).error(message).into());
+            let message = format!("named by {index}, but the repository has no such file");
+            return Err(remote.error(Some(shard), message).into());
         }
-        let weights = shards.into_keys().collect();
-        Ok(Small { snapshot, weights })
-    }
-
-    fn place(&self) -> Place<'a> {
-        self.http.place(self.id)
+        Ok(shards.into_keys().collect())
     }
 
     /// Downloads those of `names` that the cache lacks, and links them all.
-    fn all<'n>(
-        &mut self,
-        files: &BTreeMap<String, Entry>,
-        names: impl Iterator<Item = &'n str>,
-    ) -> Result<(), Failure> {
+    fn all<'n>(&self, names: impl Iterator<Item = &'n str>) -> Result<(), Failure> {
         let mut lacking = Vec::new();
-        for entry in names.filter_map(|name| files.get(name)) {
-            match self.repo.has(entry)? {
-                true => self.repo.link(self.commit, entry)?,
-                false if self.repo.has_copy(self.commit, entry)? => {}
+        for file in names.filter_map(|name| self.files.get(name)) {
+            match self.cache.has(file)? {
+                true => self.cache.link(self.commit, file)?,
+                false if self.cache.has_copy(self.commit, file)? => {}
                 false => {
-                    self.total = self.total.saturating_add(entry.size);
-                    lacking.push(entry);
+                    self.bytes.expect(file.size);
+                    lacking.push(file);
                 }
             }
         }
-        for entry in lacking {
-            self.one(entry)?;
-            self.repo.link(self.commit, entry)?;
+        for file in lacking {
+            self.one(file)?;
+            self.cache.link(self.commit, file)?;
         }
         Ok(())
     }
 
     /// Downloads a file, unless another process does so first.
-    fn one(&mut self, entry: &Entry) -> Result<(), Failure> {
-        let _lock = self.repo.lock(entry, self.progress)?;
-        let before = self.done;
-        if !self.repo.has(entry)? {
-            self.progress.tell(Event::File { name: &entry.path, bytes: entry.size });
-            self.right_bytes(entry)?;
-            self.repo.keep(&entry.hash)?;
+    fn one(&self, file: &HubFile) -> Result<(), Failure> {
+        let _lock = self.cache.lock(file, self.remote.progress)?;
+        let before = self.bytes.done();
+        if !self.cache.has(file)? {
+            self.remote.progress.tell(Event::File { name: &file.path, bytes: file.size });
+            self.right_bytes(file)?;
+            self.cache.keep(&file.hash)?;
         }
-        self.arrived(before + entry.size);
+        self.bytes.set(before + file.size);
         Ok(())
     }
 
-    /// Fills the partial file until it is right: what was there before may be wrong, or what arrived
-    /// damaged on the way, so it is begun anew once.
-    fn right_bytes(&mut self, entry: &Entry) -> Result<(), Failure> {
-        let partial = self.repo.partial(&entry.hash);
-        let found = |size| entry.hash.of_same_kind(&partial, size);
-        self.all_bytes(entry, &partial)?;
-        let mut hash = found(entry.size).map_err(|e| Error::io(&partial, e))?;
-        if hash != entry.hash {
-            self.progress.message(&format!(
-                "{}: what arrived has the wrong hash; downloading it anew",
-                entry.path
-            ));
-            remove(&partial)?;
-            self.all_bytes(entry, &partial)?;
-            hash = found(entry.size).map_err(|e| Error::io(&partial, e))?;
+    /// Fills the partial file until it is right: the bytes from before may be wrong, or the new ones damaged
+    /// on the way, so it is begun anew once.
+    fn right_bytes(&self, file: &HubFile) -> Result<(), Failure> {
+        let partial = self.cache.partial(&file.hash);
+        let (expected, mut is_second) = (&file.hash, false);
+        loop {
+            self.all_bytes(file, &partial)?;
+            let hash = expected.of_same_kind(&partial, file.size).at(&partial)?;
+            if hash == *expected {
+                return Ok(());
+            }
+            std::fs::remove_file(&partial).at(&partial)?;
+            if std::mem::replace(&mut is_second, true) {
+                let message = format!(
+                    "expected a file with hash {expected}, found {hash}: it is damaged on the server or on the \
+                     way; nothing of it is kept"
+                );
+                return Err(self.remote.error(Some(&file.path), message).into());
+            }
+            let message = "what arrived has the wrong hash; downloading it anew";
+            self.remote.progress.message(&format!("{}: {message}", file.path));
         }
-        if hash != entry.hash {
-            remove(&partial)?;
-            let message = format!(
-                "expected a file with hash {}, found {hash}: it is damaged on the server or on the way; nothing \
-                 of it is kept",
-                entry.hash
-            );
-            return Err(self.place().file(&entry.path).error(message).into());
-        }
-        Ok(())
     }
 
     /// Fills the partial file up to its size, however often the connection is cut.
-    fn all_bytes(&mut self, entry: &Entry, partial: &Path) -> Result<(), Failure> {
-        let place = self.place().file(&entry.path);
-        let (http, progress) = (self.http, self.progress);
-        let before = self.done;
+    fn all_bytes(&self, file: &HubFile, partial: &Path) -> Result<(), Failure> {
+        let (remote, before) = (self.remote, self.bytes.done());
         loop {
             let attempt = || {
                 let start = length(partial);
-                match self.more_bytes(entry, partial, before) {
+                match self.more_bytes(file, partial, before) {
                     // worth it: begin to count the tries anew
                     Err(Trouble::Transport { .. }) if length(partial) >= start + WORTH_IT => {
                         Ok(false)
@@ -239,42 +214,34 @@ impl<'a> Fetch<'a> {
                     other => other.map(|()| true),
                 }
             };
-            if http.retry(&place, progress, attempt)? {
+            if remote.retry(Some(&file.path), attempt)? {
                 return Ok(());
             }
         }
     }
 
-    /// One request for what is still lacking.
-    fn more_bytes(&mut self, entry: &Entry, partial: &Path, before: u64) -> Result<(), Trouble> {
-        let io = |error| Trouble::Fatal(Error::io(partial, error));
-        let mut file = self.repo.open_partial(&entry.hash)?;
+    /// One request for the bytes that are still lacking.
+    fn more_bytes(&self, file: &HubFile, partial: &Path, before: u64) -> Result<(), Trouble> {
+        let mut output = self.cache.open_partial(&file.hash)?;
         let mut have = length(partial);
-        if have > entry.size {
-            file.set_len(0).map_err(io)?;
+        if have > file.size {
+            output.set_len(0).at(partial)?;
             have = 0;
         }
-        self.arrived(before + have);
-        if have == entry.size {
+        self.bytes.set(before + have);
+        if have == file.size {
             return Ok(());
         }
-        let parts = [self.id.owner(), self.id.name(), "resolve", self.commit];
-        let parts = parts.into_iter().chain(entry.path.split('/'));
-        let request = self.http.get(self.http.endpoint().url(parts));
-        let request = match have {
-            0 => request,
-            _ => request.header(RANGE.as_str(), format!("bytes={have}-")),
-        };
-        let response = match request.send() {
+        let response = match self.request(file, have) {
             Err(Trouble::Http(answer)) if answer.status == 416 && have > 0 => {
-                file.set_len(0).map_err(io)?;
+                output.set_len(0).at(partial)?;
                 return Err(Trouble::broken("the server cannot go on from the middle"));
             }
             other => other?,
         };
         // a server that does not know ranges begins at the beginning
         if have > 0 && !continues(&response, have) {
-            file.set_len(0).map_err(io)?;
+            output.set_len(0).at(partial)?;
             have = 0;
         }
         let (mut body, mut buffer) = (response.reader(), vec![0; BUFFER_BYTES]);
@@ -284,26 +251,32 @@ impl<'a> Fetch<'a> {
                 n => &buffer[..n],
             };
             have += chunk.len() as u64;
-            if have > entry.size {
-                file.set_len(0).map_err(io)?;
+            if have > file.size {
+                output.set_len(0).at(partial)?;
                 return Err(Trouble::broken("the file is longer than the Hub said"));
             }
-            file.write_all(chunk).map_err(io)?;
-            self.arrived(before + have);
+            output.write_all(chunk).at(partial)?;
+            self.bytes.set(before + have);
         }
-        match have == entry.size {
+        match have == file.size {
             true => Ok(()),
             false => Err(Trouble::broken("the connection ended too early")),
         }
     }
 
-    fn arrived(&mut self, done: u64) {
-        self.done = done;
-        self.progress.tell(Event::Transferred { done, total: self.total });
+    /// Asks for the bytes of a file from `start` on.
+    fn request(&self, file: &HubFile, start: u64) -> Result<Response, Trouble> {
+        let Remote { http, id, .. } = self.remote;
+        let parts = [id.owner(), id.name(), "resolve", self.commit];
+        let request = http.get(http.endpoint.url(parts.into_iter().chain(file.path.split('/'))));
+        match start {
+            0 => request.send(),
+            _ => request.header(RANGE.as_str(), format!("bytes={start}-")).send(),
+        }
     }
 }
 
-/// Whether a response is the part from `start` on.
+/// `true` if a response is the part from `start` on.
 fn continues(response: &Response, start: u64) -> bool {
     let range = response.header(CONTENT_RANGE.as_str()).unwrap_or("");
     response.status() == StatusCode::PARTIAL_CONTENT
@@ -313,8 +286,4 @@ fn continues(response: &Response, start: u64) -> bool {
 /// The length of a file, 0 if there is none.
 fn length(path: &Path) -> u64 {
     path.metadata().map_or(0, |file| file.len())
-}
-
-fn remove(path: &Path) -> Result<()> {
-    std::fs::remove_file(path).map_err(|e| Error::io(path, e))
 }

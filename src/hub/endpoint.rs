@@ -4,17 +4,19 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use percent_encoding::percent_decode_str;
 
-use super::HubConfig;
-use super::address::Address;
+use super::address::{Address, without_credentials};
+use super::config::HubConfig;
 use crate::{Error, Result};
 
 /// The address of the Hub. User and password in it are sent, but never shown.
 #[derive(Clone)]
 pub struct Endpoint {
-    address: Address,
-    /// User and password as a header says them.
-    basic: Option<String>,
-    is_overheard: bool,
+    pub address: Address,
+    /// Value of the header `Authorization`: the token, else user and password of the address.
+    pub secret: Option<String>,
+    pub has_token: bool,
+    /// `true` if a token or password goes where others can read it.
+    pub is_overheard: bool,
 }
 
 impl Endpoint {
@@ -27,9 +29,9 @@ impl Endpoint {
         let parsed = Address::parse(&config.endpoint);
         let (address, user) =
             parsed.ok_or_else(|| wrong("an address such as https://huggingface.co"))?;
-        let has_secret =
-            config.token.as_ref().is_some_and(|token| !token.is_empty()) || user.is_some();
-        let is_overheard = has_secret && is_readable_by_others(&address);
+        let token = config.token.as_deref().filter(|token| !token.is_empty());
+        let has_secret = token.is_some() || user.is_some();
+        let is_overheard = has_secret && !address.is_secure() && !address.is_here();
         if is_overheard && !config.insecure {
             return Err(wrong(
                 "https, since everybody on the way can read the token or password that goes along. Without \
@@ -37,21 +39,25 @@ impl Endpoint {
                  all the same",
             ));
         }
+        if token.is_some_and(|token| !token.bytes().all(|b| b.is_ascii_graphic())) {
+            return Err(Error::invalid(
+                "HF_TOKEN",
+                "a token of visible ASCII characters",
+                "other characters in it",
+            ));
+        }
         let basic = user.map(|user| {
             let plain: Vec<u8> = percent_decode_str(&user).collect();
             format!("Basic {}", BASE64.encode(plain))
         });
-        Ok(Self { address: address.below([]), basic, is_overheard })
+        let secret = token.map(|token| format!("Bearer {token}")).or(basic);
+        let has_token = token.is_some();
+        Ok(Self { address: address.below([]), secret, has_token, is_overheard })
     }
 
     /// The address for people, without a slash at its end.
     pub fn shown(&self) -> String {
         self.address.text().trim_end_matches('/').to_string()
-    }
-
-    /// User and password, as the header `Authorization` has them.
-    pub fn basic(&self) -> Option<&str> {
-        self.basic.as_deref()
     }
 
     /// The address of `parts` below it, each one part however it is spelt.
@@ -63,55 +69,12 @@ impl Endpoint {
     pub fn is_own(&self, address: &Address) -> bool {
         self.address.is_same_server(address)
     }
-
-    /// `true` if a token or password goes where others can read it.
-    pub fn is_overheard(&self) -> bool {
-        self.is_overheard
-    }
-
-    /// `true` if the Hub is on this machine.
-    pub fn is_here(&self) -> bool {
-        is_here(&self.address)
-    }
-
-    /// `true` if nothing is ever to be sent by plain HTTP.
-    pub fn is_secure(&self) -> bool {
-        self.address.is_secure()
-    }
 }
 
 impl std::fmt::Debug for Endpoint {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(&self.shown())
     }
-}
-
-/// `true` for plain HTTP to another machine than this one.
-fn is_readable_by_others(address: &Address) -> bool {
-    !address.is_secure() && !is_here(address)
-}
-
-fn is_here(address: &Address) -> bool {
-    let host = address.host();
-    let number = host.trim_start_matches('[').trim_end_matches(']');
-    match number.parse::<std::net::IpAddr>() {
-        Ok(number) => number.to_canonical().is_loopback(),
-        Err(_) => host == "localhost" || host.ends_with(".localhost"),
-    }
-}
-
-/// An address, or a text with one, without user and password, however they are spelt.
-pub fn without_credentials(text: &str) -> String {
-    let mut shown = String::new();
-    let mut rest = text;
-    while let Some(at) = rest.find('@') {
-        let before = &rest[..at];
-        let after = |sign: &str| before.rfind(sign).map(|start| start + sign.len());
-        let start = after("://").or_else(|| after(" ")).unwrap_or(0);
-        shown += &before[..start];
-        rest = &rest[at + 1..];
-    }
-    shown + rest
 }
 
 #[cfg(test)]
@@ -129,11 +92,10 @@ mod tests {
 
     #[test]
     fn credentials_are_sent_and_not_shown() {
-        let endpoint =
-            endpoint("https://me:s3cret@hub.example/mirror/", Some("hf_x"), false).unwrap();
+        let endpoint = endpoint("https://me:s3cret@hub.example/mirror/", Some(""), false).unwrap();
         assert_eq!(endpoint.shown(), "https://hub.example/mirror");
         assert_eq!(format!("{endpoint:?}"), "https://hub.example/mirror");
-        assert_eq!(endpoint.basic(), Some("Basic bWU6czNjcmV0")); // me:s3cret
+        assert_eq!(endpoint.secret.as_deref(), Some("Basic bWU6czNjcmV0")); // me:s3cret
         assert_eq!(endpoint.url(["api", "a b"]).text(), "https://hub.example/mirror/api/a%20b");
         for (text, shown) in [
             ("ftp://me:s3cret@host/x", "ftp://host/x"),

@@ -1,10 +1,9 @@
-//! What went wrong on the way, and how it is told.
+//! Failures on the way to the Hub.
 
 use std::io::ErrorKind;
 use std::time::Duration;
 
-use super::endpoint::without_credentials;
-use super::id::ModelId;
+use super::address::without_credentials;
 use crate::Error;
 
 /// A request that did not succeed.
@@ -38,7 +37,7 @@ impl Trouble {
         Self::Transport { message: message.into(), connect: false }
     }
 
-    /// Whether another try may go better.
+    /// `true` if another try may go better.
     pub fn is_transient(&self) -> bool {
         match self {
             Self::Http(answer) => matches!(answer.status, 408 | 429 | 500 | 502 | 503 | 504),
@@ -122,143 +121,4 @@ impl From<Error> for Failure {
     fn from(error: Error) -> Self {
         Self { error, unreachable: false }
     }
-}
-
-/// What was tried, for messages.
-#[derive(Debug, Clone)]
-pub struct Place<'a> {
-    pub id: &'a ModelId,
-    pub file: Option<&'a str>,
-    pub endpoint: String,
-    pub token: bool,
-    /// An upload, whose refusals mean something else.
-    pub writing: bool,
-}
-
-impl<'a> Place<'a> {
-    pub fn file(self, file: &'a str) -> Self {
-        Self { file: Some(file), ..self }
-    }
-
-    fn name(&self) -> String {
-        let id = match self.writing {
-            true => self.id.repository(),
-            false => self.id.to_string(),
-        };
-        match self.file {
-            Some(file) => format!("{id}: {file}"),
-            None => id,
-        }
-    }
-
-    /// An error here that is no answer of the server.
-    pub fn error(&self, message: impl Into<String>) -> Error {
-        Error::hub(self.name(), None, message)
-    }
-
-    /// The last word on `trouble`, after `tries`.
-    pub fn failure(&self, trouble: Trouble, tries: usize) -> Failure {
-        let endpoint = &self.endpoint;
-        match trouble {
-            Trouble::Fatal(error) => error.into(),
-            Trouble::Transport { message, connect } => {
-                let what = match connect {
-                    true => "could not reach",
-                    false => "no whole answer from",
-                };
-                Failure {
-                    error: self.error(format!(
-                        "{what} {endpoint} in {tries} tries: {message}. Check the network and HF_ENDPOINT; \
-                         what has arrived is kept, the next try goes on from there"
-                    )),
-                    unreachable: true,
-                }
-            }
-            Trouble::Http(answer) => Failure {
-                unreachable: answer.status >= 500 || matches!(answer.status, 408 | 429),
-                error: Error::hub(
-                    self.name(),
-                    Some(answer.status),
-                    format!(
-                        "HTTP {}{}: {}",
-                        answer.status,
-                        match tries {
-                            1 => String::new(),
-                            n => format!(" in {n} tries"),
-                        },
-                        self.explain(&answer)
-                    ),
-                ),
-            },
-        }
-    }
-
-    /// What an answer means here and what to do about it.
-    fn explain(&self, answer: &Answer) -> String {
-        let endpoint = &self.endpoint;
-        let repository = self.id.repository();
-        let said = match &answer.message {
-            Some(message) => format!(" (the server says: {})", first_line(message)),
-            None => String::new(),
-        };
-        let gated = answer.code.as_deref() == Some("GatedRepo");
-        let text = match answer.status {
-            401 | 403 if gated && !self.token => format!(
-                "the repository is gated: accept its terms at {endpoint}/{repository} and set HF_TOKEN to a token \
-                 of that account"
-            ),
-            403 if self.writing => format!(
-                "the token may not write here: HF_TOKEN needs one with write permission for {}, from \
-                 {endpoint}/settings/tokens",
-                self.id.owner()
-            ),
-            401 | 403 if gated || answer.status == 403 => format!(
-                "access is refused: if the repository is gated, accept its terms at {endpoint}/{repository} with \
-                 the account of HF_TOKEN"
-            ),
-            401 if self.token => format!(
-                "the token was not accepted: set HF_TOKEN to a valid one from {endpoint}/settings/tokens, or the \
-                 repository is not one that it may see"
-            ),
-            401 if self.writing => format!(
-                "uploading needs a token: set HF_TOKEN to one with write permission, from {endpoint}/settings/tokens"
-            ),
-            401 => format!(
-                "there is no such repository, or it is private: check the name, or set HF_TOKEN to a token from \
-                 {endpoint}/settings/tokens"
-            ),
-            404 => return self.missing(answer),
-            429 => {
-                "too many requests: wait some minutes, or set HF_TOKEN for a higher limit".into()
-            }
-            500..=599 => format!("{endpoint} has trouble of its own: try again later"),
-            _ => format!("{endpoint} refused the request"),
-        };
-        text + &said
-    }
-
-    /// Which of repository, revision and file there is not.
-    fn missing(&self, answer: &Answer) -> String {
-        let (repository, revision) = (self.id.repository(), self.id.revision());
-        match (answer.code.as_deref(), self.file) {
-            (Some("RevisionNotFound"), _) => format!(
-                "the repository {repository} has no revision {revision}: expected a branch, a tag, a commit or \
-                 refs/pr/N"
-            ),
-            (Some("EntryNotFound"), Some(file)) => {
-                format!("the repository has no file {file} at this revision")
-            }
-            (Some("RepoNotFound"), _) | (_, None) => format!(
-                "there is no repository {repository} at {}: check the name; a private one needs HF_TOKEN",
-                self.endpoint
-            ),
-            (_, Some(file)) => format!("the repository has no file {file} at this revision"),
-        }
-    }
-}
-
-/// The start of what a server wrote, on one line and without control characters.
-fn first_line(text: &str) -> String {
-    let line = text.lines().next().unwrap_or_default();
-    line.chars().filter(|c| !c.is_control()).take(200).collect()
 }

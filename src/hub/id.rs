@@ -60,12 +60,6 @@ impl std::fmt::Display for ModelId {
     }
 }
 
-impl From<ModelId> for String {
-    fn from(id: ModelId) -> Self {
-        id.to_string()
-    }
-}
-
 impl FromStr for ModelId {
     type Err = Error;
 
@@ -98,7 +92,7 @@ fn is_part(text: &str) -> bool {
         && !text.ends_with(edge)
 }
 
-/// What git allows as the name of a ref, as far as a path is concerned.
+/// `true` for a name of a ref by git's rules, as far as a path is concerned.
 fn is_revision(text: &str) -> bool {
     let part = |part: &str| !part.is_empty() && !part.starts_with('.') && !part.ends_with(".lock");
     text.len() <= 250

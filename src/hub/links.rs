@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io::Result as IoResult;
 use std::path::Path;
 
+use crate::AtPath;
 use crate::files::TEMPORARY;
 use crate::{Error, Result};
 
@@ -30,9 +31,9 @@ pub fn place(symlink: MakeLink, target: &Path, blob: &Path, path: &Path) -> Resu
     // made beside and renamed: at no moment is there no file
     let folder = path.parent().unwrap_or(path);
     let made = tempfile::Builder::new().prefix(TEMPORARY).make_in(folder, make);
-    let made = made.map_err(|e| Error::io(path, e))?;
+    let made = made.at(path)?;
     let renamed = made.persist(path);
-    renamed.map_err(|e| Error::io(path, e.error))
+    renamed.map_err(|e| e.error).at(path)
 }
 
 /// Copies a file to a new one, of which nothing is left where that fails.
@@ -66,21 +67,6 @@ pub fn planted(link: &Path) -> Error {
             target.display()
         ),
     )
-}
-
-/// `true` if `path` still is the open `file`, and no link to it.
-#[cfg(unix)]
-pub fn is_same(file: &File, path: &Path) -> bool {
-    use std::os::unix::fs::MetadataExt;
-    match (file.metadata(), path.symlink_metadata()) {
-        (Ok(a), Ok(b)) => (a.dev(), a.ino()) == (b.dev(), b.ino()),
-        _ => false,
-    }
-}
-
-#[cfg(not(unix))]
-pub fn is_same(_: &File, _: &Path) -> bool {
-    true
 }
 
 #[cfg(test)]

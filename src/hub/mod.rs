@@ -16,160 +16,36 @@
 
 mod address;
 mod cache;
+mod config;
+mod contents;
 mod download;
 mod endpoint;
+mod explain;
 mod failure;
 mod http;
 mod id;
+mod lfs;
 mod links;
+mod progress;
 mod push;
+mod remote;
 mod request;
 mod select;
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::time::Duration;
 
 use crate::{Error, Result};
-use cache::Repo;
-use download::fetch;
+use cache::RepoCache;
+use download::{cached, fetch};
 use failure::Failure;
 use http::Http;
+use remote::Remote;
 
+pub use config::HubConfig;
+pub use contents::{Contents, LeftOut, UploadFile};
+pub use download::Inspected;
 pub use id::ModelId;
-pub use push::{Contents, LeftOut, UploadFile};
-
-/// Where the Hub is, where its files are kept, and who asks.
-///
-/// # Example
-///
-/// ```
-/// use candle_tcn::hub::HubConfig;
-/// let config = HubConfig { token: Some("hf_secret".into()), ..HubConfig::new("cache") };
-/// assert_eq!(config.endpoint, "https://huggingface.co");
-/// // never printed
-/// assert!(!format!("{config:?}").contains("secret"));
-/// ```
-#[derive(Clone, PartialEq)]
-pub struct HubConfig {
-    /// The address of the Hub. User and password in it are sent where there is no token, and never printed.
-    pub endpoint: String,
-    /// The folder of the cache.
-    pub cache_dir: PathBuf,
-    /// The access token, if there is one.
-    pub token: Option<String>,
-    /// Use the cache only.
-    pub offline: bool,
-    /// Send the token, or the endpoint's user and password, over plain HTTP to other machines too.
-    pub insecure: bool,
-    /// How long a server may be silent before the request is made again.
-    pub timeout: Duration,
-}
-
-impl HubConfig {
-    /// The public Hub, nobody in particular, ten seconds of patience.
-    pub fn new(cache_dir: impl Into<PathBuf>) -> Self {
-        Self {
-            endpoint: "https://huggingface.co".into(),
-            cache_dir: cache_dir.into(),
-            token: None,
-            offline: false,
-            insecure: false,
-            timeout: Duration::from_secs(10),
-        }
-    }
-}
-
-impl std::fmt::Debug for HubConfig {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let token = self.token.as_ref().map(|_| "(hidden)");
-        f.debug_struct("HubConfig")
-            .field("endpoint", &endpoint::without_credentials(&self.endpoint))
-            .field("cache_dir", &self.cache_dir)
-            .field("token", &token)
-            .field("offline", &self.offline)
-            .field("insecure", &self.insecure)
-            .field("timeout", &self.timeout)
-            .finish()
-    }
-}
-
-/// What happens during a transfer.
-#[derive(Debug, Clone, Copy, PartialEq)]
-#[non_exhaustive]
-pub enum Event<'a> {
-    /// The transfer of a file begins.
-    File {
-        /// Its name in the repository.
-        name: &'a str,
-        /// Its size.
-        bytes: u64,
-    },
-    /// So much of everything has been transferred.
-    Transferred {
-        /// Bytes that are there.
-        done: u64,
-        /// Bytes of all files that have to be transferred.
-        total: u64,
-    },
-    /// The files of an upload, before the first of them is sent.
-    Contents(&'a Contents),
-    /// Something worth telling: a wait, another try, a copy used instead.
-    Message(&'a str),
-}
-
-/// Who is told what happens. Called from several threads.
-#[derive(Clone)]
-pub struct Progress(Arc<dyn Fn(Event<'_>) + Send + Sync>);
-
-impl Progress {
-    /// Calls `f` with every event.
-    pub fn new(f: impl Fn(Event<'_>) + Send + Sync + 'static) -> Self {
-        Self(Arc::new(f))
-    }
-
-    /// Nobody is told.
-    pub fn silent() -> Self {
-        Self::new(|_| {})
-    }
-
-    fn tell(&self, event: Event<'_>) {
-        (self.0)(event);
-    }
-
-    fn message(&self, text: &str) {
-        self.tell(Event::Message(text));
-    }
-}
-
-impl std::fmt::Debug for Progress {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Progress")
-    }
-}
-
-/// A model on the Hub whose weights were not downloaded.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Inspected {
-    /// The folder with its configuration and tokenizer.
-    pub dir: PathBuf,
-    /// Names and sizes of its weights.
-    pub weights: Vec<(String, u64)>,
-}
-
-impl Inspected {
-    /// A model whose weights are there.
-    fn whole(dir: PathBuf) -> Result<Self> {
-        let weights = crate::weights::open(crate::weights::find(&dir)?)?;
-        let sized = |path: &Path| {
-            let name = path.file_name().unwrap_or_default().to_string_lossy();
-            let file = path.metadata().map_err(|e| Error::io(path, e))?;
-            Ok((name.into_owned(), file.len()))
-        };
-        let weights = weights.paths().map(sized).collect::<Result<_>>()?;
-        Ok(Self { dir, weights })
-    }
-}
+pub use progress::{Event, Progress};
 
 /// The Hub and its cache.
 ///
@@ -210,8 +86,7 @@ impl Hub {
 
     /// `true` if a token or password goes over plain HTTP to another machine.
     pub fn is_overheard(&self) -> bool {
-        let http = self.http.as_ref();
-        http.is_some_and(|http| http.endpoint().is_overheard())
+        self.http.as_ref().is_some_and(|http| http.endpoint.is_overheard)
     }
 
     /// The directory of the model `org/name` or `org/name@revision` (a branch, a tag, a commit,
@@ -230,13 +105,13 @@ impl Hub {
     /// naming the file; [`Error::Invalid`] for what is no name.
     pub fn pull(&self, id: &str, progress: &Progress) -> Result<PathBuf> {
         let id: ModelId = id.parse()?;
-        let repo = Repo::new(&self.config.cache_dir, &id);
+        let cache = RepoCache::new(&self.config.cache_dir, &id);
         let Some(http) = &self.http else {
-            return self.cached(&id, &repo);
+            return cached(&self.config, &id, &cache);
         };
-        match fetch(http, &id, &repo, progress) {
-            Ok(dir) => Ok(dir),
-            Err(Failure { error, unreachable: true }) => match self.cached(&id, &repo) {
+        match fetch(Remote { http, id: &id, progress, is_upload: false }, &cache, true) {
+            Ok(found) => Ok(found.dir),
+            Err(Failure { error, unreachable: true }) => match cached(&self.config, &id, &cache) {
                 Ok(dir) => {
                     progress.message(&format!("{error}. Using the copy in the cache"));
                     Ok(dir)
@@ -254,11 +129,12 @@ impl Hub {
     /// As [`Hub::pull`].
     pub fn inspect(&self, id: &str, progress: &Progress) -> Result<Inspected> {
         let id: ModelId = id.parse()?;
-        let repo = Repo::new(&self.config.cache_dir, &id);
+        let cache = RepoCache::new(&self.config.cache_dir, &id);
         let Some(http) = &self.http else {
-            return Inspected::whole(self.cached(&id, &repo)?);
+            return Inspected::whole(cached(&self.config, &id, &cache)?);
         };
-        download::inspect(http, &id, &repo, progress).map_err(|failure| failure.error)
+        let remote = Remote { http, id: &id, progress, is_upload: false };
+        fetch(remote, &cache, false).map_err(|failure| failure.error)
     }
 
     /// Makes the repository `org/name` if there is none, uploads the files of a model directory as
@@ -279,9 +155,9 @@ impl Hub {
         let parsed = ModelId::without_revision(id)?;
         let Some(http) = &self.http else {
             let message = "uploading needs the network; unset HF_HUB_OFFLINE";
-            return Err(Error::hub(parsed, None, message));
+            return Err(Error::hub(parsed.to_string(), None, message));
         };
-        let upload = push::Upload::new(http, &parsed, dir.as_ref(), progress)?;
-        upload.run(private).map_err(|failure| failure.error)
+        let remote = Remote { http, id: &parsed, progress, is_upload: true };
+        push::Upload::new(remote, dir.as_ref())?.run(private).map_err(|failure| failure.error)
     }
 }

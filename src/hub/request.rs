@@ -10,10 +10,9 @@ use ureq::http::header::{
 use ureq::http::{self, Method, StatusCode};
 use ureq::{Agent, AsSendBody, Body, SendBody};
 
-use super::address::Address;
-use super::endpoint::without_credentials;
+use super::address::{Address, without_credentials};
+use super::endpoint::Endpoint;
 use super::failure::{Answer, Trouble};
-use super::http::Http;
 use crate::Error;
 
 /// Answers other than files and pages of lists are small.
@@ -22,9 +21,9 @@ const MAX_ERROR_BYTES: u64 = 1 << 16;
 
 const MAX_REDIRECTS: usize = 10;
 
-/// A request in the making.
+/// A request that is not sent yet.
 pub struct Request<'a> {
-    http: &'a Http,
+    endpoint: &'a Endpoint,
     agent: &'a Agent,
     method: Method,
     address: Address,
@@ -35,10 +34,10 @@ pub struct Request<'a> {
 }
 
 impl<'a> Request<'a> {
-    pub fn new(http: &'a Http, agent: &'a Agent, method: Method, address: Address) -> Self {
+    pub fn new(endpoint: &'a Endpoint, agent: &'a Agent, method: Method, address: Address) -> Self {
         Self {
-            is_signed: http.endpoint().is_own(&address),
-            http,
+            is_signed: endpoint.is_own(&address),
+            endpoint,
             agent,
             method,
             address,
@@ -62,14 +61,9 @@ impl<'a> Request<'a> {
         self
     }
 
-    /// With a body of JSON, in this media type if none is named.
+    /// With a body of JSON.
     pub fn json(self, value: &serde_json::Value) -> Self {
-        let is_named = self.headers.iter().any(|(name, _)| name == CONTENT_TYPE.as_str());
-        let request = match is_named {
-            true => self,
-            false => self.header(CONTENT_TYPE.as_str(), "application/json"),
-        };
-        request.body(value.to_string().into_bytes())
+        self.header(CONTENT_TYPE.as_str(), "application/json").body(value.to_string().into_bytes())
     }
 
     /// Sends it, and sends it on where the server says so. An answer that is an error becomes one.
@@ -83,7 +77,7 @@ impl<'a> Request<'a> {
                 return response.succeeded();
             };
             // who has left does not come back with the token
-            self.is_signed &= self.http.endpoint().is_own(&target);
+            self.is_signed &= self.endpoint.is_own(&target);
             self.address = target;
         }
         Err(Trouble::broken("the server sends the request on and on"))
@@ -103,14 +97,14 @@ impl<'a> Request<'a> {
         for (name, value) in &self.headers {
             request = request.header(name, value);
         }
-        if let Some(secret) = self.http.secret().filter(|_| self.is_signed) {
+        if let Some(secret) = self.endpoint.secret.as_ref().filter(|_| self.is_signed) {
             request = request.header(AUTHORIZATION, secret);
         }
         let request = request.body(body).map_err(|error| Trouble::broken(error.to_string()))?;
         Ok(Response { address: self.address.clone(), inner: self.agent.run(request)? })
     }
 
-    /// Where a request goes that is to go elsewhere.
+    /// The address that a request is redirected to.
     fn sent_on(&self, response: &Response) -> Option<Address> {
         let again = match response.status() {
             StatusCode::TEMPORARY_REDIRECT | StatusCode::PERMANENT_REDIRECT => true,
@@ -123,7 +117,8 @@ impl<'a> Request<'a> {
 
 /// An answer.
 pub struct Response {
-    address: Address,
+    /// The address that answered.
+    pub address: Address,
     inner: http::Response<Body>,
 }
 
@@ -134,11 +129,6 @@ impl Response {
 
     pub fn header(&self, name: &str) -> Option<&str> {
         self.inner.headers().get(name)?.to_str().ok()
-    }
-
-    /// Where it came from.
-    pub fn address(&self) -> &Address {
-        &self.address
     }
 
     /// The body as JSON.

@@ -1,36 +1,42 @@
-//! Which files of a repository a model needs.
+//! Selection of the files of a repository that a model needs.
 
-use crate::weights::FILES;
+use crate::files::names::{CARD, CONFIG, TOKENIZER, TOKENIZER_CONFIG, VOCABULARY, WEIGHTS_FILES};
 
 /// The files of a model but for its shards: names and the index, if there is one.
 #[derive(Debug, PartialEq)]
 pub struct Selection {
-    /// Files, the smallest first.
+    /// All but the weights, the smallest first.
     pub files: Vec<&'static str>,
-    /// The last of them is an index of shards.
-    pub sharded: bool,
+    /// The weights, or the index of their shards.
+    pub weights: &'static str,
 }
 
-/// What to take from a repository in which `has` tells whether there is a file.
+impl Selection {
+    /// `true` if the weights are in several files.
+    pub fn is_sharded(&self) -> bool {
+        self.weights.ends_with(".index.json")
+    }
+}
+
+/// Selects from a repository; `has` is true for the files that there are.
 ///
 /// # Errors
 /// Says what is missing.
 pub fn select(has: impl Fn(&str) -> bool) -> Result<Selection, String> {
-    if !has("config.json") {
-        return Err("there is no config.json: this is no model that can be loaded".into());
+    if !has(CONFIG) {
+        return Err(format!("there is no {CONFIG}: this is no model that can be loaded"));
     }
-    let mut files = vec!["config.json"];
-    match has("tokenizer.json") {
-        true => files.push("tokenizer.json"),
-        false => files.extend(["vocab.txt", "tokenizer_config.json"].iter().filter(|f| has(f))),
+    let mut files = vec![CONFIG];
+    match has(TOKENIZER) {
+        true => files.push(TOKENIZER),
+        false => files.extend([VOCABULARY, TOKENIZER_CONFIG].iter().filter(|name| has(name))),
     }
-    files.extend(["README.md"].iter().filter(|f| has(f)));
-    let weights = FILES
-        .into_iter()
-        .find(|f| has(f))
-        .ok_or_else(|| format!("there are no weights: expected one of {}", FILES.join(", ")))?;
-    files.push(weights);
-    Ok(Selection { files, sharded: weights.ends_with(".index.json") })
+    files.extend([CARD].iter().filter(|name| has(name)));
+    let weights = WEIGHTS_FILES.into_iter().find(|name| has(name));
+    let weights = weights.ok_or_else(|| {
+        format!("there are no weights: expected one of {}", WEIGHTS_FILES.join(", "))
+    })?;
+    Ok(Selection { files, weights })
 }
 
 /// A path that stays in its folder.
@@ -61,18 +67,15 @@ mod tests {
             "vocab.txt",
         ];
         let selection = of(&all).unwrap();
-        assert_eq!(
-            selection.files,
-            ["config.json", "tokenizer.json", "README.md", "model.safetensors"]
-        );
-        assert!(!selection.sharded);
+        assert_eq!(selection.files, ["config.json", "tokenizer.json", "README.md"]);
+        assert_eq!(selection.weights, "model.safetensors");
+        assert!(!selection.is_sharded());
 
         let old = of(&["config.json", "vocab.txt", "tokenizer_config.json", "pytorch_model.bin"]);
-        assert_eq!(
-            old.unwrap().files,
-            ["config.json", "vocab.txt", "tokenizer_config.json", "pytorch_model.bin"]
-        );
-        assert!(of(&["config.json", "model.safetensors.index.json"]).unwrap().sharded);
+        let old = old.unwrap();
+        assert_eq!(old.files, ["config.json", "vocab.txt", "tokenizer_config.json"]);
+        assert_eq!(old.weights, "pytorch_model.bin");
+        assert!(of(&["config.json", "model.safetensors.index.json"]).unwrap().is_sharded());
         assert!(of(&["model.safetensors"]).unwrap_err().contains("config.json"));
         assert!(of(&["config.json"]).unwrap_err().contains("pytorch_model.bin"));
     }

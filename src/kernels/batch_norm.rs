@@ -3,13 +3,16 @@
 use num_traits::Zero;
 use rayon::prelude::*;
 
-use super::{Real, Stored, vectorized};
+use super::instructions::Instructions;
+use super::pieces::each_piece;
+use super::{Kernel, Real, Stored};
 
 /// Rows of one piece of a sum; the sums of pieces are added in their order, in double precision.
 const ROWS: usize = 256;
 
 /// For each channel the sum over rows of `f(channel, x, y)`; `y` as long as `x`.
 fn sums<T: Stored>(
+    kernel: Kernel,
     x: &[T],
     y: &[T],
     channels: usize,
@@ -17,7 +20,7 @@ fn sums<T: Stored>(
 ) -> Vec<f64> {
     let piece = |(x, y): (&[T], &[T])| {
         let mut sums = vec![T::Real::zero(); channels];
-        vectorized(
+        kernel.vectorized(
             #[inline(always)]
             || {
                 let rows = x.chunks_exact(channels).zip(y.chunks_exact(channels));
@@ -31,8 +34,8 @@ fn sums<T: Stored>(
         );
         sums
     };
-    let pieces: Vec<Vec<T::Real>> =
-        x.par_chunks(ROWS * channels).zip(y.par_chunks(ROWS * channels)).map(piece).collect();
+    let size = ROWS * channels;
+    let pieces: Vec<Vec<T::Real>> = x.par_chunks(size).zip(y.par_chunks(size)).map(piece).collect();
     let mut total = vec![0.0; channels];
     for piece in pieces {
         for (total, sum) in total.iter_mut().zip(piece) {
@@ -44,36 +47,31 @@ fn sums<T: Stored>(
 
 /// `out = f(channel, x, y)` for every number; slices of one length.
 fn map<T: Stored>(
+    kernel: Kernel,
     x: &[T],
     y: &[T],
     channels: usize,
     out: &mut [T],
     f: impl Fn(usize, T::Real, T::Real) -> T::Real + Sync,
 ) {
-    let pieces = out
-        .par_chunks_mut(ROWS * channels)
-        .zip(x.par_chunks(ROWS * channels))
-        .zip(y.par_chunks(ROWS * channels));
-    pieces.for_each(|((out, x), y)| {
-        vectorized(
-            #[inline(always)]
-            || {
-                let rows = out
-                    .chunks_exact_mut(channels)
-                    .zip(x.chunks_exact(channels))
-                    .zip(y.chunks_exact(channels));
-                for ((out, x), y) in rows {
-                    let numbers = out.iter_mut().zip(x).zip(y).enumerate();
-                    for (i, ((out, &x), &y)) in numbers {
-                        *out = T::store(f(i, x.load(), y.load()));
-                    }
+    let size = ROWS * channels;
+    each_piece(
+        kernel,
+        out.par_chunks_mut(size).zip(x.par_chunks(size)).zip(y.par_chunks(size)),
+        #[inline(always)]
+        |((out, x), y)| {
+            let rows = x.chunks_exact(channels).zip(y.chunks_exact(channels));
+            for (out, (x, y)) in out.chunks_exact_mut(channels).zip(rows) {
+                let numbers = out.iter_mut().zip(x).zip(y).enumerate();
+                for (i, ((out, &x), &y)) in numbers {
+                    *out = T::store(f(i, x.load(), y.load()));
                 }
-            },
-        );
-    });
+            }
+        },
+    );
 }
 
-/// What each channel's numbers are like.
+/// Mean and variance of each channel.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Moments {
     /// Rows that were seen.
@@ -90,15 +88,15 @@ fn rounded<R: Real>(values: &[f64]) -> Vec<R> {
 
 impl Moments {
     /// Those of `x`: rows of `channels` numbers, at least one of each.
-    pub fn of<T: Stored>(x: &[T], channels: usize) -> Self {
+    pub fn of<T: Stored>(kernel: Kernel, x: &[T], channels: usize) -> Self {
         let rows = x.len() / channels;
         let count = rows as f64;
         let add = |_: usize, x, _| x;
-        let mut mean = sums(x, x, channels, add);
+        let mut mean = sums(kernel, x, x, channels, add);
         mean.iter_mut().for_each(|mean| *mean /= count);
         let center = rounded::<T::Real>(&mean);
         let square = |i: usize, x: T::Real, _| (x - center[i]) * (x - center[i]);
-        let mut var = sums(x, x, channels, square);
+        let mut var = sums(kernel, x, x, channels, square);
         var.iter_mut().for_each(|var| *var /= count);
         Self { rows, mean, var }
     }
@@ -112,6 +110,7 @@ impl Moments {
     /// `y = (x − mean)/√(var + eps)·weight + bias`.
     pub fn normalize<T: Stored>(
         &self,
+        kernel: Kernel,
         eps: f64,
         x: &[T],
         weight: &[T::Real],
@@ -124,22 +123,29 @@ impl Moments {
             *scale = *scale * weight;
         }
         let f = |i: usize, x: T::Real, _| (x - mean[i]) * scale[i] + bias[i];
-        map(x, x, weight.len(), y, f);
+        map(kernel, x, x, weight.len(), y, f);
     }
 
     /// The gradients of weight, `Σ dy·(x − mean)·r`, and of bias, `Σ dy`, with `r = 1/√(var + eps)`.
-    pub fn grad_affine<T: Stored>(&self, eps: f64, x: &[T], dy: &[T]) -> [Vec<f64>; 2] {
+    pub fn grad_affine<T: Stored>(
+        &self,
+        kernel: Kernel,
+        eps: f64,
+        x: &[T],
+        dy: &[T],
+    ) -> [Vec<f64>; 2] {
         let channels = self.mean.len();
         let (mean, r) = (rounded::<T::Real>(&self.mean), self.reciprocal::<T::Real>(eps));
         let along = |i: usize, x: T::Real, dy: T::Real| dy * (x - mean[i]) * r[i];
         let add = |_: usize, dy, _| dy;
-        [sums(x, dy, channels, along), sums(dy, dy, channels, add)]
+        [sums(kernel, x, dy, channels, along), sums(kernel, dy, dy, channels, add)]
     }
 
     /// `dx = weight·r·(dy − d_bias/n − (x − mean)·r·d_weight/n)`: the moments depend on `x`, too.
     /// `affine` are the gradients of weight and bias.
     pub fn grad_input<T: Stored>(
         &self,
+        kernel: Kernel,
         eps: f64,
         (x, dy): (&[T], &[T]),
         weight: &[T::Real],
@@ -159,7 +165,7 @@ impl Moments {
             let (scale, shift, slope) = channels[i];
             scale * (dy - shift - (x - mean[i]) * slope)
         };
-        map(x, dy, weight.len(), dx, f);
+        map(kernel, x, dy, weight.len(), dx, f);
     }
 }
 
@@ -168,12 +174,14 @@ mod tests {
     use super::*;
     use half::bf16;
 
+    const KERNEL: Kernel = Kernel::Portable;
+
     #[test]
     fn moments_by_hand_and_over_pieces() {
-        let moments = Moments::of(&[1f32, 10., 3., 30.], 2);
+        let moments = Moments::of(KERNEL, &[1f32, 10., 3., 30.], 2);
         assert_eq!((moments.mean, moments.var), (vec![2., 20.], vec![1., 100.]));
         let x: Vec<f64> = (0..3 * 1000).map(f64::from).collect();
-        let moments = Moments::of(&x, 3);
+        let moments = Moments::of(KERNEL, &x, 3);
         assert_eq!(moments.mean, [1498.5, 1499.5, 1500.5]);
         // of 0, 3, 6, …: 9·(n² − 1)/12
         assert!((moments.var[1] / (9.0 * 999_999.0 / 12.0) - 1.0).abs() < 1e-12);
@@ -183,7 +191,7 @@ mod tests {
     fn bf16_rows_are_normalized_in_f32() {
         let x = [1f32, 3.].map(bf16::from_f32);
         let mut y = x;
-        Moments::of(&x, 1).normalize(0.0, &x, &[2.0], &[0.5], &mut y);
+        Moments::of(KERNEL, &x, 1).normalize(KERNEL, 0.0, &x, &[2.0], &[0.5], &mut y);
         assert_eq!(y.map(f32::from), [-1.5, 2.5]);
     }
 }

@@ -148,9 +148,10 @@ proptest! {
 mod packed {
     use half::bf16;
 
+    use super::super::super::products::tiles_in_loops::Tiles;
+    use super::super::super::products::{self, Micro};
     use super::super::Kernel;
-    use super::super::products::tiles_in_loops::Tiles;
-    use super::super::products::{self, Micro};
+    use super::super::Operands as Product;
     use super::*;
     use crate::test_kernels::available;
 
@@ -167,9 +168,11 @@ mod packed {
         let mut found =
             Results { y: vec![8.0; dy.len()], dx: vec![8.0; x.len()], dw: vec![8.0; weight.len()] };
         let input = (&x[..], &history[..]);
-        products::forward(micro, shape, input, &weight, &epilogue, &mut found.y);
-        products::grad_input(micro, shape, &dy, &weight, &mut found.dx);
-        products::grad_weight(micro, shape, input, &dy, &mut found.dw);
+        let (x, weight, epilogue, dy) = (input, &weight[..], &epilogue, &dy[..]);
+        let (y, dx, dw) = (&mut found.y[..], &mut found.dx[..], &mut found.dw[..]);
+        products::run(micro, shape, Product::Forward { x, weight, epilogue, y });
+        products::run::<_, f32, f32>(micro, shape, Product::GradInput { dy, weight, dx });
+        products::run::<_, X, f32>(micro, shape, Product::GradWeight { x, dy, dw });
         found
     }
 
@@ -304,6 +307,7 @@ mod packed {
 /// Sizes of zero through the face: the output is the bias, gradients are zero.
 #[test]
 fn nothing_to_sum_gives_the_bias() {
+    let kernel = Kernel::best();
     let three = Axis { in_len: 3, out_len: 3, ..Axis::ONE };
     let one = ConvShape {
         batch: 1,
@@ -328,11 +332,11 @@ fn nothing_to_sum_gives_the_bias() {
         let bias = vec![5f32; shape.out_channels];
         let epilogue = Epilogue { bias: Some(&bias), relu: true, dropout: None };
         let mut y = vec![7f32; y_len];
-        forward(&shape, &x, &[], &weight, &epilogue, &mut y).unwrap();
+        forward(kernel, &shape, &x, &[], &weight, &epilogue, &mut y).unwrap();
         assert!(y.iter().all(|&y| y == 5.0), "{shape:?}");
         let (mut dx, mut dw) = (vec![7f32; x_len], vec![7f32; weight.len()]);
-        grad_input(&shape, &y, &weight, &mut dx).unwrap();
-        grad_weight(&shape, &x, &[], &y, &mut dw).unwrap();
+        grad_input(kernel, &shape, &y, &weight, &mut dx).unwrap();
+        grad_weight(kernel, &shape, &x, &[], &y, &mut dw).unwrap();
         let no_outputs = shape.out_channels == 0 || y.is_empty();
         assert!(dx.iter().all(|&dx| dx == if no_outputs { 0.0 } else { 10.0 }));
         assert!(dw.iter().all(|&dw| dw == 0.0), "{shape:?}");
@@ -351,6 +355,7 @@ fn a_slice_of_the_wrong_length_is_an_error() {
         history: 0,
     };
     let none = Epilogue { bias: None, relu: false, dropout: None };
-    let error = forward(&shape, &[0f32; 5], &[], &[0.0; 2], &none, &mut [0f32; 3]).unwrap_err();
+    let error = forward(Kernel::best(), &shape, &[0f32; 5], &[], &[0.0; 2], &none, &mut [0f32; 3])
+        .unwrap_err();
     assert_eq!(error.to_string(), "input: expected 6 elements, found 5");
 }

@@ -5,9 +5,11 @@ use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use rayon::prelude::*;
 
-use super::{Real, Stored, vectorized};
+use super::instructions::Instructions;
+use super::pieces::{PIECE, each_piece, whole_rows};
+use super::{Kernel, Real, Stored};
 
-/// Which mask: a seed for the run and a stream for the layer and step.
+/// The key of a mask: a seed for the run and a stream for the layer and step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct MaskKey {
     /// The run's seed.
@@ -15,9 +17,6 @@ pub struct MaskKey {
     /// The layer's and step's own number.
     pub stream: u64,
 }
-
-/// Elements of one piece of work; every piece seeks to its own place in the random stream.
-const PIECE: usize = 1 << 14;
 
 /// Draws made at a time: their bytes stay in the first-level cache.
 const DRAWS: usize = 1 << 10;
@@ -42,15 +41,16 @@ impl Mask {
         Self { words, threshold }
     }
 
-    /// What kept numbers are multiplied by: `1/(1 − p)`.
+    /// The factor of kept numbers: `1/(1 − p)`.
     pub fn scale(&self) -> f64 {
         1.0 / (1.0 - f64::from(self.threshold) / 65536.0)
     }
 
     /// Multiplies `xs` by the factors of positions `first`, `first + 1`, …, on this thread.
-    pub fn apply<S: Stored>(&mut self, first: usize, xs: &mut [S]) {
+    pub fn apply<S: Stored>(&mut self, isa: impl Instructions, first: usize, xs: &mut [S]) {
         let (threshold, scale) = (self.threshold, S::Real::of(self.scale()));
         self.draw(
+            isa,
             first,
             xs.len(),
             #[inline(always)]
@@ -63,9 +63,10 @@ impl Mask {
     }
 
     /// `y = x·factor` at positions `first`, `first + 1`, …; slices of one length.
-    fn multiply<S: Stored>(&mut self, first: usize, x: &[S], y: &mut [S]) {
+    fn multiply<S: Stored>(&mut self, isa: impl Instructions, first: usize, x: &[S], y: &mut [S]) {
         let (threshold, scale) = (self.threshold, S::Real::of(self.scale()));
         self.draw(
+            isa,
             first,
             x.len(),
             #[inline(always)]
@@ -78,26 +79,21 @@ impl Mask {
     }
 
     /// The factors of channels: every sequence starts at a whole word.
-    fn row<T: Real>(&mut self, sequence: usize, channels: usize) -> Vec<T> {
+    fn row<T: Real>(&mut self, kernel: Kernel, sequence: usize, channels: usize) -> Vec<T> {
         let mut factors = vec![T::one(); channels];
-        let (threshold, scale) = (self.threshold, T::of(self.scale()));
-        let first = sequence * channels.next_multiple_of(2);
-        self.draw(
-            first,
-            channels,
-            #[inline(always)]
-            |at, draws| {
-                for (f, draw) in factors[at..].iter_mut().zip(draws) {
-                    *f = factor(*draw, threshold, scale);
-                }
-            },
-        );
+        self.apply(kernel, sequence * channels.next_multiple_of(2), &mut factors);
         factors
     }
 
     /// Runs through the draws of positions `first`, …, `first + count − 1`, some at a time:
     /// `run(at, draws)` gets those from position `first + at` on. `run` is vectorised.
-    fn draw(&mut self, first: usize, count: usize, mut run: impl FnMut(usize, &[[u8; 2]])) {
+    fn draw(
+        &mut self,
+        isa: impl Instructions,
+        first: usize,
+        count: usize,
+        mut run: impl FnMut(usize, &[[u8; 2]]),
+    ) {
         self.words.set_word_pos((first / 2) as u128);
         let mut draws = [[0; 2]; DRAWS];
         let mut at = 0;
@@ -109,7 +105,7 @@ impl Mask {
         while at < count {
             let draws = &mut draws[..DRAWS.min(count - at)];
             self.words.fill_bytes(draws.as_flattened_mut());
-            vectorized(
+            isa.vectorized(
                 #[inline(always)]
                 || run(at, draws),
             );
@@ -126,23 +122,30 @@ fn factor<T: Real>(draw: [u8; 2], threshold: u16, scale: T) -> T {
 }
 
 /// Element dropout of the piece of a tensor that starts at its element `first`, in place and on this
-/// thread: piece by piece the same as [`elements`] of the whole, bit for bit. For many short pieces,
-/// keep a [`Mask`] and use [`Mask::apply`].
-pub fn apply_in_place<S: Stored>(key: MaskKey, p: f64, first: usize, xs: &mut [S]) {
-    Mask::new(key, p).apply(first, xs);
+/// thread, for known instructions or for those of a [`Kernel`]: piece by piece the same as [`elements`] of
+/// the whole, bit for bit. For many short pieces, keep a [`Mask`] and use [`Mask::apply`].
+pub fn apply_in_place<S: Stored>(
+    isa: impl Instructions,
+    key: MaskKey,
+    p: f64,
+    first: usize,
+    xs: &mut [S],
+) {
+    Mask::new(key, p).apply(isa, first, xs);
 }
 
 /// Element dropout: each number is zeroed with probability `p` (resolution 1/65536), the others are
 /// scaled by `1/(1 − p)`. `torch.nn.Dropout`.
-pub fn elements<S: Stored>(key: MaskKey, p: f64, x: &[S], y: &mut [S]) {
+pub fn elements<S: Stored>(kernel: Kernel, key: MaskKey, p: f64, x: &[S], y: &mut [S]) {
     let mask = Mask::new(key, p);
     let pieces = y.par_chunks_mut(PIECE).zip(x.par_chunks(PIECE));
-    pieces.enumerate().for_each(|(i, (y, x))| mask.clone().multiply(i * PIECE, x, y));
+    pieces.enumerate().for_each(|(i, (y, x))| mask.clone().multiply(kernel, i * PIECE, x, y));
 }
 
 /// Channel dropout: in each sequence (`len` rows of `channels`) whole channels are zeroed.
 /// `torch.nn.Dropout1d`.
 pub fn channels<S: Stored>(
+    kernel: Kernel,
     key: MaskKey,
     p: f64,
     (len, channels): (usize, usize),
@@ -155,41 +158,37 @@ pub fn channels<S: Stored>(
     let mask = Mask::new(key, p);
     let sequences = y.par_chunks_mut(len * channels).zip(x.par_chunks(len * channels));
     sequences.enumerate().for_each(|(i, (y, x))| {
-        let factors = mask.clone().row(i, channels);
-        let piece = channels * (PIECE / channels).max(1);
-        let pieces = y.par_chunks_mut(piece).zip(x.par_chunks(piece));
-        pieces.for_each(|(y, x)| multiply_rows(&factors, x, y));
-    });
-}
-
-/// Multiplies each row by `factors`.
-fn multiply_rows<S: Stored>(factors: &[S::Real], x: &[S], y: &mut [S]) {
-    let width = factors.len();
-    vectorized(
-        #[inline(always)]
-        || {
-            for (y, x) in y.chunks_exact_mut(width).zip(x.chunks_exact(width)) {
-                for ((y, x), f) in y.iter_mut().zip(x).zip(factors) {
-                    *y = S::store(x.load() * *f);
+        let factors: Vec<S::Real> = mask.clone().row(kernel, i, channels);
+        let piece = whole_rows(channels);
+        each_piece(
+            kernel,
+            y.par_chunks_mut(piece).zip(x.par_chunks(piece)),
+            #[inline(always)]
+            |(y, x)| {
+                for (y, x) in y.chunks_exact_mut(channels).zip(x.chunks_exact(channels)) {
+                    for ((y, x), factor) in y.iter_mut().zip(x).zip(&factors) {
+                        *y = S::store(x.load() * *factor);
+                    }
                 }
-            }
-        },
-    );
+            },
+        );
+    });
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    const KERNEL: Kernel = Kernel::Portable;
     const KEY: MaskKey = MaskKey { seed: 7, stream: 3 };
 
     #[test]
     fn keeps_the_mean_and_depends_on_the_key() {
         let x = vec![1f32; 100_000];
         let (mut y, mut again, mut other) = (x.clone(), x.clone(), x.clone());
-        elements(KEY, 0.25, &x, &mut y);
-        elements(KEY, 0.25, &x, &mut again);
-        elements(MaskKey { stream: 4, ..KEY }, 0.25, &x, &mut other);
+        elements(KERNEL, KEY, 0.25, &x, &mut y);
+        elements(KERNEL, KEY, 0.25, &x, &mut again);
+        elements(KERNEL, MaskKey { stream: 4, ..KEY }, 0.25, &x, &mut other);
         assert_eq!(y, again);
         assert_ne!(y, other);
         let kept = y.iter().filter(|&&v| v != 0.0).count() as f64 / 1e5;
@@ -201,7 +200,7 @@ mod tests {
     fn a_mask_does_not_repeat_from_piece_to_piece() {
         let x = vec![1f32; 2 * PIECE];
         let mut y = x.clone();
-        elements(KEY, 0.5, &x, &mut y);
+        elements(KERNEL, KEY, 0.5, &x, &mut y);
         assert_ne!(y[..PIECE], y[PIECE..]);
     }
 
@@ -221,10 +220,10 @@ mod tests {
     fn masks_are_those_of_the_definition() {
         for count in [1, 7, 64, 3 * PIECE + 5] {
             let mut y = vec![0f64; count];
-            elements(KEY, 0.3, &vec![1.0; count], &mut y);
+            elements(KERNEL, KEY, 0.3, &vec![1.0; count], &mut y);
             assert_eq!(y, by_definition(0.3, 0, count));
             let mut y = vec![0f64; 3 * 4 * count];
-            channels(KEY, 0.3, (4, count), &vec![1.0; y.len()], &mut y);
+            channels(KERNEL, KEY, 0.3, (4, count), &vec![1.0; y.len()], &mut y);
             for (i, sequence) in y.chunks(4 * count).enumerate() {
                 let row = by_definition(0.3, i * count.next_multiple_of(2), count);
                 assert!(sequence.chunks(count).all(|r| r == row));
@@ -237,16 +236,16 @@ mod tests {
         let x: Vec<half::bf16> =
             (0..5000).map(|i| half::bf16::from_f32((i % 37) as f32 * 0.11 - 2.0)).collect();
         let mut whole = x.clone();
-        elements(KEY, 0.4, &x, &mut whole);
+        elements(KERNEL, KEY, 0.4, &x, &mut whole);
         for piece in [1, 3, 450, 1025, 4999] {
             let (mut y, mut mask) = (x.clone(), Mask::new(KEY, 0.4));
             for (i, y) in y.chunks_mut(piece).enumerate() {
-                mask.apply(i * piece, y);
+                mask.apply(KERNEL, i * piece, y);
             }
             assert_eq!(y, whole);
             let piece = piece.max(8);
             let mut y = x[7..piece].to_vec();
-            apply_in_place(KEY, 0.4, 7, &mut y);
+            apply_in_place(KERNEL, KEY, 0.4, 7, &mut y);
             assert_eq!(y, whole[7..piece]);
         }
     }
@@ -255,7 +254,7 @@ mod tests {
     fn channels_drop_whole() {
         let x = vec![1f64; 3 * 5 * 8];
         let mut y = x.clone();
-        channels(KEY, 0.5, (5, 8), &x, &mut y);
+        channels(KERNEL, KEY, 0.5, (5, 8), &x, &mut y);
         for sequence in y.chunks(40) {
             for row in sequence.chunks(8) {
                 assert_eq!(row, &sequence[..8]);

@@ -4,10 +4,8 @@ use num_traits::{One, Zero};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use super::{Real, Stored, math::Functions, vectorized};
-
-/// Elements of one piece of work.
-const PIECE: usize = 1 << 14;
+use super::pieces::{each_piece, map, map_in_place, map_pairs, whole_rows};
+use super::{Kernel, Real, Stored, instructions::Instructions, math::Functions};
 
 /// The slope of the leaky ReLU below zero, PyTorch's default.
 const LEAK: f64 = 0.01;
@@ -177,39 +175,20 @@ impl Activation {
     }
 
     /// `y = f(x)`; slices of one length.
-    pub fn forward<S: Stored>(self, x: &[S], y: &mut [S]) {
-        with_activation!(self, F => {
-            let pieces = y.par_chunks_mut(PIECE).zip(x.par_chunks(PIECE));
-            pieces.for_each(|(y, x)| vectorized(#[inline(always)] || {
-                for (y, x) in y.iter_mut().zip(x) {
-                    *y = S::store(F.apply(x.load()));
-                }
-            }));
-        });
+    pub fn forward<S: Stored>(self, kernel: Kernel, x: &[S], y: &mut [S]) {
+        with_activation!(self, F => map(kernel, x, y, #[inline(always)] |x| F.apply(x)));
     }
 
     /// `x = f(x)`, on the calling thread.
-    pub fn apply_in_place<S: Stored>(self, x: &mut [S]) {
-        with_activation!(self, F => vectorized(#[inline(always)] || {
-            for x in &mut *x {
-                *x = S::store(F.apply(x.load()));
-            }
-        }));
+    pub fn apply_in_place<S: Stored>(self, kernel: Kernel, x: &mut [S]) {
+        with_activation!(self, F => map_in_place(kernel, x, #[inline(always)] |x| F.apply(x)));
     }
 
     /// `dx = dy·f′(x)`; slices of one length. For the ReLU, its result will do for `x`: both are above
     /// zero at the same places.
-    pub fn backward<S: Stored>(self, x: &[S], dy: &[S], dx: &mut [S]) {
+    pub fn backward<S: Stored>(self, kernel: Kernel, x: &[S], dy: &[S], dx: &mut [S]) {
         with_activation!(self, F => {
-            let pieces = dx
-                .par_chunks_mut(PIECE)
-                .zip(x.par_chunks(PIECE))
-                .zip(dy.par_chunks(PIECE));
-            pieces.for_each(|((dx, x), dy)| vectorized(#[inline(always)] || {
-                for ((dx, x), dy) in dx.iter_mut().zip(x).zip(dy) {
-                    *dx = S::store(dy.load() * F.derivative(x.load()));
-                }
-            }));
+            map_pairs(kernel, x, dy, dx, #[inline(always)] |x, dy| dy * F.derivative(x));
         });
     }
 }
@@ -271,17 +250,17 @@ impl Gate {
     }
 
     /// `x` rows of `2·channels` numbers, `y` rows of `channels`.
-    pub fn forward<S: Stored>(self, channels: usize, x: &[S], y: &mut [S]) {
-        let piece = rows_per_piece(channels) * channels;
+    pub fn forward<S: Stored>(self, kernel: Kernel, channels: usize, x: &[S], y: &mut [S]) {
+        let piece = whole_rows(channels);
         with_gate!(self, F => {
             let pieces = y.par_chunks_mut(piece).zip(x.par_chunks(2 * piece));
-            pieces.for_each(|(y, x)| vectorized(#[inline(always)] || F.rows(channels, x, y)));
+            each_piece(kernel, pieces, #[inline(always)] |(y, x)| F.rows(channels, x, y));
         });
     }
 
     /// As [`forward`](Self::forward), on the calling thread.
-    pub fn apply_rows(self, channels: usize, x: &[f32], y: &mut [f32]) {
-        with_gate!(self, F => vectorized(#[inline(always)] || F.rows(channels, x, y)));
+    pub fn apply_rows(self, kernel: Kernel, channels: usize, x: &[f32], y: &mut [f32]) {
+        with_gate!(self, F => kernel.vectorized(#[inline(always)] || F.rows(channels, x, y)));
     }
 
     #[inline(always)]
@@ -296,27 +275,30 @@ impl Gate {
     }
 
     /// `dx` and `x` rows of `2·channels` numbers, `dy` rows of `channels`.
-    pub fn backward<S: Stored>(self, channels: usize, x: &[S], dy: &[S], dx: &mut [S]) {
-        let piece = rows_per_piece(channels) * channels;
+    pub fn backward<S: Stored>(
+        self,
+        kernel: Kernel,
+        channels: usize,
+        x: &[S],
+        dy: &[S],
+        dx: &mut [S],
+    ) {
+        let piece = whole_rows(channels);
         with_gate!(self, F => {
             let pieces = dx
                 .par_chunks_mut(2 * piece)
                 .zip(x.par_chunks(2 * piece))
                 .zip(dy.par_chunks(piece));
-            let weights = || vec![S::Real::zero(); channels];
-            pieces.for_each_init(weights, |weights, ((dx, x), dy)| vectorized(#[inline(always)] || {
+            each_piece(kernel, pieces, #[inline(always)] |((dx, x), dy)| {
+                let mut weights = vec![S::Real::zero(); channels];
                 let rows = x.chunks_exact(2 * channels).zip(dy.chunks_exact(channels));
                 for (dx, (x, dy)) in dx.chunks_exact_mut(2 * channels).zip(rows) {
                     let halves = dx.split_at_mut(channels);
-                    F.backward_row(x.split_at(channels), dy, halves, weights);
+                    F.backward_row(x.split_at(channels), dy, halves, &mut weights);
                 }
-            }));
+            });
         });
     }
-}
-
-fn rows_per_piece(channels: usize) -> usize {
-    (PIECE / channels).max(1)
 }
 
 #[cfg(test)]
@@ -369,15 +351,15 @@ mod tests {
     fn gates_weigh_the_first_half_by_the_second() {
         let x = [2.0f64, -1.0, 0.0, 3.0];
         let (mut y, mut dx) = ([0.0; 2], [0.0; 4]);
-        Gate::Glu.forward(2, &x, &mut y);
+        Gate::Glu.forward(Kernel::best(), 2, &x, &mut y);
         assert_eq!(y[0], 1.0);
         for gate in [Gate::Glu, Gate::TanhSigmoid] {
-            gate.backward(2, &x, &[1.0, 0.5], &mut dx);
+            gate.backward(Kernel::best(), 2, &x, &[1.0, 0.5], &mut dx);
             for i in 0..4 {
                 let at = |h: f64| {
                     let (mut x, mut y) = (x, [0.0; 2]);
                     x[i] += h;
-                    gate.forward(2, &x, &mut y);
+                    gate.forward(Kernel::best(), 2, &x, &mut y);
                     y[0] + 0.5 * y[1]
                 };
                 assert!((dx[i] - (at(1e-5) - at(-1e-5)) / 2e-5).abs() < 1e-9);

@@ -1,12 +1,11 @@
-//! Rows picked by number: embeddings, padding, and windows of time; the ends of sequences.
+//! Rows picked by number: embeddings, padding, and windows of time.
 
 use num_traits::Zero;
 use rayon::prelude::*;
 
-use super::{Stored, vectorized};
-
-/// Elements of one piece of work.
-const PIECE: usize = 1 << 14;
+use super::instructions::Instructions;
+use super::pieces::{each_piece, whole_rows};
+use super::{Kernel, Stored};
 
 /// Numbers of a row that one task sums up.
 const BLOCK: usize = 128;
@@ -15,6 +14,7 @@ const BLOCK: usize = 128;
 ///
 /// Every id must be below the number of rows of `table`.
 pub fn gather<T: Stored, O: Stored<Real = T::Real>>(
+    kernel: Kernel,
     table: &[T],
     width: usize,
     ids: &[u32],
@@ -23,26 +23,26 @@ pub fn gather<T: Stored, O: Stored<Real = T::Real>>(
     if width == 0 {
         return;
     }
-    let rows = (PIECE / width).max(1);
-    let pieces = out.par_chunks_mut(rows * width).zip(ids.par_chunks(rows));
-    pieces.for_each(|(out, ids)| {
-        for (out, &id) in out.chunks_exact_mut(width).zip(ids) {
-            let row = &table[id as usize * width..][..width];
-            vectorized(
-                #[inline(always)]
-                || {
-                    for (out, &x) in out.iter_mut().zip(row) {
-                        *out = O::store(x.load());
-                    }
-                },
-            );
-        }
-    });
+    let piece = whole_rows(width);
+    each_piece(
+        kernel,
+        out.par_chunks_mut(piece).zip(ids.par_chunks(piece / width)),
+        #[inline(always)]
+        |(out, ids)| {
+            for (out, &id) in out.chunks_exact_mut(width).zip(ids) {
+                let row = &table[id as usize * width..][..width];
+                for (out, &x) in out.iter_mut().zip(row) {
+                    *out = O::store(x.load());
+                }
+            }
+        },
+    );
 }
 
 /// The gradient of [`gather`]: each row of `table` becomes the sum of the rows of `dy` that were
 /// picked from it, in their order; zero where there are none.
 pub fn scatter_sum<O: Stored<Real = T::Real>, T: Stored>(
+    kernel: Kernel,
     dy: &[O],
     width: usize,
     ids: &[u32],
@@ -56,12 +56,13 @@ pub fn scatter_sum<O: Stored<Real = T::Real>, T: Stored>(
         let picks = picks.of(id);
         row.par_chunks_mut(BLOCK)
             .enumerate()
-            .for_each(|(block, sums)| sum_picked(dy, width, picks, block * BLOCK, sums));
+            .for_each(|(block, sums)| sum_picked(kernel, dy, width, picks, block * BLOCK, sums));
     });
 }
 
 /// Sums the numbers from `first` on of the rows `picks` of `dy`; as many as `sums` has, at most `BLOCK`.
 fn sum_picked<O: Stored<Real = T::Real>, T: Stored>(
+    kernel: Kernel,
     dy: &[O],
     width: usize,
     picks: &[u32],
@@ -69,7 +70,7 @@ fn sum_picked<O: Stored<Real = T::Real>, T: Stored>(
     sums: &mut [T],
 ) {
     let mut total = [T::Real::zero(); BLOCK];
-    vectorized(
+    kernel.vectorized(
         #[inline(always)]
         || {
             for &pick in picks {
@@ -85,27 +86,7 @@ fn sum_picked<O: Stored<Real = T::Real>, T: Stored>(
     );
 }
 
-/// For each of the sequences in `out`, its last numbers: those at the end of its part of `past`,
-/// followed by its part of `new`. Each sequence of `past` is as long as one of `out`, of `len` numbers.
-pub fn last<T: Stored>(past: &[T], new: &[T], len: usize, out: &mut [T]) {
-    if len == 0 || out.is_empty() {
-        return;
-    }
-    let more = new.len() / (out.len() / len);
-    let kept = len.saturating_sub(more);
-    out.par_chunks_mut(len).enumerate().for_each(|(i, out)| {
-        let (old, fresh) = out.split_at_mut(kept);
-        copy(&past[(i + 1) * len - kept..][..kept], old);
-        copy(&new[(i + 1) * more - fresh.len()..][..fresh.len()], fresh);
-    });
-}
-
-fn copy<T: Stored>(from: &[T], to: &mut [T]) {
-    let pieces = to.par_chunks_mut(PIECE).zip(from.par_chunks(PIECE));
-    pieces.for_each(|(to, from)| to.copy_from_slice(from));
-}
-
-/// Which places hold each id, in order.
+/// The places that hold each id, in order.
 struct Picks {
     starts: Vec<u32>,
     places: Vec<u32>,
@@ -140,31 +121,18 @@ mod tests {
     use super::*;
     use half::bf16;
 
+    const KERNEL: Kernel = Kernel::Portable;
+
     #[test]
     fn picked_rows_come_back_as_sums() {
         let table = [0f32, 1., 10., 11., 20., 21.];
         let ids = [2, 0, 2];
         let mut out = [bf16::ZERO; 6];
-        gather(&table, 2, &ids, &mut out);
+        gather(KERNEL, &table, 2, &ids, &mut out);
         assert_eq!(out.map(f32::from), [20., 21., 0., 1., 20., 21.]);
         let mut sums = [9f32; 6];
-        scatter_sum(&out, 2, &ids, &mut sums);
+        scatter_sum(KERNEL, &out, 2, &ids, &mut sums);
         assert_eq!(sums, [0., 1., 0., 0., 40., 42.]);
-    }
-
-    #[test]
-    fn the_last_numbers_of_two_sequences() {
-        let past = [1f32, 2., 3., 11., 12., 13.];
-        let last = |new: &[f32]| {
-            let mut out = [0f32; 6];
-            last(&past, new, 3, &mut out);
-            out
-        };
-        assert_eq!(last(&[]), past);
-        assert_eq!(last(&[4., 14.]), [2., 3., 4., 12., 13., 14.]);
-        let [new, ended] = [[4f32, 5., 6., 14., 15., 16.], [5., 6., 7., 15., 16., 17.]];
-        assert_eq!(last(&new), new);
-        assert_eq!(last(&[4., 5., 6., 7., 14., 15., 16., 17.]), ended);
     }
 
     #[test]
@@ -173,10 +141,10 @@ mod tests {
         let table: Vec<f64> = (0..3 * width).map(|i| i as f64).collect();
         let ids = [1, 1, 2];
         let mut out = vec![0.0; 3 * width];
-        gather(&table, width, &ids, &mut out);
+        gather(KERNEL, &table, width, &ids, &mut out);
         assert_eq!(out[width..], table[width..]);
         let mut sums = vec![9.0; 3 * width];
-        scatter_sum(&out, width, &ids, &mut sums);
+        scatter_sum(KERNEL, &out, width, &ids, &mut sums);
         for i in 0..width {
             let [a, b, c] = [sums[i], sums[width + i], sums[2 * width + i]];
             assert_eq!((a, b, c), (0.0, 2.0 * table[width + i], table[2 * width + i]));

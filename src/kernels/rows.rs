@@ -7,31 +7,32 @@ mod weight_norm;
 use num_traits::Zero;
 use rayon::prelude::*;
 
-use super::{Real, Stored, vectorized};
+use super::instructions::Instructions;
+use super::pieces::{each_piece, map_pairs};
+use super::{Kernel, Real, Stored};
 
 pub use loss::{cross_entropy, cross_entropy_grad};
 pub use norm::RowNorm;
 pub use weight_norm::{weight_norm, weight_norm_grad};
 
 /// `y = scales[row]·x`, rows of `width` numbers.
-pub fn scale<S: Stored>(x: &[S], width: usize, scales: &[f32], y: &mut [S]) {
-    let rows = rows_per_piece(width);
-    let pieces = y.par_chunks_mut((rows * width).max(1));
-    let pieces = pieces.zip(x.par_chunks((rows * width).max(1)));
-    pieces.zip(scales.par_chunks(rows)).for_each(|((y, x), scales)| {
-        vectorized(
-            #[inline(always)]
-            || {
-                let rows = y.chunks_exact_mut(width).zip(x.chunks_exact(width));
-                for ((y, x), &scale) in rows.zip(scales) {
-                    let scale = S::Real::of(f64::from(scale));
-                    for (y, x) in y.iter_mut().zip(x) {
-                        *y = S::store(x.load() * scale);
-                    }
+pub fn scale<S: Stored>(kernel: Kernel, x: &[S], width: usize, scales: &[f32], y: &mut [S]) {
+    let (rows, piece) = piece_of(width);
+    let pieces = y.par_chunks_mut(piece).zip(x.par_chunks(piece)).zip(scales.par_chunks(rows));
+    each_piece(
+        kernel,
+        pieces,
+        #[inline(always)]
+        |((y, x), scales)| {
+            let rows = y.chunks_exact_mut(width).zip(x.chunks_exact(width));
+            for ((y, x), &scale) in rows.zip(scales) {
+                let scale = S::Real::of(f64::from(scale));
+                for (y, x) in y.iter_mut().zip(x) {
+                    *y = S::store(x.load() * scale);
                 }
-            },
-        );
-    });
+            }
+        },
+    );
 }
 
 /// Rows of one piece of a reduction, at most; partial sums are added in the order of the pieces.
@@ -43,13 +44,15 @@ const PIECE: usize = 1 << 15;
 /// Running sums of one row: additions need not wait for each other, and fill whole vectors.
 const LANES: usize = 16;
 
-/// The rows of one piece, when a row has `width` numbers.
-fn rows_per_piece(width: usize) -> usize {
-    (PIECE / width.max(1)).clamp(1, ROWS)
+/// The rows of one piece, and its numbers, when a row has `width` numbers.
+fn piece_of(width: usize) -> (usize, usize) {
+    let rows = (PIECE / width.max(1)).clamp(1, ROWS);
+    (rows, rows * width.max(1))
 }
 
 /// Adds up what `piece` makes of each item, in order, whatever the number of threads.
 fn reduce<T: Real, I: Send>(
+    kernel: Kernel,
     items: impl IndexedParallelIterator<Item = I>,
     out: &mut [T],
     piece: impl Fn(I, &mut [T]) + Sync,
@@ -58,7 +61,10 @@ fn reduce<T: Real, I: Send>(
     let partial: Vec<Vec<T>> = items
         .map(|item| {
             let mut sums = vec![T::zero(); width];
-            piece(item, &mut sums);
+            kernel.vectorized(
+                #[inline(always)]
+                || piece(item, &mut sums),
+            );
             sums
         })
         .collect();
@@ -139,21 +145,21 @@ fn fold_lanes<T: Real>(mut lanes: [T; LANES], combine: impl Fn(T, T) -> T) -> T 
 }
 
 /// The sum of all rows: the gradient of a bias. `out` has one number per channel.
-pub fn sum_rows<S: Stored>(x: &[S], out: &mut [S::Real]) {
+pub fn sum_rows<S: Stored>(kernel: Kernel, x: &[S], out: &mut [S::Real]) {
     let c = out.len();
-    let piece = rows_per_piece(c) * c.max(1);
-    reduce(x.par_chunks(piece), out, |x, sums| {
-        vectorized(
-            #[inline(always)]
-            || {
-                for row in x.chunks_exact(c) {
-                    for (sum, x) in sums.iter_mut().zip(row) {
-                        *sum += x.load();
-                    }
+    reduce(
+        kernel,
+        x.par_chunks(piece_of(c).1),
+        out,
+        #[inline(always)]
+        |x, sums| {
+            for row in x.chunks_exact(c) {
+                for (sum, x) in sums.iter_mut().zip(row) {
+                    *sum += x.load();
                 }
-            },
-        );
-    });
+            }
+        },
+    );
 }
 
 /// The gradient of `y = scale·max(0, z + bias)` on rows of `db.len()` channels, from `y` itself: writes
@@ -161,6 +167,7 @@ pub fn sum_rows<S: Stored>(x: &[S], out: &mut [S::Real]) {
 /// rounded. Where dropout follows the ReLU, `scale` is that of its [mask](super::dropout::Mask::scale):
 /// what it dropped is 0 in `y`.
 pub fn relu_grad_with_bias<S: Stored>(
+    kernel: Kernel,
     y: &[S],
     dy: &[S],
     scale: S::Real,
@@ -168,39 +175,28 @@ pub fn relu_grad_with_bias<S: Stored>(
     db: &mut [S::Real],
 ) {
     let c = db.len();
-    let piece = rows_per_piece(c) * c.max(1);
-    let pieces = dz.par_chunks_mut(piece).zip(y.par_chunks(piece)).zip(dy.par_chunks(piece));
-    reduce(pieces, db, |((dz, y), dy), sums| {
-        vectorized(
-            #[inline(always)]
-            || {
-                let rows = y.chunks_exact(c).zip(dy.chunks_exact(c));
-                for (dz, (y, dy)) in dz.chunks_exact_mut(c).zip(rows) {
-                    for (((dz, y), dy), sum) in dz.iter_mut().zip(y).zip(dy).zip(&mut *sums) {
-                        let slope = relu_slope(y.load(), scale);
-                        let grad = dy.load() * slope;
-                        *sum += grad;
-                        *dz = S::store(grad);
-                    }
+    let (_, piece) = piece_of(c);
+    reduce(
+        kernel,
+        dz.par_chunks_mut(piece).zip(y.par_chunks(piece)).zip(dy.par_chunks(piece)),
+        db,
+        #[inline(always)]
+        |((dz, y), dy), sums| {
+            let rows = y.chunks_exact(c).zip(dy.chunks_exact(c));
+            for (dz, (y, dy)) in dz.chunks_exact_mut(c).zip(rows) {
+                for (((dz, y), dy), sum) in dz.iter_mut().zip(y).zip(dy).zip(&mut *sums) {
+                    let grad = dy.load() * relu_slope(y.load(), scale);
+                    *sum += grad;
+                    *dz = S::store(grad);
                 }
-            },
-        );
-    });
+            }
+        },
+    );
 }
 
 /// The same without a bias: `dz = scale·dy` where `y > 0`.
-pub fn relu_grad<S: Stored>(y: &[S], dy: &[S], scale: S::Real, dz: &mut [S]) {
-    let pieces = dz.par_chunks_mut(PIECE).zip(y.par_chunks(PIECE)).zip(dy.par_chunks(PIECE));
-    pieces.for_each(|((dz, y), dy)| {
-        vectorized(
-            #[inline(always)]
-            || {
-                for ((dz, y), dy) in dz.iter_mut().zip(y).zip(dy) {
-                    *dz = S::store(dy.load() * relu_slope(y.load(), scale));
-                }
-            },
-        );
-    });
+pub fn relu_grad<S: Stored>(kernel: Kernel, y: &[S], dy: &[S], scale: S::Real, dz: &mut [S]) {
+    map_pairs(kernel, y, dy, dz, |y, dy| dy * relu_slope(y, scale));
 }
 
 #[inline(always)]
@@ -218,7 +214,7 @@ mod tests {
         let sum_with = |threads: usize| {
             let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
             let mut out = [0f32; 7];
-            pool.install(|| sum_rows(&x, &mut out));
+            pool.install(|| sum_rows(Kernel::best(), &x, &mut out));
             out
         };
         assert_eq!(sum_with(1), sum_with(2));
@@ -228,10 +224,10 @@ mod tests {
     fn relu_gradients_by_hand() {
         let (y, dy) = ([2.0, 0.0, 0.0, 4.0], [1.0, 2.0, 3.0, 4.0]);
         let (mut dz, mut db) = ([7.0; 4], [7.0; 2]);
-        relu_grad_with_bias(&y, &dy, 2.0, &mut dz, &mut db);
+        relu_grad_with_bias(Kernel::best(), &y, &dy, 2.0, &mut dz, &mut db);
         assert_eq!((dz, db), ([2.0, 0.0, 0.0, 8.0], [2.0, 8.0]));
         let mut again = [7.0; 4];
-        relu_grad(&y, &dy, 2.0, &mut again);
+        relu_grad(Kernel::best(), &y, &dy, 2.0, &mut again);
         assert_eq!(again, dz);
     }
 }

@@ -15,16 +15,17 @@ mod pointwise;
 mod tiles;
 
 pub use pack::{StepWeights, dequantize, quantize, round_weight};
-pub use pointwise::{add, add_relu, affine, round};
+pub use pointwise::{add, add_relu, affine, multiply, round};
 
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use super::Kernel;
+use super::instructions::Instructions;
 use block::{Bytes, Pairs, Rows, Singles};
 use lanes::Plain;
 
-/// How the weights of a step are kept.
+/// The form in which the weights of a step are kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum StepDtype {
@@ -120,10 +121,13 @@ fn run<const COLS: usize, L: lanes::Lanes<COLS>>(lanes: L, rows: Rows, y: &mut [
 /// Bytes that one thread reads in a second from `len` bytes again and again, in one stream or in six as
 /// the panels of a single row are read, whichever is faster; measured now (some 100 ms). What a step of
 /// a single sequence can reach at most.
-pub fn read_bandwidth(len: usize) -> f64 {
+pub fn read_bandwidth(kernel: Kernel, len: usize) -> f64 {
     const LINE: [u64; 8] = [1; 8];
     let lines = vec![LINE; len.div_ceil(size_of_val(&LINE)).max(6)];
-    repeat_read(&lines, read_streams::<1>).max(repeat_read(&lines, read_streams::<6>))
+    let read = |read: fn(Kernel, &[[u64; 8]]) -> [u64; 8]| {
+        repeat_read(&lines, |lines| read(kernel, lines))
+    };
+    read(read_streams::<1>).max(read(read_streams::<6>))
 }
 
 fn repeat_read(lines: &[[u64; 8]], read: impl Fn(&[[u64; 8]]) -> [u64; 8]) -> f64 {
@@ -141,8 +145,8 @@ fn repeat_read(lines: &[[u64; 8]], read: impl Fn(&[[u64; 8]]) -> [u64; 8]) -> f6
 }
 
 /// Reads `STREAMS` equal parts side by side, what is left over after them.
-fn read_streams<const STREAMS: usize>(lines: &[[u64; 8]]) -> [u64; 8] {
-    super::vectorized(
+fn read_streams<const STREAMS: usize>(kernel: Kernel, lines: &[[u64; 8]]) -> [u64; 8] {
+    kernel.vectorized(
         #[inline(always)]
         || {
             let part = lines.len() / STREAMS;

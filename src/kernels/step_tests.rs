@@ -28,7 +28,7 @@ impl Case {
         let (out_channels, in_channels, kernel_size) = shape;
         let mut inputs = random(rng, rows * in_channels * kernel_size);
         if dtype == StepDtype::Bf16 {
-            round(&mut inputs);
+            round(Kernel::best(), &mut inputs);
         }
         Self {
             dtype,
@@ -42,7 +42,7 @@ impl Case {
     }
 
     fn weights(&self, kernel: Kernel) -> StepWeights {
-        StepWeights::for_kernel(kernel, self.dtype, self.shape, &self.weight, Some(&self.bias))
+        StepWeights::new(kernel, self.dtype, self.shape, &self.weight, Some(&self.bias))
             .expect("not too deep")
     }
 
@@ -171,7 +171,7 @@ fn what_is_not_finite_shows() {
         for bad in [f32::NAN, f32::INFINITY] {
             let mut case = Case::new(dtype, (20, 7, 2), 1, 1);
             case.inputs[3] = bad;
-            let weights = case.weights(Kernel::current());
+            let weights = case.weights(Kernel::best());
             let mut y = vec![0.0; 20];
             product(&weights, &case.packed(&weights), case.relu, &mut y);
             assert!(y.iter().all(|y| !y.is_finite()), "{dtype:?} {bad}: {y:?}");
@@ -195,13 +195,14 @@ fn int8_weights_are_whole_numbers_of_their_channel() {
 #[test]
 fn a_sum_too_deep_for_int8_is_refused() {
     let deep = vec![0.0; 1 << 19];
-    let error = StepWeights::new(StepDtype::Int8, (1, 1 << 19, 1), &deep, None).expect_err("deep");
+    let error = StepWeights::new(Kernel::best(), StepDtype::Int8, (1, 1 << 19, 1), &deep, None)
+        .expect_err("deep");
     assert!(error.to_string().contains("bf16"), "{error}");
 }
 
 #[test]
 fn rounding_is_that_of_bf16() {
     let mut x = [1.0, 1.0 + 1.0 / 256.0, -3.0e38, f32::INFINITY];
-    round(&mut x);
+    round(Kernel::best(), &mut x);
     assert_eq!(x, [1.0, 1.0, bf16::store(-3.0e38).load(), f32::INFINITY]);
 }

@@ -5,74 +5,52 @@ use std::borrow::Cow;
 
 use rayon::prelude::*;
 
-use super::conv::{ConvShape, Epilogue};
+use super::conv::{ConvShape, Operands};
+use super::pieces::map;
 use super::{Kernel, Real, Stored, portable, reference};
 
 /// Rows of one piece of what is done row by row.
 const ROWS: usize = 256;
 
 /// Numbers as they enter a product with activations of type `S`.
-fn operands<'a, S: Stored, T: Stored<Real = S::Real>>(values: &'a [T]) -> Cow<'a, [S::Real]> {
+fn rounded<'a, S: Stored, T: Stored<Real = S::Real>>(values: &'a [T]) -> Cow<'a, [S::Real]> {
     if size_of::<S>() >= size_of::<T>() {
         return T::reals(values);
     }
     Cow::Owned(values.iter().map(|&x| S::store(x.load()).load()).collect())
 }
 
-/// See [`super::conv::forward`].
-pub fn forward<R: Real, X: Stored<Real = R>, Y: Stored<Real = R>>(
+/// Runs one product.
+pub fn run<R: Real, X: Stored<Real = R>, Y: Stored<Real = R>>(
+    kernel: Kernel,
     shape: &ConvShape,
-    (x, history): (&[X], &[X]),
-    weight: &[R],
-    epilogue: &Epilogue<R>,
-    y: &mut [Y],
+    operands: Operands<R, X, Y>,
 ) {
-    let mut sums = vec![R::zero(); y.len()];
-    let run = match Kernel::current() {
-        Kernel::Reference => reference::forward,
-        _ => portable::forward,
-    };
-    let weight = operands::<X, R>(weight);
-    run(shape, &X::reals(x), &X::reals(history), &weight, &mut sums);
-    let piece = ROWS * shape.out_channels;
-    let pieces = y.par_chunks_mut(piece).zip(sums.par_chunks(piece));
-    pieces.enumerate().for_each(|(i, (y, sums))| {
-        let rows = sums.chunks_exact(shape.out_channels);
-        for (sums, y) in rows.zip(y.chunks_exact_mut(shape.out_channels)) {
-            epilogue.store_row(sums, 0, y);
+    let oracle = kernel == Kernel::Reference;
+    match operands {
+        Operands::Forward { x: (x, history), weight, epilogue, y } => {
+            let mut sums = vec![R::zero(); y.len()];
+            let run = if oracle { reference::forward } else { portable::forward };
+            run(shape, &X::reals(x), &X::reals(history), &rounded::<X, R>(weight), &mut sums);
+            let piece = ROWS * shape.out_channels;
+            let pieces = y.par_chunks_mut(piece).zip(sums.par_chunks(piece));
+            pieces.enumerate().for_each(|(i, (y, sums))| {
+                let rows = sums.chunks_exact(shape.out_channels);
+                for (sums, y) in rows.zip(y.chunks_exact_mut(shape.out_channels)) {
+                    epilogue.store_row(sums, 0, y);
+                }
+                epilogue.drop_elements(kernel, i * piece, y);
+            });
         }
-        epilogue.drop_elements(i * piece, y);
-    });
-}
-
-/// See [`super::conv::grad_input`].
-pub fn grad_input<R: Real, X: Stored<Real = R>, Y: Stored<Real = R>>(
-    shape: &ConvShape,
-    dy: &[Y],
-    weight: &[R],
-    dx: &mut [X],
-) {
-    let mut sums = vec![R::zero(); dx.len()];
-    let run = match Kernel::current() {
-        Kernel::Reference => reference::grad_input,
-        _ => portable::grad_input,
-    };
-    let (dy, weight) = (operands::<X, Y>(dy), operands::<X, R>(weight));
-    run(shape, &dy, &weight, &mut sums);
-    let pieces = dx.par_iter_mut().zip(sums).with_min_len(1 << 14);
-    pieces.for_each(|(dx, sum)| *dx = X::store(sum));
-}
-
-/// See [`super::conv::grad_weight`].
-pub fn grad_weight<R: Real, X: Stored<Real = R>, Y: Stored<Real = R>>(
-    shape: &ConvShape,
-    (x, history): (&[X], &[X]),
-    dy: &[Y],
-    dw: &mut [R],
-) {
-    let run = match Kernel::current() {
-        Kernel::Reference => reference::grad_weight,
-        _ => portable::grad_weight,
-    };
-    run(shape, &X::reals(x), &X::reals(history), &operands::<X, Y>(dy), dw);
+        Operands::GradInput { dy, weight, dx } => {
+            let mut sums = vec![R::zero(); dx.len()];
+            let run = if oracle { reference::grad_input } else { portable::grad_input };
+            run(shape, &rounded::<X, Y>(dy), &rounded::<X, R>(weight), &mut sums);
+            map(kernel, &sums, dx, |sum| sum);
+        }
+        Operands::GradWeight { x: (x, history), dy, dw } => {
+            let run = if oracle { reference::grad_weight } else { portable::grad_weight };
+            run(shape, &X::reals(x), &X::reals(history), &rounded::<X, Y>(dy), dw);
+        }
+    }
 }

@@ -1,11 +1,10 @@
-//! What an optimizer does to its buffers: updates in place, and the length of a gradient.
+//! The passes of an optimizer over its buffers: updates in place, and the length of a gradient.
 
 use rayon::prelude::*;
 
-use super::{Real, vectorized};
-
-/// Elements of one piece of work.
-const PIECE: usize = 1 << 14;
+use super::instructions::Instructions;
+use super::pieces::{PIECE, each_piece};
+use super::{Kernel, Real};
 
 /// Elements updated at a time.
 const BLOCK: usize = 16;
@@ -13,6 +12,7 @@ const BLOCK: usize = 16;
 /// `(p, slots) = step(p, g, slots)` for each element: of a parameter, its gradient and the optimizer's
 /// `N` moments. Computed in double precision and rounded once; slices of one length.
 pub fn update<T: Real, const N: usize>(
+    kernel: Kernel,
     param: &mut [T],
     grad: &[T],
     slots: [&mut [T]; N],
@@ -27,12 +27,12 @@ pub fn update<T: Real, const N: usize>(
             (p, g, slots)
         })
         .collect();
-    pieces.into_par_iter().for_each(|(p, g, slots)| {
-        vectorized(
-            #[inline(always)]
-            || update_piece(p, g, slots, &step),
-        )
-    });
+    each_piece(
+        kernel,
+        pieces.into_par_iter(),
+        #[inline(always)]
+        |(p, g, slots)| update_piece(p, g, slots, &step),
+    );
 }
 
 /// Whole blocks, then the rest element by element.
@@ -58,7 +58,7 @@ fn update_piece<T: Real, const N: usize>(
     }
 }
 
-/// What is written is gathered aside first: the compiler then need not know that the slices do not
+/// Gathers aside first all that is written: the compiler then need not know that the slices do not
 /// overlap in order to vectorise.
 #[inline(always)]
 fn update_block<T: Real, const N: usize, const B: usize>(
@@ -95,13 +95,13 @@ fn update_block<T: Real, const N: usize, const B: usize>(
 }
 
 /// Σ x² in double precision, in an order that depends on the length alone.
-pub fn sum_of_squares<T: Real>(x: &[T]) -> f64 {
-    let sums: Vec<f64> = x.par_chunks(PIECE).map(sum_piece).collect();
+pub fn sum_of_squares<T: Real>(kernel: Kernel, x: &[T]) -> f64 {
+    let sums: Vec<f64> = x.par_chunks(PIECE).map(|x| sum_piece(kernel, x)).collect();
     sums.iter().sum()
 }
 
-fn sum_piece<T: Real>(x: &[T]) -> f64 {
-    vectorized(
+fn sum_piece<T: Real>(kernel: Kernel, x: &[T]) -> f64 {
+    kernel.vectorized(
         #[inline(always)]
         || {
             let mut lanes = [0f64; 16];

@@ -3,6 +3,8 @@
 use candle_core::{DType, Device, Tensor};
 
 use super::*;
+use crate::Result;
+use crate::graph::Run;
 use crate::nn::Params;
 use crate::nn::{NormKind, TcnConfig};
 use crate::ops::check::assert_close;
@@ -20,13 +22,13 @@ fn evaluation_in_bf16_is_near_that_in_f32_under_every_norm() -> Result<()> {
                 network: TcnConfig { norm, pre_norm, ..TcnConfig::new(vec![8, 8], 3) },
             });
             let params = Params::new(1, DType::F32, &Device::Cpu);
-            let model = Model::new(&config, params.builder())?;
+            let model = config.build(params.builder())?;
             let ids: Vec<u32> = (0..32).map(|i| (i * i + 1) % 7).collect();
             let ids = Tensor::from_vec(ids, (2, 16), &Device::Cpu)?;
             // moments other than those of the start
-            model.forward(&ids, &mut Pass::train(1, 1))?;
-            let exact = model.forward(&ids, &mut Pass::eval())?;
-            let rounded = model.forward(&ids, &mut Pass::eval().with_dtype(DType::BF16))?;
+            model.forward_with(&ids, Run::train(1, 1))?;
+            let exact = model.forward_with(&ids, Run::eval())?;
+            let rounded = model.forward_with(&ids, Run::eval().with_dtype(DType::BF16))?;
             assert_eq!(rounded.dtype(), DType::F32);
             assert_close(&rounded, &exact, 0.03);
         }

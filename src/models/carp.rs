@@ -1,20 +1,38 @@
 //! CARP, ByteNet as a masked language model of proteins, with the names of the Hub's multimolecule/carp-*.
 
-use candle_core::{DType, Device, Tensor};
-use candle_nn::{Init, VarBuilder};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use super::Architecture;
 use super::config_keys::activation;
-use crate::geometry::Stack;
-use crate::nn::{
-    Activation, ByteNetStack, ByteNetStackConfig, Conv1d, Conv1dConfig, MAX_CHANNELS,
-    MAX_STACK_LAYERS, Norm, Pass, StepDtype, dropout_probability, in_range, linear, norm_eps,
+use crate::graph::{
+    Conv1dConfig, EmbedConfig, Graph, MAX_CHANNELS, MAX_STACK_LAYERS, dropout_probability, in_range,
 };
-use crate::ops::{self, Epilogue};
+use crate::nn::{Activation, ByteNetStackConfig, check_eps};
 use crate::{Error, Result};
 
-/// The options of a [`Carp`]: the keys and defaults of multimolecule's `CarpConfig`.
+/// Options of the masked language model: the keys and defaults of multimolecule's `CarpConfig`. As `CarpForMaskedLM` or
+/// `CarpForPreTraining`, which have the same tensors: embedding, 1×1 convolution,
+/// [`bytenet_stack`](crate::nn::bytenet_stack), layer norm, softmax.
+///
+/// Without a mask the steps of `pad_token_id` are hidden, as multimolecule does it.
+///
+/// Tensors: `model.embeddings.word_embeddings.weight` (vocab, embedding), `model.embeddings.projection.*`,
+/// `model.encoder.layer.{i}.*`, `lm_head.layer_norm.*`, `lm_head.decoder.bias` (vocab), untied also
+/// `lm_head.decoder.weight` (vocab, hidden).
+///
+/// # Example
+///
+/// ```
+/// use candle_tcn::models::ModelConfig;
+/// let config = ModelConfig::from_json(r#"{"model_type": "carp"}"#, "config.json")?;
+/// assert_eq!(config.graph()?.parameter_count()?, 608_589); // CARP-600k
+/// assert_eq!(config.geometry()?.receptive_field()?.total, 2041);
+/// # Ok::<(), candle_tcn::Error>(())
+/// ```
+///
+/// # References
+/// Yang, Fusi & Lu 2022, "Convolutions are competitive with transformers for protein sequence pretraining".
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct CarpConfig {
@@ -41,7 +59,7 @@ pub struct CarpConfig {
     pub layer_norm_eps: f64,
     /// See `intermediate_size`.
     pub slim: bool,
-    /// Whether the softmax uses the embedding's matrix; `embedding_size` is then `hidden_size`.
+    /// `true` if the softmax uses the embedding's matrix; `embedding_size` is then `hidden_size`.
     pub tie_word_embeddings: bool,
     /// The id that fills up shorter sequences: hidden from the convolutions where no mask is given.
     pub pad_token_id: Option<u32>,
@@ -75,12 +93,12 @@ impl Default for CarpConfig {
 }
 
 impl CarpConfig {
-    pub(super) fn validate(&self) -> Result<()> {
+    fn validate(&self) -> Result<()> {
         in_range("embedding_size", self.embedding_size, MAX_CHANNELS)?;
         in_range("hidden_size", self.hidden_size, MAX_CHANNELS)?;
         in_range("intermediate_size", self.inner(), MAX_CHANNELS)?;
         dropout_probability("hidden_dropout", self.hidden_dropout)?;
-        norm_eps("layer_norm_eps", self.layer_norm_eps)?;
+        check_eps("layer_norm_eps", self.layer_norm_eps)?;
         if self.tie_word_embeddings && self.embedding_size != self.hidden_size {
             let expected =
                 format!("{}, as hidden_size, since tie_word_embeddings is set", self.hidden_size);
@@ -116,111 +134,36 @@ impl CarpConfig {
             ..ByteNetStackConfig::new(self.hidden_size, self.inner(), self.kernel_size)
         })
     }
-
-    pub(super) fn geometry(&self) -> Result<Stack> {
-        self.stack()?.geometry("model.encoder.layer.")
-    }
 }
 
-/// CARP as `CarpForMaskedLM` or `CarpForPreTraining`, which have the same tensors: embedding, 1×1
-/// convolution, [`ByteNetStack`], layer norm, softmax.
-///
-/// Without a [mask](Pass::with_mask) the steps of `pad_token_id` are hidden, as multimolecule does it.
-///
-/// # Shapes
-/// Tensors: `model.embeddings.word_embeddings.weight` (vocab, embedding),
-/// `model.embeddings.projection.*`, `model.encoder.layer.{i}.*` (see [`ByteNetStack`]),
-/// `lm_head.layer_norm.*`, `lm_head.decoder.bias` (vocab), untied also `lm_head.decoder.weight` (vocab,
-/// hidden).
-///
-/// # Example
-///
-/// ```
-/// use candle_tcn::models::ModelConfig;
-/// let config = ModelConfig::from_json(r#"{"model_type": "carp"}"#, "config.json")?;
-/// assert_eq!(config.parameters()?, 608_589); // CARP-600k
-/// assert_eq!(config.geometry()?.receptive_field()?.total, 2041);
-/// # Ok::<(), candle_tcn::Error>(())
-/// ```
-///
-/// # References
-/// Yang, Fusi & Lu 2022, "Convolutions are competitive with transformers for protein sequence pretraining".
-#[derive(Debug, Clone)]
-pub struct Carp {
-    embeddings: Tensor,
-    projection: Conv1d,
-    encoder: ByteNetStack,
-    norm: Norm,
-    decoder: Conv1d,
-    pad: Option<u32>,
-    mask: Option<u32>,
-}
-
-impl Carp {
-    pub(super) fn new(cfg: &CarpConfig, vb: VarBuilder) -> Result<Self> {
-        let (model, head) = (vb.pp("model"), vb.pp("lm_head"));
-        let embeddings = super::embedding(
-            cfg.vocab_size,
-            cfg.embedding_size,
-            model.pp("embeddings.word_embeddings"),
-        )?;
-        let projection = Conv1d::new(
-            cfg.embedding_size,
-            cfg.hidden_size,
-            1,
-            Conv1dConfig::causal(),
-            model.pp("embeddings.projection"),
-        )?;
-        let decoder = head.pp("decoder");
-        Ok(Self {
-            projection,
-            encoder: ByteNetStack::new(&cfg.stack()?, model.pp("encoder.layer"))?,
-            norm: Norm::layer(cfg.hidden_size, cfg.layer_norm_eps, head.pp("layer_norm"))?,
-            decoder: match cfg.tie_word_embeddings {
-                false => linear(cfg.hidden_size, cfg.vocab_size, decoder)?,
-                true => {
-                    let bias = decoder.get_with_hints(cfg.vocab_size, "bias", Init::Const(0.0))?;
-                    Conv1d::from_matrix(embeddings.clone(), Some(bias))
-                }
-            },
-            pad: cfg.pad_token_id,
-            mask: cfg.mask_token_id,
-            embeddings,
-        })
+impl Architecture for CarpConfig {
+    fn graph(&self) -> Result<Graph> {
+        self.validate()?;
+        let mut g = Graph::new();
+        let ids = g.tokens_hiding(self.vocab_size, self.pad_token_id)?;
+        let hs = g.scope("model", |g| {
+            let table = EmbedConfig { padding_idx: self.mask_token_id, ..EmbedConfig::default() };
+            let xs = g.embed("embeddings.word_embeddings", ids, self.embedding_size, table)?;
+            let cfg = Conv1dConfig::causal();
+            let xs = g.conv1d("embeddings.projection", xs, self.hidden_size, 1, cfg)?;
+            g.scope("encoder.layer", |g| self.stack()?.append(g, xs))
+        })?;
+        let logits = g.scope("lm_head", |g| {
+            let hs = g.layer_norm("layer_norm", hs, self.layer_norm_eps)?;
+            match self.tie_word_embeddings {
+                true => g.tied_linear("decoder", hs, true),
+                false => g.linear("decoder", hs, self.vocab_size),
+            }
+        })?;
+        g.output_logits(logits)?;
+        Ok(g)
     }
 
-    pub(super) fn freeze(&self, dtype: StepDtype) -> Result<Self> {
-        Ok(Self {
-            projection: self.projection.freeze_as(dtype)?,
-            encoder: self.encoder.freeze_as(dtype)?,
-            decoder: self.decoder.freeze_as(dtype)?,
-            ..self.clone()
-        })
+    fn vocab_size(&mut self) -> Option<&mut usize> {
+        Some(&mut self.vocab_size)
     }
 
-    /// 0 where `ids` are padding and 1 elsewhere; none where no id is padding.
-    pub(super) fn attention_mask(&self, ids: &Tensor) -> Result<Option<Tensor>> {
-        let Some(pad) = self.pad else { return Ok(None) };
-        let mask = ids.ne(pad)?;
-        let counted = mask.to_dtype(DType::U32)?.min_all()?.to_scalar::<u32>()?;
-        Ok((counted == 0).then_some(mask))
-    }
-
-    pub(super) fn forward(&self, ids: &Tensor, pass: &mut Pass) -> Result<Tensor> {
-        if !pass.has_mask()
-            && let Some(mask) = self.attention_mask(ids)?
-        {
-            pass.set_mask(&mask)?;
-        }
-        let dtype = pass.dtype(&self.embeddings);
-        let xs = ops::embed_with_padding(&self.embeddings, ids, self.mask, dtype)?;
-        let xs = self.projection.forward(&xs, pass)?;
-        let hs = self.encoder.forward(&xs, pass)?;
-        let hs = self.norm.forward(&hs, pass)?;
-        self.decoder.forward_then(&hs, pass, Epilogue::to_f32())
-    }
-
-    pub(super) fn device(&self) -> &Device {
-        self.embeddings.device()
+    fn set_dropout(&mut self, dropout: f64) {
+        self.hidden_dropout = dropout;
     }
 }

@@ -1,345 +1,239 @@
-//! What a model is: a serde configuration tagged by `model_type`.
+//! Configuration of a model: serde, tagged by `model_type`.
 
-use std::sync::{Arc, Mutex, PoisonError};
-
-use candle_core::{DType, Device, Shape, Tensor};
-use candle_nn::var_builder::SimpleBackend;
-use candle_nn::{Init, VarBuilder};
+use candle_nn::VarBuilder;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    ByteNetConfig, CarpConfig, ConvNetConfig, FrameLayout, Input, Model, PytorchTcnConfig,
-    TcnLmConfig, TemporalConv1dConfig, TemporalConvNetConfig, TemporalConvTranspose1dConfig,
-    WaveNetConfig, no_tokens,
+    ByteNetConfig, CarpConfig, ConvNetConfig, PytorchTcnConfig, TcnLmConfig, TemporalConv1dConfig,
+    TemporalConvNetConfig, TemporalConvTranspose1dConfig, WaveNetConfig,
 };
 use crate::geometry::Stack;
-use crate::nn::{MAX_CHANNELS, NormKind, Params, in_range};
+use crate::graph::{Graph, Network};
 use crate::{Error, Result};
 
-/// A model's `config.json`: everything but its weights.
-///
-/// # Example
-///
-/// ```
-/// use candle_tcn::models::ModelConfig;
-/// let config = ModelConfig::preset("char-ptb")?.with_vocab_size(50);
-/// assert_eq!(config.parameters()?, 2_222_100);
-/// assert_eq!(config.geometry()?.receptive_field()?.total, 29);
-/// # Ok::<(), candle_tcn::Error>(())
-/// ```
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(tag = "model_type", rename_all = "lowercase")]
-pub enum ModelConfig {
+/// The order of the axes in files of frames; layers and networks always take (batch, time, channels).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub enum FrameLayout {
+    /// (batch, channels, time), as PyTorch's convolutions.
+    #[default]
+    #[serde(rename = "NCL")]
+    ChannelsFirst,
+    /// (batch, time, channels).
+    #[serde(rename = "NLC")]
+    ChannelsLast,
+}
+
+/// An architecture: one file, whose configuration gives the graph of the network. Everything else reads the graph.
+pub trait Architecture {
+    /// The network.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] or [`Error::TooLarge`], naming the field.
+    fn graph(&self) -> Result<Graph>;
+
+    /// The field with the size of the vocabulary, 0 in a preset; of networks on tokens.
+    fn vocab_size(&mut self) -> Option<&mut usize> {
+        None
+    }
+
+    /// Layout of the files that hold frames.
+    fn layout(&self) -> FrameLayout {
+        FrameLayout::ChannelsLast
+    }
+
+    /// Sets every probability of dropping.
+    fn set_dropout(&mut self, _dropout: f64) {}
+
+    /// Leaves out weight norm, for weights in which it is folded.
+    fn fold_weight_norm(&mut self) {}
+}
+
+/// Lists the architectures: the name in `model_type`, and the configuration.
+macro_rules! architectures {
+    ($($(#[$doc:meta])* $name:literal $variant:ident($config:ty),)*) => {
+        /// A model's `config.json`: everything but its weights.
+        ///
+        /// # Example
+        ///
+        /// ```
+        /// use candle_tcn::models::ModelConfig;
+        /// let config = ModelConfig::preset("char-ptb")?.with_vocab_size(50);
+        /// assert_eq!(config.graph()?.parameter_count()?, 2_222_100);
+        /// assert_eq!(config.geometry()?.receptive_field()?.total, 29);
+        /// # Ok::<(), candle_tcn::Error>(())
+        /// ```
+        #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+        #[serde(tag = "model_type")]
+        pub enum ModelConfig {
+            $($(#[$doc])* #[serde(rename = $name)] $variant($config),)*
+        }
+
+        impl ModelConfig {
+            /// The value of `model_type`.
+            pub fn model_type(&self) -> &'static str {
+                match self {
+                    $(Self::$variant(_) => $name,)*
+                }
+            }
+
+            /// The architecture with its options.
+            pub fn architecture(&self) -> &dyn Architecture {
+                match self {
+                    $(Self::$variant(config) => config,)*
+                }
+            }
+
+            fn architecture_mut(&mut self) -> &mut dyn Architecture {
+                match self {
+                    $(Self::$variant(config) => config,)*
+                }
+            }
+        }
+    };
+}
+
+architectures! {
     /// Residual blocks of two dilated convolutions (Bai, Kolter & Koltun 2018, arXiv:1803.01271).
-    Tcn(TcnLmConfig),
+    "tcn" Tcn(TcnLmConfig),
     /// Gated residual layers with a skip sum (van den Oord et al. 2016, arXiv:1609.03499).
-    WaveNet(WaveNetConfig),
+    "wavenet" WaveNet(WaveNetConfig),
     /// The network of Bai et al. on frames, with a linear layer or without.
-    #[serde(rename = "temporal_conv_net")]
-    TemporalConvNet(TemporalConvNetConfig),
+    "temporal_conv_net" TemporalConvNet(TemporalConvNetConfig),
     /// pytorch-tcn's network on frames.
-    #[serde(rename = "pytorch_tcn")]
-    PytorchTcn(PytorchTcnConfig),
+    "pytorch_tcn" PytorchTcn(PytorchTcnConfig),
     /// pytorch-tcn's convolution, alone.
-    #[serde(rename = "temporal_conv1d")]
-    TemporalConv1d(TemporalConv1dConfig),
+    "temporal_conv1d" TemporalConv1d(TemporalConv1dConfig),
     /// pytorch-tcn's transposed convolution, alone.
-    #[serde(rename = "temporal_conv_transpose1d")]
-    TemporalConvTranspose1d(TemporalConvTranspose1dConfig),
+    "temporal_conv_transpose1d" TemporalConvTranspose1d(TemporalConvTranspose1dConfig),
     /// Residual layers around dilated convolutions (Kalchbrenner et al. 2016, arXiv:1610.10099).
-    ByteNet(ByteNetConfig),
+    "bytenet" ByteNet(ByteNetConfig),
     /// The same as a masked language model of proteins.
-    Carp(CarpConfig),
+    "carp" Carp(CarpConfig),
     /// A masked language model of DNA.
-    #[serde(rename = "ConvNet")]
-    ConvNet(ConvNetConfig),
+    "ConvNet" ConvNet(ConvNetConfig),
 }
 
 impl ModelConfig {
     /// Reads a configuration; `source` is named in errors.
     ///
     /// # Errors
-    /// [`Error::File`] where the text is not a configuration, with line and column.
+    /// [`Error::File`] for JSON that is no model configuration.
     pub fn from_json(json: &str, source: impl AsRef<std::path::Path>) -> Result<Self> {
         serde_json::from_str(json)
             .map_err(|e| Error::file(source, format!("not a model configuration: {e}")))
     }
 
-    /// The configuration as it stands in `config.json`.
+    /// The configuration as JSON.
     ///
     /// # Errors
-    /// [`Error::Invalid`] where a number cannot be written as JSON.
+    /// [`Error::Invalid`] for numbers that are not finite.
     pub fn to_json(&self) -> Result<String> {
         serde_json::to_string_pretty(self)
             .map_err(|e| Error::invalid("config", "finite numbers", e))
     }
 
-    /// The `model_type` of the file.
-    pub fn model_type(&self) -> &'static str {
-        match self {
-            Self::Tcn(_) => "tcn",
-            Self::WaveNet(_) => "wavenet",
-            Self::TemporalConvNet(_) => "temporal_conv_net",
-            Self::PytorchTcn(_) => "pytorch_tcn",
-            Self::TemporalConv1d(_) => "temporal_conv1d",
-            Self::TemporalConvTranspose1d(_) => "temporal_conv_transpose1d",
-            Self::ByteNet(_) => "bytenet",
-            Self::Carp(_) => "carp",
-            Self::ConvNet(_) => "ConvNet",
-        }
-    }
-
-    /// What the model takes.
-    pub fn input(&self) -> Input {
-        let tokens = |vocab_size| Input::Tokens { vocab_size };
-        let frames = |channels, layout| Input::Frames { channels, layout };
-        let first = FrameLayout::ChannelsFirst;
-        match self {
-            Self::Tcn(cfg) => tokens(cfg.vocab_size),
-            Self::WaveNet(cfg) => tokens(cfg.vocab_size),
-            Self::ByteNet(cfg) => tokens(cfg.n_tokens),
-            Self::Carp(cfg) => tokens(cfg.vocab_size),
-            Self::ConvNet(cfg) => tokens(cfg.vocab_size),
-            Self::TemporalConvNet(cfg) => frames(cfg.num_inputs, cfg.input_shape),
-            Self::PytorchTcn(cfg) => frames(cfg.num_inputs, cfg.input_shape),
-            Self::TemporalConv1d(cfg) => frames(cfg.in_channels, first),
-            Self::TemporalConvTranspose1d(cfg) => frames(cfg.in_channels, first),
-        }
-    }
-
-    /// Whether the model takes tokens; networks on frames are no language models.
+    /// The network, as every reader reads it.
     ///
     /// # Errors
-    /// [`Error::Invalid`] naming the model type.
-    pub fn expect_tokens(&self) -> Result<()> {
-        match self.input() {
-            Input::Tokens { .. } => Ok(()),
-            Input::Frames { .. } => Err(no_tokens(self.model_type())),
-        }
+    /// [`Error::Invalid`] or [`Error::TooLarge`], naming the field that does not fit.
+    pub fn graph(&self) -> Result<Graph> {
+        self.architecture().graph()
     }
 
-    /// Token ids that the model knows; 0 in a preset, which takes it from the tokenizer, and for networks
-    /// on frames.
+    /// The network with the tensors of `vb`.
+    ///
+    /// # Errors
+    /// As [`graph`](Self::graph); those of `vb`.
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// use candle_core::{DType, Device, Module, Tensor};
+    /// use candle_tcn::models::ModelConfig;
+    /// use candle_tcn::nn::Params;
+    /// let config = ModelConfig::preset("char-tiny")?.with_vocab_size(20);
+    /// let params = Params::new(1, DType::F32, &Device::Cpu);
+    /// let model = config.build(params.builder())?;
+    /// let ids = Tensor::new(&[[3u32, 1, 4]], &Device::Cpu)?;
+    /// assert_eq!(model.forward(&ids)?.dims(), [1, 3, 20]);
+    /// # Ok::<(), candle_tcn::Error>(())
+    /// ```
+    pub fn build(&self, vb: VarBuilder) -> Result<Network> {
+        Network::new(self.graph()?, vb)
+    }
+
+    /// Number of token ids, 0 for a network on frames and in a preset.
     pub fn vocab_size(&self) -> usize {
-        match self.input() {
-            Input::Tokens { vocab_size } => vocab_size,
-            Input::Frames { .. } => 0,
-        }
+        self.clone().architecture_mut().vocab_size().map_or(0, |size| *size)
     }
 
-    /// The same model for another vocabulary; networks on frames have none and stay as they are.
+    /// The same model for a vocabulary of this size.
+    #[must_use]
     pub fn with_vocab_size(mut self, vocab_size: usize) -> Self {
-        match &mut self {
-            Self::Tcn(cfg) => cfg.vocab_size = vocab_size,
-            Self::WaveNet(cfg) => cfg.vocab_size = vocab_size,
-            Self::TemporalConvNet(_)
-            | Self::PytorchTcn(_)
-            | Self::TemporalConv1d(_)
-            | Self::TemporalConvTranspose1d(_) => {}
-            Self::ByteNet(cfg) => cfg.n_tokens = vocab_size,
-            Self::Carp(cfg) => cfg.vocab_size = vocab_size,
-            Self::ConvNet(cfg) => cfg.vocab_size = vocab_size,
+        if let Some(size) = self.architecture_mut().vocab_size() {
+            *size = vocab_size;
         }
         self
     }
 
-    /// Replaces every dropout probability of the network, if it has any.
+    /// The same model with this probability everywhere that dropping has one.
+    #[must_use]
     pub fn with_dropout(mut self, dropout: f64) -> Self {
-        match &mut self {
-            Self::Tcn(cfg) => {
-                cfg.embedding_dropout = dropout;
-                cfg.network.dropout = dropout;
-            }
-            Self::WaveNet(cfg) => cfg.network.dropout = dropout,
-            Self::TemporalConvNet(cfg) => cfg.network.dropout = dropout,
-            Self::PytorchTcn(cfg) => cfg.dropout = dropout,
-            Self::TemporalConv1d(_) | Self::TemporalConvTranspose1d(_) => {}
-            Self::ByteNet(cfg) => cfg.dropout = dropout,
-            Self::Carp(cfg) => cfg.hidden_dropout = dropout,
-            Self::ConvNet(_) => {}
-        }
+        self.architecture_mut().set_dropout(dropout);
         self
     }
 
-    /// Checks every field.
-    ///
-    /// # Errors
-    /// [`Error::Invalid`] or [`Error::TooLarge`], naming the field.
-    pub fn validate(&self) -> Result<()> {
-        if let Input::Tokens { vocab_size } = self.input() {
-            in_range("vocab_size", vocab_size, MAX_CHANNELS)?;
-        }
-        match self {
-            Self::Tcn(cfg) => cfg.validate(),
-            Self::WaveNet(cfg) => cfg.network.validate().map(|_| ()),
-            Self::TemporalConvNet(cfg) => cfg.validate(),
-            Self::PytorchTcn(cfg) => cfg.validate(),
-            Self::TemporalConv1d(cfg) => cfg.validate(),
-            Self::TemporalConvTranspose1d(cfg) => cfg.validate(),
-            Self::ByteNet(cfg) => cfg.validate(),
-            Self::Carp(cfg) => cfg.validate(),
-            Self::ConvNet(cfg) => cfg.validate(),
-        }
+    /// The same model without weight norm, for weights in which it is folded.
+    #[must_use]
+    pub fn without_weight_norm(mut self) -> Self {
+        self.architecture_mut().fold_weight_norm();
+        self
     }
 
-    /// The convolutions that see time.
+    /// The convolutions that see other steps, for receptive-field arithmetic; of a preset too.
     ///
     /// # Errors
-    /// As [`ModelConfig::validate`].
+    /// As [`graph`](Self::graph).
     pub fn geometry(&self) -> Result<Stack> {
-        match self {
-            Self::Tcn(cfg) => cfg.network.geometry(),
-            Self::WaveNet(cfg) => cfg.network.geometry(),
-            Self::TemporalConvNet(cfg) => cfg.network.geometry(),
-            Self::PytorchTcn(cfg) => cfg.geometry(),
-            Self::TemporalConv1d(cfg) => cfg.geometry(),
-            Self::TemporalConvTranspose1d(cfg) => cfg.geometry(),
-            Self::ByteNet(cfg) => cfg.geometry(),
-            Self::Carp(cfg) => cfg.geometry(),
-            Self::ConvNet(cfg) => cfg.geometry(),
+        self.sized().graph()?.stack()
+    }
+
+    /// The same model, of one token where the size of its vocabulary is not known yet.
+    fn sized(&self) -> Self {
+        match self.clone().architecture_mut().vocab_size() {
+            Some(0) => self.clone().with_vocab_size(1),
+            _ => self.clone(),
         }
     }
 
-    /// Name and shape of every tensor of the model, in the order of construction; nothing is allocated.
+    /// Refuses a network on frames where one on tokens is needed.
     ///
     /// # Errors
-    /// As [`ModelConfig::validate`].
-    pub fn tensors(&self) -> Result<Vec<(String, Vec<usize>)>> {
-        Ok(self.outline()?.1)
-    }
-
-    /// The model with tensors that take no memory, and what it asked for.
-    pub(super) fn outline(&self) -> Result<(Model, Shapes)> {
-        let list = Arc::new(Mutex::new(Vec::new()));
-        let vb = VarBuilder::from_backend(Box::new(Lister(list.clone())), DType::F32, Device::Cpu);
-        let model = Model::new(self, vb)?;
-        let tensors = std::mem::take(&mut *list.lock().unwrap_or_else(PoisonError::into_inner));
-        Ok((model, tensors))
-    }
-
-    /// The number of trainable parameters.
-    ///
-    /// # Errors
-    /// [`Error::TooLarge`] on overflow, and as [`ModelConfig::validate`].
-    pub fn parameters(&self) -> Result<usize> {
-        let size = |dims: &[usize]| dims.iter().try_fold(1usize, |n, &d| n.checked_mul(d));
-        self.tensors()?
-            .iter()
-            .filter(|(name, _)| Params::is_trained(name))
-            .try_fold(0usize, |sum, (_, dims)| sum.checked_add(size(dims)?))
-            .ok_or_else(|| {
-                Error::too_large(
-                    "the model",
-                    "its number of parameters overflows; lower its channels",
-                )
-            })
-    }
-
-    /// Bytes of the streaming state of `batch` sequences: for each dilated convolution its last
-    /// `(kernel_size − 1)·dilation` inputs; 0 where the model is not causal and keeps no state.
-    ///
-    /// # Errors
-    /// [`Error::TooLarge`] on overflow, and as [`ModelConfig::validate`].
-    pub fn state_bytes(&self, batch: usize) -> Result<usize> {
-        let (model, _) = self.outline()?;
-        if !self.is_causal() {
-            return Ok(0);
-        }
-        let rings = model.rings()?;
-        let floats = rings
-            .iter()
-            .try_fold(0usize, |sum, ring| sum.checked_add(ring.span.checked_mul(ring.channels)?));
-        floats
-            .and_then(|floats| floats.checked_mul(batch)?.checked_mul(size_of::<f32>()))
-            .ok_or_else(|| {
-                Error::too_large("the streaming state", "its size overflows; lower the dilations")
-            })
-    }
-
-    /// An estimate of the bytes that training holds at once, rather too many than too few: weights,
-    /// gradients and two moments of each parameter, what each layer keeps for its backward pass in
-    /// `dtype`, logits and their gradient, the carried state, and the program itself.
-    ///
-    /// # Errors
-    /// [`Error::TooLarge`] on overflow, and as [`ModelConfig::validate`].
-    pub fn training_bytes(&self, batch_size: usize, seq_len: usize, dtype: DType) -> Result<usize> {
-        /// The program, its text, and what its threads work with.
-        const PROGRAM: usize = 1 << 25;
-        /// Logits, their gradient, and what the products with it lay out anew, in `f32`; as measured.
-        const LOGITS: usize = 5;
-        // the embedding's output is the first layer's input; gains of weight norm are no layers
-        let embedding = self.embedding_name();
-        let layers = self.tensors()?.into_iter().filter(|(name, dims)| {
-            dims.len() >= 2 && Some(name.as_str()) != embedding && !name.ends_with("weight_g")
-        });
-        let widths = layers.map(|(_, dims)| dims[0]).sum::<usize>();
-        let logits = self.vocab_size().checked_mul(LOGITS * size_of::<f32>());
-        let step = || {
-            let numbers = widths.checked_mul(self.kept_quarters())?;
-            let row = (numbers.checked_mul(dtype.size_in_bytes())? / 4).checked_add(logits?)?;
-            row.checked_mul(batch_size)?.checked_mul(seq_len)
-        };
-        let parameters = self.parameters()?.checked_mul(4 * size_of::<f32>());
-        let state = self.state_bytes(1)?.checked_mul(2).and_then(|n| n.checked_mul(batch_size));
-        [step(), parameters, state]
-            .into_iter()
-            .try_fold(PROGRAM, |sum, bytes| sum.checked_add(bytes?))
-            .ok_or_else(|| {
-                Error::too_large(
-                    "a training step",
-                    format!(
-                        "batch size {batch_size} x {seq_len} steps overflows; lower --batch-size or --seq-len"
-                    ),
-                )
-            })
-    }
-
-    /// Numbers that training holds at once for each output of a convolution, in quarters, as measured
-    /// with `tcn bench train`.
-    fn kept_quarters(&self) -> usize {
-        use NormKind::{Batch, Layer, Rms};
-        match self {
-            // of its three outputs, those to the residual and to the skip sum are not kept
-            Self::WaveNet(_) => 5,
-            // beside its output, what a norm or an activation of its own makes of it
-            Self::Tcn(TcnLmConfig { network, .. })
-                if network.gate.is_none() && matches!(network.norm, Batch | Layer | Rms) =>
-            {
-                12
-            }
-            // each layer's input is normed and activated
-            Self::ByteNet(_) | Self::Carp(_) | Self::ConvNet(_) => 12,
-            // estimates: nothing trains on frames from the command line
-            Self::PytorchTcn(_) | Self::TemporalConvNet(_) => 12,
-            Self::Tcn(_) | Self::TemporalConv1d(_) | Self::TemporalConvTranspose1d(_) => 8,
+    /// [`Error::Invalid`] that says so.
+    pub fn expect_tokens(&self) -> Result<()> {
+        match self.clone().architecture_mut().vocab_size() {
+            Some(_) => Ok(()),
+            None => Err(Error::invalid(
+                "model_type",
+                "a language model (tcn, wavenet); what takes frames instead of tokens runs on tensors alone",
+                self.model_type(),
+            )),
         }
     }
-}
 
-type Shapes = Vec<(String, Vec<usize>)>;
-
-/// Hands out tensors of any shape over a single zero, and remembers what was asked for.
-struct Lister(Arc<Mutex<Shapes>>);
-
-impl SimpleBackend for Lister {
-    fn get(
-        &self,
-        shape: Shape,
-        name: &str,
-        _: Init,
-        dtype: DType,
-        dev: &Device,
-    ) -> candle_core::Result<Tensor> {
-        let mut list = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        list.push((name.to_string(), shape.dims().to_vec()));
-        Tensor::zeros(vec![1; shape.rank()], dtype, dev)?.broadcast_as(shape)
-    }
-
-    fn get_unchecked(&self, name: &str, _: DType, _: &Device) -> candle_core::Result<Tensor> {
-        Err(candle_core::Error::CannotFindTensor { path: name.to_string() }.bt())
-    }
-
-    fn contains_tensor(&self, _: &str) -> bool {
-        true
+    /// Refuses a masked language model, and a network on frames, where one is needed that predicts the next token.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] that says so.
+    pub fn require_causal(&self) -> Result<()> {
+        self.expect_tokens()?;
+        match self.sized().graph()?.is_causal() {
+            true => Ok(()),
+            false => Err(Error::invalid(
+                "model",
+                "a causal language model, which predicts the next token",
+                format!("{}, a masked language model, which does not generate", self.model_type()),
+            )),
+        }
     }
 }

@@ -14,13 +14,13 @@ use serde::de::DeserializeOwned;
 use serde_json::{Map, Value, json};
 
 use super::ModelConfig;
-use crate::weights::shown;
+use crate::files::shown;
 use crate::{Error, Result};
 
 /// A model made of another project's state dict.
 #[derive(Debug, Clone)]
 pub struct Converted {
-    /// What the model is.
+    /// Configuration of the model.
     pub config: ModelConfig,
     /// Its weights: those that it asks for, under its names.
     pub tensors: HashMap<String, Tensor>,
@@ -182,7 +182,8 @@ impl Converted {
 fn sort_out(config: ModelConfig, mut tensors: Tensors) -> Result<Converted> {
     let mut kept = HashMap::new();
     let mut missing = Vec::new();
-    for (name, dims) in config.tensors()? {
+    for parameter in config.graph()?.parameters() {
+        let (name, dims) = (parameter.name.clone(), &parameter.shape[..]);
         match tensors.remove(&name) {
             None => missing.push(name),
             Some(tensor) if tensor.dims() == dims => {
@@ -204,7 +205,7 @@ fn sort_out(config: ModelConfig, mut tensors: Tensors) -> Result<Converted> {
     })
 }
 
-/// What a layer of pytorch-tcn or a batch norm counts, beside its weights.
+/// Counters of a layer of pytorch-tcn or a batch norm, beside its weights.
 fn is_buffer(name: &str) -> bool {
     let last = name.rsplit('.').next();
     matches!(last, Some("buffer" | "num_batches_tracked"))
@@ -231,7 +232,7 @@ fn dim(tensors: &Tensors, name: &str, axis: usize) -> Result<usize> {
     })
 }
 
-/// What a network was made with in Python.
+/// Arguments that a network was made with in Python.
 struct Arguments {
     class: String,
     values: Map<String, Value>,
@@ -313,6 +314,6 @@ impl Arguments {
 fn config(json: Value) -> Result<ModelConfig> {
     let config: ModelConfig = serde_json::from_value(json.clone())
         .map_err(|e| Error::invalid("arguments", e.to_string(), json))?;
-    config.validate()?;
+    config.graph()?;
     Ok(config)
 }

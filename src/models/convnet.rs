@@ -1,22 +1,41 @@
 //! GPN, a masked language model of DNA, with the names of the Hub's songlab/gpn-brassicales (`ConvNet`).
 
-use candle_core::{Device, Tensor};
-use candle_nn::VarBuilder;
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
+use serde_json::{Map, Value as Json};
 
-use crate::geometry::{Block, Layer, Padding, Stack};
-use crate::nn::{
-    Activation, Conv1d, Conv1dConfig, MAX_CHANNELS, MAX_KERNEL, MAX_STACK_LAYERS, Norm, Pass,
-    StepDtype, in_range, linear, total_channels,
+use super::Architecture;
+use crate::geometry::Padding;
+use crate::graph::{
+    Conv1dConfig, Graph, MAX_CHANNELS, MAX_KERNEL, MAX_STACK_LAYERS, Masks, Value, in_range,
 };
-use crate::ops::{self, Epilogue};
+use crate::nn::{Activation, total_channels};
 use crate::{Error, Result};
 
 /// Of the layer norms; the original has no field for it.
 const EPS: f64 = 1e-5;
 
-/// The options of a [`ConvNet`]: the keys and defaults of gpn's `ConvNetConfig`.
+/// Options of GPN as `ConvNetForMaskedLM`: the keys and defaults of gpn's `ConvNetConfig`. Tokens as unit vectors,
+/// residual layers, a head of two matrices.
+///
+/// Per layer `x = x + LN(gelu(conv x))`, then `x = x + LN(gelu(ffn x))`; logits `decoder.3(LN(gelu(decoder.0 x)))`.
+/// Padding tokens are ordinary inputs: it reads no mask, and a padded sequence gives other numbers than by itself.
+///
+/// Tensors: `model.encoder.{i}.conv.1.weight` (hidden, hidden, kernel_size), `model.encoder.{i}.ffn.0.weight` and
+/// `cls.decoder.0.weight` (hidden, hidden), `cls.decoder.3.weight` (vocab, hidden), their `bias`, and the layer norms
+/// `model.encoder.{i}.conv.4`, `model.encoder.{i}.ffn.2` and `cls.decoder.2`.
+///
+/// # Example
+///
+/// ```
+/// use candle_tcn::models::ModelConfig;
+/// let config = ModelConfig::from_json(r#"{"model_type": "ConvNet"}"#, "config.json")?;
+/// assert_eq!(config.graph()?.parameter_count()?, 65_880_071);
+/// assert_eq!(config.geometry()?.receptive_field()?.total, 2025);
+/// # Ok::<(), candle_tcn::Error>(())
+/// ```
+///
+/// # References
+/// Benegas, Batra & Song 2023, "DNA language models are powerful predictors of genome-wide variant effects".
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct ConvNetConfig {
@@ -34,13 +53,13 @@ pub struct ConvNetConfig {
     pub dilation_max: usize,
     /// After so many layers the dilation begins again at 1.
     pub dilation_cycle: usize,
-    /// What the dilation is multiplied by.
+    /// Factor of the dilation.
     pub dilation_base: usize,
     /// Columns of the input, behind those of the tokens, for other features; they stay 0 here.
     pub n_aux_features: usize,
     /// Everything else of the file: kept, and of no effect.
     #[serde(flatten)]
-    pub other: Map<String, Value>,
+    pub other: Map<String, Json>,
 }
 
 impl Default for ConvNetConfig {
@@ -61,7 +80,7 @@ impl Default for ConvNetConfig {
 }
 
 impl ConvNetConfig {
-    pub(super) fn validate(&self) -> Result<()> {
+    fn validate(&self) -> Result<()> {
         in_range("hidden_size", self.hidden_size, MAX_CHANNELS)?;
         in_range("kernel_size", self.kernel_size, MAX_KERNEL)?;
         let columns = self.vocab_size.checked_add(self.n_aux_features);
@@ -76,7 +95,6 @@ impl ConvNetConfig {
         total_channels(dilations.iter().map(|_| self.hidden_size))
     }
 
-    /// `min(dilation_max, dilation_base ^ ((i mod dilation_cycle) / dilation_double_every))`
     fn dilations(&self) -> Result<Vec<usize>> {
         let positive = |field, value| in_range(field, value, 1 << 31);
         let layers = in_range("n_layers", self.n_layers, MAX_STACK_LAYERS)?;
@@ -87,130 +105,46 @@ impl ConvNetConfig {
         let dilation = |i: usize| base.saturating_pow(((i % cycle) / every) as u32).min(most);
         Ok((0..layers).map(dilation).collect())
     }
+}
 
-    pub(super) fn geometry(&self) -> Result<Stack> {
+/// `norm(gelu(xs))`, as every layer ends.
+fn finish(g: &mut Graph, norm: &str, xs: Value) -> Result<Value> {
+    let xs = g.activate(xs, Activation::Gelu)?;
+    g.layer_norm(norm, xs, EPS)
+}
+
+impl Architecture for ConvNetConfig {
+    fn graph(&self) -> Result<Graph> {
         self.validate()?;
-        let block = |(i, dilation)| {
-            let name = format!("model.encoder.{i}.conv.1");
-            let layer = Layer::new(name, self.kernel_size, dilation, Padding::Same)?;
-            Ok(Block::residual(vec![layer]))
-        };
-        let blocks = self.dilations()?.into_iter().enumerate().map(block);
-        Ok(Stack::new(blocks.collect::<Result<_>>()?))
-    }
-}
-
-/// `x + norm(gelu(layer x))`, of a dilated convolution or of a matrix.
-#[derive(Debug, Clone)]
-struct Residual {
-    layer: Conv1d,
-    norm: Norm,
-}
-
-impl Residual {
-    fn forward(&self, xs: &Tensor, pass: &mut Pass) -> Result<Tensor> {
-        ops::add(xs, &self.branch(xs, pass)?)
-    }
-
-    fn branch(&self, xs: &Tensor, pass: &mut Pass) -> Result<Tensor> {
-        let hs = ops::activate(&self.layer.forward(xs, pass)?, Activation::Gelu)?;
-        self.norm.forward(&hs, pass)
-    }
-
-    fn freeze(&self, dtype: StepDtype) -> Result<Self> {
-        Ok(Self { layer: self.layer.freeze_as(dtype)?, norm: self.norm.clone() })
-    }
-}
-
-/// GPN as `ConvNetForMaskedLM`: tokens as unit vectors, residual layers, a head of two matrices.
-///
-/// Per layer `x = x + LN(gelu(conv x))`, then `x = x + LN(gelu(ffn x))`; logits
-/// `decoder.3(LN(gelu(decoder.0 x)))`. Padding tokens are ordinary inputs: it does not read a
-/// [mask](Pass::with_mask), and a padded sequence gives other numbers than by itself.
-///
-/// # Shapes
-/// Tensors: `model.encoder.{i}.conv.1.weight` (hidden, hidden, kernel_size), `model.encoder.{i}.ffn.0.weight`
-/// and `cls.decoder.0.weight` (hidden, hidden), `cls.decoder.3.weight` (vocab, hidden), their `bias`, and the
-/// layer norms `model.encoder.{i}.conv.4`, `model.encoder.{i}.ffn.2` and `cls.decoder.2`.
-///
-/// # Example
-///
-/// ```
-/// use candle_tcn::models::ModelConfig;
-/// let config = ModelConfig::from_json(r#"{"model_type": "ConvNet"}"#, "config.json")?;
-/// assert_eq!(config.parameters()?, 65_880_071);
-/// assert_eq!(config.geometry()?.receptive_field()?.total, 2025);
-/// # Ok::<(), candle_tcn::Error>(())
-/// ```
-///
-/// # References
-/// Benegas, Batra & Song 2023, "DNA language models are powerful predictors of genome-wide variant effects".
-#[derive(Debug, Clone)]
-pub struct ConvNet {
-    layers: Vec<[Residual; 2]>,
-    transform: Residual,
-    decoder: Conv1d,
-    sizes: (usize, usize),
-    device: Device,
-}
-
-impl ConvNet {
-    pub(super) fn new(cfg: &ConvNetConfig, vb: VarBuilder) -> Result<Self> {
-        let hidden = cfg.hidden_size;
-        let dense = |vb: VarBuilder, norm| {
-            Ok::<_, Error>(Residual {
-                layer: linear(hidden, hidden, vb.pp("0"))?,
-                norm: Norm::layer(hidden, EPS, vb.pp(norm))?,
-            })
-        };
-        let layer = |(i, dilation)| {
-            let vb = vb.pp("model.encoder").pp(i);
-            let conv_cfg =
-                Conv1dConfig { padding: Padding::Same, dilation, ..Conv1dConfig::causal() };
-            let conv = vb.pp("conv");
-            let dilated = Residual {
-                layer: Conv1d::new(hidden, hidden, cfg.kernel_size, conv_cfg, conv.pp("1"))?,
-                norm: Norm::layer(hidden, EPS, conv.pp("4"))?,
-            };
-            Ok([dilated, dense(vb.pp("ffn"), "2")?])
-        };
-        let head = vb.pp("cls.decoder");
-        let layers = cfg.dilations()?.into_iter().enumerate().map(layer);
-        Ok(Self {
-            layers: layers.collect::<Result<_>>()?,
-            transform: dense(head.clone(), "2")?,
-            decoder: linear(hidden, cfg.vocab_size, head.pp("3"))?,
-            sizes: (cfg.vocab_size, hidden),
-            device: vb.device().clone(),
-        })
-    }
-
-    pub(super) fn freeze(&self, dtype: StepDtype) -> Result<Self> {
-        let freeze = |[conv, ffn]: &[Residual; 2]| Ok([conv.freeze(dtype)?, ffn.freeze(dtype)?]);
-        Ok(Self {
-            layers: self.layers.iter().map(freeze).collect::<Result<_>>()?,
-            transform: self.transform.freeze(dtype)?,
-            decoder: self.decoder.freeze_as(dtype)?,
-            ..self.clone()
-        })
-    }
-
-    pub(super) fn forward(&self, ids: &Tensor, pass: &mut Pass) -> Result<Tensor> {
-        pass.refuse_mask("a ConvNet (GPN)", ids)?;
-        let (vocab, hidden) = self.sizes;
-        let dtype = pass.dtype(&self.decoder.weight()?);
-        let mut xs = ops::one_hot(ids, vocab, hidden, dtype)?;
-        pass.note_hidden(0, &xs);
-        for (i, [conv, ffn]) in self.layers.iter().enumerate() {
-            xs = conv.forward(&xs, pass)?;
-            xs = ffn.forward(&xs, pass)?;
-            pass.note_hidden(i + 1, &xs);
+        let mut g = Graph::new();
+        g.set_masks(Masks::Unread);
+        let ids = g.tokens(self.vocab_size)?;
+        let hidden = self.hidden_size;
+        let mut xs = g.one_hot(ids, hidden)?;
+        g.label_hidden(0, xs);
+        for (i, dilation) in self.dilations()?.into_iter().enumerate() {
+            xs = g.scope(format!("model.encoder.{i}"), |g| {
+                let cfg =
+                    Conv1dConfig { padding: Padding::Same, dilation, ..Conv1dConfig::causal() };
+                let hs = g.conv1d("conv.1", xs, hidden, self.kernel_size, cfg)?;
+                let hs = finish(g, "conv.4", hs)?;
+                let xs = g.add(xs, hs)?;
+                let hs = g.linear("ffn.0", xs, hidden)?;
+                let hs = finish(g, "ffn.2", hs)?;
+                g.add(xs, hs)
+            })?;
+            g.label_hidden(i + 1, xs);
         }
-        let hs = self.transform.branch(&xs, pass)?;
-        self.decoder.forward_then(&hs, pass, Epilogue::to_f32())
+        let logits = g.scope("cls.decoder", |g| {
+            let hs = g.linear("0", xs, hidden)?;
+            let hs = finish(g, "2", hs)?;
+            g.linear("3", hs, self.vocab_size)
+        })?;
+        g.output_logits(logits)?;
+        Ok(g)
     }
 
-    pub(super) fn device(&self) -> &Device {
-        &self.device
+    fn vocab_size(&mut self) -> Option<&mut usize> {
+        Some(&mut self.vocab_size)
     }
 }

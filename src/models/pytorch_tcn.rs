@@ -1,21 +1,33 @@
 //! The network of pytorch-tcn 1.2.3, with every option under its own name.
 
-mod network;
-
-pub use network::PytorchTcn;
-
-use candle_core::Tensor;
 use serde::{Deserialize, Serialize};
 
-use super::frames::FrameLayout;
-use crate::geometry::{Dilations, Growth, Stack};
-use crate::nn::{Activation, MAX_CHANNELS, NormKind, TcnConfig, in_range};
-use crate::ops;
+use super::{Architecture, FrameLayout};
+use crate::geometry::{Dilations, Growth};
+use crate::graph::{Conv1dConfig, Graph, MAX_CHANNELS, NormKind, Value, in_range};
+use crate::nn::{Activation, Gate, TcnConfig};
 use crate::{Error, Result};
 
 /// The arguments of pytorch-tcn's `TCN`, with its names and defaults.
 ///
-/// What is unusual there is so here: see [`PytorchTcn`].
+///
+/// A block is `act(dropout(act(norm2(conv2(dropout(inner(condition(norm1(conv1 x)))))))) + residual(x))`,
+/// where `inner` is the activation or a gated linear unit, and the rest as the options say. As there:
+///
+/// - the skip sum leaves out the last block's inner branch and holds its final output instead;
+/// - `softmax` and `log_softmax`, also as activations of the blocks, are over the batch;
+/// - conditioning inputs may be left out altogether, and the blocks then go without;
+/// - with `add`, `embedding_projection_2` is not used: it is not among the tensors here.
+///
+/// Unlike there, a batch of any size streams, and so does a kernel of one tap.
+///
+/// # Shapes
+/// Frames (batch, time, num_inputs); conditioning inputs (batch, channels) or (batch, time, channels) by
+/// further inputs; result (batch, time, output_projection or the last of num_channels).
+///
+/// Tensors: `network.{i}.conv{1,2}.*` (weight norm as `weight_g` and `weight_v`),
+/// `network.{i}.norm{1,2}.*`, `network.{i}.downsample.*`, `network.{i}.embedding_projection_{1,2}.*`,
+/// `downsample_skip_connection.{i}.*`, `projection_out.*`.
 ///
 /// # Example
 ///
@@ -49,7 +61,7 @@ pub struct PytorchTcnConfig {
     /// Probability of dropping in training.
     #[serde(default = "tenth")]
     pub dropout: f64,
-    /// Whether an output sees no later input; otherwise the field is centred, an odd step more on the right.
+    /// `true` if an output sees no later input; otherwise the field is centred, an odd step more on the right.
     #[serde(default = "yes")]
     pub causal: bool,
     /// Normalisation; `null` for none.
@@ -58,11 +70,11 @@ pub struct PytorchTcnConfig {
     /// After each convolution (but the first where `use_gate`), the residual sum and the skip sum.
     #[serde(default)]
     pub activation: PytorchActivation,
-    /// How the weights were drawn there: a record. Weights that are drawn here are drawn as PyTorch's
+    /// Record of how the weights were drawn there. Weights that are drawn here are drawn as PyTorch's
     /// layers draw theirs, which is also what pytorch-tcn's weight-normed convolutions really start from.
     #[serde(default)]
     pub kernel_initializer: KernelInitializer,
-    /// Whether the inner branches of all blocks but the last are added to the last block's output.
+    /// `true` if the inner branches of all blocks but the last are added to the last block's output.
     #[serde(default)]
     pub use_skip_connections: bool,
     /// The layout of the files that hold inputs and outputs; see [`run`](super::run).
@@ -71,7 +83,7 @@ pub struct PytorchTcnConfig {
     /// Of each conditioning input `[channels]` or `[channels, time]`; the time is not looked at.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub embedding_shapes: Option<Vec<Vec<Option<usize>>>>,
-    /// How the conditioning enters, after the first convolution and its norm.
+    /// Way in which the conditioning enters, after the first convolution and its norm.
     #[serde(default)]
     pub embedding_mode: EmbeddingMode,
     /// A gated linear unit in place of the first activation: the first convolution then has twice the
@@ -117,7 +129,7 @@ pub enum PytorchNorm {
     LayerNorm,
 }
 
-/// How conditioning enters a block.
+/// Way in which conditioning enters a block.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum EmbeddingMode {
@@ -128,7 +140,7 @@ pub enum EmbeddingMode {
     Concat,
 }
 
-/// How pytorch-tcn draws its first weights.
+/// Distribution from which pytorch-tcn draws its first weights.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[allow(missing_docs)]
@@ -168,33 +180,20 @@ pub enum PytorchActivation {
 }
 
 impl PytorchActivation {
-    /// Applies it to (batch, time, channels).
-    ///
-    /// # Errors
-    /// Those of candle.
-    pub fn apply(self, xs: &Tensor) -> Result<Tensor> {
-        ops::activate(
-            xs,
-            match self {
-                Self::Softmax => return Ok(candle_nn::ops::softmax(xs, 0)?),
-                Self::LogSoftmax => return Ok(candle_nn::ops::log_softmax(xs, 0)?),
-                Self::Relu => Activation::Relu,
-                Self::Tanh => Activation::Tanh,
-                Self::LeakyRelu => Activation::LeakyRelu,
-                Self::Sigmoid => Activation::Sigmoid,
-                Self::Elu => Activation::Elu,
-                Self::Gelu => Activation::Gelu,
-                Self::Selu => Activation::Selu,
-            },
-        )
-    }
-
-    /// Applies it to a sum.
-    fn apply_sum(self, xs: &Tensor, ys: &Tensor) -> Result<Tensor> {
-        match self {
-            Self::Relu => ops::add_relu(xs, ys),
-            other => other.apply(&ops::add(xs, ys)?),
-        }
+    /// Applies it to a value of a graph.
+    fn append(self, g: &mut Graph, xs: Value) -> Result<Value> {
+        let activation = match self {
+            Self::Softmax => return g.batch_softmax(xs, false),
+            Self::LogSoftmax => return g.batch_softmax(xs, true),
+            Self::Relu => Activation::Relu,
+            Self::Tanh => Activation::Tanh,
+            Self::LeakyRelu => Activation::LeakyRelu,
+            Self::Sigmoid => Activation::Sigmoid,
+            Self::Elu => Activation::Elu,
+            Self::Gelu => Activation::Gelu,
+            Self::Selu => Activation::Selu,
+        };
+        g.activate(xs, activation)
     }
 }
 
@@ -216,6 +215,8 @@ impl PytorchTcnConfig {
             dropout: self.dropout,
             causal: self.causal,
             norm: self.norm(),
+            gate: self.use_gate.then_some(Gate::Glu),
+            skip_connections: self.use_skip_connections,
             ..TcnConfig::new(self.num_channels.clone(), self.kernel_size)
         })
     }
@@ -239,7 +240,7 @@ impl PytorchTcnConfig {
     ///
     /// # Errors
     /// [`Error::Invalid`] for shapes that are not `[channels]` or `[channels, time]`.
-    pub(super) fn embedding_channels(&self) -> Result<Vec<usize>> {
+    fn embedding_channels(&self) -> Result<Vec<usize>> {
         let shapes = self.embedding_shapes.iter().flatten().enumerate();
         let channels = shapes.map(|(i, shape)| {
             let field = format!("embedding_shapes[{i}]");
@@ -254,7 +255,7 @@ impl PytorchTcnConfig {
         channels.collect()
     }
 
-    pub(super) fn validate(&self) -> Result<()> {
+    fn validate(&self) -> Result<()> {
         in_range("num_inputs", self.num_inputs, MAX_CHANNELS)?;
         // an empty list has no block, no dilation and no reset
         if self.num_channels.is_empty() {
@@ -277,9 +278,62 @@ impl PytorchTcnConfig {
         no_lookahead(self.lookahead)
     }
 
-    pub(super) fn geometry(&self) -> Result<Stack> {
+    /// Adds the conditioning, joined into one value, to the inner value of a block.
+    fn condition(&self, g: &mut Graph, hs: Value, embedding: Value) -> Result<Value> {
+        let (width, causal) = (g.edge(hs).channels, Conv1dConfig::causal());
+        let projected = g.conv1d("embedding_projection_1", embedding, width, 1, causal)?;
+        let with = match self.embedding_mode {
+            EmbeddingMode::Add => g.add(hs, projected)?,
+            EmbeddingMode::Concat => {
+                let both = g.concat(&[hs, projected])?;
+                g.conv1d("embedding_projection_2", both, width, 1, causal)?
+            }
+        };
+        g.otherwise(with, hs)
+    }
+}
+
+impl Architecture for PytorchTcnConfig {
+    fn graph(&self) -> Result<Graph> {
         self.validate()?;
-        self.convolutions()?.geometry()
+        let mut g = Graph::new();
+        let xs = g.frames(self.num_inputs)?;
+        let channels = self.embedding_channels()?;
+        let embeddings = channels.into_iter().map(|channels| g.condition(channels));
+        let embeddings = embeddings.collect::<Result<Vec<_>>>()?;
+        let embedding = match embeddings.len() {
+            0 | 1 => embeddings.first().copied(),
+            _ => Some(g.concat(&embeddings)?),
+        };
+        let network = self.convolutions()?;
+        let activate = |g: &mut Graph, xs| self.activation.append(g, xs);
+        let condition = |g: &mut Graph, hs| match embedding {
+            None => Ok(hs),
+            Some(embedding) => self.condition(g, hs, embedding),
+        };
+        let mut ys = network.append_with(&mut g, xs, &activate, &condition)?;
+        if let Some(channels) = self.output_projection {
+            ys = g.conv1d("projection_out", ys, channels, 1, Conv1dConfig::causal())?;
+        }
+        if let Some(activation) = self.output_activation {
+            ys = activation.append(&mut g, ys)?;
+        }
+        g.output(ys)?;
+        Ok(g)
+    }
+
+    fn layout(&self) -> FrameLayout {
+        self.input_shape
+    }
+
+    fn set_dropout(&mut self, dropout: f64) {
+        self.dropout = dropout;
+    }
+
+    fn fold_weight_norm(&mut self) {
+        if self.use_norm == Some(PytorchNorm::WeightNorm) {
+            self.use_norm = None;
+        }
     }
 }
 

@@ -4,23 +4,23 @@ use std::collections::HashMap;
 
 use candle_core::{DType, Tensor};
 
-use super::{FrameLayout, Input, Model, ModelConfig};
-use crate::nn::{Pass, State};
+use super::{FrameLayout, ModelConfig};
+use crate::graph::{Input, Network, Run, State};
 use crate::{Error, Result};
 
-/// What the input may be called in a file of tensors.
+/// Names of the input in a file of tensors.
 const INPUT: [&str; 2] = ["input", "input_ids"];
-/// What the mask may be called.
+/// Names of the mask.
 const MASK: [&str; 3] = ["mask", "attention_mask", "input_mask"];
-/// What the result is called.
+/// Name of the result.
 const OUTPUT: &str = "output";
 
-/// How a model is [`run`].
+/// Options of [`run`].
 #[derive(Debug, Clone, Default)]
 pub struct RunOptions {
     /// Give the sequences to the model in pieces of so many steps, each of which continues the one before.
     pub chunk: Option<usize>,
-    /// Which intermediates to keep by name, `hidden.0`, `hidden.1` and so on (see [`Pass::recording`]);
+    /// Names of the intermediates to keep, `hidden.0`, `hidden.1` and so on (see [`Run::recording`]);
     /// `all` for each of them.
     pub record: Vec<String>,
     /// Do not look at a mask.
@@ -51,12 +51,12 @@ pub struct RunOptions {
 /// ```
 /// use std::collections::HashMap;
 /// use candle_core::{DType, Device, Tensor};
-/// use candle_tcn::models::{Model, ModelConfig, RunOptions, run};
+/// use candle_tcn::models::{Network, ModelConfig, RunOptions, run};
 /// use candle_tcn::nn::Params;
 ///
 /// let json = r#"{"model_type": "pytorch_tcn", "num_inputs": 3, "num_channels": [8, 8]}"#;
 /// let config = ModelConfig::from_json(json, "config.json")?;
-/// let model = Model::new(&config, Params::new(1, DType::F32, &Device::Cpu).builder())?;
+/// let model = config.build(Params::new(1, DType::F32, &Device::Cpu).builder())?;
 /// let xs = Tensor::rand(0f32, 1., (1, 3, 20), &Device::Cpu)?; // pytorch-tcn's NCL
 /// let inputs = HashMap::from([("input".to_string(), xs)]);
 /// let whole = run(&model, &config, &inputs, &RunOptions::default())?;
@@ -68,7 +68,7 @@ pub struct RunOptions {
 /// # Ok::<(), candle_tcn::Error>(())
 /// ```
 pub fn run(
-    model: &Model,
+    model: &Network,
     config: &ModelConfig,
     inputs: &HashMap<String, Tensor>,
     options: &RunOptions,
@@ -78,13 +78,11 @@ pub fn run(
         expected: "the model's input".into(),
         found: "no such tensor".into(),
     })?;
-    let layout = match config.input() {
-        Input::Tokens { .. } => FrameLayout::ChannelsLast,
-        Input::Frames { layout, .. } => layout,
-    };
-    let xs = match config.input() {
-        Input::Tokens { vocab_size } => tokens(input, vocab_size)?,
-        Input::Frames { channels, .. } => frames(input, channels, layout)?,
+    let layout = config.architecture().layout();
+    let xs = match model.graph().inputs().next() {
+        Some(&Input::Tokens { vocab_size, .. }) => tokens(input, vocab_size)?,
+        Some(&Input::Frames { channels }) => frames(input, channels, layout)?,
+        other => return Err(unfit(input, format!("{other:?}"))),
     };
     let given = Given {
         model,
@@ -102,7 +100,7 @@ pub fn run(
             let known = results.keys().filter(|name| *name != OUTPUT);
             let mut known: Vec<_> = known.cloned().collect();
             if known.is_empty() {
-                known = (0..=config.hidden_layers()).map(|i| format!("hidden.{i}")).collect();
+                known = model.graph().labels().map(String::from).collect();
             }
             known.sort();
             let expected = format!("an intermediate of this model ({})", known.join(", "));
@@ -126,7 +124,7 @@ fn named<'a>(inputs: &'a HashMap<String, Tensor>, names: &[&str]) -> Option<&'a 
 
 /// A model and what it is applied to.
 struct Given<'a> {
-    model: &'a Model,
+    model: &'a Network,
     xs: Tensor,
     embeddings: Vec<Tensor>,
     mask: Option<Tensor>,
@@ -148,7 +146,7 @@ impl Given<'_> {
         let embeddings = self.embeddings.iter().map(piece);
         let embeddings = embeddings.collect::<candle_core::Result<Vec<_>>>()?;
         let wanted = |name: &str| self.options.record.iter().any(|r| r == name || r == ALL);
-        let mut pass = Pass::eval().with_embeddings(&embeddings).recording(wanted);
+        let mut run = Run::eval().recording(wanted);
         if let Some(mask) = &self.mask {
             let fits =
                 mask.dims2().is_ok_and(|dims| dims == (self.xs.dims()[0], self.xs.dims()[1]));
@@ -159,22 +157,22 @@ impl Given<'_> {
                     found: format!("{:?}", mask.dims()),
                 });
             }
-            pass = pass.with_mask(&mask.narrow(1, start, len)?)?;
+            run = run.with_mask(&mask.narrow(1, start, len)?)?;
         }
         if let Some(state) = state {
-            pass = pass.with_state(state);
+            run = run.with_state(state);
         }
-        let mut xs = self.xs.narrow(1, start, len)?;
         if self.options.bf16 {
-            pass = pass.with_dtype(DType::BF16);
-            if xs.dtype().is_float() {
-                xs = xs.to_dtype(DType::BF16)?;
-            }
+            run = run.with_dtype(DType::BF16);
         }
-        let output = self.model.forward(&xs, &mut pass)?;
-        let recorded = pass.take_recorded().into_iter();
-        recorded
-            .chain([(OUTPUT.to_string(), output)])
+        let xs = self.xs.narrow(1, start, len)?;
+        let inputs: Vec<_> = [&xs].into_iter().chain(&embeddings).collect();
+        let outputs = self.model.run(&inputs, run)?;
+        let first = outputs.values.into_iter().next().map(|output| (OUTPUT.to_string(), output));
+        outputs
+            .recorded
+            .into_iter()
+            .chain(first)
             .map(|(name, tensor)| Ok((name, tensor.to_dtype(DType::F32)?)))
             .collect()
     }

@@ -1,18 +1,17 @@
 //! The temporal convolutional network on frames, with a linear layer or without.
 
-use candle_core::{Device, Tensor};
-use candle_nn::VarBuilder;
 use serde::{Deserialize, Serialize};
 
-use super::frames::FrameLayout;
+use super::{Architecture, FrameLayout};
 use crate::Result;
-use crate::nn::{
-    Activation, Conv1d, MAX_CHANNELS, Pass, RingShape, StepDtype, TcnConfig, TemporalConvNet,
-    in_range, linear,
-};
-use crate::ops;
+use crate::graph::{Graph, MAX_CHANNELS, in_range};
+use crate::nn::{Activation, TcnConfig};
 
-/// The options of a [`TemporalConvNetModel`].
+/// Options of the network on frames: the music model of Bai, Kolter & Koltun 2018 (arXiv:1803.01271, section 5), or the
+/// blocks alone.
+///
+/// Frames (batch, time, num_inputs), result (batch, time, num_outputs or the last of num_channels). Tensors: `network.*`
+/// (see [`temporal_conv_net`](crate::nn::temporal_conv_net)), `linear.{weight, bias}`.
 ///
 /// # Example
 ///
@@ -38,7 +37,7 @@ pub struct TemporalConvNetConfig {
     /// Applied last.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub output_activation: Option<Activation>,
-    /// The layout of the files that hold inputs and outputs; see [`run`](super::run). `"NLC"` if absent.
+    /// The layout of the files that hold inputs and outputs; see [`run`](super::run()). `"NLC"` if absent.
     #[serde(default = "channels_last")]
     pub input_shape: FrameLayout,
 }
@@ -47,83 +46,34 @@ fn channels_last() -> FrameLayout {
     FrameLayout::ChannelsLast
 }
 
-impl TemporalConvNetConfig {
-    pub(super) fn validate(&self) -> Result<()> {
+impl Architecture for TemporalConvNetConfig {
+    fn graph(&self) -> Result<Graph> {
         in_range("num_inputs", self.num_inputs, MAX_CHANNELS)?;
         if let Some(channels) = self.num_outputs {
             in_range("num_outputs", channels, MAX_CHANNELS)?;
         }
-        self.network.validate().map(|_| ())
-    }
-}
-
-/// A temporal convolutional network on frames: the music model of Bai, Kolter & Koltun 2018
-/// (arXiv:1803.01271, section 5), or the blocks alone.
-///
-/// # Shapes
-/// Frames (batch, time, num_inputs), result (batch, time, num_outputs or the last of num_channels).
-/// Tensors: `network.*` (see [`TemporalConvNet`]), `linear.{weight, bias}`.
-///
-/// # Example
-///
-/// ```
-/// use candle_core::{DType, Device, Tensor};
-/// use candle_tcn::models::{Model, ModelConfig};
-/// use candle_tcn::nn::{Params, Pass};
-/// let json = r#"{"model_type": "temporal_conv_net", "num_inputs": 4, "num_outputs": 2,
-///                "network": {"num_channels": [8, 8], "kernel_size": 3}}"#;
-/// let config = ModelConfig::from_json(json, "config.json")?;
-/// let params = Params::new(1, DType::F32, &Device::Cpu);
-/// let model = Model::new(&config, params.builder())?;
-/// let xs = Tensor::ones((1, 9, 4), DType::F32, &Device::Cpu)?;
-/// assert_eq!(model.forward(&xs, &mut Pass::eval())?.dims(), [1, 9, 2]);
-/// # Ok::<(), candle_tcn::Error>(())
-/// ```
-#[derive(Debug, Clone)]
-pub struct TemporalConvNetModel {
-    tcn: TemporalConvNet,
-    linear: Option<Conv1d>,
-    output_activation: Option<Activation>,
-    device: Device,
-}
-
-impl TemporalConvNetModel {
-    pub(super) fn new(cfg: &TemporalConvNetConfig, vb: VarBuilder) -> Result<Self> {
-        let width = cfg.network.num_channels.last().copied().unwrap_or(0);
-        let linear = |channels| linear(width, channels, vb.pp("linear"));
-        Ok(Self {
-            tcn: TemporalConvNet::new(cfg.num_inputs, &cfg.network, vb.clone())?,
-            linear: cfg.num_outputs.map(linear).transpose()?,
-            output_activation: cfg.output_activation,
-            device: vb.device().clone(),
-        })
-    }
-
-    pub(super) fn freeze(&self, dtype: StepDtype) -> Result<Self> {
-        let linear = self.linear.as_ref();
-        Ok(Self {
-            tcn: self.tcn.freeze_as(dtype)?,
-            linear: linear.map(|conv| conv.freeze_as(dtype)).transpose()?,
-            ..self.clone()
-        })
-    }
-
-    pub(super) fn rings(&self) -> Result<Vec<RingShape>> {
-        self.tcn.rings()
-    }
-
-    pub(super) fn device(&self) -> &Device {
-        &self.device
-    }
-
-    pub(super) fn forward(&self, xs: &Tensor, pass: &mut Pass) -> Result<Tensor> {
-        let mut xs = self.tcn.forward(xs, pass)?;
-        if let Some(linear) = &self.linear {
-            xs = linear.forward(&xs, pass)?;
+        let mut g = Graph::new();
+        let xs = g.frames(self.num_inputs)?;
+        let mut ys = self.network.append(&mut g, xs)?;
+        if let Some(channels) = self.num_outputs {
+            ys = g.linear("linear", ys, channels)?;
         }
-        match self.output_activation {
-            None => Ok(xs),
-            Some(activation) => ops::activate(&xs, activation),
+        if let Some(activation) = self.output_activation {
+            ys = g.activate(ys, activation)?;
         }
+        g.output(ys)?;
+        Ok(g)
+    }
+
+    fn layout(&self) -> FrameLayout {
+        self.input_shape
+    }
+
+    fn set_dropout(&mut self, dropout: f64) {
+        self.network.dropout = dropout;
+    }
+
+    fn fold_weight_norm(&mut self) {
+        self.network.norm = self.network.norm.folded();
     }
 }

@@ -1,14 +1,15 @@
 //! Single layers of pytorch-tcn as models of their own.
 
-use candle_nn::VarBuilder;
 use serde::{Deserialize, Serialize};
 
 use super::pytorch_tcn::no_lookahead;
-use crate::geometry::{Block, Layer, Padding, Stack};
-use crate::nn::{
-    Conv1d, Conv1dConfig, ConvTranspose1d, ConvTranspose1dConfig, MAX_CHANNELS, MAX_KERNEL,
-    PaddingMode, TransposePadding, in_range,
+use super::{Architecture, FrameLayout};
+use crate::geometry::Padding;
+use crate::graph::{
+    Conv1dConfig, ConvTranspose1dConfig, Graph, MAX_CHANNELS, MAX_KERNEL, TransposePadding,
+    in_range,
 };
+use crate::nn::PaddingMode;
 use crate::{Error, Result};
 
 /// The arguments of pytorch-tcn's `TemporalConv1d`, with its names and defaults.
@@ -20,7 +21,7 @@ use crate::{Error, Result};
 /// let json = r#"{"model_type": "temporal_conv1d", "in_channels": 4, "out_channels": 6, "kernel_size": 3,
 ///                "dilation": 4, "padding_mode": "reflect"}"#;
 /// let config = ModelConfig::from_json(json, "config.json")?;
-/// assert_eq!(config.parameters()?, 6 * 4 * 3 + 6);
+/// assert_eq!(config.graph()?.parameter_count()?, 6 * 4 * 3 + 6);
 /// # Ok::<(), candle_tcn::Error>(())
 /// ```
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -44,13 +45,13 @@ pub struct TemporalConv1dConfig {
     /// Independent channel groups.
     #[serde(default = "one")]
     pub groups: usize,
-    /// Whether a bias is added.
+    /// `true` for a bias.
     #[serde(default = "yes")]
     pub bias: bool,
-    /// What stands before the first and after the last step.
+    /// Content of the steps before the first and after the last.
     #[serde(default)]
     pub padding_mode: PaddingMode,
-    /// Whether all padding is on the left; otherwise half of it, an odd step more on the right.
+    /// `true` if all padding is on the left; otherwise half of it, an odd step more on the right.
     #[serde(default = "yes")]
     pub causal: bool,
     /// 0; any other value is refused there too.
@@ -67,7 +68,7 @@ pub struct TemporalConv1dConfig {
 /// let json = r#"{"model_type": "temporal_conv_transpose1d", "in_channels": 4, "out_channels": 6,
 ///                "kernel_size": 8, "stride": 4}"#;
 /// let config = ModelConfig::from_json(json, "config.json")?;
-/// assert_eq!(config.parameters()?, 4 * 6 * 8 + 6);
+/// assert_eq!(config.graph()?.parameter_count()?, 4 * 6 * 8 + 6);
 /// # Ok::<(), candle_tcn::Error>(())
 /// ```
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -91,16 +92,16 @@ pub struct TemporalConvTranspose1dConfig {
     /// Independent channel groups.
     #[serde(default = "one")]
     pub groups: usize,
-    /// Whether a bias is added.
+    /// `true` for a bias.
     #[serde(default = "yes")]
     pub bias: bool,
     /// 1.
     #[serde(default = "one")]
     pub dilation: usize,
-    /// What stands before the first step of a causal layer; others do not look at it.
+    /// Content of the steps before the first of a causal layer; others do not look at it.
     #[serde(default)]
     pub padding_mode: PaddingMode,
-    /// Whether no output sees a later input.
+    /// `true` if no output sees a later input.
     #[serde(default = "yes")]
     pub causal: bool,
     /// 0; any other value is refused there too.
@@ -125,32 +126,15 @@ fn fixed(field: &str, value: usize, allowed: usize) -> Result<()> {
     Err(Error::invalid(field, expected, value))
 }
 
-impl TemporalConv1dConfig {
-    fn padding(&self) -> Padding {
-        match self.causal {
-            true => Padding::Causal,
-            false => Padding::Same,
-        }
-    }
-
-    pub(super) fn validate(&self) -> Result<()> {
+impl Architecture for TemporalConv1dConfig {
+    fn graph(&self) -> Result<Graph> {
         in_range("in_channels", self.in_channels, MAX_CHANNELS)?;
         in_range("out_channels", self.out_channels, MAX_CHANNELS)?;
         in_range("kernel_size", self.kernel_size, MAX_KERNEL)?;
         fixed("padding", self.padding, 0)?;
-        no_lookahead(self.lookahead)
-    }
-
-    pub(super) fn geometry(&self) -> Result<Stack> {
-        self.validate()?;
-        let layer = Layer::new("conv", self.kernel_size, self.dilation, self.padding())?;
-        let layer = layer.with_stride(self.stride)?;
-        Ok(Stack::new(vec![Block::plain(vec![layer])]))
-    }
-
-    pub(super) fn build(&self, vb: VarBuilder) -> Result<Conv1d> {
+        no_lookahead(self.lookahead)?;
         let cfg = Conv1dConfig {
-            padding: self.padding(),
+            padding: if self.causal { Padding::Causal } else { Padding::Same },
             padding_mode: self.padding_mode,
             dilation: self.dilation,
             stride: self.stride,
@@ -158,12 +142,20 @@ impl TemporalConv1dConfig {
             bias: self.bias,
             weight_norm: false,
         };
-        Conv1d::new(self.in_channels, self.out_channels, self.kernel_size, cfg, vb)
+        let mut g = Graph::new();
+        let xs = g.frames(self.in_channels)?;
+        let ys = g.conv1d("", xs, self.out_channels, self.kernel_size, cfg)?;
+        g.output(ys)?;
+        Ok(g)
+    }
+
+    fn layout(&self) -> FrameLayout {
+        FrameLayout::ChannelsFirst
     }
 }
 
-impl TemporalConvTranspose1dConfig {
-    pub(super) fn validate(&self) -> Result<()> {
+impl Architecture for TemporalConvTranspose1dConfig {
+    fn graph(&self) -> Result<Graph> {
         in_range("in_channels", self.in_channels, MAX_CHANNELS)?;
         in_range("out_channels", self.out_channels, MAX_CHANNELS)?;
         in_range("kernel_size", self.kernel_size, MAX_KERNEL)?;
@@ -172,21 +164,7 @@ impl TemporalConvTranspose1dConfig {
         fixed("padding", self.padding, 0)?;
         fixed("output_padding", self.output_padding, 0)?;
         fixed("dilation", self.dilation, 1)?;
-        no_lookahead(self.lookahead)
-    }
-
-    /// Each output sees two inputs: the present one and the one before, or the two nearest.
-    pub(super) fn geometry(&self) -> Result<Stack> {
-        self.validate()?;
-        let padding = match self.causal {
-            true => Padding::Causal,
-            false => Padding::Same,
-        };
-        let layer = Layer::new("conv_transpose", 2, 1, padding)?;
-        Ok(Stack::new(vec![Block::plain(vec![layer])]))
-    }
-
-    pub(super) fn build(&self, vb: VarBuilder) -> Result<ConvTranspose1d> {
+        no_lookahead(self.lookahead)?;
         let cfg = ConvTranspose1dConfig {
             padding: match self.causal {
                 true => TransposePadding::Causal,
@@ -197,7 +175,14 @@ impl TemporalConvTranspose1dConfig {
             bias: self.bias,
             ..ConvTranspose1dConfig::causal(self.stride)
         };
-        let (from, to) = (self.in_channels, self.out_channels);
-        ConvTranspose1d::new(from, to, self.kernel_size, cfg, vb)
+        let mut g = Graph::new();
+        let xs = g.frames(self.in_channels)?;
+        let ys = g.conv_transpose1d("", xs, self.out_channels, self.kernel_size, cfg)?;
+        g.output(ys)?;
+        Ok(g)
+    }
+
+    fn layout(&self) -> FrameLayout {
+        FrameLayout::ChannelsFirst
     }
 }

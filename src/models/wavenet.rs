@@ -1,15 +1,16 @@
 //! WaveNet as a language model of tokens.
 
-use candle_core::{Device, Tensor};
-use candle_nn::VarBuilder;
 use serde::{Deserialize, Serialize};
 
-use super::{Generative, embedding};
+use super::Architecture;
 use crate::Result;
-use crate::nn::{Pass, RingShape, Slot, StepBuilder, StepDtype, WaveNetStack, WaveNetStackConfig};
-use crate::ops;
+use crate::graph::{EmbedConfig, Graph};
+use crate::nn::WaveNetStackConfig;
 
-/// The options of a [`WaveNet`].
+/// Options of the language model: an embedding of `residual_channels` numbers a token, then a
+/// [`wavenet_stack`](crate::nn::wavenet_stack) to logits.
+///
+/// Tensors: `encoder.weight` (vocab, residual_channels) and those of the stack.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct WaveNetConfig {
@@ -20,51 +21,23 @@ pub struct WaveNetConfig {
     pub network: WaveNetStackConfig,
 }
 
-/// An embedding of `residual_channels` numbers a token, then a [`WaveNetStack`] to logits.
-///
-/// # Shapes
-/// Tensors: `encoder.weight` (vocab, residual_channels) and those of the stack.
-///
-/// # Example
-/// See [`Model`](super::Model).
-#[derive(Debug, Clone)]
-pub struct WaveNet {
-    encoder: Tensor,
-    stack: WaveNetStack,
-}
-
-impl WaveNet {
-    pub(super) fn new(cfg: &WaveNetConfig, vb: VarBuilder) -> Result<Self> {
-        Ok(Self {
-            encoder: embedding(cfg.vocab_size, cfg.network.residual_channels, vb.pp("encoder"))?,
-            stack: WaveNetStack::new(cfg.vocab_size, &cfg.network, vb)?,
-        })
+impl Architecture for WaveNetConfig {
+    fn graph(&self) -> Result<Graph> {
+        self.network.validate()?;
+        let mut g = Graph::new();
+        let ids = g.tokens(self.vocab_size)?;
+        let width = self.network.residual_channels;
+        let xs = g.embed("encoder", ids, width, EmbedConfig::default())?;
+        let logits = self.network.append(&mut g, xs, self.vocab_size)?;
+        g.output_logits(logits)?;
+        Ok(g)
     }
 
-    pub(super) fn freeze(&self, dtype: StepDtype) -> Result<Self> {
-        Ok(Self { encoder: self.encoder.clone(), stack: self.stack.freeze_as(dtype)? })
+    fn vocab_size(&mut self) -> Option<&mut usize> {
+        Some(&mut self.vocab_size)
     }
 
-    pub(super) fn forward(&self, ids: &Tensor, pass: &mut Pass) -> Result<Tensor> {
-        let xs = ops::embed(&self.encoder, ids, pass.dtype(&self.encoder))?;
-        self.stack.forward(&xs, pass)
-    }
-
-    pub(super) fn device(&self) -> &Device {
-        self.encoder.device()
-    }
-}
-
-impl Generative for WaveNet {
-    fn embedding(&self) -> &Tensor {
-        &self.encoder
-    }
-
-    fn rings(&self) -> Result<Vec<RingShape>> {
-        self.stack.rings()
-    }
-
-    fn build_step(&self, net: &mut StepBuilder, xs: Slot) -> Result<Slot> {
-        self.stack.build_step(net, xs)
+    fn set_dropout(&mut self, dropout: f64) {
+        self.network.dropout = dropout;
     }
 }

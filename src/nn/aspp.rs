@@ -1,13 +1,11 @@
 //! Atrous spatial pyramid pooling: several dilations side by side.
 
-use candle_core::{D, DType, Tensor};
 use candle_nn::VarBuilder;
 
-use super::{Conv2d, Conv2dConfig, Norm, NormKind, Pass, dropout_probability, total_channels};
+use super::{Activation, DropoutKind, total_channels};
+use crate::Result;
 use crate::geometry::{Layer, Padding, Stack, Stack2d};
-use crate::kernels::elementwise::Activation;
-use crate::ops::{self, DropoutKind};
-use crate::{Error, Result};
+use crate::graph::{Conv2dConfig, Graph, Network, NormKind, Value};
 
 /// The options of an [`Aspp`].
 #[derive(Debug, Clone, PartialEq)]
@@ -28,7 +26,7 @@ impl AsppConfig {
         Self { in_channels, out_channels: 256, rates: vec![12, 24, 36], dropout: 0.5 }
     }
 
-    /// What an output pixel sees of its neighbours through one branch, along each axis. (Through image
+    /// Reach of an output pixel through each branch, along each axis. (Through image
     /// pooling it sees every pixel.)
     ///
     /// # Errors
@@ -52,38 +50,44 @@ impl AsppConfig {
         let rates = rates.map(|(i, &rate)| branch(i + 1, 3, rate));
         std::iter::once(branch(0, 1, 1)).chain(rates).collect()
     }
-}
 
-/// A convolution without bias, batch norm and ReLU.
-#[derive(Debug, Clone)]
-struct Branch {
-    conv: Conv2d,
-    norm: Norm,
-}
+    /// Adds the module to a graph, from `xs` (batch, height, width, in_channels) to the value that is returned.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`](crate::Error::Invalid) for options that do not fit.
+    pub fn append(&self, g: &mut Graph, xs: Value) -> Result<Value> {
+        let all = self.rates.len().saturating_add(2);
+        total_channels(std::iter::repeat_n(self.out_channels, all))?;
+        let mut branches = vec![self.branch(g, "convs.0", 0, xs, (1, 1))?];
+        for (i, &rate) in self.rates.iter().enumerate() {
+            branches.push(self.branch(g, &format!("convs.{}", i + 1), 0, xs, (3, rate))?);
+        }
+        let mean = g.mean(xs)?;
+        let pooled = self.branch(g, &format!("convs.{}", all - 1), 1, mean, (1, 1))?;
+        branches.push(g.spread(pooled, xs)?);
+        let ys = g.concat(&branches)?;
+        let ys = self.branch(g, "project", 0, ys, (1, 1))?;
+        g.dropout(ys, self.dropout, DropoutKind::Element)
+    }
 
-impl Branch {
-    /// The convolution is `vb.first`, the norm the next.
-    fn new(
-        (in_channels, out_channels): (usize, usize),
-        (kernel_size, rate): (usize, usize),
+    /// A convolution without a bias, numbered `first`, batch norm and ReLU.
+    fn branch(
+        &self,
+        g: &mut Graph,
+        name: &str,
         first: usize,
-        vb: VarBuilder,
-    ) -> Result<Self> {
+        xs: Value,
+        (kernel_size, rate): (usize, usize),
+    ) -> Result<Value> {
         let cfg = Conv2dConfig { dilation: (rate, rate), bias: false, ..Conv2dConfig::same() };
-        let kernel_size = (kernel_size, kernel_size);
-        Ok(Self {
-            conv: Conv2d::new(in_channels, out_channels, kernel_size, cfg, vb.pp(first))?,
-            norm: Norm::new(NormKind::Batch, out_channels, vb.pp(first + 1))?,
-        })
-    }
-
-    fn forward(&self, xs: &Tensor, pass: &mut Pass) -> Result<Tensor> {
-        let ys = self.norm.forward(&self.conv.forward(xs)?, pass)?;
-        ops::activate(&ys, Activation::Relu)
+        let (conv, norm) = (format!("{name}.{first}"), format!("{name}.{}", first + 1));
+        let ys = g.conv2d(&conv, xs, self.out_channels, (kernel_size, kernel_size), cfg)?;
+        let ys = g.norm(&norm, ys, NormKind::Batch)?;
+        g.activate(ys, Activation::Relu)
     }
 }
 
-/// Atrous spatial pyramid pooling: a 1×1 convolution, a 3×3 convolution for each rate and the mean of the
+/// Builds atrous spatial pyramid pooling: a 1×1 convolution, a 3×3 convolution for each rate and the mean of the
 /// image side by side, joined by a 1×1 convolution. Each convolution has no bias and is followed by batch
 /// norm and ReLU.
 ///
@@ -95,88 +99,33 @@ impl Branch {
 /// `convs.{i}.1.weight`, `convs.{i}.2.*` of the pooled branch, `project.0.weight`, `project.1.*`.
 ///
 /// # Numerics
-/// As [`Conv2d`]; the mean is taken in `f32` where the input is `bf16`. A state dict of torchvision gives
+/// As [`dilated_conv2d`](super::dilated_conv2d); the mean is taken in `f32` where the input is `bf16`. A state dict of torchvision gives
 /// its outputs and gradients to a relative 1e-5.
 ///
 /// # Errors
-/// [`Error::Invalid`] for options or inputs that do not fit.
+/// [`Error::Invalid`](crate::Error::Invalid) for options or inputs that do not fit.
 ///
 /// # Example
 ///
 /// ```
-/// use candle_core::{DType, Device, Tensor};
-/// use candle_tcn::nn::{Aspp, AsppConfig, Params, Pass};
+/// use candle_core::{DType, Device, Module, Tensor};
+/// use candle_tcn::nn::{AsppConfig, Params, aspp};
 ///
 /// let params = Params::new(1, DType::F32, &Device::Cpu);
 /// let config = AsppConfig { out_channels: 6, rates: vec![2, 4], ..AsppConfig::new(3) };
-/// let aspp = Aspp::new(&config, params.builder())?;
+/// let aspp = aspp(&config, params.builder())?;
 /// let xs = Tensor::ones((2, 8, 9, 3), DType::F32, &Device::Cpu)?;
-/// assert_eq!(aspp.forward(&xs, &mut Pass::eval())?.dims(), [2, 8, 9, 6]);
+/// assert_eq!(aspp.forward(&xs)?.dims(), [2, 8, 9, 6]);
 /// # Ok::<(), candle_tcn::Error>(())
 /// ```
 ///
 /// # References
 /// Chen et al., "Rethinking Atrous Convolution for Semantic Image Segmentation", arXiv:1706.05587;
 /// `torchvision.models.segmentation.deeplabv3.ASPP`.
-#[derive(Debug, Clone)]
-pub struct Aspp {
-    branches: Vec<Branch>,
-    pooled: Branch,
-    project: Branch,
-    dropout: f64,
-}
-
-impl Aspp {
-    /// A block with the tensors of `vb`.
-    ///
-    /// # Errors
-    /// [`Error::Invalid`] for options that do not fit; those of [`Conv2d::new`].
-    pub fn new(config: &AsppConfig, vb: VarBuilder) -> Result<Self> {
-        let all = config.rates.len().saturating_add(2);
-        total_channels(std::iter::repeat_n(config.out_channels, all))?;
-        let channels = (config.in_channels, config.out_channels);
-        let convs = vb.pp("convs");
-        let mut branches = vec![Branch::new(channels, (1, 1), 0, convs.pp(0))?];
-        for (i, &rate) in config.rates.iter().enumerate() {
-            branches.push(Branch::new(channels, (3, rate), 0, convs.pp(i + 1))?);
-        }
-        let joined = (all * config.out_channels, config.out_channels);
-        Ok(Self {
-            pooled: Branch::new(channels, (1, 1), 1, convs.pp(all - 1))?,
-            project: Branch::new(joined, (1, 1), 0, vb.pp("project"))?,
-            branches,
-            dropout: dropout_probability("dropout", config.dropout)?,
-        })
-    }
-
-    /// Applies the block. In training, batch norms use the batch's own statistics.
-    ///
-    /// # Errors
-    /// As [`Conv2d::forward`].
-    pub fn forward(&self, xs: &Tensor, pass: &mut Pass) -> Result<Tensor> {
-        let (batch, height, width, _) = xs.dims4()?;
-        if height * width == 0 {
-            return Err(Error::invalid("image", "at least one pixel", format!("{:?}", xs.dims())));
-        }
-        let mut ys = Vec::with_capacity(self.branches.len() + 1);
-        for branch in &self.branches {
-            ys.push(branch.forward(xs, pass)?);
-        }
-        let pooled = self.pooled.forward(&image_mean(xs)?, pass)?;
-        let channels = pooled.dim(D::Minus1)?;
-        ys.push(pooled.broadcast_as((batch, height, width, channels))?);
-        let ys = Tensor::cat(&ys, D::Minus1)?;
-        let ys = self.project.forward(&ys, pass)?;
-        pass.dropout(ys, self.dropout, DropoutKind::Element)
-    }
-}
-
-/// (batch, 1, 1, channels)
-fn image_mean(xs: &Tensor) -> Result<Tensor> {
-    let dtype = xs.dtype();
-    let xs = match dtype {
-        DType::BF16 => xs.to_dtype(DType::F32)?,
-        _ => xs.clone(),
-    };
-    Ok(xs.mean_keepdim((1, 2))?.to_dtype(dtype)?)
+pub fn aspp(config: &AsppConfig, vb: VarBuilder) -> Result<Network> {
+    let mut g = Graph::new();
+    let xs = g.images(config.in_channels)?;
+    let ys = config.append(&mut g, xs)?;
+    g.output(ys)?;
+    Network::new(g, vb)
 }

@@ -1,20 +1,17 @@
 //! ByteNet's stack of residual layers around dilated convolutions (Kalchbrenner et al. 2016,
 //! arXiv:1610.10099).
 
-use candle_core::Tensor;
 use candle_nn::VarBuilder;
 
-use super::step::{Slot, StepBuilder};
-use super::{
-    Activation, Conv1d, Conv1dConfig, DropoutKind, MAX_CHANNELS, MAX_KERNEL, MAX_STACK_LAYERS,
-    Norm, Pass, RingShape, State, StepDtype, StepNet, dropout_probability, in_range,
-    total_channels,
+use super::{Activation, DropoutKind, total_channels};
+use crate::geometry::Padding;
+use crate::graph::{
+    Conv1dConfig, Graph, MAX_CHANNELS, MAX_KERNEL, MAX_STACK_LAYERS, Masks, Network, Value,
+    dropout_probability, in_range,
 };
-use crate::geometry::{Block, Layer, Padding, Stack};
-use crate::ops;
 use crate::{Error, Result};
 
-/// The options of a [`ByteNetStack`].
+/// Options of a [`bytenet_stack`].
 #[derive(Debug, Clone, PartialEq)]
 pub struct ByteNetStackConfig {
     /// Channels of the residual path.
@@ -25,7 +22,7 @@ pub struct ByteNetStackConfig {
     pub kernel_size: usize,
     /// One dilation for each layer.
     pub dilations: Vec<usize>,
-    /// Whether no output sees a later input; else the convolutions are centred.
+    /// `true` if no output sees a later input; else the convolutions are centred.
     pub causal: bool,
     /// The activation function.
     pub activation: Activation,
@@ -33,7 +30,7 @@ pub struct ByteNetStackConfig {
     pub eps: f64,
     /// Probability of dropping a number of a layer's output in training.
     pub dropout: f64,
-    /// What the tensors of a layer are called, in the order in which they work: layer norm, 1×1
+    /// Names of the tensors of a layer, in the order in which they work: layer norm, 1×1
     /// convolution, layer norm, dilated convolution, layer norm, 1×1 convolution.
     pub names: [&'static str; 6],
 }
@@ -76,111 +73,58 @@ impl ByteNetStackConfig {
         }
         in_range("layers", self.dilations.len(), MAX_STACK_LAYERS)?;
         dropout_probability("dropout", self.dropout)?;
-        norm_eps("eps", self.eps)?;
+        check_eps("eps", self.eps)?;
         let widest = self.hidden_channels.max(self.inner_channels);
         total_channels(self.dilations.iter().map(|_| widest))
     }
 
-    fn padding(&self) -> Padding {
-        match self.causal {
-            true => Padding::Causal,
-            false => Padding::Same,
-        }
-    }
-
-    /// The convolutions that see time, for receptive-field arithmetic; their names are `prefix`, the
-    /// number of the layer and that of the convolution.
+    /// Adds the layers to a graph, from `xs` (batch, time, hidden_channels) to the value that is returned. The graph
+    /// then honours masks.
     ///
     /// # Errors
-    /// As [`ByteNetStackConfig::validate`].
-    pub fn geometry(&self, prefix: &str) -> Result<Stack> {
+    /// As [`validate`](Self::validate).
+    pub fn append(&self, g: &mut Graph, xs: Value) -> Result<Value> {
         self.validate()?;
-        let block = |(i, &dilation): (usize, &usize)| {
-            let name = format!("{prefix}{i}.{}", self.names[3]);
-            let layer = Layer::new(name, self.kernel_size, dilation, self.padding())?;
-            Ok(Block::residual(vec![layer]))
-        };
-        let blocks = self.dilations.iter().enumerate().map(block);
-        Ok(Stack::new(blocks.collect::<Result<_>>()?))
+        g.set_masks(Masks::Honoured);
+        let mut xs = xs;
+        g.label_hidden(0, xs);
+        for (i, &dilation) in self.dilations.iter().enumerate() {
+            let hs = g.scope(i.to_string(), |g| self.layer(g, xs, dilation))?;
+            let sum = g.add(xs, hs)?;
+            xs = g.dropout(sum, self.dropout, DropoutKind::Element)?;
+            g.label_hidden(i + 1, xs);
+        }
+        Ok(xs)
+    }
+
+    fn layer(&self, g: &mut Graph, xs: Value, dilation: usize) -> Result<Value> {
+        let padding = if self.causal { Padding::Causal } else { Padding::Same };
+        let dilated = Conv1dConfig { padding, dilation, ..Conv1dConfig::causal() };
+        let (hidden, inner) = (self.hidden_channels, self.inner_channels);
+        let [norm1, narrow, norm2, conv, norm3, widen] = self.names;
+        let mut hs = xs;
+        for (norm, conv, channels, kernel_size, cfg) in [
+            (norm1, narrow, inner, 1, Conv1dConfig::causal()),
+            (norm2, conv, inner, self.kernel_size, dilated),
+            (norm3, widen, hidden, 1, Conv1dConfig::causal()),
+        ] {
+            hs = g.layer_norm(norm, hs, self.eps)?;
+            hs = g.activate(hs, self.activation)?;
+            hs = g.conv1d(conv, hs, channels, kernel_size, cfg)?;
+        }
+        Ok(hs)
     }
 }
 
-/// `eps` if a layer norm can work with it.
-pub(crate) fn norm_eps(field: &str, eps: f64) -> Result<f64> {
+/// `eps` if it may be added to a variance.
+pub(crate) fn check_eps(field: &str, eps: f64) -> Result<f64> {
     match eps >= 0.0 && eps.is_finite() {
         true => Ok(eps),
         false => Err(Error::invalid(field, "a number of at least 0", eps)),
     }
 }
 
-#[derive(Debug, Clone)]
-struct ByteNetLayer {
-    norm1: Norm,
-    narrow: Conv1d,
-    norm2: Norm,
-    conv: Conv1d,
-    norm3: Norm,
-    widen: Conv1d,
-    activation: Activation,
-}
-
-impl ByteNetLayer {
-    fn new(cfg: &ByteNetStackConfig, dilation: usize, vb: VarBuilder) -> Result<Self> {
-        let (hidden, inner) = (cfg.hidden_channels, cfg.inner_channels);
-        let [norm1, narrow, norm2, conv, norm3, widen] = cfg.names.map(|name| vb.pp(name));
-        let pointwise = |from, to, vb| Conv1d::new(from, to, 1, Conv1dConfig::causal(), vb);
-        let conv_cfg = Conv1dConfig { padding: cfg.padding(), dilation, ..Conv1dConfig::causal() };
-        Ok(Self {
-            norm1: Norm::layer(hidden, cfg.eps, norm1)?,
-            narrow: pointwise(hidden, inner, narrow)?,
-            norm2: Norm::layer(inner, cfg.eps, norm2)?,
-            conv: Conv1d::new(inner, inner, cfg.kernel_size, conv_cfg, conv)?,
-            norm3: Norm::layer(inner, cfg.eps, norm3)?,
-            widen: pointwise(inner, hidden, widen)?,
-            activation: cfg.activation,
-        })
-    }
-
-    fn freeze(&self, dtype: StepDtype) -> Result<Self> {
-        Ok(Self {
-            narrow: self.narrow.freeze_as(dtype)?,
-            conv: self.conv.freeze_as(dtype)?,
-            widen: self.widen.freeze_as(dtype)?,
-            ..self.clone()
-        })
-    }
-
-    fn forward(&self, xs: &Tensor, pass: &mut Pass) -> Result<Tensor> {
-        let hs = self.activate(&self.norm1, xs, pass)?;
-        let hs = self.narrow.forward(&hs, pass)?;
-        let hs = self.activate(&self.norm2, &hs, pass)?;
-        let hs = pass.masked(hs)?;
-        let hs = self.conv.forward(&hs, pass)?;
-        let hs = self.activate(&self.norm3, &hs, pass)?;
-        let hs = self.widen.forward(&hs, pass)?;
-        ops::add(xs, &hs)
-    }
-
-    fn activate(&self, norm: &Norm, xs: &Tensor, pass: &mut Pass) -> Result<Tensor> {
-        norm.forward_then(xs, self.activation, pass)
-    }
-
-    /// As [`forward`](Self::forward), in steps and in the place of `xs`.
-    fn build_step(&self, net: &mut StepBuilder, xs: Slot) -> Result<Slot> {
-        let mut hs = net.copy(xs);
-        for (norm, conv) in
-            [(&self.norm1, &self.narrow), (&self.norm2, &self.conv), (&self.norm3, &self.widen)]
-        {
-            let normed = net.norm(hs, norm)?;
-            let activated = net.activate(normed, self.activation);
-            hs = net.conv(conv, activated, false)?;
-            net.release(activated);
-        }
-        Ok(net.add(xs, hs, None))
-    }
-}
-
-/// Residual layers of a dilated convolution between two 1×1 convolutions, each after a layer norm and an
+/// Builds residual layers of a dilated convolution between two 1×1 convolutions, each after a layer norm and an
 /// activation:
 ///
 /// `x + widen(act(norm3(conv(mask · act(norm2(narrow(act(norm1 x))))))))`
@@ -197,18 +141,19 @@ impl ByteNetLayer {
 ///
 /// ```
 /// use candle_core::{DType, Device, Tensor};
-/// use candle_tcn::nn::{ByteNetStack, ByteNetStackConfig, Params, Pass};
+/// use candle_tcn::graph::Run;
+/// use candle_tcn::nn::{ByteNetStackConfig, Params, bytenet_stack};
 /// let mut cfg = ByteNetStackConfig::new(8, 4, 3);
 /// cfg.dilations = vec![1, 2, 4];
-/// assert_eq!(cfg.geometry("")?.receptive_field()?.total, 1 + 2 * 7);
 /// let params = Params::new(1, DType::F32, &Device::Cpu);
-/// let net = ByteNetStack::new(&cfg, params.builder())?;
+/// let net = bytenet_stack(&cfg, params.builder())?;
+/// assert_eq!(net.graph().stack()?.receptive_field()?.total, 1 + 2 * 7);
 /// let xs = Tensor::ones((2, 6, 8), DType::F32, &Device::Cpu)?;
 ///
 /// // without its last two steps a sequence gives what it gives with these masked
 /// let mask = Tensor::new(&[[1u8, 1, 1, 1, 0, 0], [1, 1, 1, 1, 1, 1]], &Device::Cpu)?;
-/// let ys = net.forward(&xs, &mut Pass::eval().with_mask(&mask)?)?;
-/// let short = net.forward(&xs.narrow(1, 0, 4)?, &mut Pass::eval())?;
+/// let ys = net.forward_with(&xs, Run::eval().with_mask(&mask)?)?;
+/// let short = net.forward_with(&xs.narrow(1, 0, 4)?, Run::eval())?;
 /// let difference = (ys.narrow(1, 0, 4)?.get(0)? - short.get(0)?)?.abs()?.max_all()?;
 /// assert!(difference.to_scalar::<f32>()? < 1e-6);
 /// # Ok::<(), candle_tcn::Error>(())
@@ -216,83 +161,10 @@ impl ByteNetLayer {
 ///
 /// # References
 /// Kalchbrenner et al. 2016, arXiv:1610.10099, section 3; Yang, Fusi & Lu 2022 (CARP), Cell Systems 15.
-#[derive(Debug, Clone)]
-pub struct ByteNetStack {
-    layers: Vec<ByteNetLayer>,
-    dropout: f64,
-}
-
-impl ByteNetStack {
-    /// A stack with the tensors of `vb`: those of layer `i` under `{i}`.
-    ///
-    /// # Errors
-    /// [`Error::Invalid`] for a configuration that does not hold together; those of `vb`.
-    pub fn new(cfg: &ByteNetStackConfig, vb: VarBuilder) -> Result<Self> {
-        cfg.validate()?;
-        let layers = cfg.dilations.iter().enumerate();
-        let layers = layers.map(|(i, &dilation)| ByteNetLayer::new(cfg, dilation, vb.pp(i)));
-        Ok(Self { layers: layers.collect::<Result<_>>()?, dropout: cfg.dropout })
-    }
-
-    /// The same stack for inference.
-    ///
-    /// # Errors
-    /// Those of candle.
-    pub fn freeze(&self) -> Result<Self> {
-        self.freeze_as(StepDtype::F32)
-    }
-
-    /// See [`Conv1d::freeze_as`].
-    pub(crate) fn freeze_as(&self, dtype: StepDtype) -> Result<Self> {
-        let layers = self.layers.iter().map(|layer| layer.freeze(dtype));
-        Ok(Self { layers: layers.collect::<Result<_>>()?, dropout: self.dropout })
-    }
-
-    /// The state before the first step of `batch` sequences.
-    ///
-    /// # Errors
-    /// [`Error::Invalid`] where the stack is not causal; [`Error::TooLarge`] where there is not so much
-    /// memory.
-    pub fn init_state(&self, batch: usize) -> Result<State> {
-        State::new(batch, self.rings()?)
-    }
-
-    /// What its convolutions remember, in the order in which they run.
-    pub(crate) fn rings(&self) -> Result<Vec<RingShape>> {
-        let rings = self.layers.iter().map(|layer| layer.conv.ring());
-        rings.filter_map(Result::transpose).collect()
-    }
-
-    /// The stack one step at a time, on slices; no dropout, no mask.
-    ///
-    /// # Errors
-    /// [`Error::Invalid`] where the stack is not causal.
-    pub fn stepper(&self, dtype: StepDtype) -> Result<StepNet> {
-        let first = self.layers.first().map(|layer| layer.narrow.in_channels());
-        let (mut net, xs) = StepBuilder::new(dtype, first.unwrap_or(Ok(0))?);
-        let ys = self.build_step(&mut net, xs)?;
-        Ok(net.finish(ys))
-    }
-
-    /// Adds the stack's steps to `net`, in the place of `xs`.
-    pub(crate) fn build_step(&self, net: &mut StepBuilder, xs: Slot) -> Result<Slot> {
-        let mut layers = self.layers.iter();
-        layers.try_fold(xs, |xs, layer| layer.build_step(net, xs))
-    }
-
-    /// Applies the stack; [`Pass::with_mask`] multiplies the input of each dilated convolution.
-    ///
-    /// # Errors
-    /// [`Error::Invalid`] for an input or a mask that does not fit, or for a state where the stack is not
-    /// causal.
-    pub fn forward(&self, xs: &Tensor, pass: &mut Pass) -> Result<Tensor> {
-        let mut xs = xs.clone();
-        pass.note_hidden(0, &xs);
-        for (i, layer) in self.layers.iter().enumerate() {
-            xs = layer.forward(&xs, pass)?;
-            xs = pass.dropout(xs, self.dropout, DropoutKind::Element)?;
-            pass.note_hidden(i + 1, &xs);
-        }
-        Ok(xs)
-    }
+pub fn bytenet_stack(config: &ByteNetStackConfig, vb: VarBuilder) -> Result<Network> {
+    let mut g = Graph::new();
+    let xs = g.frames(config.hidden_channels)?;
+    let ys = config.append(&mut g, xs)?;
+    g.output(ys)?;
+    Network::new(g, vb)
 }

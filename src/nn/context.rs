@@ -5,18 +5,19 @@ use candle_nn::VarBuilder;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
-use super::{Conv2d, Conv2dConfig, MAX_CHANNELS, in_range, total_channels};
-use crate::geometry::{Layer, Padding, Stack, Stack2d};
-use crate::ops::{Epilogue, PaddingMode};
+use super::{Activation, total_channels};
+use crate::geometry::Stack2d;
+use crate::graph::{Conv2dConfig, Graph, MAX_CHANNELS, Network, Value, in_range};
+use crate::ops::PaddingMode;
 use crate::{Error, Result};
 
 /// The dilations of the published module's 3×3 layers.
 const DILATIONS: [usize; 7] = [1, 1, 2, 4, 8, 16, 1];
 
-/// How much wider than the input each of them is in the large form.
+/// Widths of the layers in the large form, in widths of the input.
 const WIDTHS: [usize; 7] = [2, 2, 4, 8, 16, 32, 32];
 
-/// How wide the layers of a [`ContextModule`] are.
+/// Width of the layers of a [`context_module`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum ContextForm {
     /// As many channels in every layer as in the input.
@@ -31,11 +32,11 @@ pub enum ContextForm {
 pub struct ContextConfig {
     /// Numbers per pixel of the input and of the output.
     pub channels: usize,
-    /// How wide the layers between are.
+    /// Width of the layers between.
     pub form: ContextForm,
     /// Dilation of each 3×3 layer; of the large form seven.
     pub dilations: Vec<usize>,
-    /// What stands around the input of each layer.
+    /// Content of the border around the input of each layer.
     pub padding_mode: PaddingMode,
 }
 
@@ -64,7 +65,7 @@ impl ContextConfig {
         }
     }
 
-    /// What an output pixel sees, along each axis.
+    /// Reach of an output pixel along each axis.
     ///
     /// # Errors
     /// As [`Layer::centred`].
@@ -79,35 +80,79 @@ impl ContextConfig {
     /// # Ok::<(), candle_tcn::Error>(())
     /// ```
     pub fn geometry(&self) -> Result<Stack2d> {
-        let layer = |(i, &dilation): (usize, &usize)| {
-            Layer::new(format!("layers.{i}"), 3, dilation, Padding::Same)
-        };
-        let layers = self.dilations.iter().enumerate().map(layer);
-        let mut layers = layers.collect::<Result<Vec<_>>>()?;
-        layers.push(Layer::centred(format!("layers.{}", layers.len()), 1, 1)?);
-        Ok(Stack2d::square(Stack::series(layers)))
+        let mut g = Graph::new();
+        let xs = g.images(self.channels)?;
+        let ys = self.append(&mut g, xs)?;
+        g.output(ys)?;
+        Ok(Stack2d::square(g.stack()?))
+    }
+
+    /// Adds the module to a graph, from `xs` (batch, height, width, channels) to the value that is returned.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] for options that do not fit.
+    pub fn append(&self, g: &mut Graph, xs: Value) -> Result<Value> {
+        let widths = self.widths()?;
+        total_channels(widths.iter().copied())?;
+        let mut xs = xs;
+        for (i, (&width, &dilation)) in widths.iter().zip(&self.dilations).enumerate() {
+            let cfg = Conv2dConfig {
+                dilation: (dilation, dilation),
+                padding_mode: self.padding_mode,
+                ..Conv2dConfig::same()
+            };
+            xs = g.conv2d(&format!("layers.{i}"), xs, width, (3, 3), cfg)?;
+            xs = g.activate(xs, Activation::Relu)?;
+        }
+        let last = format!("layers.{}", widths.len());
+        g.conv2d(&last, xs, self.channels, (1, 1), Conv2dConfig::same())
+    }
+
+    /// Sets every layer so that the module passes on what it is given (where not negative): the initial
+    /// weights without which it did not train in the paper. Where a layer has more channels than the input,
+    /// those that share an input channel are told apart by noise drawn from `seed`.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] where the tensors are not variables, as those of [`Params`](super::Params) are.
+    pub fn init_identity(&self, module: &Network, seed: u64) -> Result<()> {
+        // it may be part of a larger network
+        let own =
+            module.parameters().filter(|(name, _)| name.split('.').rev().nth(2) == Some("layers"));
+        for (name, tensor) in own {
+            let value =
+                match name.strip_suffix(".weight").and_then(|layer| layer.rsplit('.').next()) {
+                    None => tensor.zeros_like()?,
+                    Some(layer) => {
+                        let mut rng = ChaCha8Rng::seed_from_u64(seed);
+                        rng.set_stream(layer.parse().unwrap_or(0));
+                        identity(tensor, self.channels, &mut rng)?
+                    }
+                };
+            variable(tensor)?.set(&value)?;
+        }
+        Ok(())
     }
 }
 
-/// 3×3 convolutions with growing dilation, each followed by `max(0, ·)`, then a 1×1 convolution: as many
+/// Builds 3×3 convolutions with growing dilation, each followed by `max(0, ·)`, then a 1×1 convolution: as many
 /// outputs as inputs, of which each sees 67×67 inputs with the published dilations.
 ///
 /// # Shapes
 /// (batch, height, width, channels), in and out. On disk `layers.{i}.weight`, `layers.{i}.bias` as of
-/// [`Conv2d`].
+/// [`dilated_conv2d`](super::dilated_conv2d).
 ///
 /// # Example
 ///
-/// Right after [`init_identity`](Self::init_identity), what is not negative passes unchanged:
+/// Right after [`ContextConfig::init_identity`], what is not negative passes unchanged:
 ///
 /// ```
-/// use candle_core::{DType, Device, Tensor};
-/// use candle_tcn::nn::{ContextConfig, ContextForm, ContextModule, Params};
+/// use candle_core::{DType, Device, Module, Tensor};
+/// use candle_tcn::nn::{ContextConfig, ContextForm, Params, context_module};
 ///
 /// let params = Params::new(1, DType::F32, &Device::Cpu);
 /// let config = ContextConfig::new(2, ContextForm::Basic);
-/// let context = ContextModule::new(&config, params.builder())?;
-/// context.init_identity(1)?;
+/// let context = context_module(&config, params.builder())?;
+/// config.init_identity(&context, 1)?;
 /// let xs = Tensor::new(&[3f32, 0., 5., 7.], &Device::Cpu)?.reshape((1, 1, 2, 2))?;
 /// let ys = context.forward(&xs)?;
 /// assert_eq!(ys.flatten_all()?.to_vec1::<f32>()?, [3., 0., 5., 7.]);
@@ -117,72 +162,12 @@ impl ContextConfig {
 /// # References
 /// Yu and Koltun, "Multi-Scale Context Aggregation by Dilated Convolutions", arXiv:1511.07122, section 3
 /// and table 1.
-#[derive(Debug, Clone)]
-pub struct ContextModule {
-    layers: Vec<Conv2d>,
-    channels: usize,
-}
-
-impl ContextModule {
-    /// A module with the tensors of `vb`. To train one from the start, call
-    /// [`init_identity`](Self::init_identity) next.
-    ///
-    /// # Errors
-    /// [`Error::Invalid`] for options that do not fit; those of [`Conv2d::new`].
-    pub fn new(config: &ContextConfig, vb: VarBuilder) -> Result<Self> {
-        let widths = config.widths()?;
-        total_channels(widths.iter().copied())?;
-        let vb = vb.pp("layers");
-        let mut layers = Vec::with_capacity(widths.len() + 1);
-        let mut channels = config.channels;
-        for (i, (&width, &dilation)) in widths.iter().zip(&config.dilations).enumerate() {
-            let cfg = Conv2dConfig {
-                dilation: (dilation, dilation),
-                padding_mode: config.padding_mode,
-                ..Conv2dConfig::same()
-            };
-            layers.push(Conv2d::new(channels, width, (3, 3), cfg, vb.pp(i))?);
-            channels = width;
-        }
-        let (cfg, last) = (Conv2dConfig::same(), vb.pp(widths.len()));
-        layers.push(Conv2d::new(channels, config.channels, (1, 1), cfg, last)?);
-        Ok(Self { layers, channels: config.channels })
-    }
-
-    /// Applies the module.
-    ///
-    /// # Errors
-    /// As [`Conv2d::forward`].
-    pub fn forward(&self, xs: &Tensor) -> Result<Tensor> {
-        let relu = Epilogue { relu: true, ..Epilogue::default() };
-        let Some((last, layers)) = self.layers.split_last() else {
-            return Ok(xs.clone());
-        };
-        let mut xs = xs.clone();
-        for layer in layers {
-            xs = layer.forward_then(&xs, relu)?;
-        }
-        last.forward(&xs)
-    }
-
-    /// Sets every layer so that the module passes on what it is given (where not negative): the initial
-    /// weights without which it did not train in the paper. Where a layer has more channels than the input,
-    /// those that share an input channel are told apart by noise drawn from `seed`.
-    ///
-    /// # Errors
-    /// [`Error::Invalid`] where the tensors are not variables, as those of [`Params`](super::Params) are.
-    pub fn init_identity(&self, seed: u64) -> Result<()> {
-        for (i, layer) in self.layers.iter().enumerate() {
-            let mut rng = ChaCha8Rng::seed_from_u64(seed);
-            rng.set_stream(i as u64);
-            let weight = identity(layer.weight(), self.channels, &mut rng)?;
-            variable(layer.weight())?.set(&weight)?;
-            if let Some(bias) = layer.bias() {
-                variable(bias)?.set(&bias.zeros_like()?)?;
-            }
-        }
-        Ok(())
-    }
+pub fn context_module(config: &ContextConfig, vb: VarBuilder) -> Result<Network> {
+    let mut g = Graph::new();
+    let xs = g.images(config.channels)?;
+    let ys = config.append(&mut g, xs)?;
+    g.output(ys)?;
+    Network::new(g, vb)
 }
 
 /// The variable that a tensor is.

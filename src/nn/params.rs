@@ -4,10 +4,12 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use candle_core::{DType, Device, Shape, Tensor, Var};
+use candle_nn::init::NormalOrUniform;
 use candle_nn::var_builder::SimpleBackend;
 use candle_nn::{Init, VarBuilder};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
+use sha2::{Digest, Sha256};
 
 use crate::{Error, Result};
 
@@ -22,9 +24,9 @@ use crate::{Error, Result};
 ///
 /// ```
 /// use candle_core::{DType, Device};
-/// use candle_tcn::nn::{Conv1d, Conv1dConfig, Params};
+/// use candle_tcn::nn::{Conv1dConfig, Params, dilated_conv1d};
 /// let params = Params::new(1, DType::F32, &Device::Cpu);
-/// Conv1d::new(4, 8, 3, Conv1dConfig::causal(), params.builder().pp("conv"))?;
+/// dilated_conv1d(4, 8, 3, Conv1dConfig::causal(), params.builder().pp("conv"))?;
 /// let names: Vec<String> = params.all().into_iter().map(|(name, _)| name).collect();
 /// assert_eq!(names, ["conv.bias", "conv.weight"]);
 /// assert_eq!(params.count(), 8 * 4 * 3 + 8);
@@ -47,7 +49,7 @@ impl Params {
         Self { vars: Arc::default(), seed, dtype, device: device.clone() }
     }
 
-    /// What layers take their tensors from.
+    /// A builder that layers take their tensors from.
     pub fn builder(&self) -> VarBuilder<'static> {
         VarBuilder::from_backend(Box::new(self.clone()), self.dtype, self.device.clone())
     }
@@ -61,7 +63,7 @@ impl Params {
         self.lock().iter().map(|(name, var)| (name.clone(), var.clone())).collect()
     }
 
-    /// Whether an optimizer trains the tensor of this name: all but the statistics of batch norms.
+    /// `true` if an optimizer trains the tensor of this name: all but the statistics of batch norms.
     pub fn is_trained(name: &str) -> bool {
         !STATISTICS.iter().any(|statistic| name.ends_with(statistic))
     }
@@ -106,26 +108,40 @@ impl Params {
         Ok(())
     }
 
-    fn initial(&self, shape: &Shape, init: Init, index: usize) -> candle_core::Result<Tensor> {
-        let data: Vec<f64> = match init {
-            Init::Const(value) => vec![value; shape.elem_count()],
-            Init::Uniform { lo, up } => {
-                let mut rng = ChaCha8Rng::seed_from_u64(self.seed);
-                rng.set_stream(index as u64);
-                let unit =
-                    |rng: &mut ChaCha8Rng| f64::from(rng.next_u32()) / (f64::from(u32::MAX) + 1.0);
-                (0..shape.elem_count()).map(|_| lo + (up - lo) * unit(&mut rng)).collect()
+    /// First values of the tensor of this name: drawn on the CPU from the seed and the name, then moved.
+    fn initial(&self, shape: &Shape, init: Init, name: &str) -> candle_core::Result<Tensor> {
+        let mut rng = ChaCha8Rng::seed_from_u64(self.seed);
+        let hash = Sha256::digest(name);
+        rng.set_stream(hash.iter().take(8).fold(0, |stream, &byte| stream << 8 | u64::from(byte)));
+        let mut unit = || (f64::from(rng.next_u32()) + 0.5) / (f64::from(u32::MAX) + 1.0);
+        let mut draw = |init: Init| match init {
+            Init::Const(value) => value,
+            Init::Uniform { lo, up } => lo + (up - lo) * unit(),
+            // Box and Muller
+            Init::Randn { mean, stdev } => {
+                let (radius, angle) = ((-2.0 * unit().ln()).sqrt(), std::f64::consts::TAU * unit());
+                mean + stdev * radius * angle.cos()
             }
-            other => {
-                return Err(Error::invalid(
-                    "initialisation",
-                    "a constant or a uniform range",
-                    format!("{other:?}"),
-                )
-                .into());
-            }
+            Init::Kaiming { .. } => f64::NAN,
         };
-        Tensor::from_vec(data, shape, &self.device)?.to_dtype(self.dtype)
+        let init = match init {
+            Init::Kaiming { dist, fan, non_linearity } => {
+                let stdev = non_linearity.gain() / (fan.for_shape(shape) as f64).sqrt();
+                let bound = 3f64.sqrt() * stdev;
+                match dist {
+                    NormalOrUniform::Normal => Init::Randn { mean: 0.0, stdev },
+                    NormalOrUniform::Uniform => Init::Uniform { lo: -bound, up: bound },
+                }
+            }
+            plain => plain,
+        };
+        let data: Vec<f64> = (0..shape.elem_count()).map(|_| draw(init)).collect();
+        Tensor::from_vec(data, shape, &Device::Cpu)?.to_dtype(self.dtype)?.to_device(&self.device)
+    }
+
+    /// The variable of this name.
+    pub fn get(&self, name: &str) -> Option<Var> {
+        self.lock().get(name).cloned()
     }
 }
 
@@ -154,7 +170,7 @@ impl SimpleBackend for Params {
             name.strip_suffix("weight_g").and_then(|stem| vars.get(&format!("{stem}weight_v")));
         let value = match direction {
             Some(v) => v.flatten_from(1)?.sqr()?.sum(1)?.sqrt()?.detach().reshape(&shape)?,
-            None => self.initial(&shape, init, vars.len())?,
+            None => self.initial(&shape, init, name)?,
         };
         let var = Var::from_tensor(&value)?;
         vars.insert(name.to_string(), var.clone());
@@ -176,12 +192,12 @@ impl SimpleBackend for Params {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::nn::{Conv1d, Conv1dConfig};
+    use crate::nn::{Conv1dConfig, dilated_conv1d};
 
     fn weights(seed: u64) -> Vec<f32> {
         let params = Params::new(seed, DType::F32, &Device::Cpu);
         let cfg = Conv1dConfig { weight_norm: true, ..Conv1dConfig::causal() };
-        Conv1d::new(3, 2, 2, cfg, params.builder()).unwrap();
+        dilated_conv1d(3, 2, 2, cfg, params.builder()).unwrap();
         let snapshot = params.snapshot().unwrap();
         snapshot["weight_v"].flatten_all().unwrap().to_vec1().unwrap()
     }
@@ -195,9 +211,50 @@ mod tests {
     }
 
     #[test]
+    fn candle_nns_own_layers_start_from_the_seed() -> candle_core::Result<()> {
+        let first = |seed| -> candle_core::Result<Vec<f64>> {
+            let params = Params::new(seed, DType::F64, &Device::Cpu);
+            let vb = params.builder();
+            candle_nn::linear(40, 30, vb.pp("linear"))?;
+            candle_nn::embedding(50, 60, vb.pp("embedding"))?;
+            candle_nn::conv1d(8, 8, 3, Default::default(), vb.pp("conv"))?;
+            candle_nn::lstm(4, 4, Default::default(), vb.pp("lstm"))?;
+            let table = params.get("embedding.weight").expect("a table");
+            // drawn from the standard normal distribution
+            let mean = table.mean_all()?.to_scalar::<f64>()?;
+            let var = table.sqr()?.mean_all()?.to_scalar::<f64>()?;
+            assert!(mean.abs() < 0.05 && (var - 1.0).abs() < 0.1, "{mean} {var}");
+            params.get("linear.weight").expect("a weight").flatten_all()?.to_vec1()
+        };
+        assert_eq!(first(3)?, first(3)?);
+        assert_ne!(first(3)?, first(4)?);
+        // Kaiming: uniform of variance 2 / fan_in
+        let var = first(3)?.iter().map(|w| w * w).sum::<f64>() / 1200.0;
+        assert!((var * 20.0 - 1.0).abs() < 0.15, "{var}");
+        Ok(())
+    }
+
+    #[test]
+    fn a_name_decides_where_other_tensors_do_not() {
+        let params = |others: bool| {
+            let params = Params::new(1, DType::F32, &Device::Cpu);
+            if others {
+                params
+                    .builder()
+                    .get_with_hints(7, "a", Init::Uniform { lo: 0.0, up: 1.0 })
+                    .unwrap();
+            }
+            let init = Init::Uniform { lo: 0.0, up: 1.0 };
+            let b = params.builder().get_with_hints(7, "b", init).unwrap();
+            b.to_vec1::<f32>().unwrap()
+        };
+        assert_eq!(params(false), params(true));
+    }
+
+    #[test]
     fn loading_names_the_tensor_that_does_not_fit() {
         let params = Params::new(1, DType::F32, &Device::Cpu);
-        Conv1d::new(3, 2, 2, Conv1dConfig::causal(), params.builder()).unwrap();
+        dilated_conv1d(3, 2, 2, Conv1dConfig::causal(), params.builder()).unwrap();
         let mut tensors = params.snapshot().unwrap();
         tensors.insert("bias".into(), Tensor::zeros(5, DType::F32, &Device::Cpu).unwrap());
         let error = params.load(&tensors).unwrap_err();

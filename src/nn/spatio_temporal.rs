@@ -1,12 +1,13 @@
 //! Convolution of sequences of frames: over space, then causally over time.
 
-use candle_core::Tensor;
+use candle_core::{Module, Tensor};
 use candle_nn::VarBuilder;
 
-use super::{Conv2d, Conv2dConfig};
+use super::Activation;
 use crate::Result;
 use crate::geometry::{Layer, Padding, Stack};
-use crate::ops::{Epilogue, tape};
+use crate::graph::{Conv2dConfig, Graph, Network};
+use crate::kernels::Kernel;
 
 /// The options of a [`SpatioTemporalConv`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,7 +42,7 @@ impl SpatioTemporalConfig {
         }
     }
 
-    /// What an output sees along time, height and width.
+    /// Reach of an output along time, height and width.
     ///
     /// # Errors
     /// As [`Layer::new`].
@@ -71,7 +72,7 @@ impl SpatioTemporalConfig {
 /// mid_channels, time_kernel, 1), and a `bias` each.
 ///
 /// # Numerics
-/// As [`Conv2d`], which both are.
+/// As [`dilated_conv2d`](super::dilated_conv2d), which both are.
 ///
 /// # Errors
 /// [`Error::Invalid`](crate::Error::Invalid) for options or inputs that do not fit.
@@ -79,7 +80,7 @@ impl SpatioTemporalConfig {
 /// # Example
 ///
 /// ```
-/// use candle_core::{DType, Device, Tensor};
+/// use candle_core::{DType, Device, Module, Tensor};
 /// use candle_tcn::nn::{Params, SpatioTemporalConfig, SpatioTemporalConv};
 ///
 /// let params = Params::new(1, DType::F32, &Device::Cpu);
@@ -100,49 +101,51 @@ impl SpatioTemporalConfig {
 /// arXiv:1711.11248; here causal over time.
 #[derive(Debug, Clone)]
 pub struct SpatioTemporalConv {
-    space: Conv2d,
-    time: Conv2d,
+    space: Network,
+    time: Network,
 }
 
 impl SpatioTemporalConv {
     /// A layer with the tensors of `vb`.
     ///
     /// # Errors
-    /// As [`Conv2d::new`].
+    /// [`Error::Invalid`](crate::Error::Invalid) for options that do not fit; those of `vb`.
     pub fn new(config: &SpatioTemporalConfig, vb: VarBuilder) -> Result<Self> {
-        let space = Conv2dConfig { dilation: config.space_dilation, ..Conv2dConfig::same() };
+        let (mut space, mut time) = (Graph::new(), Graph::new());
+        let cfg = Conv2dConfig { dilation: config.space_dilation, ..Conv2dConfig::same() };
+        let xs = space.images(config.in_channels)?;
+        let ys = space.conv2d("space", xs, config.mid_channels, config.space_kernel, cfg)?;
+        let ys = space.activate(ys, Activation::Relu)?;
+        space.output(ys)?;
         // the lines of an image are frames here, and its columns their pixels
-        let time = Conv2dConfig {
+        let cfg = Conv2dConfig {
             dilation: (config.time_dilation, 1),
             padding: (Padding::Causal, Padding::Valid),
             ..Conv2dConfig::same()
         };
-        let (mid, over_time) = (config.mid_channels, (config.time_kernel, 1));
-        Ok(Self {
-            space: Conv2d::new(
-                config.in_channels,
-                mid,
-                config.space_kernel,
-                space,
-                vb.pp("space"),
-            )?,
-            time: Conv2d::new(mid, config.out_channels, over_time, time, vb.pp("time"))?,
-        })
+        let xs = time.images(config.mid_channels)?;
+        let ys = time.conv2d("time", xs, config.out_channels, (config.time_kernel, 1), cfg)?;
+        time.output(ys)?;
+        Ok(Self { space: Network::new(space, vb.clone())?, time: Network::new(time, vb)? })
     }
 
-    /// Applies the layer.
+    /// The same layer by another kernel; see [`Network::with_kernel`].
     ///
     /// # Errors
-    /// As [`Conv2d::forward`].
-    pub fn forward(&self, xs: &Tensor) -> Result<Tensor> {
+    /// [`Error::Invalid`](crate::Error::Invalid) for a kernel that this processor lacks.
+    pub fn with_kernel(self, kernel: Kernel) -> Result<Self> {
+        let Self { space, time } = self;
+        Ok(Self { space: space.with_kernel(kernel)?, time: time.with_kernel(kernel)? })
+    }
+}
+
+impl Module for SpatioTemporalConv {
+    fn forward(&self, xs: &Tensor) -> candle_core::Result<Tensor> {
         let (batch, frames, height, width, channels) = xs.dims5()?;
-        let relu = Epilogue { relu: true, ..Epilogue::default() };
-        let xs = tape::reshape(xs, (batch * frames, height, width, channels))?;
-        let zs = self.space.forward_then(&xs, relu)?;
+        let zs = self.space.forward(&xs.reshape((batch * frames, height, width, channels))?)?;
         let mid = zs.dim(3)?;
-        let zs = tape::reshape(&zs, (batch, frames, height * width, mid))?;
-        let ys = self.time.forward(&zs)?;
+        let ys = self.time.forward(&zs.reshape((batch, frames, height * width, mid))?)?;
         let channels = ys.dim(3)?;
-        Ok(tape::reshape(&ys, (batch, frames, height, width, channels))?)
+        ys.reshape((batch, frames, height, width, channels))
     }
 }

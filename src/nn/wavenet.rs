@@ -1,19 +1,16 @@
 //! WaveNet's stack of gated residual layers (van den Oord et al. 2016, arXiv:1609.03499).
 
-use candle_core::Tensor;
 use candle_nn::VarBuilder;
 use serde::{Deserialize, Serialize};
 
-use super::step::{Slot, StepBuilder};
-use super::{
-    Activation, Conv1d, Conv1dConfig, DropoutKind, Gate, MAX_CHANNELS, MAX_KERNEL, Pass, RingShape,
-    State, StepDtype, StepNet, dropout_probability, in_range, total_channels,
+use super::{Activation, DropoutKind, Gate, total_channels};
+use crate::geometry::Dilations;
+use crate::graph::{
+    Conv1dConfig, Graph, MAX_CHANNELS, MAX_KERNEL, Network, Value, dropout_probability, in_range,
 };
-use crate::geometry::{Block, Dilations, Layer, Padding, Stack};
-use crate::ops::{self, Epilogue};
 use crate::{Error, Result};
 
-/// The options of a [`WaveNetStack`].
+/// Options of a [`wavenet_stack`].
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct WaveNetStackConfig {
@@ -52,33 +49,48 @@ impl WaveNetStackConfig {
         Ok(dilations)
     }
 
-    /// The convolutions that see time, for receptive-field arithmetic.
+    /// Adds the network to a graph, from `xs` (batch, time, residual_channels) to the value that is returned, (batch,
+    /// time, out_channels).
     ///
     /// # Errors
-    /// As [`WaveNetStackConfig::validate`].
-    pub fn geometry(&self) -> Result<Stack> {
-        let blocks = self.validate()?.into_iter().enumerate().map(|(i, dilation)| {
-            let layer = Layer::new(
-                format!("layers.{i}.conv"),
-                self.kernel_size,
-                dilation,
-                Padding::Causal,
-            )?;
-            Ok(Block::residual(vec![layer]))
-        });
-        Ok(Stack::new(blocks.collect::<Result<_>>()?))
+    /// As [`validate`](Self::validate).
+    pub fn append(&self, g: &mut Graph, xs: Value, out_channels: usize) -> Result<Value> {
+        let dilations = self.validate()?;
+        let causal = Conv1dConfig::causal();
+        let (mut xs, mut skips) = (xs, None);
+        g.label_hidden(0, xs);
+        for (i, &dilation) in dilations.iter().enumerate() {
+            let (inputs, gate) =
+                (g.dropout(xs, self.dropout, DropoutKind::Element)?, self.gate_channels);
+            let layer = format!("layers.{i}");
+            let cfg = Conv1dConfig { dilation, ..causal };
+            let hs = g.conv1d(&format!("{layer}.conv"), inputs, 2 * gate, self.kernel_size, cfg)?;
+            let hs = g.gate(hs, Gate::TanhSigmoid)?;
+            let skip = g.conv1d(&format!("{layer}.skip"), hs, self.skip_channels, 1, causal)?;
+            let sum = match skips {
+                None => skip,
+                Some(sum) => g.add(sum, skip)?,
+            };
+            skips = Some(sum);
+            // the last layer's result goes to the skip sum alone
+            xs = match i + 1 == dilations.len() {
+                true => sum,
+                false => {
+                    let name = format!("{layer}.residual");
+                    let residual = g.conv1d(&name, hs, self.residual_channels, 1, causal)?;
+                    g.add(xs, residual)?
+                }
+            };
+            g.label_hidden(i + 1, xs);
+        }
+        let ys = g.activate(xs, Activation::Relu)?;
+        let ys = g.conv1d("output.0", ys, self.skip_channels, 1, causal)?;
+        let ys = g.activate(ys, Activation::Relu)?;
+        g.conv1d("output.1", ys, out_channels, 1, causal)
     }
 }
 
-#[derive(Debug, Clone)]
-struct GatedLayer {
-    conv: Conv1d,
-    skip: Conv1d,
-    /// The last layer feeds the skip sum only.
-    residual: Option<Conv1d>,
-}
-
-/// Gated residual layers whose skip outputs are summed, then two 1×1 output layers.
+/// Builds gated residual layers whose skip outputs are summed, then two 1×1 output layers.
 ///
 /// Per layer `h = tanh(a)·σ(b)` with `(a, b)` the halves of a dilated convolution of `x`;
 /// `skips += skip(h)`, `x += residual(h)`. Result `output.1(relu(output.0(relu(skips))))`.
@@ -93,172 +105,29 @@ struct GatedLayer {
 /// # Example
 ///
 /// ```
-/// use candle_core::{DType, Device, Tensor};
-/// use candle_tcn::nn::{Params, Pass, WaveNetStack, WaveNetStackConfig};
+/// use candle_core::{DType, Device, Module, Tensor};
+/// use candle_tcn::nn::{Params, WaveNetStackConfig, wavenet_stack};
 /// let cfg: WaveNetStackConfig = serde_json::from_str(
 ///     r#"{"residual_channels": 4, "gate_channels": 4, "skip_channels": 6, "kernel_size": 2,
 ///         "dilations": {"base": 2, "levels": 3, "stacks": 2}}"#,
 /// ).unwrap();
 /// let params = Params::new(1, DType::F32, &Device::Cpu);
-/// let net = WaveNetStack::new(5, &cfg, params.builder())?;
-/// let ys = net.forward(&Tensor::zeros((1, 9, 4), DType::F32, &Device::Cpu)?, &mut Pass::eval())?;
+/// let net = wavenet_stack(5, &cfg, params.builder())?;
+/// let ys = net.forward(&Tensor::zeros((1, 9, 4), DType::F32, &Device::Cpu)?)?;
 /// assert_eq!(ys.dims(), [1, 9, 5]);
 /// # Ok::<(), candle_tcn::Error>(())
 /// ```
 ///
 /// # References
 /// van den Oord et al. 2016, arXiv:1609.03499, section 2.3 and figure 4.
-#[derive(Debug, Clone)]
-pub struct WaveNetStack {
-    layers: Vec<GatedLayer>,
-    output: [Conv1d; 2],
-    dropout: f64,
-}
-
-impl WaveNetStack {
-    /// A stack with the tensors of `vb`: `layers.{i}.{conv, skip, residual}` and `output.{0, 1}`.
-    ///
-    /// # Errors
-    /// [`Error::Invalid`] for a configuration that does not hold together; those of `vb`.
-    pub fn new(out_channels: usize, cfg: &WaveNetStackConfig, vb: VarBuilder) -> Result<Self> {
-        let (residual, gate, skip) = (cfg.residual_channels, cfg.gate_channels, cfg.skip_channels);
-        let dilations = cfg.validate()?;
-        let pointwise =
-            |from, to, name: String| Conv1d::new(from, to, 1, Conv1dConfig::causal(), vb.pp(name));
-        let layer = |(i, &dilation): (usize, &usize)| {
-            let conv_cfg = Conv1dConfig { dilation, ..Conv1dConfig::causal() };
-            let conv = Conv1d::new(
-                residual,
-                2 * gate,
-                cfg.kernel_size,
-                conv_cfg,
-                vb.pp(format!("layers.{i}.conv")),
-            )?;
-            let last = i + 1 == dilations.len();
-            Ok(GatedLayer {
-                conv,
-                skip: pointwise(gate, skip, format!("layers.{i}.skip"))?,
-                residual: (!last)
-                    .then(|| pointwise(gate, residual, format!("layers.{i}.residual")))
-                    .transpose()?,
-            })
-        };
-        Ok(Self {
-            layers: dilations.iter().enumerate().map(layer).collect::<Result<_>>()?,
-            output: [
-                pointwise(skip, skip, "output.0".into())?,
-                pointwise(skip, out_channels, "output.1".into())?,
-            ],
-            dropout: cfg.dropout,
-        })
-    }
-
-    /// The same stack for inference, tensors copied.
-    ///
-    /// # Errors
-    /// Those of candle.
-    pub fn freeze(&self) -> Result<Self> {
-        self.freeze_as(StepDtype::F32)
-    }
-
-    /// See [`Conv1d::freeze_as`].
-    pub(crate) fn freeze_as(&self, dtype: StepDtype) -> Result<Self> {
-        let freeze = |layer: &GatedLayer| {
-            Ok(GatedLayer {
-                conv: layer.conv.freeze_as(dtype)?,
-                skip: layer.skip.freeze_as(dtype)?,
-                residual: {
-                    let residual = layer.residual.as_ref();
-                    residual.map(|conv| conv.freeze_as(dtype)).transpose()?
-                },
-            })
-        };
-        Ok(Self {
-            layers: self.layers.iter().map(freeze).collect::<Result<_>>()?,
-            output: [self.output[0].freeze_as(dtype)?, self.output[1].freeze_as(dtype)?],
-            dropout: self.dropout,
-        })
-    }
-
-    /// The state before the first step of `batch` sequences.
-    ///
-    /// # Errors
-    /// [`Error::TooLarge`] where there is not so much memory.
-    pub fn init_state(&self, batch: usize) -> Result<State> {
-        State::new(batch, self.rings()?)
-    }
-
-    /// What its convolutions remember, in the order in which they run.
-    pub(crate) fn rings(&self) -> Result<Vec<RingShape>> {
-        let rings = self.layers.iter().map(|layer| layer.conv.ring());
-        rings.filter_map(Result::transpose).collect()
-    }
-
-    /// The stack one step at a time, on slices; no dropout.
-    ///
-    /// # Errors
-    /// Those of candle.
-    pub fn stepper(&self, dtype: StepDtype) -> Result<StepNet> {
-        let first = self.layers.first().map(|layer| layer.conv.in_channels());
-        let (mut net, xs) = StepBuilder::new(dtype, first.unwrap_or(Ok(0))?);
-        let ys = self.build_step(&mut net, xs)?;
-        Ok(net.finish(ys))
-    }
-
-    /// Adds the stack's steps to `net`, from `xs` to the slot that is returned.
-    pub(crate) fn build_step(&self, net: &mut StepBuilder, mut xs: Slot) -> Result<Slot> {
-        let mut skips: Option<Slot> = None;
-        for layer in &self.layers {
-            let hs = net.conv(&layer.conv, xs, false)?;
-            let hs = net.gate(hs, Gate::TanhSigmoid);
-            let skip = net.conv(&layer.skip, hs, false)?;
-            skips = Some(match skips {
-                None => skip,
-                Some(sum) => net.add(sum, skip, None),
-            });
-            if let Some(residual) = &layer.residual {
-                let residual = net.conv(residual, hs, false)?;
-                xs = net.add(xs, residual, None);
-            }
-            net.release(hs);
-        }
-        net.release(xs);
-        let skips = skips.ok_or_else(|| Error::invalid("dilations", "at least one", 0))?;
-        let skips = net.activate(skips, Activation::Relu);
-        let ys = net.conv(&self.output[0], skips, true)?;
-        net.release(skips);
-        net.conv_to_f32(&self.output[1], ys)
-    }
-
-    /// Applies the stack.
-    ///
-    /// # Errors
-    /// [`Error::Invalid`] for an input that does not fit.
-    pub fn forward(&self, xs: &Tensor, pass: &mut Pass) -> Result<Tensor> {
-        pass.refuse_mask("a WaveNet", xs)?;
-        let mut xs = xs.clone();
-        let mut skips: Option<Tensor> = None;
-        pass.note_hidden(0, &xs);
-        for (i, layer) in self.layers.iter().enumerate() {
-            let inputs = pass.dropout(xs.clone(), self.dropout, DropoutKind::Element)?;
-            let hs = ops::gate(&layer.conv.forward(&inputs, pass)?, Gate::TanhSigmoid)?;
-            let skip = layer.skip.forward(&hs, pass)?;
-            skips = Some(match skips {
-                None => skip,
-                Some(sum) => ops::add(&sum, &skip)?,
-            });
-            if let Some(residual) = &layer.residual {
-                xs = ops::add(&xs, &residual.forward(&hs, pass)?)?;
-                pass.note_hidden(i + 1, &xs);
-            }
-        }
-        let skips = skips.ok_or_else(|| Error::invalid("dilations", "at least one", 0))?;
-        // what the last layer gives goes there alone
-        pass.note_hidden(self.layers.len(), &skips);
-        let relu = Epilogue { relu: true, ..Epilogue::default() };
-        let f32_output = Epilogue { f32_output: true, ..Epilogue::default() };
-        let ys = ops::activate(&skips, Activation::Relu)?;
-        let ys = self.output[0].forward_then(&ys, pass, relu)?;
-        self.output[1].forward_then(&ys, pass, f32_output)
-    }
+pub fn wavenet_stack(
+    out_channels: usize,
+    config: &WaveNetStackConfig,
+    vb: VarBuilder,
+) -> Result<Network> {
+    let mut g = Graph::new();
+    let xs = g.frames(config.residual_channels)?;
+    let ys = config.append(&mut g, xs, out_channels)?;
+    g.output_logits(ys)?;
+    Network::new(g, vb)
 }

@@ -1,12 +1,13 @@
-//! Batch norm with the statistics of the batch itself.
+//! Batch norm, with the statistics of the batch itself or with given ones.
 
 use std::sync::Arc;
 
-use candle_core::{CpuStorage, D, DType, Result, Shape, Tensor};
+use candle_core::{D, DType, Device, Result, Tensor};
 
-use super::tape::{self, Keep};
-use super::{Arg, StoredElement, argument, cpu_op, dispatch, output, slice};
+use super::op::{Arg, Computed, Grads, Keep, Op, apply, dispatch, on_cpu};
+use super::{filled, tensor};
 use crate::Error;
+use crate::kernels::Kernel;
 use crate::kernels::batch_norm::Moments;
 
 /// Normalises each channel over all rows, then scales and shifts; gives also the mean and the (biased)
@@ -45,18 +46,9 @@ pub fn batch_norm(
     eps: f64,
 ) -> crate::Result<(Tensor, Tensor, Tensor)> {
     check(xs, [("norm weight", weight), ("norm bias", bias)])?;
-    if xs.elem_count() == 0 {
-        return Err(Error::invalid("batch norm", "at least one row", "none"));
-    }
-    if !xs.device().is_cpu() {
-        return primitives(xs, weight, bias, eps);
-    }
-    let xs = xs.contiguous()?;
-    let moments = tape::unrecorded(|| moments(&xs))?;
-    let constant = |values: &[f64]| Tensor::new(values, xs.device())?.to_dtype(weight.dtype());
-    let (mean, var) = (constant(&moments.mean)?, constant(&moments.var)?);
-    let op = BatchNorm { moments: moments.into(), eps, fixed: false };
-    Ok((op.apply(&xs, weight, bias)?, mean, var))
+    let op = BatchNorm::of(Kernel::best(), xs, eps)?;
+    let [mean, var] = op.statistics(weight)?;
+    Ok((apply(op, &[xs, weight, bias])?, mean, var))
 }
 
 /// [`batch_norm`] with a mean and a variance that are given, such as those kept in training; they are
@@ -99,19 +91,7 @@ pub fn batch_norm_with(
     if xs.elem_count() == 0 {
         return Ok(xs.clone());
     }
-    if !xs.device().is_cpu() {
-        let centred = xs.to_dtype(weight.dtype())?.broadcast_sub(&mean.detach())?;
-        let ys = scaled(&centred, &var.detach(), weight, bias, eps)?;
-        return Ok(ys.to_dtype(xs.dtype())?);
-    }
-    let values = |t: &Tensor| t.to_dtype(DType::F64)?.to_vec1::<f64>();
-    let moments = Moments {
-        rows: xs.elem_count() / weight.elem_count(),
-        mean: values(mean)?,
-        var: values(var)?,
-    };
-    let op = BatchNorm { moments: moments.into(), eps, fixed: true };
-    op.apply(&xs.contiguous()?, weight, bias)
+    Ok(apply(BatchNorm::with([mean, var], eps)?, &[xs, weight, bias])?)
 }
 
 fn check<const N: usize>(xs: &Tensor, tensors: [(&str, &Tensor); N]) -> crate::Result<()> {
@@ -124,118 +104,100 @@ fn check<const N: usize>(xs: &Tensor, tensors: [(&str, &Tensor); N]) -> crate::R
     }
 }
 
-fn primitives(
-    xs: &Tensor,
-    weight: &Tensor,
-    bias: &Tensor,
-    eps: f64,
-) -> crate::Result<(Tensor, Tensor, Tensor)> {
-    let dtype = xs.dtype();
-    let xs = xs.to_dtype(weight.dtype())?;
-    let mean = xs.flatten_to(D::Minus2)?.mean(0)?;
-    let centred = xs.broadcast_sub(&mean)?;
-    let var = centred.flatten_to(D::Minus2)?.sqr()?.mean(0)?;
-    let ys = scaled(&centred, &var, weight, bias, eps)?.to_dtype(dtype)?;
-    Ok((ys, mean.detach(), var.detach()))
-}
-
-/// `centred/√(var + eps)·weight + bias` in candle's operations, all of one dtype.
-fn scaled(
-    centred: &Tensor,
-    var: &Tensor,
-    weight: &Tensor,
-    bias: &Tensor,
-    eps: f64,
-) -> Result<Tensor> {
-    let scale = weight.div(&(var + eps)?.sqrt()?)?;
-    centred.broadcast_mul(&scale)?.broadcast_add(bias)
-}
-
-/// The moments of a contiguous tensor's channels.
-fn moments(xs: &Tensor) -> Result<Moments> {
-    let channels = xs.dim(D::Minus1)?;
-    let held = xs.storage_and_layout();
-    let x = argument(&held)?;
-    dispatch!("batch-norm", xs.dtype(), T => Ok(Moments::of(slice::<T>(x)?, channels)), bf16)
-}
-
-struct BatchNorm {
+/// Of rows, a weight and a bias.
+pub(crate) struct BatchNorm {
     moments: Arc<Moments>,
     eps: f64,
-    /// The moments are not those of the input: no gradient flows through them.
+    /// The moments are no function of the rows.
     fixed: bool,
 }
 
 impl BatchNorm {
-    fn apply(self, xs: &Tensor, weight: &Tensor, bias: &Tensor) -> crate::Result<Tensor> {
-        let (weight, bias) = (weight.contiguous()?, bias.contiguous()?);
-        Ok(tape::apply3(xs, &weight, &bias, self, Keep::Inputs)?)
+    /// With the moments of `xs` itself.
+    pub fn of(kernel: Kernel, xs: &Tensor, eps: f64) -> crate::Result<Self> {
+        if xs.elem_count() == 0 {
+            return Err(Error::invalid("batch norm", "at least one row", "none"));
+        }
+        let xs = xs.detach().to_device(&Device::Cpu)?.contiguous()?;
+        let moments = on_cpu(&[&xs], |args| {
+            let channels = args[0].channels();
+            dispatch!("batch-norm", xs.dtype(), T => Ok(Moments::of(kernel, args[0].slice::<T>()?, channels)), bf16)
+        })?;
+        Ok(Self { moments: moments.into(), eps, fixed: false })
     }
 
-    fn run3<T: StoredElement>(&self, x: Arg, w: Arg, b: Arg) -> Result<(CpuStorage, Shape)> {
-        let shape = x.1.shape();
-        let x = slice::<T>(x)?;
-        let (w, b) = (slice::<T::Real>(w)?, slice::<T::Real>(b)?);
-        Ok(output::<T>(shape, |y| self.moments.normalize(self.eps, x, w, b, y)))
+    /// With given means and variances.
+    pub fn with([mean, var]: [&Tensor; 2], eps: f64) -> crate::Result<Self> {
+        let values = |t: &Tensor| t.to_dtype(DType::F64)?.to_vec1::<f64>();
+        // the number of rows matters to the gradient of moments that follow the rows
+        let moments = Moments { rows: 1, mean: values(mean)?, var: values(var)? };
+        Ok(Self { moments: moments.into(), eps, fixed: true })
     }
-}
 
-cpu_op!(CustomOp3 + bf16 for BatchNorm, "batch-norm",
-    fn bwd(
-        &self,
-        xs: &Tensor,
-        weight: &Tensor,
-        _: &Tensor,
-        _: &Tensor,
-        dy: &Tensor,
-    ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
-        let (moments, eps) = (self.moments.clone(), self.eps);
-        let dy = dy.contiguous()?;
-        let op = GradAffine { moments: moments.clone(), eps };
-        let sums = xs.apply_op2_no_bwd(&dy, &op)?;
-        let (d_weight, d_bias) = (sums.get(0)?, sums.get(1)?);
-        let affine = match self.fixed {
-            true => [vec![0.0; weight.elem_count()], vec![0.0; weight.elem_count()]],
-            false => [d_weight.to_vec1()?, d_bias.to_vec1()?],
+    /// Means and variances in the type of `beside` and where it lies.
+    pub fn statistics(&self, beside: &Tensor) -> Result<[Tensor; 2]> {
+        let tensor = |values: &[f64]| {
+            Tensor::new(values, &Device::Cpu)?.to_dtype(beside.dtype())?.to_device(beside.device())
         };
-        let dx = xs.apply_op3_no_bwd(&dy, weight, &GradInput { moments, eps, affine })?;
-        let dtype = weight.dtype();
-        Ok((Some(dx), Some(d_weight.to_dtype(dtype)?), Some(d_bias.to_dtype(dtype)?)))
-    }
-);
-
-/// The gradients of weight and bias, two rows of `f64`.
-struct GradAffine {
-    moments: Arc<Moments>,
-    eps: f64,
-}
-
-impl GradAffine {
-    fn run2<T: StoredElement>(&self, x: Arg, dy: Arg) -> Result<(CpuStorage, Shape)> {
-        let (x, dy) = (slice::<T>(x)?, slice::<T>(dy)?);
-        let affine = self.moments.grad_affine(self.eps, x, dy);
-        let shape = (2, affine[0].len()).into();
-        Ok((CpuStorage::F64(affine.concat()), shape))
+        Ok([tensor(&self.moments.mean)?, tensor(&self.moments.var)?])
     }
 }
 
-cpu_op!(CustomOp2 + bf16 for GradAffine, "batch-norm-grad-affine");
+impl Op for BatchNorm {
+    fn name(&self) -> &'static str {
+        "batch-norm"
+    }
 
-struct GradInput {
-    moments: Arc<Moments>,
-    eps: f64,
-    affine: [Vec<f64>; 2],
-}
+    fn keep(&self) -> Keep {
+        Keep::Inputs
+    }
 
-impl GradInput {
-    fn run3<T: StoredElement>(&self, x: Arg, dy: Arg, w: Arg) -> Result<(CpuStorage, Shape)> {
-        let shape = x.1.shape();
-        let (xs, w) = ((slice::<T>(x)?, slice::<T>(dy)?), slice::<T::Real>(w)?);
-        Ok(output::<T>(shape, |dx| self.moments.grad_input(self.eps, xs, w, &self.affine, dx)))
+    fn forward(&self, kernel: Kernel, inputs: &[Arg]) -> Computed {
+        let x = inputs[0];
+        dispatch!(self.name(), x.dtype(), T => {
+            let (xs, w, b) = (x.slice::<T>()?, inputs[1].slice()?, inputs[2].slice()?);
+            Ok(filled::<T>(x.shape(), |y| self.moments.normalize(kernel, self.eps, xs, w, b, y)))
+        }, bf16)
+    }
+
+    fn backward(&self, kernel: Kernel, inputs: &[Tensor], _: &Tensor, dy: &Tensor) -> Grads {
+        let (xs, weight) = (&inputs[0], &inputs[1]);
+        let (dx, affine) = on_cpu(&[xs, dy, weight], |args| {
+            dispatch!(self.name(), dy.dtype(), T => {
+                let (x, dy) = (args[0].slice::<T>()?, args[1].slice::<T>()?);
+                let weight = args[2].slice()?;
+                let affine = self.moments.grad_affine(kernel, self.eps, x, dy);
+                let follow = match self.fixed {
+                    true => affine.each_ref().map(|sums| vec![0.0; sums.len()]),
+                    false => affine.clone(),
+                };
+                let dx = filled::<T>(args[0].shape(), |dx| {
+                    self.moments.grad_input(kernel, self.eps, (x, dy), weight, &follow, dx);
+                });
+                Ok((dx, affine))
+            }, bf16)
+        })?;
+        let sums = |sums: Vec<f64>| Tensor::new(sums, &Device::Cpu)?.to_dtype(weight.dtype());
+        let [d_weight, d_bias] = affine;
+        Ok(vec![Some(tensor(dx)), Some(sums(d_weight)?), Some(sums(d_bias)?)])
+    }
+
+    fn primitives(&self, inputs: &[&Tensor]) -> Result<Tensor> {
+        let (weight, bias) = (inputs[1], inputs[2]);
+        let xs = inputs[0].to_dtype(weight.dtype())?;
+        let [mean, var] = match self.fixed {
+            true => self.statistics(weight)?,
+            false => {
+                let mean = xs.flatten_to(D::Minus2)?.mean(0)?;
+                let var = xs.broadcast_sub(&mean)?.flatten_to(D::Minus2)?.sqr()?.mean(0)?;
+                [mean, var]
+            }
+        };
+        let scale = weight.div(&(var + self.eps)?.sqrt()?)?;
+        let ys = xs.broadcast_sub(&mean)?.broadcast_mul(&scale)?.broadcast_add(bias)?;
+        ys.to_dtype(inputs[0].dtype())
     }
 }
-
-cpu_op!(CustomOp3 + bf16 for GradInput, "batch-norm-grad");
 
 #[cfg(test)]
 mod tests {
@@ -256,19 +218,20 @@ mod tests {
     fn primitives_agree() -> crate::Result<()> {
         let (xs, w, b) = (random(1, &[3, 4, 5]), random(2, &[5]), random(3, &[5]));
         let ours = batch_norm(&xs, &w, &b, 1e-5)?;
-        let plain = primitives(&xs, &w, &b, 1e-5)?;
-        assert_close(&ours.0, &plain.0, 1e-12);
-        assert_close(&ours.1, &plain.1, 1e-12);
-        assert_close(&ours.2, &plain.2, 1e-12);
+        let plain = BatchNorm::of(Kernel::best(), &xs, 1e-5)?.primitives(&[&xs, &w, &b])?;
+        assert_close(&ours.0, &plain, 1e-12);
+        let rows = xs.flatten_to(1)?;
+        assert_close(&ours.1, &rows.mean(0)?, 1e-12);
+        assert_close(&ours.2, &rows.broadcast_sub(&rows.mean(0)?)?.sqr()?.mean(0)?, 1e-12);
         let given = batch_norm_with(&xs, &w, &b, [&ours.1, &ours.2], 1e-5)?;
         assert_close(&given, &ours.0, 1e-12);
 
         let (xs, w, b) =
             (xs.to_dtype(DType::BF16)?, w.to_dtype(DType::F32)?, b.to_dtype(DType::F32)?);
-        let (ours, plain) = (batch_norm(&xs, &w, &b, 1e-5)?, primitives(&xs, &w, &b, 1e-5)?);
-        assert_eq!((plain.0.dtype(), plain.1.dtype()), (DType::BF16, DType::F32));
-        assert_close(&ours.0, &plain.0, 1. / 128.);
-        assert_close(&ours.1, &plain.1, 1e-5);
+        let ours = batch_norm(&xs, &w, &b, 1e-5)?;
+        let plain = BatchNorm::of(Kernel::best(), &xs, 1e-5)?.primitives(&[&xs, &w, &b])?;
+        assert_eq!((plain.dtype(), ours.1.dtype()), (DType::BF16, DType::F32));
+        assert_close(&ours.0, &plain, 1. / 128.);
         Ok(())
     }
 

@@ -2,13 +2,12 @@
 
 use candle_core::Tensor;
 
-use super::conv1d_primitives;
-use super::convolution::{Forward, finish_primitives};
+use super::convolution::Convolution;
 use crate::Error;
 use crate::kernels::conv::{Axis, ConvShape};
 use crate::kernels::dropout::MaskKey;
 
-/// How the taps of a convolution lie on its input.
+/// Places of the taps of a convolution on its input.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Conv1dParams {
     /// Time steps between two taps.
@@ -31,7 +30,7 @@ impl Default for Conv1dParams {
 
 impl Conv1dParams {
     /// The sizes of the product, or why the tensors do not fit together.
-    pub(super) fn shape(
+    pub(crate) fn shape(
         &self,
         xs: &Tensor,
         weight: &Tensor,
@@ -100,7 +99,7 @@ impl Conv1dParams {
     }
 }
 
-/// Dilated 1-D convolution (cross-correlation, as in PyTorch) with right gradients.
+/// Dilated 1-D convolution (cross-correlation, as in PyTorch) with correct gradients.
 ///
 /// `ys[b, r] = bias + Σ_tap W[.., tap] · xs[b, r·stride + tap·dilation − pad_left]`, where steps before
 /// the first come from `history` (its last row is step −1) and are zero beyond it, and steps after the
@@ -147,7 +146,7 @@ pub fn conv1d(
     conv1d_then(xs, weight, bias, history, params, Epilogue::default())
 }
 
-/// What follows the sum of a convolution, done while its rows are at hand.
+/// The operations after the sum of a convolution, done while its rows are at hand.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Epilogue {
     /// `max(0, ·)`.
@@ -156,13 +155,6 @@ pub struct Epilogue {
     pub dropout: Option<(f64, MaskKey)>,
     /// An `f32` result where the input is `bf16`.
     pub f32_output: bool,
-}
-
-impl Epilogue {
-    /// `f32` results, as of logits.
-    pub(crate) fn to_f32() -> Self {
-        Self { f32_output: true, ..Self::default() }
-    }
 }
 
 /// [`conv1d`] followed by `epilogue`, in one operation on the CPU.
@@ -191,11 +183,7 @@ pub fn conv1d_then(
     params: Conv1dParams,
     epilogue: Epilogue,
 ) -> crate::Result<Tensor> {
-    if !xs.device().is_cpu() {
-        let ys = conv1d_primitives(xs, weight, bias, history, params)?;
-        return finish_primitives(ys, epilogue);
-    }
-    let op = Forward {
+    let op = Convolution {
         shape: params.shape(xs, weight, history)?,
         history: history.map(Tensor::detach).map(|h| h.contiguous()).transpose()?,
         epilogue,

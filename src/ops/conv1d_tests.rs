@@ -1,6 +1,8 @@
 use candle_core::DType;
 
 use super::super::check::{assert_close, gradients, random};
+use super::super::conv1d_primitives;
+use super::super::convolution::finish_primitives;
 use super::*;
 
 /// Every combination worth having, small enough for finite differences.

@@ -2,13 +2,13 @@
 
 use candle_core::Tensor;
 
-use super::convolution::{Forward, finish_primitives};
-use super::{Epilogue, conv2d_primitives};
+use super::Epilogue;
+use super::convolution::Convolution;
 use crate::Error;
 use crate::geometry::output_length;
 use crate::kernels::conv::{Axis, ConvShape};
 
-/// How the taps of a 2-D convolution lie on its input. Pairs are (height, width).
+/// Places of the taps of a 2-D convolution on its input. Pairs are (height, width).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Conv2dParams {
     /// Pixels between two taps.
@@ -61,7 +61,7 @@ pub(crate) fn along(axis: &str, error: Error) -> Error {
 
 impl Conv2dParams {
     /// The sizes of the product, or why the tensors do not fit together.
-    pub(super) fn shape(&self, xs: &Tensor, weight: &Tensor) -> crate::Result<ConvShape> {
+    pub(crate) fn shape(&self, xs: &Tensor, weight: &Tensor) -> crate::Result<ConvShape> {
         let (batch, in_height, in_width, in_channels) = xs.dims4()?;
         let (out_channels, group_in, kernel_height, kernel_width) = weight.dims4()?;
         if self.groups == 0 {
@@ -175,11 +175,7 @@ pub fn conv2d_then(
     params: Conv2dParams,
     epilogue: Epilogue,
 ) -> crate::Result<Tensor> {
-    if !xs.device().is_cpu() {
-        let ys = conv2d_primitives(xs, weight, bias, params)?;
-        return finish_primitives(ys, epilogue);
-    }
-    let op = Forward { shape: params.shape(xs, weight)?, history: None, epilogue };
+    let op = Convolution { shape: params.shape(xs, weight)?, history: None, epilogue };
     op.apply(xs, weight, bias)
 }
 

@@ -2,6 +2,8 @@ use candle_core::{DType, Var};
 use proptest::prelude::*;
 
 use super::super::check::{assert_close, gradients, random};
+use super::super::conv2d_primitives;
+use super::super::convolution::finish_primitives;
 use super::super::{Conv1dParams, PaddingMode, conv1d, conv1d_then, pad2d};
 use super::*;
 use crate::kernels::dropout::MaskKey;

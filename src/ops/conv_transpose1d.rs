@@ -1,15 +1,16 @@
 //! The transposed convolution: the input gradient of a convolution as an operation of its own.
 
-use candle_core::{CpuStorage, IndexOp, Result, Shape, Tensor};
+use candle_core::{IndexOp, Result, Shape, Tensor};
 use rayon::prelude::*;
 
-use super::convolution::{Forward, GradWeight, SumRows};
-use super::tape::{self, Keep};
-use super::{Arg, Conv1dParams, Epilogue, StoredElement, conv1d_primitives, cpu_op, slice, zeros};
+use super::convolution::{Convolution, grad_weight, sum_rows};
+use super::op::{Arg, Computed, Grads, Keep, Op, apply, dispatch, run};
+use super::{Conv1dParams, Epilogue, StoredElement, conv1d_primitives, zeros};
 use crate::Error;
-use crate::kernels::conv::{self as kernel, Axis, ConvShape};
+use crate::kernels::Kernel;
+use crate::kernels::conv::{self, Axis, ConvShape};
 
-/// How the taps of a transposed convolution lie on its output.
+/// Places of the taps of a transposed convolution on its output.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ConvTranspose1dParams {
     /// Output steps between two taps.
@@ -68,7 +69,7 @@ impl ConvTranspose1dParams {
     }
 }
 
-/// Transposed 1-D convolution with right gradients: every input step adds its taps to the output.
+/// Transposed 1-D convolution with correct gradients: every input step adds its taps to the output.
 ///
 /// `ys[b, t] = bias + Σ W[.., tap]ᵀ · xs[b, i]` over all `i` and `tap` with
 /// `i·stride + tap·dilation − crop_left = t`.
@@ -106,127 +107,111 @@ pub fn conv_transpose1d(
     bias: Option<&Tensor>,
     params: ConvTranspose1dParams,
 ) -> crate::Result<Tensor> {
-    let shape = params.shape(xs, weight)?;
-    if let Some(bias) = bias
-        && bias.dims() != [shape.in_channels]
-    {
-        return Err(Error::invalid(
-            "bias",
-            format!("({})", shape.in_channels),
-            format!("{:?}", bias.dims()),
-        ));
-    }
-    if !xs.device().is_cpu() {
-        return primitives(xs, weight, bias, &shape);
-    }
-    let (xs, weight, op) = (xs.contiguous()?, weight.contiguous()?, Transposed { shape });
+    let op = Transposed::new(xs, weight, bias, params)?;
     Ok(match bias {
-        None => tape::apply2(&xs, &weight, op, Keep::Inputs)?,
-        Some(bias) => tape::apply3(&xs, &weight, &bias.contiguous()?, op, Keep::Inputs)?,
+        None => apply(op, &[xs, weight])?,
+        Some(bias) => apply(op, &[xs, weight, bias])?,
     })
 }
 
-struct Transposed {
+/// Of an input, a weight and perhaps a bias.
+pub(crate) struct Transposed {
+    /// Of the convolution whose input is the output here.
     shape: ConvShape,
 }
 
 impl Transposed {
-    fn sums<X: StoredElement>(&self, x: Arg, w: Arg) -> Result<Vec<X>> {
+    pub fn new(
+        xs: &Tensor,
+        weight: &Tensor,
+        bias: Option<&Tensor>,
+        params: ConvTranspose1dParams,
+    ) -> crate::Result<Self> {
+        let shape = params.shape(xs, weight)?;
+        if let Some(bias) = bias
+            && bias.dims() != [shape.in_channels]
+        {
+            return Err(Error::invalid(
+                "bias",
+                format!("({})", shape.in_channels),
+                format!("{:?}", bias.dims()),
+            ));
+        }
+        Ok(Self { shape })
+    }
+
+    fn output<T: StoredElement>(&self, kernel: Kernel, inputs: &[Arg]) -> Computed {
         let s = &self.shape;
-        let mut y = zeros::<X>(s.batch * s.width.in_len * s.in_channels);
-        kernel::grad_input(s, slice::<X>(x)?, slice::<X::Real>(w)?, &mut y)?;
-        Ok(y)
-    }
-
-    fn output<X: StoredElement>(&self, y: Vec<X>) -> (CpuStorage, Shape) {
-        let s = &self.shape;
-        let shape = (s.batch, s.width.in_len, s.in_channels).into();
-        (X::to_cpu_storage_owned(y), shape)
-    }
-
-    fn run2<X: StoredElement>(&self, x: Arg, w: Arg) -> Result<(CpuStorage, Shape)> {
-        Ok(self.output(self.sums::<X>(x, w)?))
-    }
-
-    fn run3<X: StoredElement>(&self, x: Arg, w: Arg, bias: Arg) -> Result<(CpuStorage, Shape)> {
-        let (mut y, bias) = (self.sums::<X>(x, w)?, slice::<X::Real>(bias)?);
-        y.par_chunks_exact_mut(bias.len().max(1)).for_each(|row| {
-            for (y, &bias) in row.iter_mut().zip(bias) {
-                *y = X::store(y.load() + bias);
-            }
-        });
-        Ok(self.output(y))
-    }
-
-    /// With the roles of the convolution's tensors exchanged: `dy` is its input, `xs` its output gradient.
-    fn gradients(&self, xs: &Tensor, weight: &Tensor, dy: &Tensor) -> Result<(Tensor, Tensor)> {
-        let forward = Forward { shape: self.shape, history: None, epilogue: Epilogue::default() };
-        let dx = dy.apply_op2_no_bwd(weight, &forward)?;
-        let weight_op = GradWeight { shape: self.shape, history: None };
-        Ok((dx, dy.apply_op2_no_bwd(xs, &weight_op)?))
+        let shape: Shape = (s.batch, s.width.in_len, s.in_channels).into();
+        let mut ys = zeros::<T>(shape.elem_count());
+        let (xs, weight) = (inputs[0].slice::<T>()?, inputs[1].slice::<T::Real>()?);
+        conv::grad_input(kernel, s, xs, weight, &mut ys)?;
+        if let Some(bias) = inputs.get(2) {
+            let bias = bias.slice::<T::Real>()?;
+            ys.par_chunks_exact_mut(bias.len().max(1)).for_each(|row| {
+                for (y, &bias) in row.iter_mut().zip(bias) {
+                    *y = T::store(y.load() + bias);
+                }
+            });
+        }
+        Ok((T::to_cpu_storage_owned(ys), shape))
     }
 }
 
-cpu_op!(CustomOp2 + bf16 for Transposed, "conv-transpose1d",
-    fn bwd(
-        &self,
-        xs: &Tensor,
-        weight: &Tensor,
-        _: &Tensor,
-        dy: &Tensor,
-    ) -> Result<(Option<Tensor>, Option<Tensor>)> {
-        let (dx, dw) = self.gradients(xs, weight, &dy.contiguous()?)?;
-        Ok((Some(dx), Some(dw)))
+impl Op for Transposed {
+    fn name(&self) -> &'static str {
+        "conv-transpose1d"
     }
-);
 
-cpu_op!(CustomOp3 + bf16 for Transposed, "conv-transpose1d",
-    fn bwd(
-        &self,
-        xs: &Tensor,
-        weight: &Tensor,
-        _: &Tensor,
-        _: &Tensor,
-        dy: &Tensor,
-    ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
-        let dy = dy.contiguous()?;
-        let (dx, dw) = self.gradients(xs, weight, &dy)?;
-        Ok((Some(dx), Some(dw), Some(dy.apply_op1_no_bwd(&SumRows)?)))
+    fn keep(&self) -> Keep {
+        Keep::Inputs
     }
-);
 
-/// The same in candle's primitives, for every device: zeros between the steps, then a convolution with
-/// the taps in the opposite order.
-fn primitives(
-    xs: &Tensor,
-    weight: &Tensor,
-    bias: Option<&Tensor>,
-    s: &ConvShape,
-) -> crate::Result<Tensor> {
-    let (batch, len, channels) = xs.dims3()?;
-    let spread = xs.unsqueeze(2)?.pad_with_zeros(2, 0, s.width.stride - 1)?.reshape((
-        batch,
-        len * s.width.stride,
-        channels,
-    ))?;
-    let taps: Vec<u32> = (0..s.width.kernel_size as u32).rev().collect();
-    let weight = weight
-        .index_select(&Tensor::new(taps, xs.device())?, 2)?
-        .reshape((s.groups, s.group_out(), s.group_in(), s.width.kernel_size))?
-        .transpose(1, 2)?
-        .contiguous()?
-        .reshape((s.in_channels, s.group_out(), s.width.kernel_size))?;
-    let span = (s.width.kernel_size - 1) * s.width.dilation;
-    let wanted = s.width.pad_before + s.width.in_len;
-    let params = Conv1dParams {
-        dilation: s.width.dilation,
-        groups: s.groups,
-        pad_left: span,
-        pad_right: wanted.saturating_sub(len * s.width.stride),
-        ..Conv1dParams::default()
-    };
-    let ys = conv1d_primitives(&spread, &weight, bias, None, params)?;
-    Ok(ys.i((.., s.width.pad_before..wanted, ..))?)
+    fn forward(&self, kernel: Kernel, inputs: &[Arg]) -> Computed {
+        dispatch!(self.name(), inputs[0].dtype(), T => self.output::<T>(kernel, inputs), bf16)
+    }
+
+    fn backward(&self, kernel: Kernel, inputs: &[Tensor], _: &Tensor, dy: &Tensor) -> Grads {
+        let (xs, weight, epilogue) = (&inputs[0], &inputs[1], Epilogue::default());
+        let forward = Convolution { shape: self.shape, history: None, epilogue };
+        let mut grads = vec![
+            Some(run(kernel, &forward, &[dy, weight])?),
+            Some(grad_weight(kernel, &self.shape, dy, None, xs)?),
+        ];
+        if inputs.len() > 2 {
+            grads.push(Some(sum_rows(kernel, dy)?));
+        }
+        Ok(grads)
+    }
+
+    /// An input spread out by zeros, convolved with the taps in reverse.
+    fn primitives(&self, inputs: &[&Tensor]) -> Result<Tensor> {
+        let (xs, weight, s) = (inputs[0], inputs[1], &self.shape);
+        let (batch, len, channels) = xs.dims3()?;
+        let spread = xs.unsqueeze(2)?.pad_with_zeros(2, 0, s.width.stride - 1)?.reshape((
+            batch,
+            len * s.width.stride,
+            channels,
+        ))?;
+        let taps: Vec<u32> = (0..s.width.kernel_size as u32).rev().collect();
+        // of a group (in, out, taps) as a convolution wants it, (out, in, taps)
+        let weight = weight
+            .index_select(&Tensor::new(taps, xs.device())?, 2)?
+            .reshape((s.groups, s.group_out(), s.group_in(), s.width.kernel_size))?
+            .transpose(1, 2)?
+            .contiguous()?
+            .reshape((s.in_channels, s.group_out(), s.width.kernel_size))?;
+        let wanted = s.width.pad_before + s.width.in_len;
+        let params = Conv1dParams {
+            dilation: s.width.dilation,
+            groups: s.groups,
+            pad_left: (s.width.kernel_size - 1) * s.width.dilation,
+            pad_right: wanted.saturating_sub(len * s.width.stride),
+            ..Conv1dParams::default()
+        };
+        let ys = conv1d_primitives(&spread, &weight, inputs.get(2).copied(), None, params)?;
+        ys.i((.., s.width.pad_before..wanted, ..))
+    }
 }
 
 #[cfg(test)]
@@ -283,8 +268,8 @@ mod tests {
                 let (weight, bias) = (weight.unwrap(), bias.to_dtype(weights).unwrap());
                 let ys = conv_transpose1d(&xs, &weight, Some(&bias), params).unwrap();
                 assert_eq!(ys.dtype(), dtype);
-                let shape = params.shape(&xs, &weight).unwrap();
-                let plain = primitives(&xs, &weight, Some(&bias), &shape).unwrap();
+                let op = Transposed::new(&xs, &weight, Some(&bias), params).unwrap();
+                let plain = op.primitives(&[&xs, &weight, &bias]).unwrap();
                 assert_close(&ys, &plain, tolerance);
             }
         }

@@ -1,20 +1,20 @@
-//! Convolution as operations with gradients of their own, the same with one axis and with two.
+//! Convolution as an operation with gradients of its own, the same with one axis and with two.
 
-use candle_core::backend::BackendStorage;
-use candle_core::{CpuStorage, D, DType, Result, Shape, Tensor, WithDType};
+use candle_core::{DType, Device, Result, Shape, Tensor, WithDType};
 use half::bf16;
 
-use super::dropout::check_probability;
-use super::tape::{self, Keep};
-use super::{
-    Arg, DropoutKind, Epilogue, StoredElement, argument, cpu_op, dispatch, output, slice, zeros,
-};
+use super::dropout::{Dropout, check_probability};
+use super::op::{Arg, Computed, Grads, Keep, Op, apply, dispatch, on_cpu, run};
+use super::primitives::{over_time, sum_over_taps};
+use super::{DropoutKind, Epilogue, StoredElement, filled, tensor, zeros};
 use crate::Error;
-use crate::kernels::conv::{self as kernel, ConvShape};
+use crate::kernels::conv::{self, ConvShape};
 use crate::kernels::dropout::Mask;
 use crate::kernels::elementwise::Activation;
-use crate::kernels::{Real, rows};
+use crate::kernels::{Kernel, Real, Stored, rows};
+use crate::profile::{self, Part};
 
+/// The epilogue of a convolution in primitives.
 pub(super) fn finish_primitives(mut ys: Tensor, epilogue: Epilogue) -> crate::Result<Tensor> {
     if epilogue.relu {
         ys = super::activate(&ys, Activation::Relu)?;
@@ -28,245 +28,236 @@ pub(super) fn finish_primitives(mut ys: Tensor, epilogue: Epilogue) -> crate::Re
     Ok(ys)
 }
 
-/// The convolution of tensors with a time axis, or with a height and a width: their rank says which.
-pub(super) struct Forward {
-    pub(super) shape: ConvShape,
-    pub(super) history: Option<Tensor>,
-    pub(super) epilogue: Epilogue,
+/// Of an input, a weight and perhaps a bias.
+pub(crate) struct Convolution {
+    pub shape: ConvShape,
+    /// Rows before the input, constant.
+    pub history: Option<Tensor>,
+    pub epilogue: Epilogue,
 }
 
-/// (batch, time, channels), or (batch, height, width, channels) beside a tensor of rank 4.
+/// Shape of activations beside others: of sequences or of images.
 fn activations(
     beside: Arg,
     batch: usize,
     (height, width): (usize, usize),
     channels: usize,
 ) -> Shape {
-    match beside.1.dims().len() {
+    match beside.shape().rank() {
         4 => (batch, height, width, channels).into(),
         _ => (batch, height * width, channels).into(),
     }
 }
 
-impl Forward {
-    /// The result for tensors that fit `shape`, but for the bias, which is checked here.
+/// Runs `work` on the elements of the history, where there is one.
+fn with_history<T: WithDType, R>(
+    history: Option<&Tensor>,
+    work: impl FnOnce(&[T]) -> Result<R>,
+) -> Result<R> {
+    match history {
+        None => work(&[]),
+        Some(history) => on_cpu(&[history], |args| work(args[0].slice::<T>()?)),
+    }
+}
+
+impl Convolution {
     pub(super) fn apply(
         self,
         xs: &Tensor,
         weight: &Tensor,
         bias: Option<&Tensor>,
     ) -> crate::Result<Tensor> {
-        let (shape, epilogue) = (&self.shape, self.epilogue);
-        if let Some((p, _)) = epilogue.dropout {
+        self.check(bias)?;
+        Ok(match bias {
+            None => apply(self, &[xs, weight])?,
+            Some(bias) => apply(self, &[xs, weight, bias])?,
+        })
+    }
+
+    /// Checks what the shape does not know.
+    pub(crate) fn check(&self, bias: Option<&Tensor>) -> crate::Result<()> {
+        if let Some((p, _)) = self.epilogue.dropout {
             check_probability(p)?;
         }
-        let keep = match epilogue.relu {
-            true => Keep::Both,
-            false => Keep::Inputs,
-        };
-        let (xs, weight) = (xs.contiguous()?, weight.contiguous()?);
-        let Some(bias) = bias else {
-            return Ok(tape::apply2(&xs, &weight, self, keep)?);
-        };
-        if bias.dims() != [shape.out_channels] {
-            return Err(Error::invalid(
-                "bias",
-                format!("({})", shape.out_channels),
-                format!("{:?}", bias.dims()),
-            ));
-        }
-        let bias = bias.contiguous()?;
-        Ok(tape::apply3(&xs, &weight, &bias, self, keep)?)
-    }
-
-    fn run2<X: StoredElement>(&self, x: Arg, w: Arg) -> Result<(CpuStorage, Shape)> {
-        self.run::<X>(x, w, None)
-    }
-
-    fn run3<X: StoredElement>(&self, x: Arg, w: Arg, bias: Arg) -> Result<(CpuStorage, Shape)> {
-        self.run::<X>(x, w, Some(bias))
-    }
-
-    fn run<X: StoredElement>(
-        &self,
-        x: Arg,
-        w: Arg,
-        bias: Option<Arg>,
-    ) -> Result<(CpuStorage, Shape)> {
-        if self.epilogue.f32_output && X::DTYPE == DType::BF16 {
-            self.output::<bf16, f32>(x, w, bias)
-        } else {
-            self.output::<X, X>(x, w, bias)
+        let channels = self.shape.out_channels;
+        match bias {
+            Some(bias) if bias.dims() != [channels] => {
+                Err(Error::invalid("bias", format!("({channels})"), format!("{:?}", bias.dims())))
+            }
+            _ => Ok(()),
         }
     }
 
     fn output<X: StoredElement, Y: StoredElement<Real = X::Real>>(
         &self,
-        x: Arg,
-        w: Arg,
-        bias: Option<Arg>,
-    ) -> Result<(CpuStorage, Shape)> {
-        let s = &self.shape;
+        kernel: Kernel,
+        inputs: &[Arg],
+    ) -> Computed {
+        let (s, x) = (&self.shape, inputs[0]);
         let size = (s.height.out_len, s.width.out_len);
         let shape = activations(x, s.batch, size, s.out_channels);
-        let (x, w) = (slice::<X>(x)?, slice::<X::Real>(w)?);
-        let epilogue = kernel::Epilogue {
-            bias: bias.map(slice::<X::Real>).transpose()?,
+        let (x, weight) = (x.slice::<X>()?, inputs[1].slice::<X::Real>()?);
+        let epilogue = conv::Epilogue {
+            bias: inputs.get(2).map(|bias| bias.slice::<X::Real>()).transpose()?,
             relu: self.epilogue.relu,
             dropout: self.epilogue.dropout,
         };
-        let held = self.history.as_ref().map(Tensor::storage_and_layout);
-        let history = held.as_ref().map_or(Ok(&[][..]), |h| slice::<X>(argument(h)?))?;
         let mut y = zeros::<Y>(shape.elem_count());
-        kernel::forward(s, x, history, w, &epilogue, &mut y)?;
+        with_history(self.history.as_ref(), |history| {
+            Ok(conv::forward(kernel, s, x, history, weight, &epilogue, &mut y)?)
+        })?;
         Ok((Y::to_cpu_storage_owned(y), shape))
     }
 
-    /// The gradient of the sum and, where there is one, that of the bias, from the output and its
-    /// gradient.
+    /// Gradients of the sums, before the epilogue, and of the bias.
     fn undo_epilogue(
         &self,
-        ys: &Tensor,
+        kernel: Kernel,
+        y: &Tensor,
         dy: &Tensor,
         bias: bool,
     ) -> Result<(Tensor, Option<Tensor>)> {
-        let dy = dy.contiguous()?;
         let dz = match (self.epilogue.relu, self.epilogue.dropout) {
-            (false, None) => dy,
-            (false, Some((p, key))) => super::dropout(&dy, p, DropoutKind::Element, key)?,
+            (false, None) => dy.clone(),
+            (false, Some((p, key))) => {
+                run(kernel, &Dropout { p, kind: DropoutKind::Element, key }, &[dy])?
+            }
             (true, dropout) => {
                 let scale = dropout.map_or(1.0, |(p, key)| Mask::new(key, p).scale());
-                return dispatch!("dilated-conv1d", ys.dtype(), T => relu_grad::<T>(ys, &dy, scale, bias), bf16);
+                return on_cpu(
+                    &[y, dy],
+                    |args| dispatch!(self.name(), dy.dtype(), T => relu_grad::<T>(kernel, args, scale, bias), bf16),
+                );
             }
         };
-        let db = bias.then(|| dz.apply_op1_no_bwd(&SumRows)).transpose()?;
+        let db = bias.then(|| sum_rows(kernel, &dz)).transpose()?;
         Ok((dz, db))
-    }
-
-    fn gradients(&self, xs: &Tensor, weight: &Tensor, dz: &Tensor) -> Result<(Tensor, Tensor)> {
-        let op = GradInput { shape: self.shape, dtype: xs.dtype() };
-        let dx = dz.apply_op2_no_bwd(weight, &op)?;
-        let op = GradWeight { shape: self.shape, history: self.history.clone() };
-        Ok((dx, xs.apply_op2_no_bwd(dz, &op)?))
     }
 }
 
-cpu_op!(CustomOp2 + bf16 for Forward, "dilated-conv1d",
-    fn bwd(
-        &self,
-        xs: &Tensor,
-        weight: &Tensor,
-        ys: &Tensor,
-        dy: &Tensor,
-    ) -> Result<(Option<Tensor>, Option<Tensor>)> {
-        let (dz, _) = self.undo_epilogue(ys, dy, false)?;
-        let (dx, dw) = self.gradients(xs, weight, &dz)?;
-        Ok((Some(dx), Some(dw)))
+impl Op for Convolution {
+    fn name(&self) -> &'static str {
+        "convolution"
     }
-);
 
-cpu_op!(CustomOp3 + bf16 for Forward, "dilated-conv1d",
-    fn bwd(
-        &self,
-        xs: &Tensor,
-        weight: &Tensor,
-        _: &Tensor,
-        ys: &Tensor,
-        dy: &Tensor,
-    ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
-        let (dz, db) = self.undo_epilogue(ys, dy, true)?;
-        let (dx, dw) = self.gradients(xs, weight, &dz)?;
-        Ok((Some(dx), Some(dw), db))
+    fn keep(&self) -> Keep {
+        if self.epilogue.relu { Keep::Both } else { Keep::Inputs }
     }
-);
 
-/// `dz = scale·dy` where the output is not zero (behind a ReLU and dropout, zeros pass nothing on), and
-/// the sum of its rows for a bias.
-fn relu_grad<Y: StoredElement>(
-    ys: &Tensor,
-    dy: &Tensor,
+    fn forward(&self, kernel: Kernel, inputs: &[Arg]) -> Computed {
+        match inputs[0].dtype() {
+            DType::BF16 if self.epilogue.f32_output => self.output::<bf16, f32>(kernel, inputs),
+            dtype => dispatch!(self.name(), dtype, T => self.output::<T, T>(kernel, inputs), bf16),
+        }
+    }
+
+    fn backward(&self, kernel: Kernel, inputs: &[Tensor], y: &Tensor, dy: &Tensor) -> Grads {
+        let (dz, db) = self.undo_epilogue(kernel, y, dy, inputs.len() > 2)?;
+        let (xs, weight) = (&inputs[0], &inputs[1]);
+        let dx = grad_input(kernel, &self.shape, &dz, weight, xs.dtype())?;
+        let dw = grad_weight(kernel, &self.shape, xs, self.history.as_ref(), &dz)?;
+        Ok([Some(dx), Some(dw), db].into_iter().take(inputs.len()).collect())
+    }
+
+    fn primitives(&self, inputs: &[&Tensor]) -> Result<Tensor> {
+        let (xs, weight, bias) = (inputs[0], inputs[1], inputs.get(2).copied());
+        let ys = match xs.rank() {
+            4 => sum_over_taps(xs, weight, bias, &self.shape)?,
+            _ => over_time(xs, weight, bias, self.history.as_ref(), self.shape)?,
+        };
+        Ok(finish_primitives(ys, self.epilogue)?)
+    }
+}
+
+fn relu_grad<T: StoredElement>(
+    kernel: Kernel,
+    args: &[Arg],
     scale: f64,
     bias: bool,
 ) -> Result<(Tensor, Option<Tensor>)> {
-    let (channels, device, scale) = (ys.dim(D::Minus1)?, ys.device(), Y::Real::of(scale));
-    let mut dz = zeros::<Y>(ys.elem_count());
-    let held = [ys, dy].map(Tensor::storage_and_layout);
-    let y = slice::<Y>(argument(&held[0])?)?;
-    let dy = slice::<Y>(argument(&held[1])?)?;
-    let db = if bias {
-        let mut db = zeros::<Y::Real>(channels);
-        rows::relu_grad_with_bias(y, dy, scale, &mut dz, &mut db);
-        Some(Tensor::from_vec(db, channels, device)?)
-    } else {
-        rows::relu_grad(y, dy, scale, &mut dz);
-        None
-    };
-    Ok((Tensor::from_vec(dz, ys.shape(), device)?, db))
+    let (y, dy, scale) = (args[0].slice::<T>()?, args[1].slice::<T>()?, T::Real::of(scale));
+    let mut db = None;
+    let dz = filled::<T>(args[0].shape(), |dz| match bias {
+        true => {
+            let mut sums = zeros::<T::Real>(args[0].channels());
+            rows::relu_grad_with_bias(kernel, y, dy, scale, dz, &mut sums);
+            db = Some(sums);
+        }
+        false => rows::relu_grad(kernel, y, dy, scale, dz),
+    });
+    let db = db.map(|sums| Tensor::from_vec(sums, args[0].channels(), &Device::Cpu));
+    Ok((tensor(dz), db.transpose()?))
 }
 
-struct GradInput {
-    shape: ConvShape,
-    /// Of the input; with bf16, the output gradient may be f32.
+/// Gradient of the input, in the type `dtype` of the input: that of `dz`, or bf16 beside f32.
+pub(super) fn grad_input(
+    kernel: Kernel,
+    s: &ConvShape,
+    dz: &Tensor,
+    weight: &Tensor,
     dtype: DType,
-}
-
-impl GradInput {
-    fn run2<Y: StoredElement>(&self, dy: Arg, w: Arg) -> Result<(CpuStorage, Shape)> {
-        let s = &self.shape;
+) -> Result<Tensor> {
+    fn run<Y: StoredElement, X: StoredElement<Real = Y::Real>>(
+        kernel: Kernel,
+        s: &ConvShape,
+        args: &[Arg],
+    ) -> Computed {
         let size = (s.height.in_len, s.width.in_len);
-        let shape = activations(dy, s.batch, size, s.in_channels);
-        let len = shape.elem_count();
-        let dx = if self.dtype == Y::DTYPE {
-            let mut dx = zeros::<Y>(len);
-            kernel::grad_input(s, slice::<Y>(dy)?, slice::<Y::Real>(w)?, &mut dx)?;
-            Y::to_cpu_storage_owned(dx)
-        } else {
-            let mut dx = zeros::<bf16>(len);
-            kernel::grad_input(s, slice::<f32>(dy)?, slice::<f32>(w)?, &mut dx)?;
-            CpuStorage::BF16(dx)
-        };
-        Ok((dx, shape))
+        let shape = activations(args[0], s.batch, size, s.in_channels);
+        let (dz, weight) = (args[0].slice::<Y>()?, args[1].slice::<Y::Real>()?);
+        let mut dx = zeros::<X>(shape.elem_count());
+        conv::grad_input(kernel, s, dz, weight, &mut dx)?;
+        Ok((X::to_cpu_storage_owned(dx), shape))
     }
+    let _span = profile::span(Part::GradInput);
+    let dx = on_cpu(&[dz, weight], |args| match (dz.dtype(), dtype) {
+        (DType::F32, DType::BF16) => run::<f32, bf16>(kernel, s, args),
+        (dz, _) => dispatch!("grad-input", dz, T => run::<T, T>(kernel, s, args), bf16),
+    })?;
+    Ok(tensor(dx))
 }
 
-cpu_op!(CustomOp2 + bf16 for GradInput, "dilated-conv1d-grad-input");
-
-pub(super) struct GradWeight {
-    pub(super) shape: ConvShape,
-    pub(super) history: Option<Tensor>,
-}
-
-impl GradWeight {
-    fn run2<X: StoredElement>(&self, x: Arg, dy: Arg) -> Result<(CpuStorage, Shape)> {
-        let s = &self.shape;
-        let (kernel_height, kernel_width) = (s.height.kernel_size, s.width.kernel_size);
-        let shape: Shape = match x.1.dims().len() {
-            4 => (s.out_channels, s.group_in(), kernel_height, kernel_width).into(),
+/// Gradient of the weight; `dz` in the type of the input, or in f32 beside bf16.
+pub(super) fn grad_weight(
+    kernel: Kernel,
+    s: &ConvShape,
+    xs: &Tensor,
+    history: Option<&Tensor>,
+    dz: &Tensor,
+) -> Result<Tensor> {
+    fn run<X: StoredElement, Y: StoredElement<Real = X::Real>>(
+        kernel: Kernel,
+        s: &ConvShape,
+        args: &[Arg],
+        history: Option<&Tensor>,
+    ) -> Computed {
+        let shape: Shape = match args[0].shape().rank() {
+            4 => (s.out_channels, s.group_in(), s.height.kernel_size, s.width.kernel_size).into(),
             _ => (s.out_channels, s.group_in(), s.taps()).into(),
         };
+        let (x, dz) = (args[0].slice::<X>()?, args[1].slice::<Y>()?);
         let mut dw = zeros::<X::Real>(shape.elem_count());
-        let x = slice::<X>(x)?;
-        let held = self.history.as_ref().map(Tensor::storage_and_layout);
-        let history = held.as_ref().map_or(Ok(&[][..]), |h| slice::<X>(argument(h)?))?;
-        if dy.0.dtype() == X::DTYPE {
-            kernel::grad_weight(s, x, history, slice::<X>(dy)?, &mut dw)?;
-        } else {
-            kernel::grad_weight(s, x, history, slice::<X::Real>(dy)?, &mut dw)?;
-        }
+        with_history(history, |history| {
+            Ok(conv::grad_weight(kernel, s, x, history, dz, &mut dw)?)
+        })?;
         Ok((X::Real::to_cpu_storage_owned(dw), shape))
     }
+    let _span = profile::span(Part::GradWeight);
+    let dw = on_cpu(&[xs, dz], |args| match (xs.dtype(), dz.dtype()) {
+        (DType::BF16, DType::F32) => run::<bf16, f32>(kernel, s, args, history),
+        (x, _) => dispatch!("grad-weight", x, T => run::<T, T>(kernel, s, args, history), bf16),
+    })?;
+    Ok(tensor(dw))
 }
 
-cpu_op!(CustomOp2 + bf16 for GradWeight, "dilated-conv1d-grad-weight");
-
-pub(super) struct SumRows;
-
-impl SumRows {
-    fn run1<T: StoredElement>(&self, x: Arg) -> Result<(CpuStorage, Shape)> {
-        let channels = x.1.dims()[x.1.dims().len() - 1];
-        let x = slice::<T>(x)?;
-        Ok(output::<T::Real>(&channels.into(), |out| rows::sum_rows(x, out)))
-    }
+/// Sum of all rows, in the type that sums have.
+pub(super) fn sum_rows(kernel: Kernel, xs: &Tensor) -> Result<Tensor> {
+    let sums = on_cpu(&[xs], |args| {
+        let channels = args[0].channels();
+        dispatch!("sum-rows", xs.dtype(), T => {
+            let x = args[0].slice::<T>()?;
+            Ok(filled::<<T as Stored>::Real>(&channels.into(), |sums| rows::sum_rows(kernel, x, sums)))
+        }, bf16)
+    })?;
+    Ok(tensor(sums))
 }
-
-cpu_op!(CustomOp1 + bf16 for SumRows, "sum-rows");

@@ -1,14 +1,15 @@
 //! Dropout with a reproducible mask.
 
-use candle_core::{CpuStorage, Device, Result, Shape, Tensor};
+use candle_core::{Device, Result, Tensor};
 use serde::{Deserialize, Serialize};
 
-use super::tape::{self, Keep};
-use super::{Arg, StoredElement, cpu_op, output, slice};
+use super::filled;
+use super::op::{Arg, Computed, Grads, Keep, Op, apply, dispatch, run};
 use crate::Error;
-use crate::kernels::dropout::{self as kernel, MaskKey};
+use crate::kernels::Kernel;
+use crate::kernels::dropout::{self, MaskKey};
 
-/// What dropout drops.
+/// The numbers that are dropped together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum DropoutKind {
@@ -43,16 +44,10 @@ pub fn dropout(xs: &Tensor, p: f64, kind: DropoutKind, key: MaskKey) -> crate::R
     if p == 0.0 {
         return Ok(xs.clone());
     }
-    let (len, channels) = match kind {
-        DropoutKind::Channel => (xs.dim(1)?, xs.dims3()?.2),
-        DropoutKind::Element => (0, 0),
-    };
-    let op = Dropout { p, kind, key, len, channels };
-    if xs.device().is_cpu() {
-        return Ok(tape::apply1(&xs.contiguous()?, op, Keep::Nothing)?);
+    if kind == DropoutKind::Channel {
+        xs.dims3()?;
     }
-    let mask = Tensor::ones(xs.shape(), xs.dtype(), &Device::Cpu)?.apply_op1_no_bwd(&op)?;
-    Ok((xs * mask.to_device(xs.device())?)?)
+    Ok(apply(Dropout { p, kind, key }, &[xs])?)
 }
 
 pub(super) fn check_probability(p: f64) -> crate::Result<()> {
@@ -63,34 +58,47 @@ pub(super) fn check_probability(p: f64) -> crate::Result<()> {
     Ok(())
 }
 
-struct Dropout {
-    p: f64,
-    kind: DropoutKind,
-    key: MaskKey,
-    /// Of a sequence, where whole channels are dropped.
-    len: usize,
-    channels: usize,
+/// Of channels: of inputs (batch, time, channels).
+pub(crate) struct Dropout {
+    pub p: f64,
+    pub kind: DropoutKind,
+    pub key: MaskKey,
 }
 
-impl Dropout {
-    fn run1<T: StoredElement>(&self, x: Arg) -> Result<(CpuStorage, Shape)> {
-        let shape = x.1.shape();
-        let x = slice::<T>(x)?;
-        Ok(output::<T>(shape, |y| match self.kind {
-            DropoutKind::Element => kernel::elements(self.key, self.p, x, y),
-            DropoutKind::Channel => {
-                kernel::channels(self.key, self.p, (self.len, self.channels), x, y)
-            }
-        }))
+impl Op for Dropout {
+    fn name(&self) -> &'static str {
+        "dropout"
+    }
+
+    fn keep(&self) -> Keep {
+        Keep::Nothing
+    }
+
+    fn forward(&self, kernel: Kernel, inputs: &[Arg]) -> Computed {
+        let x = inputs[0];
+        dispatch!(self.name(), x.dtype(), T => {
+            let (shape, xs) = (x.shape(), x.slice::<T>()?);
+            Ok(filled::<T>(shape, |y| match (self.kind, shape.dims()) {
+                (DropoutKind::Channel, &[_, len, channels]) => {
+                    dropout::channels(kernel, self.key, self.p, (len, channels), xs, y);
+                }
+                _ => dropout::elements(kernel, self.key, self.p, xs, y),
+            }))
+        }, bf16)
+    }
+
+    fn backward(&self, kernel: Kernel, _: &[Tensor], _: &Tensor, dy: &Tensor) -> Grads {
+        Ok(vec![Some(run(kernel, self, &[dy])?)])
+    }
+
+    /// The mask is drawn on the CPU: it is the same on every device.
+    fn primitives(&self, inputs: &[&Tensor]) -> Result<Tensor> {
+        let xs = inputs[0];
+        let ones = Tensor::ones(xs.shape(), xs.dtype(), &Device::Cpu)?;
+        let mask = run(Kernel::best(), self, &[&ones])?;
+        xs * mask.to_device(xs.device())?
     }
 }
-
-cpu_op!(CustomOp1 + bf16 for Dropout, "dropout",
-    /// Dropout is linear, and its own gradient under the same mask.
-    fn bwd(&self, _: &Tensor, _: &Tensor, dy: &Tensor) -> Result<Option<Tensor>> {
-        Ok(Some(dy.contiguous()?.apply_op1_no_bwd(self)?))
-    }
-);
 
 #[cfg(test)]
 mod tests {

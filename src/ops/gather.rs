@@ -2,14 +2,13 @@
 
 use std::sync::Arc;
 
-use candle_core::{CpuStorage, CustomOp1, D, DType, Layout, Result, Shape, Tensor, bail};
+use candle_core::{D, DType, Result, Shape, Tensor, bail};
 use half::bf16;
 
-use super::tape::{self, Keep};
-use super::{Arg, StoredElement, output, slice};
+use super::op::{Arg, Computed, Grads, Keep, Op, apply, on_cpu};
+use super::{StoredElement, filled, tensor};
 use crate::Error;
-use crate::kernels::{Stored, gather as kernel};
-use crate::profile::{self, Part};
+use crate::kernels::{Kernel, Stored, gather};
 
 /// The rows of `table` at `ids`: a token embedding.
 ///
@@ -67,28 +66,9 @@ pub fn embed_with_padding(
     padding: Option<u32>,
     dtype: DType,
 ) -> crate::Result<Tensor> {
-    let ((batch, len), (vocab, width)) = (ids.dims2()?, table.dims2()?);
-    if !table.device().is_cpu() {
-        let mut rows = table.index_select(&ids.flatten_all()?, 0)?;
-        if let Some(padding) = padding {
-            let padded = ids.flatten_all()?.eq(padding)?.unsqueeze(1)?;
-            let padded = padded.broadcast_as(rows.shape())?;
-            rows = padded.where_cond(&rows.detach(), &rows)?;
-        }
-        return Ok(rows.reshape((batch, len, width))?.to_dtype(dtype)?);
-    }
-    let ids = valid_ids(ids, vocab)?;
-    if dtype != table.dtype() && (table.dtype(), dtype) != (DType::F32, DType::BF16) {
-        return Err(Error::invalid(
-            "embedding",
-            format!("{} or, of f32, bf16", table.dtype().as_str()),
-            dtype.as_str(),
-        ));
-    }
-    pick(table, ids, padding, (batch, len, width).into(), dtype)
+    Ok(apply(Gather::embedding(table, ids, padding, dtype)?, &[table])?)
 }
 
-/// The ids of a tensor, each below `vocab`.
 fn valid_ids(ids: &Tensor, vocab: usize) -> crate::Result<Vec<u32>> {
     let ids = ids.flatten_all()?.to_vec1::<u32>()?;
     match ids.iter().find(|&&id| id as usize >= vocab) {
@@ -160,134 +140,123 @@ pub fn narrow_time(xs: &Tensor, start: usize, len: usize) -> crate::Result<Tenso
     pick_time(xs, &(start..start + len).collect::<Vec<_>>())
 }
 
-/// The time steps `steps` of each sequence, all below the number there are.
+/// Steps of each sequence, by number.
 pub(super) fn pick_time(xs: &Tensor, steps: &[usize]) -> crate::Result<Tensor> {
-    let (batch, time, channels) = xs.dims3()?;
-    if !xs.device().is_cpu() {
-        let steps: Vec<u32> = steps.iter().map(|&step| step as u32).collect();
-        let steps = Tensor::new(steps, xs.device())?;
-        return Ok(xs.contiguous()?.index_select(&steps, 1)?);
-    }
-    if u32::try_from(batch * time).is_err() {
-        return Err(Error::too_large(
-            "a choice of time steps",
-            format!("{batch} x {time} rows; at most {} are counted", u32::MAX),
-        ));
-    }
-    let of_sequence = |b: usize| steps.iter().map(move |&step| (b * time + step) as u32);
-    let rows = (0..batch).flat_map(of_sequence).collect();
-    let shape = (batch, steps.len(), channels).into();
-    pick(&xs.contiguous()?, rows, None, shape, xs.dtype())
+    Ok(apply(Gather::steps(xs, steps)?, &[xs])?)
 }
 
-fn pick(
-    table: &Tensor,
-    rows: Vec<u32>,
+/// Rows of a table.
+pub(crate) struct Gather {
+    rows: Arc<[u32]>,
+    /// Row without a gradient.
     padding: Option<u32>,
     shape: Shape,
     dtype: DType,
-) -> crate::Result<Tensor> {
-    let op = Gather {
-        rows: rows.into(),
-        padding,
-        shape,
-        to_bf16: dtype == DType::BF16 && table.dtype() == DType::F32,
-    };
-    Ok(tape::apply1(&table.contiguous()?, op, Keep::Nothing)?)
-}
-
-struct Gather {
-    /// Which rows of the table, each below their number.
-    rows: Arc<[u32]>,
-    /// The row of the table that takes no gradient.
-    padding: Option<u32>,
-    /// Of the result; its last axis is that of the table.
-    shape: Shape,
-    to_bf16: bool,
 }
 
 impl Gather {
-    fn run<T: StoredElement, O: StoredElement + Stored<Real = T::Real>>(
-        &self,
-        table: Arg,
-    ) -> Result<(CpuStorage, Shape)> {
-        let width = table.1.shape().dim(D::Minus1)?;
-        let table = slice::<T>(table)?;
-        Ok(output::<O>(&self.shape, |out| kernel::gather(table, width, &self.rows, out)))
-    }
-}
-
-impl CustomOp1 for Gather {
-    fn name(&self) -> &'static str {
-        "gather"
-    }
-
-    fn cpu_fwd(&self, storage: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
-        let _span = profile::span(Part::Elementwise);
-        let table = (storage, layout);
-        match storage {
-            CpuStorage::F32(_) if self.to_bf16 => self.run::<f32, bf16>(table),
-            CpuStorage::F32(_) => self.run::<f32, f32>(table),
-            CpuStorage::F64(_) => self.run::<f64, f64>(table),
-            CpuStorage::BF16(_) => self.run::<bf16, bf16>(table),
-            _ => bail!("gather: expected f32, f64 or bf16"),
+    /// Rows of `table` for `ids` (batch, time).
+    pub fn embedding(
+        table: &Tensor,
+        ids: &Tensor,
+        padding: Option<u32>,
+        dtype: DType,
+    ) -> crate::Result<Self> {
+        let ((batch, len), (vocab, width)) = (ids.dims2()?, table.dims2()?);
+        if dtype != table.dtype() && (table.dtype(), dtype) != (DType::F32, DType::BF16) {
+            return Err(Error::invalid(
+                "embedding",
+                format!("{} or, of f32, bf16", table.dtype().as_str()),
+                dtype.as_str(),
+            ));
         }
+        let rows = valid_ids(ids, vocab)?.into();
+        Ok(Self { rows, padding, shape: (batch, len, width).into(), dtype })
     }
 
-    fn bwd(&self, table: &Tensor, _: &Tensor, dy: &Tensor) -> Result<Option<Tensor>> {
-        let op = Scatter {
-            rows: self.rows.clone(),
-            padding: self.padding,
-            shape: table.shape().clone(),
-            from_bf16: self.to_bf16,
-        };
-        Ok(Some(dy.contiguous()?.apply_op1_no_bwd(&op)?))
+    /// `steps` of each sequence of `xs` (batch, time, channels).
+    pub fn steps(xs: &Tensor, steps: &[usize]) -> crate::Result<Self> {
+        let (batch, time, channels) = xs.dims3()?;
+        if u32::try_from(batch * time).is_err() {
+            return Err(Error::too_large(
+                "a choice of time steps",
+                format!("{batch} x {time} rows; at most {} are counted", u32::MAX),
+            ));
+        }
+        let of_sequence = |b: usize| steps.iter().map(move |&step| (b * time + step) as u32);
+        let rows = (0..batch).flat_map(of_sequence).collect();
+        let shape = (batch, steps.len(), channels).into();
+        Ok(Self { rows, padding: None, shape, dtype: xs.dtype() })
     }
-}
 
-/// The gradient of [`Gather`].
-struct Scatter {
-    rows: Arc<[u32]>,
-    padding: Option<u32>,
-    /// Of the table.
-    shape: Shape,
-    from_bf16: bool,
-}
-
-impl Scatter {
-    fn run<O: StoredElement + Stored<Real = T::Real>, T: StoredElement>(
+    fn pick<T: StoredElement, Y: StoredElement + Stored<Real = T::Real>>(
         &self,
+        kernel: Kernel,
+        table: Arg,
+    ) -> Computed {
+        let (width, table) = (table.channels(), table.slice::<T>()?);
+        Ok(filled::<Y>(&self.shape, |ys| gather::gather(kernel, table, width, &self.rows, ys)))
+    }
+
+    fn scatter<T: StoredElement, Y: StoredElement + Stored<Real = T::Real>>(
+        &self,
+        kernel: Kernel,
         dy: Arg,
-    ) -> Result<(CpuStorage, Shape)> {
-        let width = self.shape.dim(D::Minus1)?;
-        let dy = slice::<O>(dy)?;
-        Ok(output::<T>(&self.shape, |sums| {
-            kernel::scatter_sum(dy, width, &self.rows, sums);
-            if let Some(padding) = self.padding {
-                let mut rows = sums.chunks_exact_mut(width.max(1));
-                if let Some(row) = rows.nth(padding as usize) {
-                    row.fill(<T as num_traits::Zero>::zero());
-                }
+        shape: &Shape,
+    ) -> Computed {
+        let (width, dy) = (dy.channels(), dy.slice::<Y>()?);
+        Ok(filled::<T>(shape, |sums| {
+            gather::scatter_sum(kernel, dy, width, &self.rows, sums);
+            if let Some(padding) = self.padding
+                && let Some(row) = sums.chunks_exact_mut(width.max(1)).nth(padding as usize)
+            {
+                row.fill(<T as num_traits::Zero>::zero());
             }
         }))
     }
 }
 
-impl CustomOp1 for Scatter {
+impl Op for Gather {
     fn name(&self) -> &'static str {
-        "gather-grad"
+        "gather"
     }
 
-    fn cpu_fwd(&self, storage: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
-        let _span = profile::span(Part::Elementwise);
-        let dy = (storage, layout);
-        match storage {
-            CpuStorage::F32(_) => self.run::<f32, f32>(dy),
-            CpuStorage::F64(_) => self.run::<f64, f64>(dy),
-            CpuStorage::BF16(_) if self.from_bf16 => self.run::<bf16, f32>(dy),
-            CpuStorage::BF16(_) => self.run::<bf16, bf16>(dy),
-            _ => bail!("gather-grad: expected f32, f64 or bf16"),
+    fn keep(&self) -> Keep {
+        Keep::Nothing
+    }
+
+    fn forward(&self, kernel: Kernel, inputs: &[Arg]) -> Computed {
+        let table = inputs[0];
+        match (table.dtype(), self.dtype) {
+            (DType::F32, DType::BF16) => self.pick::<f32, bf16>(kernel, table),
+            (DType::F32, _) => self.pick::<f32, f32>(kernel, table),
+            (DType::F64, _) => self.pick::<f64, f64>(kernel, table),
+            (DType::BF16, _) => self.pick::<bf16, bf16>(kernel, table),
+            _ => bail!("gather: expected f32, f64 or bf16"),
         }
+    }
+
+    fn backward(&self, kernel: Kernel, inputs: &[Tensor], _: &Tensor, dy: &Tensor) -> Grads {
+        let (table, shape) = (inputs[0].dtype(), inputs[0].shape());
+        let sums = on_cpu(&[dy], |args| match (table, self.dtype) {
+            (DType::F32, DType::BF16) => self.scatter::<f32, bf16>(kernel, args[0], shape),
+            (DType::F32, _) => self.scatter::<f32, f32>(kernel, args[0], shape),
+            (DType::F64, _) => self.scatter::<f64, f64>(kernel, args[0], shape),
+            (DType::BF16, _) => self.scatter::<bf16, bf16>(kernel, args[0], shape),
+            _ => bail!("gather: expected f32, f64 or bf16"),
+        })?;
+        Ok(vec![Some(tensor(sums))])
+    }
+
+    fn primitives(&self, inputs: &[&Tensor]) -> Result<Tensor> {
+        let table = inputs[0].flatten_to(D::Minus2)?;
+        let ids = Tensor::new(&*self.rows, table.device())?;
+        let mut rows = table.index_select(&ids, 0)?;
+        if let Some(padding) = self.padding {
+            let padded = ids.eq(padding)?.unsqueeze(1)?.broadcast_as(rows.shape())?;
+            rows = padded.where_cond(&rows.detach(), &rows)?;
+        }
+        rows.reshape(&self.shape)?.to_dtype(self.dtype)
     }
 }
 

@@ -10,10 +10,11 @@ use candle_core::{
     CpuStorage, CustomOp1, DType, InplaceOp1, InplaceOp2, Layout, Result, Shape, Tensor, bail,
 };
 
-use super::{Element, slice};
-use crate::kernels::update as kernel;
+use super::Element;
+use super::op::{Arg, Computed};
+use crate::kernels::{Kernel, update};
 
-/// Whether [`update`] works on this tensor: f32 or f64 on the CPU.
+/// `true` if [`update`] works on this tensor: f32 or f64 on the CPU.
 pub(crate) fn is_supported(xs: &Tensor) -> bool {
     xs.device().is_cpu() && matches!(xs.dtype(), DType::F32 | DType::F64)
 }
@@ -102,9 +103,9 @@ where
         grad: &CpuStorage,
         grad_layout: &Layout,
     ) -> Result<()> {
-        let (xs, grad) = (slice_mut(xs, layout)?, slice::<T>((grad, grad_layout))?);
+        let (xs, grad) = (slice_mut(xs, layout)?, Arg::new(grad, grad_layout).slice::<T>()?);
         if let Some(slots) = self.slots.take() {
-            kernel::update(xs, grad, slots, &self.step);
+            update::update(Kernel::best(), xs, grad, slots, &self.step);
         }
         Ok(())
     }
@@ -168,10 +169,11 @@ impl CustomOp1 for SumOfSquares {
         "sum-of-squares"
     }
 
-    fn cpu_fwd(&self, xs: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
-        let sum = match xs {
-            CpuStorage::F32(_) => kernel::sum_of_squares(slice::<f32>((xs, layout))?),
-            CpuStorage::F64(_) => kernel::sum_of_squares(slice::<f64>((xs, layout))?),
+    fn cpu_fwd(&self, xs: &CpuStorage, layout: &Layout) -> Computed {
+        let (kernel, storage, xs) = (Kernel::best(), xs, Arg::new(xs, layout));
+        let sum = match storage {
+            CpuStorage::F32(_) => update::sum_of_squares(kernel, xs.slice::<f32>()?),
+            CpuStorage::F64(_) => update::sum_of_squares(kernel, xs.slice::<f64>()?),
             _ => bail!("sum-of-squares: expected an f32 or f64 tensor"),
         };
         Ok((CpuStorage::F64(vec![sum]), Shape::from(())))

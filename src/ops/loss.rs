@@ -1,11 +1,14 @@
 //! Softmax cross-entropy in one operation.
 
-use candle_core::{CpuStorage, D, Result, Shape, Tensor};
+use std::sync::Arc;
 
-use super::tape::{self, Keep};
-use super::{Arg, StoredElement, cpu_op, output, slice};
+use candle_core::{D, DType, Result, Tensor};
+
+use super::op::{Arg, Computed, Grads, Keep, Op, apply, dispatch, on_cpu};
+use super::{filled, tensor};
 use crate::Error;
-use crate::kernels::{Real, rows};
+use crate::kernels::{Kernel, Real, Stored, rows};
+use crate::profile::{self, Part};
 
 /// The mean over rows of `−ln softmax(logits)[target]`, in nats.
 ///
@@ -40,45 +43,74 @@ pub fn cross_entropy(logits: &Tensor, targets: &[u32]) -> crate::Result<Tensor> 
     if let Some(id) = targets.iter().find(|&&id| id as usize >= vocab) {
         return Err(Error::invalid("target", format!("an id below {vocab}"), id));
     }
-    if logits.device().is_cpu() {
-        let op = CrossEntropy(targets.into());
-        return Ok(tape::apply1(&logits.contiguous()?, op, Keep::Inputs)?);
-    }
-    let ids = Tensor::new(targets, logits.device())?;
-    Ok(candle_nn::loss::cross_entropy(&logits.reshape((rows, vocab))?, &ids)?)
+    Ok(apply(CrossEntropy(targets.into()), &[logits])?)
 }
 
-struct CrossEntropy(std::sync::Arc<[u32]>);
-
-impl CrossEntropy {
-    fn run1<T: StoredElement>(&self, x: Arg) -> Result<(CpuStorage, Shape)> {
-        let vocab = x.1.dims().last().copied().unwrap_or(1);
-        let loss = rows::cross_entropy(slice::<T>(x)?, vocab, &self.0) / self.0.len() as f64;
-        Ok(output::<T::Real>(&().into(), |out| out.fill(T::Real::of(loss))))
-    }
-}
-
-cpu_op!(CustomOp1 + bf16 for CrossEntropy, "cross-entropy",
-    fn bwd(&self, logits: &Tensor, _: &Tensor, dy: &Tensor) -> Result<Option<Tensor>> {
-        Ok(Some(
-            logits.apply_op2_no_bwd(dy, &CrossEntropyGrad(self.0.clone()))?,
-        ))
-    }
-);
-
-struct CrossEntropyGrad(std::sync::Arc<[u32]>);
-
-impl CrossEntropyGrad {
-    fn run2<T: StoredElement>(&self, x: Arg, dy: Arg) -> Result<(CpuStorage, Shape)> {
-        let shape = x.1.shape();
-        let vocab = x.1.dims().last().copied().unwrap_or(1);
-        let scale = slice::<T::Real>(dy)?[0] / T::Real::of(self.0.len() as f64);
-        let x = slice::<T>(x)?;
-        Ok(output::<T>(shape, |out| rows::cross_entropy_grad(x, vocab, &self.0, scale, out)))
+/// As [`cross_entropy`], the loss as a number and the gradient of the logits.
+///
+/// # Errors
+/// As [`cross_entropy`].
+pub fn cross_entropy_with_gradient(
+    logits: &Tensor,
+    targets: &[u32],
+) -> crate::Result<(f64, Tensor)> {
+    let logits = logits.detach().contiguous()?;
+    let loss = cross_entropy(&logits, targets)?;
+    let _span = profile::span(Part::Loss);
+    let grads = CrossEntropy(targets.into()).backward(
+        Kernel::best(),
+        &[logits],
+        &loss,
+        &loss.ones_like()?,
+    )?;
+    let value = f64::from(loss.to_dtype(DType::F32)?.to_scalar::<f32>()?);
+    match grads.into_iter().flatten().next() {
+        Some(grad) => Ok((value, grad)),
+        None => Err(Error::invalid("gradient", "one", "none")),
     }
 }
 
-cpu_op!(CustomOp2 + bf16 for CrossEntropyGrad, "cross-entropy-grad");
+/// Mean over rows of logits.
+pub(crate) struct CrossEntropy(pub Arc<[u32]>);
+
+impl Op for CrossEntropy {
+    fn name(&self) -> &'static str {
+        "cross-entropy"
+    }
+
+    fn keep(&self) -> Keep {
+        Keep::Inputs
+    }
+
+    fn forward(&self, kernel: Kernel, inputs: &[Arg]) -> Computed {
+        let (logits, targets) = (inputs[0], &self.0);
+        dispatch!(self.name(), logits.dtype(), T => {
+            let loss = rows::cross_entropy(kernel, logits.slice::<T>()?, logits.channels(), targets);
+            let loss = <T as Stored>::Real::of(loss / targets.len() as f64);
+            Ok(filled(&().into(), |mean| mean.fill(loss)))
+        }, bf16)
+    }
+
+    fn backward(&self, kernel: Kernel, inputs: &[Tensor], _: &Tensor, dy: &Tensor) -> Grads {
+        let grad = on_cpu(&[&inputs[0], dy], |args| {
+            let (logits, targets) = (args[0], &self.0);
+            dispatch!(self.name(), logits.dtype(), T => {
+                let (xs, vocab) = (logits.slice::<T>()?, logits.channels());
+                let dy = args[1].slice::<<T as Stored>::Real>()?[0];
+                let scale = dy / <T as Stored>::Real::of(targets.len() as f64);
+                Ok(filled::<T>(logits.shape(), |grad| {
+                    rows::cross_entropy_grad(kernel, xs, vocab, targets, scale, grad);
+                }))
+            }, bf16)
+        })?;
+        Ok(vec![Some(tensor(grad))])
+    }
+
+    fn primitives(&self, inputs: &[&Tensor]) -> Result<Tensor> {
+        let ids = Tensor::new(&*self.0, inputs[0].device())?;
+        candle_nn::loss::cross_entropy(&inputs[0].flatten_to(D::Minus2)?, &ids)
+    }
+}
 
 #[cfg(test)]
 mod tests {

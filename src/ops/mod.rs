@@ -6,24 +6,24 @@
 //!
 //! Gradients of gradients are not supported.
 
-mod batch_norm;
+pub(crate) mod batch_norm;
 mod conv1d;
 pub(crate) mod conv2d;
-mod conv_transpose1d;
-mod convolution;
-mod dropout;
-mod gather;
+pub(crate) mod conv_transpose1d;
+pub(crate) mod convolution;
+pub(crate) mod dropout;
+pub(crate) mod gather;
+#[cfg(feature = "models")]
 pub(crate) mod inplace;
 mod loss;
-mod macros;
-mod norm;
-mod pad;
-mod pointwise;
+mod mean;
+pub(crate) mod norm;
+pub(crate) mod op;
+pub(crate) mod pad;
+pub(crate) mod pointwise;
 mod primitives;
-mod scale;
-mod sum;
-pub(crate) mod tape;
-mod walk;
+pub(crate) mod scale;
+pub(crate) mod sum;
 
 pub use batch_norm::{batch_norm, batch_norm_with};
 pub use conv_transpose1d::{ConvTranspose1dParams, conv_transpose1d};
@@ -31,7 +31,8 @@ pub use conv1d::{Conv1dParams, Epilogue, conv1d, conv1d_then};
 pub use conv2d::{Conv2dParams, conv2d, conv2d_then};
 pub use dropout::{DropoutKind, dropout};
 pub use gather::{embed, embed_with_padding, narrow_time, one_hot};
-pub use loss::cross_entropy;
+pub use loss::{cross_entropy, cross_entropy_with_gradient};
+pub use mean::{last_step, mean_rows};
 pub use norm::{normalize_rows, weight_norm};
 pub use pad::{PaddingMode, pad1d, pad2d};
 pub use pointwise::{activate, gate};
@@ -39,47 +40,22 @@ pub use primitives::{conv1d_primitives, conv2d_primitives};
 pub use scale::scale_rows;
 pub use sum::{add, add_relu};
 
-use std::ops::Deref;
-
-use candle_core::{CpuStorage, Layout, Result, Shape, Storage, WithDType, bail};
-
-use macros::{cpu_op, dispatch};
+use candle_core::op::BackpropOp;
+use candle_core::{CpuStorage, Shape, Storage, Tensor, WithDType};
 use rayon::prelude::*;
 
 use crate::kernels::{Real, Stored};
 
-/// What a kernel and candle both know how to handle.
+/// A number that a kernel and candle both know how to handle.
 trait Element: Real + Stored<Real = Self> + WithDType {}
 impl Element for f32 {}
 impl Element for f64 {}
 
-/// What lies in a tensor that a kernel takes: with `bf16`, computed with as `f32`.
+/// A number in a tensor that a kernel takes: with `bf16`, computed with as `f32`.
 trait StoredElement: Stored<Real: Element> + WithDType {}
 impl StoredElement for f32 {}
 impl StoredElement for f64 {}
 impl StoredElement for half::bf16 {}
-
-/// One argument of an operation on the CPU.
-type Arg<'a> = (&'a CpuStorage, &'a Layout);
-
-/// The elements of a contiguous tensor.
-fn slice<T: WithDType>((storage, layout): Arg<'_>) -> Result<&[T]> {
-    let data = T::cpu_storage_as_slice(storage)?;
-    match layout.contiguous_offsets() {
-        Some((from, to)) => Ok(&data[from..to]),
-        None => Err(candle_core::Error::RequiresContiguous { op: "candle-tcn" }.bt()),
-    }
-}
-
-/// What `Tensor::storage_and_layout` gave, as an argument.
-fn argument<'a>(
-    (storage, layout): &'a (impl Deref<Target = Storage>, &'a Layout),
-) -> Result<Arg<'a>> {
-    match &**storage {
-        Storage::Cpu(storage) => Ok((storage, *layout)),
-        _ => bail!("candle-tcn: expected a tensor on the CPU"),
-    }
-}
 
 /// Zeros, written by all threads where there are many: memory that was used before has to be cleared.
 fn zeros<T: WithDType>(len: usize) -> Vec<T> {
@@ -93,11 +69,19 @@ fn zeros<T: WithDType>(len: usize) -> Vec<T> {
     zeros
 }
 
-/// A new tensor's storage, filled by `fill`.
-fn output<T: WithDType>(shape: &Shape, fill: impl FnOnce(&mut [T])) -> (CpuStorage, Shape) {
+/// Storage of a new tensor, filled by `fill`.
+pub(crate) fn filled<T: WithDType>(
+    shape: &Shape,
+    fill: impl FnOnce(&mut [T]),
+) -> (CpuStorage, Shape) {
     let mut data = zeros::<T>(shape.elem_count());
     fill(&mut data);
     (T::to_cpu_storage_owned(data), shape.clone())
+}
+
+/// Tensor of such a storage, without a past.
+pub(crate) fn tensor((storage, shape): (CpuStorage, Shape)) -> Tensor {
+    Tensor::from_storage(Storage::Cpu(storage), shape, BackpropOp::none(), false)
 }
 
 #[cfg(test)]

@@ -1,10 +1,11 @@
 //! Normalisation of rows, and of weights.
 
-use candle_core::{CpuStorage, D, Device, Result, Shape, Tensor};
+use candle_core::{D, Result, Shape, Tensor};
 
-use super::tape::{self, Keep};
-use super::{Arg, Element, StoredElement, argument, cpu_op, dispatch, output, slice, zeros};
+use super::op::{Arg, Computed, Grads, Keep, Op, apply, dispatch, on_cpu};
+use super::{Element, StoredElement, filled, zeros};
 use crate::kernels::{
+    Kernel,
     elementwise::Activation,
     rows::{self, RowNorm},
 };
@@ -54,142 +55,95 @@ pub fn normalize_rows(
             format!("{:?}", weight.dims()),
         ));
     }
-    if xs.device().is_cpu() {
-        let (xs, weight) = (xs.contiguous()?, weight.contiguous()?);
-        let op = Norm { norm, then };
-        return Ok(match bias {
-            None => tape::apply2(&xs, &weight, op, Keep::Inputs)?,
-            Some(bias) => tape::apply3(&xs, &weight, &bias.contiguous()?, op, Keep::Inputs)?,
-        });
-    }
-    let ys = primitives(xs, weight, bias, norm)?;
-    match then {
-        Some(activation) => super::activate(&ys, activation),
-        None => Ok(ys),
-    }
+    let op = NormalizeRows { norm, then };
+    Ok(match bias {
+        None => apply(op, &[xs, weight])?,
+        Some(bias) => apply(op, &[xs, weight, bias])?,
+    })
 }
 
-/// The same in candle's operations, for every device.
-fn primitives(
-    xs: &Tensor,
-    weight: &Tensor,
-    bias: Option<&Tensor>,
-    norm: RowNorm,
-) -> Result<Tensor> {
-    let dtype = xs.dtype();
-    let mut ys = xs.to_dtype(weight.dtype())?;
-    if norm.center {
-        ys = ys.broadcast_sub(&ys.mean_keepdim(D::Minus1)?)?;
-    }
-    let scale = (ys.sqr()?.mean_keepdim(D::Minus1)? + norm.eps)?.sqrt()?;
-    ys = ys.broadcast_div(&scale)?.broadcast_mul(weight)?;
-    if let Some(bias) = bias {
-        ys = ys.broadcast_add(bias)?;
-    }
-    ys.to_dtype(dtype)
+/// Of rows, a weight and perhaps a bias.
+pub(crate) struct NormalizeRows {
+    pub norm: RowNorm,
+    pub then: Option<Activation>,
 }
 
-struct Norm {
-    norm: RowNorm,
-    then: Option<Activation>,
-}
-
-impl Norm {
-    fn run2<T: StoredElement>(&self, x: Arg, w: Arg) -> Result<(CpuStorage, Shape)> {
-        self.run::<T>(x, w, None)
-    }
-
-    fn run3<T: StoredElement>(&self, x: Arg, w: Arg, bias: Arg) -> Result<(CpuStorage, Shape)> {
-        self.run::<T>(x, w, Some(bias))
-    }
-
-    fn run<T: StoredElement>(
-        &self,
-        x: Arg,
-        w: Arg,
-        bias: Option<Arg>,
-    ) -> Result<(CpuStorage, Shape)> {
-        let shape = x.1.shape();
-        let bias = bias.map(slice::<T::Real>).transpose()?;
-        let (x, w) = (slice::<T>(x)?, slice::<T::Real>(w)?);
-        let Self { norm, then } = *self;
-        Ok(output::<T>(shape, |y| norm.forward(x, w, bias, then, y)))
-    }
-
-    /// The gradients of input, weight and bias.
-    fn gradients(
-        &self,
-        xs: &Tensor,
-        weight: &Tensor,
-        bias: Option<&Tensor>,
-        dy: &Tensor,
-    ) -> Result<[Tensor; 3]> {
-        let dy = dy.contiguous()?;
-        dispatch!("row-norm", xs.dtype(), T => self.grad::<T>(xs, weight, bias, &dy), bf16)
-    }
-
-    fn grad<T: StoredElement>(
-        &self,
-        xs: &Tensor,
-        w: &Tensor,
-        bias: Option<&Tensor>,
-        dy: &Tensor,
-    ) -> Result<[Tensor; 3]> {
-        let channels = w.elem_count();
-        let mut dx = zeros::<T>(xs.elem_count());
-        let mut affine = zeros::<T::Real>(2 * channels);
-        let [x, w, dy] = [xs, w, dy].map(Tensor::storage_and_layout);
-        let (x, w) = (slice::<T>(argument(&x)?)?, slice::<T::Real>(argument(&w)?)?);
-        let mut dy = slice::<T>(argument(&dy)?)?;
+impl NormalizeRows {
+    fn gradients<T: StoredElement>(&self, kernel: Kernel, args: &[Arg]) -> Grads {
+        let [x, rest @ .., dy] = args else { return Ok(Vec::new()) };
+        let (shape, device) = (x.shape(), &candle_core::Device::Cpu);
+        let (x, mut dy) = (x.slice::<T>()?, dy.slice::<T>()?);
+        let weight = rest[0].slice::<T::Real>()?;
+        let mut dx = zeros::<T>(x.len());
+        let mut affine = zeros::<T::Real>(2 * weight.len());
         let before;
         if let Some(activation) = self.then {
-            let bias = bias.map(Tensor::storage_and_layout);
-            let bias = bias.as_ref().map(|b| slice::<T::Real>(argument(b)?));
+            let bias = rest.get(1).map(|bias| bias.slice::<T::Real>()).transpose()?;
             // again, instead of keeping it
             let mut normal = zeros::<T>(x.len());
-            self.norm.forward(x, w, bias.transpose()?, None, &mut normal);
+            self.norm.forward(kernel, x, weight, bias, None, &mut normal);
             let mut grads = zeros::<T>(x.len());
-            activation.backward(&normal, dy, &mut grads);
+            activation.backward(kernel, &normal, dy, &mut grads);
             before = grads;
             dy = &before;
         }
-        self.norm.backward(x, w, dy, &mut dx, &mut affine);
-        let db = affine.split_off(channels);
-        let device = &Device::Cpu;
-        Ok([
-            Tensor::from_vec(dx, xs.shape(), device)?,
-            Tensor::from_vec(affine, channels, device)?,
-            Tensor::from_vec(db, channels, device)?,
-        ])
+        self.norm.backward(kernel, x, weight, dy, &mut dx, &mut affine);
+        let db = affine.split_off(weight.len());
+        let mut grads = vec![
+            Some(Tensor::from_vec(dx, shape, device)?),
+            Some(Tensor::from_vec(affine, weight.len(), device)?),
+        ];
+        if rest.len() > 1 {
+            grads.push(Some(Tensor::from_vec(db, weight.len(), device)?));
+        }
+        Ok(grads)
     }
 }
 
-cpu_op!(CustomOp2 + bf16 for Norm, "row-norm",
-    fn bwd(
-        &self,
-        xs: &Tensor,
-        weight: &Tensor,
-        _: &Tensor,
-        dy: &Tensor,
-    ) -> Result<(Option<Tensor>, Option<Tensor>)> {
-        let [dx, dw, _] = self.gradients(xs, weight, None, dy)?;
-        Ok((Some(dx), Some(dw)))
+impl Op for NormalizeRows {
+    fn name(&self) -> &'static str {
+        "row-norm"
     }
-);
 
-cpu_op!(CustomOp3 + bf16 for Norm, "row-norm",
-    fn bwd(
-        &self,
-        xs: &Tensor,
-        weight: &Tensor,
-        bias: &Tensor,
-        _: &Tensor,
-        dy: &Tensor,
-    ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
-        let [dx, dw, db] = self.gradients(xs, weight, Some(bias), dy)?;
-        Ok((Some(dx), Some(dw), Some(db)))
+    fn keep(&self) -> Keep {
+        Keep::Inputs
     }
-);
+
+    fn forward(&self, kernel: Kernel, inputs: &[Arg]) -> Computed {
+        let (x, weight, bias) = (inputs[0], inputs[1], inputs.get(2));
+        dispatch!(self.name(), x.dtype(), T => {
+            let bias = bias.map(|bias| bias.slice::<<T as crate::kernels::Stored>::Real>());
+            let (xs, weight, bias) = (x.slice::<T>()?, weight.slice()?, bias.transpose()?);
+            Ok(filled::<T>(x.shape(), |y| self.norm.forward(kernel, xs, weight, bias, self.then, y)))
+        }, bf16)
+    }
+
+    fn backward(&self, kernel: Kernel, inputs: &[Tensor], _: &Tensor, dy: &Tensor) -> Grads {
+        let all: Vec<&Tensor> = inputs.iter().chain([dy]).collect();
+        on_cpu(
+            &all,
+            |args| dispatch!(self.name(), dy.dtype(), T => self.gradients::<T>(kernel, args), bf16),
+        )
+    }
+
+    fn primitives(&self, inputs: &[&Tensor]) -> Result<Tensor> {
+        let (xs, weight) = (inputs[0], inputs[1]);
+        let mut ys = xs.to_dtype(weight.dtype())?;
+        if self.norm.center {
+            ys = ys.broadcast_sub(&ys.mean_keepdim(D::Minus1)?)?;
+        }
+        let scale = (ys.sqr()?.mean_keepdim(D::Minus1)? + self.norm.eps)?.sqrt()?;
+        ys = ys.broadcast_div(&scale)?.broadcast_mul(weight)?;
+        if let Some(bias) = inputs.get(2) {
+            ys = ys.broadcast_add(bias)?;
+        }
+        let ys = ys.to_dtype(xs.dtype())?;
+        match self.then {
+            Some(activation) => super::pointwise::Activate(activation).primitives(&[&ys]),
+            None => Ok(ys),
+        }
+    }
+}
 
 /// Weight normalisation `w = g·v/‖v‖`, the norm taken over all axes but the first.
 ///
@@ -221,52 +175,50 @@ pub fn weight_norm(v: &Tensor, g: &Tensor) -> crate::Result<Tensor> {
             format!("{:?}", g.dims()),
         ));
     }
-    if v.device().is_cpu() {
-        let (v, g) = (v.contiguous()?, g.contiguous()?);
-        return Ok(tape::apply2(&v, &g, WeightNorm, Keep::Inputs)?);
-    }
-    let flat = v.flatten_from(1)?;
-    let scale = g.reshape((out_channels, 1))?.div(&flat.sqr()?.sum_keepdim(1)?.sqrt()?)?;
-    Ok(flat.broadcast_mul(&scale)?.reshape(v.shape())?)
+    Ok(apply(WeightNorm, &[v, g])?)
 }
 
-struct WeightNorm;
+/// Of directions `v` and lengths `g`.
+pub(crate) struct WeightNorm;
 
 impl WeightNorm {
-    fn run2<T: Element>(&self, v: Arg, g: Arg) -> Result<(CpuStorage, Shape)> {
-        let shape = v.1.shape();
-        let (v, g) = (slice::<T>(v)?, slice::<T>(g)?);
-        Ok(output::<T>(shape, |w| rows::weight_norm(v, g, w)))
+    fn gradients<T: Element>(kernel: Kernel, args: &[Arg]) -> Grads {
+        let (v, g) = (args[0].slice::<T>()?, args[1].slice::<T>()?);
+        let (mut dv, mut dg) = (zeros::<T>(v.len()), zeros::<T>(g.len()));
+        rows::weight_norm_grad(kernel, v, g, args[2].slice::<T>()?, &mut dv, &mut dg);
+        let grad = |grad, shape: &Shape| Tensor::from_vec(grad, shape, &candle_core::Device::Cpu);
+        Ok(vec![Some(grad(dv, args[0].shape())?), Some(grad(dg, args[1].shape())?)])
     }
 }
 
-cpu_op!(CustomOp2 for WeightNorm, "weight-norm",
-    fn bwd(
-        &self,
-        v: &Tensor,
-        g: &Tensor,
-        _: &Tensor,
-        dw: &Tensor,
-    ) -> Result<(Option<Tensor>, Option<Tensor>)> {
-        let dw = dw.contiguous()?;
-        let grads = dispatch!("weight-norm", v.dtype(), T => weight_norm_grad::<T>(v, g, &dw));
-        grads.map(|(dv, dg)| (Some(dv), Some(dg)))
+impl Op for WeightNorm {
+    fn name(&self) -> &'static str {
+        "weight-norm"
     }
-);
 
-fn weight_norm_grad<T: Element>(v: &Tensor, g: &Tensor, dw: &Tensor) -> Result<(Tensor, Tensor)> {
-    let mut dv = zeros::<T>(v.elem_count());
-    let mut dg = zeros::<T>(g.elem_count());
-    let held = [v, g, dw].map(Tensor::storage_and_layout);
-    rows::weight_norm_grad(
-        slice::<T>(argument(&held[0])?)?,
-        slice::<T>(argument(&held[1])?)?,
-        slice::<T>(argument(&held[2])?)?,
-        &mut dv,
-        &mut dg,
-    );
-    let device = &Device::Cpu;
-    Ok((Tensor::from_vec(dv, v.shape(), device)?, Tensor::from_vec(dg, g.shape(), device)?))
+    fn keep(&self) -> Keep {
+        Keep::Inputs
+    }
+
+    fn forward(&self, kernel: Kernel, inputs: &[Arg]) -> Computed {
+        dispatch!(self.name(), inputs[0].dtype(), T => {
+            let (v, g) = (inputs[0].slice::<T>()?, inputs[1].slice::<T>()?);
+            Ok(filled::<T>(inputs[0].shape(), |w| rows::weight_norm(kernel, v, g, w)))
+        })
+    }
+
+    fn backward(&self, kernel: Kernel, inputs: &[Tensor], _: &Tensor, dw: &Tensor) -> Grads {
+        on_cpu(
+            &[&inputs[0], &inputs[1], dw],
+            |args| dispatch!(self.name(), dw.dtype(), T => Self::gradients::<T>(kernel, args)),
+        )
+    }
+
+    fn primitives(&self, inputs: &[&Tensor]) -> Result<Tensor> {
+        let (flat, g) = (inputs[0].flatten_from(1)?, inputs[1]);
+        let scale = g.flatten_all()?.unsqueeze(1)?.div(&flat.sqr()?.sum_keepdim(1)?.sqrt()?)?;
+        flat.broadcast_mul(&scale)?.reshape(inputs[0].shape())
+    }
 }
 
 #[cfg(test)]
@@ -327,7 +279,9 @@ mod tests {
                 let [w, b] = [2, 3].map(|seed| random(seed, &[7]).to_dtype(DType::F32).unwrap());
                 for bias in [None, Some(&b)] {
                     let ours = normalize_rows(&xs, &w, bias, norm, None).unwrap();
-                    let plain = primitives(&xs, &w, bias, norm).unwrap();
+                    let op = NormalizeRows { norm, then: None };
+                    let inputs: Vec<_> = [&xs, &w].into_iter().chain(bias).collect();
+                    let plain = op.primitives(&inputs).unwrap();
                     assert_eq!(plain.dtype(), dtype);
                     assert_close(&ours, &plain, tolerance);
                 }

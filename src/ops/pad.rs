@@ -5,10 +5,9 @@ use serde::{Deserialize, Serialize};
 
 use super::conv2d::along;
 use super::gather::pick_time;
-use super::tape;
 use crate::{Error, Result};
 
-/// What stands before the first and after the last step, drawn for `1234` and two steps each side.
+/// The steps before the first and after the last, drawn for `1234` and two steps each side.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum PaddingMode {
@@ -46,12 +45,27 @@ pub enum PaddingMode {
 /// # References
 /// `torch.nn.functional.pad`.
 pub fn pad1d(xs: &Tensor, left: usize, right: usize, mode: PaddingMode) -> Result<Tensor> {
-    if left == 0 && right == 0 {
-        return Ok(xs.clone());
+    if mode == PaddingMode::Zeros {
+        return Ok(xs.pad_with_zeros(1, left, right)?);
     }
-    let len = xs.dim(1)?;
+    match steps(xs.dim(1)?, left, right, mode)? {
+        None => Ok(xs.clone()),
+        Some(steps) => pick_time(xs, &steps),
+    }
+}
+
+/// The step of the input that each padded step is a copy of; `None` where nothing is padded, or with zeros.
+pub(crate) fn steps(
+    len: usize,
+    left: usize,
+    right: usize,
+    mode: PaddingMode,
+) -> Result<Option<Vec<usize>>> {
+    if left == 0 && right == 0 {
+        return Ok(None);
+    }
     let most = match mode {
-        PaddingMode::Zeros => return Ok(xs.pad_with_zeros(1, left, right)?),
+        PaddingMode::Zeros => return Ok(None),
         PaddingMode::Reflect => len.saturating_sub(1),
         PaddingMode::Circular => len,
         PaddingMode::Replicate if len == 0 => 0,
@@ -77,7 +91,7 @@ pub fn pad1d(xs: &Tensor, left: usize, right: usize, mode: PaddingMode) -> Resul
             }
         }
     };
-    pick_time(xs, &(0..left + len + right).map(source).collect::<Vec<_>>())
+    Ok(Some((0..left + len + right).map(source).collect()))
 }
 
 /// Pads the height (above and below), then the width (left and right).
@@ -110,13 +124,13 @@ pub fn pad2d(
 ) -> Result<Tensor> {
     let (batch, height, width, channels) = xs.dims4()?;
     // a line of the image as one step, then a column of one line
-    let lines = tape::reshape(xs, (batch, height, width * channels))?;
+    let lines = xs.reshape((batch, height, width * channels))?;
     let lines = pad1d(&lines, above, below, mode).map_err(|error| along("height", error))?;
     let height = lines.dim(1)?;
-    let columns = tape::reshape(&lines, (batch * height, width, channels))?;
+    let columns = lines.reshape((batch * height, width, channels))?;
     let columns = pad1d(&columns, left, right, mode).map_err(|error| along("width", error))?;
     let width = columns.dim(1)?;
-    Ok(tape::reshape(&columns, (batch, height, width, channels))?)
+    Ok(columns.reshape((batch, height, width, channels))?)
 }
 
 #[cfg(test)]

@@ -1,10 +1,11 @@
-//! Activations and gates as operations.
+//! Activations, gates and products as operations.
 
-use candle_core::{CpuStorage, D, Layout, Result, Shape, Tensor};
+use candle_core::{D, Result, Tensor};
 
-use super::tape::{self, Keep};
-use super::{Arg, StoredElement, cpu_op, output, slice};
+use super::op::{Arg, Computed, Grads, Keep, Op, apply, dispatch, on_cpu};
+use super::{filled, tensor};
 use crate::Error;
+use crate::kernels::Kernel;
 use crate::kernels::elementwise::{Activation, Gate, SELU_ALPHA, SELU_SCALE};
 
 /// Applies `activation` to each element.
@@ -22,20 +23,7 @@ use crate::kernels::elementwise::{Activation, Gate, SELU_ALPHA, SELU_SCALE};
 /// # Ok::<(), candle_tcn::Error>(())
 /// ```
 pub fn activate(xs: &Tensor, activation: Activation) -> crate::Result<Tensor> {
-    if xs.device().is_cpu() {
-        return Ok(tape::apply1(&xs.contiguous()?, Activate(activation), Keep::Inputs)?);
-    }
-    Ok(match activation {
-        Activation::Relu => xs.relu()?,
-        Activation::Gelu => xs.gelu_erf()?,
-        Activation::Silu => xs.silu()?,
-        Activation::Elu => xs.elu(1.0)?,
-        Activation::Selu => (xs.elu(SELU_ALPHA)? * SELU_SCALE)?,
-        Activation::LeakyRelu => candle_nn::ops::leaky_relu(xs, 0.01)?,
-        Activation::Tanh => xs.tanh()?,
-        Activation::Sigmoid => candle_nn::ops::sigmoid(xs)?,
-        Activation::Mish => xs.mul(&((xs.exp()? + 1.0)?.log()?.tanh()?))?,
-    })
+    Ok(apply(Activate(activation), &[xs])?)
 }
 
 /// Weighs the first half of the last axis by the second half.
@@ -60,86 +48,103 @@ pub fn gate(xs: &Tensor, gate: Gate) -> crate::Result<Tensor> {
     if channels == 0 || !channels.is_multiple_of(2) {
         return Err(Error::invalid("gate", "an even number of channels", channels));
     }
-    if xs.device().is_cpu() {
-        return Ok(tape::apply1(&xs.contiguous()?, Gated(gate), Keep::Inputs)?);
-    }
-    let half = channels / 2;
-    let (a, b) = (xs.narrow(D::Minus1, 0, half)?, xs.narrow(D::Minus1, half, half)?);
-    let a = match gate {
-        Gate::Glu => a,
-        Gate::TanhSigmoid => a.tanh()?,
-    };
-    Ok((a * candle_nn::ops::sigmoid(&b)?)?)
+    Ok(apply(Gated(gate), &[xs])?)
 }
 
-struct Activate(Activation);
+pub(crate) struct Activate(pub Activation);
 
-impl Activate {
-    fn run1<T: StoredElement>(&self, x: Arg) -> Result<(CpuStorage, Shape)> {
-        let shape = x.1.shape();
-        let x = slice::<T>(x)?;
-        Ok(output::<T>(shape, |y| self.0.forward(x, y)))
+impl Op for Activate {
+    fn name(&self) -> &'static str {
+        "activation"
+    }
+
+    fn keep(&self) -> Keep {
+        Keep::Inputs
+    }
+
+    fn forward(&self, kernel: Kernel, inputs: &[Arg]) -> Computed {
+        let x = inputs[0];
+        dispatch!(self.name(), x.dtype(), T => {
+            let xs = x.slice::<T>()?;
+            Ok(filled::<T>(x.shape(), |y| self.0.forward(kernel, xs, y)))
+        }, bf16)
+    }
+
+    fn backward(&self, kernel: Kernel, inputs: &[Tensor], _: &Tensor, dy: &Tensor) -> Grads {
+        let dx = on_cpu(&[&inputs[0], dy], |args| {
+            dispatch!(self.name(), dy.dtype(), T => {
+                let (x, dy) = (args[0].slice::<T>()?, args[1].slice::<T>()?);
+                Ok(filled::<T>(args[0].shape(), |dx| self.0.backward(kernel, x, dy, dx)))
+            }, bf16)
+        })?;
+        Ok(vec![Some(tensor(dx))])
+    }
+
+    fn primitives(&self, inputs: &[&Tensor]) -> Result<Tensor> {
+        let xs = inputs[0];
+        match self.0 {
+            Activation::Relu => xs.relu(),
+            Activation::Gelu => xs.gelu_erf(),
+            Activation::Silu => xs.silu(),
+            Activation::Elu => xs.elu(1.0),
+            Activation::Selu => xs.elu(SELU_ALPHA)? * SELU_SCALE,
+            Activation::LeakyRelu => candle_nn::ops::leaky_relu(xs, 0.01),
+            Activation::Tanh => xs.tanh(),
+            Activation::Sigmoid => candle_nn::ops::sigmoid(xs),
+            // ln(1 + e^x) without e^x of a large x
+            Activation::Mish => {
+                let softplus = (xs.relu()? + (xs.abs()?.neg()?.exp()? + 1.0)?.log()?)?;
+                xs * softplus.tanh()?
+            }
+        }
     }
 }
 
-cpu_op!(CustomOp1 + bf16 for Activate, "activation",
-    fn bwd(&self, xs: &Tensor, _: &Tensor, dy: &Tensor) -> Result<Option<Tensor>> {
-        Ok(Some(xs.apply_op2_no_bwd(
-            &dy.contiguous()?,
-            &ActivateGrad(self.0),
-        )?))
+pub(crate) struct Gated(pub Gate);
+
+impl Op for Gated {
+    fn name(&self) -> &'static str {
+        "gate"
     }
-);
 
-struct ActivateGrad(Activation);
-
-impl ActivateGrad {
-    fn run2<T: StoredElement>(&self, x: Arg, dy: Arg) -> Result<(CpuStorage, Shape)> {
-        let shape = x.1.shape();
-        let (x, dy) = (slice::<T>(x)?, slice::<T>(dy)?);
-        Ok(output::<T>(shape, |dx| self.0.backward(x, dy, dx)))
+    fn keep(&self) -> Keep {
+        Keep::Inputs
     }
-}
 
-cpu_op!(CustomOp2 + bf16 for ActivateGrad, "activation-grad");
-
-fn last(layout: &Layout) -> usize {
-    layout.dims().last().copied().unwrap_or(1)
-}
-
-struct Gated(Gate);
-
-impl Gated {
-    fn run1<T: StoredElement>(&self, x: Arg) -> Result<(CpuStorage, Shape)> {
-        let channels = last(x.1) / 2;
-        let mut dims = x.1.dims().to_vec();
+    fn forward(&self, kernel: Kernel, inputs: &[Arg]) -> Computed {
+        let x = inputs[0];
+        let (channels, mut dims) = (x.channels() / 2, x.shape().dims().to_vec());
         if let Some(last) = dims.last_mut() {
             *last = channels;
         }
-        let x = slice::<T>(x)?;
-        Ok(output::<T>(&dims.into(), |y| self.0.forward(channels, x, y)))
+        dispatch!(self.name(), x.dtype(), T => {
+            let xs = x.slice::<T>()?;
+            Ok(filled::<T>(&dims.into(), |y| self.0.forward(kernel, channels, xs, y)))
+        }, bf16)
+    }
+
+    fn backward(&self, kernel: Kernel, inputs: &[Tensor], _: &Tensor, dy: &Tensor) -> Grads {
+        let dx = on_cpu(&[&inputs[0], dy], |args| {
+            let channels = args[1].channels();
+            dispatch!(self.name(), dy.dtype(), T => {
+                let (x, dy) = (args[0].slice::<T>()?, args[1].slice::<T>()?);
+                Ok(filled::<T>(args[0].shape(), |dx| self.0.backward(kernel, channels, x, dy, dx)))
+            }, bf16)
+        })?;
+        Ok(vec![Some(tensor(dx))])
+    }
+
+    fn primitives(&self, inputs: &[&Tensor]) -> Result<Tensor> {
+        let xs = inputs[0];
+        let half = xs.dim(D::Minus1)? / 2;
+        let (a, b) = (xs.narrow(D::Minus1, 0, half)?, xs.narrow(D::Minus1, half, half)?);
+        let a = match self.0 {
+            Gate::Glu => a,
+            Gate::TanhSigmoid => a.tanh()?,
+        };
+        a * candle_nn::ops::sigmoid(&b)?
     }
 }
-
-cpu_op!(CustomOp1 + bf16 for Gated, "gate",
-    fn bwd(&self, xs: &Tensor, _: &Tensor, dy: &Tensor) -> Result<Option<Tensor>> {
-        Ok(Some(
-            xs.apply_op2_no_bwd(&dy.contiguous()?, &GatedGrad(self.0))?,
-        ))
-    }
-);
-
-struct GatedGrad(Gate);
-
-impl GatedGrad {
-    fn run2<T: StoredElement>(&self, x: Arg, dy: Arg) -> Result<(CpuStorage, Shape)> {
-        let (shape, channels) = (x.1.shape(), last(dy.1));
-        let (x, dy) = (slice::<T>(x)?, slice::<T>(dy)?);
-        Ok(output::<T>(shape, |dx| self.0.backward(channels, x, dy, dx)))
-    }
-}
-
-cpu_op!(CustomOp2 + bf16 for GatedGrad, "gate-grad");
 
 #[cfg(test)]
 mod tests {

@@ -20,7 +20,18 @@ pub fn conv1d_primitives(
     history: Option<&Tensor>,
     params: Conv1dParams,
 ) -> crate::Result<Tensor> {
-    let mut shape = params.shape(xs, weight, history)?;
+    let shape = params.shape(xs, weight, history)?;
+    Ok(over_time(xs, weight, bias, history, shape)?)
+}
+
+/// As [`conv1d_primitives`], of a shape that was checked.
+pub(super) fn over_time(
+    xs: &Tensor,
+    weight: &Tensor,
+    bias: Option<&Tensor>,
+    history: Option<&Tensor>,
+    mut shape: ConvShape,
+) -> Result<Tensor> {
     let known = shape.history.min(shape.width.pad_before);
     let xs = match history {
         Some(history) => {
@@ -32,8 +43,7 @@ pub fn conv1d_primitives(
     // what is known stands in place of as much padding
     shape.width.in_len += known;
     shape.width.pad_before -= known;
-    let ys = sum_over_taps(&xs.unsqueeze(1)?, &weight.unsqueeze(2)?, bias, &shape)?;
-    Ok(ys.squeeze(1)?)
+    sum_over_taps(&xs.unsqueeze(1)?, &weight.unsqueeze(2)?, bias, &shape)?.squeeze(1)
 }
 
 /// [`conv2d`](super::conv2d) in candle's primitives, as [`conv1d_primitives`].
@@ -53,7 +63,7 @@ pub fn conv2d_primitives(
     Ok(sum_over_taps(xs, weight, bias, &shape)?)
 }
 
-fn sum_over_taps(
+pub(super) fn sum_over_taps(
     xs: &Tensor,
     weight: &Tensor,
     bias: Option<&Tensor>,
@@ -89,7 +99,7 @@ fn pad(xs: &Tensor, dim: usize, axis: &Axis) -> Result<Tensor> {
     xs.pad_with_zeros(dim, axis.pad_before, after)
 }
 
-/// What the outputs read at `tap` of axis `dim`.
+/// The positions that the outputs read at `tap` of axis `dim`.
 fn pick(xs: &Tensor, dim: usize, axis: &Axis, tap: usize) -> Result<Tensor> {
     let xs = xs.narrow(dim, tap * axis.dilation, axis.out_len * axis.stride)?;
     if axis.stride == 1 {

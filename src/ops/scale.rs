@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 
-use candle_core::{CpuStorage, Result, Shape, Tensor};
+use candle_core::{Result, Tensor};
 
-use super::tape::{self, Keep};
-use super::{Arg, StoredElement, cpu_op, output, slice};
+use super::filled;
+use super::op::{Arg, Computed, Grads, Keep, Op, apply, dispatch, run};
 use crate::Error;
-use crate::kernels::rows;
+use crate::kernels::{Kernel, rows};
 
 /// Multiplies each row by its scale, a constant: `ys[b, t] = scales[b·time + t]·xs[b, t]`.
 ///
@@ -36,30 +36,39 @@ pub fn scale_rows(xs: &Tensor, scales: impl Into<Arc<[f32]>>) -> crate::Result<T
             format!("{} for {channels} channels", scales.len()),
         ));
     }
-    if !xs.device().is_cpu() {
-        let scales = Tensor::from_slice(&scales, (batch, time, 1), xs.device())?;
-        return Ok(xs.broadcast_mul(&scales.to_dtype(xs.dtype())?)?);
-    }
-    let op = ScaleRows(scales);
-    Ok(tape::apply1(&xs.contiguous()?, op, Keep::Nothing)?)
+    Ok(apply(ScaleRows(scales), &[xs])?)
 }
 
-struct ScaleRows(Arc<[f32]>);
+pub(crate) struct ScaleRows(pub Arc<[f32]>);
 
-impl ScaleRows {
-    fn run1<T: StoredElement>(&self, x: Arg) -> Result<(CpuStorage, Shape)> {
-        let shape = x.1.shape();
-        let width = shape.dims().last().copied().unwrap_or(1);
-        let x = slice::<T>(x)?;
-        Ok(output::<T>(shape, |y| rows::scale(x, width, &self.0, y)))
+impl Op for ScaleRows {
+    fn name(&self) -> &'static str {
+        "scale-rows"
+    }
+
+    fn keep(&self) -> Keep {
+        Keep::Nothing
+    }
+
+    fn forward(&self, kernel: Kernel, inputs: &[Arg]) -> Computed {
+        let x = inputs[0];
+        dispatch!(self.name(), x.dtype(), T => {
+            let (width, xs) = (x.channels(), x.slice::<T>()?);
+            Ok(filled::<T>(x.shape(), |y| rows::scale(kernel, xs, width, &self.0, y)))
+        }, bf16)
+    }
+
+    fn backward(&self, kernel: Kernel, _: &[Tensor], _: &Tensor, dy: &Tensor) -> Grads {
+        Ok(vec![Some(run(kernel, self, &[dy])?)])
+    }
+
+    fn primitives(&self, inputs: &[&Tensor]) -> Result<Tensor> {
+        let xs = inputs[0];
+        let (batch, time, _) = xs.dims3()?;
+        let scales = Tensor::from_slice(&self.0, (batch, time, 1), xs.device())?;
+        xs.broadcast_mul(&scales.to_dtype(xs.dtype())?)
     }
 }
-
-cpu_op!(CustomOp1 + bf16 for ScaleRows, "scale-rows",
-    fn bwd(&self, _: &Tensor, _: &Tensor, dy: &Tensor) -> Result<Option<Tensor>> {
-        Ok(Some(dy.contiguous()?.apply_op1_no_bwd(&Self(self.0.clone()))?))
-    }
-);
 
 #[cfg(test)]
 mod tests {

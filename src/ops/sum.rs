@@ -1,11 +1,11 @@
 //! The residual sum, and the sum of two gradients in place.
 
-use candle_core::{CpuStorage, InplaceOp2, Layout, Result, Shape, Tensor, bail};
+use candle_core::{CpuStorage, InplaceOp2, Layout, Result, Tensor, bail};
 
-use super::tape::{self, Keep};
-use super::{Arg, StoredElement, cpu_op, output, slice};
+use super::op::{Arg, Computed, Grads, Keep, Op, apply, dispatch, on_cpu};
+use super::{filled, tensor};
 use crate::Error;
-use crate::kernels::sum as kernel;
+use crate::kernels::{Kernel, sum};
 
 /// `xs + ys`, elementwise.
 ///
@@ -24,11 +24,7 @@ use crate::kernels::sum as kernel;
 /// ```
 pub fn add(xs: &Tensor, ys: &Tensor) -> crate::Result<Tensor> {
     same_shape(xs, ys)?;
-    if !xs.device().is_cpu() {
-        return Ok((xs + ys)?);
-    }
-    let (xs, ys) = (xs.contiguous()?, ys.contiguous()?);
-    Ok(tape::apply2(&xs, &ys, Add, Keep::Nothing)?)
+    Ok(apply(Add { relu: false }, &[xs, ys])?)
 }
 
 /// `max(0, xs + ys)` in one pass: how a residual block ends.
@@ -40,11 +36,7 @@ pub fn add(xs: &Tensor, ys: &Tensor) -> crate::Result<Tensor> {
 /// See [`add`].
 pub fn add_relu(xs: &Tensor, ys: &Tensor) -> crate::Result<Tensor> {
     same_shape(xs, ys)?;
-    if !xs.device().is_cpu() {
-        return Ok((xs + ys)?.relu()?);
-    }
-    let (xs, ys) = (xs.contiguous()?, ys.contiguous()?);
-    Ok(tape::apply2(&xs, &ys, AddRelu, Keep::Output)?)
+    Ok(apply(Add { relu: true }, &[xs, ys])?)
 }
 
 fn same_shape(xs: &Tensor, ys: &Tensor) -> crate::Result<()> {
@@ -55,82 +47,59 @@ fn same_shape(xs: &Tensor, ys: &Tensor) -> crate::Result<()> {
     Err(Error::invalid("summand", describe(xs), describe(ys)))
 }
 
-struct Add;
+/// `xs + ys`, or `max(0, xs + ys)`.
+pub(crate) struct Add {
+    pub relu: bool,
+}
 
-impl Add {
-    fn run2<T: StoredElement>(&self, x: Arg, y: Arg) -> Result<(CpuStorage, Shape)> {
-        let shape = x.1.shape();
-        let (x, y) = (slice::<T>(x)?, slice::<T>(y)?);
-        Ok(output::<T>(shape, |out| kernel::add(x, y, out)))
+impl Op for Add {
+    fn name(&self) -> &'static str {
+        "add"
+    }
+
+    fn keep(&self) -> Keep {
+        if self.relu { Keep::Output } else { Keep::Nothing }
+    }
+
+    fn forward(&self, kernel: Kernel, inputs: &[Arg]) -> Computed {
+        let shape = inputs[0].shape();
+        dispatch!(self.name(), inputs[0].dtype(), T => {
+            let (x, y) = (inputs[0].slice::<T>()?, inputs[1].slice::<T>()?);
+            Ok(filled::<T>(shape, |out| match self.relu {
+                true => sum::add_relu(kernel, x, y, out),
+                false => sum::add(kernel, x, y, out),
+            }))
+        }, bf16)
+    }
+
+    fn backward(&self, kernel: Kernel, _: &[Tensor], y: &Tensor, dy: &Tensor) -> Grads {
+        if !self.relu {
+            return Ok(vec![Some(dy.clone()), Some(dy.clone())]);
+        }
+        let dx = tensor(on_cpu(&[y, dy], |args| {
+            dispatch!(self.name(), dy.dtype(), T => {
+                let (y, dy) = (args[0].slice::<T>()?, args[1].slice::<T>()?);
+                Ok(filled::<T>(args[0].shape(), |dx| sum::add_relu_grad(kernel, y, dy, dx)))
+            }, bf16)
+        })?);
+        Ok(vec![Some(dx.clone()), Some(dx)])
+    }
+
+    fn primitives(&self, inputs: &[&Tensor]) -> Result<Tensor> {
+        let sum = (inputs[0] + inputs[1])?;
+        if self.relu { sum.relu() } else { Ok(sum) }
     }
 }
 
-cpu_op!(CustomOp2 + bf16 for Add, "add",
-    fn bwd(
-        &self,
-        _: &Tensor,
-        _: &Tensor,
-        _: &Tensor,
-        dy: &Tensor,
-    ) -> Result<(Option<Tensor>, Option<Tensor>)> {
-        Ok((Some(dy.clone()), Some(dy.clone())))
-    }
-);
-
-struct AddRelu;
-
-impl AddRelu {
-    fn run2<T: StoredElement>(&self, x: Arg, y: Arg) -> Result<(CpuStorage, Shape)> {
-        let shape = x.1.shape();
-        let (x, y) = (slice::<T>(x)?, slice::<T>(y)?);
-        Ok(output::<T>(shape, |out| kernel::add_relu(x, y, out)))
-    }
-}
-
-cpu_op!(CustomOp2 + bf16 for AddRelu, "add-relu",
-    fn bwd(
-        &self,
-        _: &Tensor,
-        _: &Tensor,
-        ys: &Tensor,
-        dy: &Tensor,
-    ) -> Result<(Option<Tensor>, Option<Tensor>)> {
-        let dx = ys.apply_op2_no_bwd(&dy.contiguous()?, &AddReluGrad)?;
-        Ok((Some(dx.clone()), Some(dx)))
-    }
-);
-
-struct AddReluGrad;
-
-impl AddReluGrad {
-    fn run2<T: StoredElement>(&self, y: Arg, dy: Arg) -> Result<(CpuStorage, Shape)> {
-        let shape = y.1.shape();
-        let (y, dy) = (slice::<T>(y)?, slice::<T>(dy)?);
-        Ok(output::<T>(shape, |dx| kernel::add_relu_grad(y, dy, dx)))
-    }
-}
-
-cpu_op!(CustomOp2 + bf16 for AddReluGrad, "add-relu-grad");
-
-/// `sum += more` in the buffer of `sum`; both contiguous, of one shape and dtype, on the CPU.
-pub(super) fn add_assign(sum: &Tensor, more: &Tensor) -> Result<()> {
+/// Adds `more` to `sum` in place: whoever else holds `sum` sees it too.
+pub(crate) fn add_assign(kernel: Kernel, sum: &Tensor, more: &Tensor) -> Result<()> {
     if sum.shape() != more.shape() || sum.dtype() != more.dtype() {
         bail!("gradients of {:?} and {:?} meet", sum.shape(), more.shape())
     }
-    sum.inplace_op2(more, &AddAssign)
+    sum.inplace_op2(more, &AddAssign(kernel))
 }
 
-struct AddAssign;
-
-impl AddAssign {
-    fn run<T: StoredElement>(sum: &mut [T], layout: &Layout, more: Arg) -> Result<()> {
-        match layout.contiguous_offsets() {
-            Some((from, to)) => kernel::add_assign(&mut sum[from..to], slice::<T>(more)?),
-            None => bail!("add-assign: expected a contiguous tensor"),
-        }
-        Ok(())
-    }
-}
+struct AddAssign(Kernel);
 
 impl InplaceOp2 for AddAssign {
     fn name(&self) -> &'static str {
@@ -144,13 +113,17 @@ impl InplaceOp2 for AddAssign {
         more: &CpuStorage,
         more_layout: &Layout,
     ) -> Result<()> {
-        let more = (more, more_layout);
+        let (Some((from, to)), more) = (layout.contiguous_offsets(), Arg::new(more, more_layout))
+        else {
+            bail!("add-assign: expected a contiguous tensor")
+        };
         match sum {
-            CpuStorage::F32(sum) => Self::run(sum, layout, more),
-            CpuStorage::F64(sum) => Self::run(sum, layout, more),
-            CpuStorage::BF16(sum) => Self::run(sum, layout, more),
+            CpuStorage::F32(sum) => sum::add_assign(self.0, &mut sum[from..to], more.slice()?),
+            CpuStorage::F64(sum) => sum::add_assign(self.0, &mut sum[from..to], more.slice()?),
+            CpuStorage::BF16(sum) => sum::add_assign(self.0, &mut sum[from..to], more.slice()?),
             _ => bail!("add-assign: expected f32, f64 or bf16"),
         }
+        Ok(())
     }
 }
 

@@ -4,20 +4,16 @@ use std::f64::consts::LN_2;
 use std::ops::Range;
 
 use plotters::chart::DualCoordChartContext;
-use plotters::coord::Shift;
 use plotters::coord::types::RangedCoordf64;
 use plotters::prelude::*;
-use plotters::style::text_anchor::{HPos, Pos, VPos};
+use plotters::style::text_anchor::HPos;
 
-use super::grouped;
-use crate::train::Record;
-use crate::{Error, Result};
+use super::canvas::{ACCENT as VALID, Canvas, Drawn, INK, grouped, svg, write};
+use crate::Result;
 
 const SIZE: (u32, u32) = (800, 480);
 const TRAIN: RGBColor = RGBColor(168, 197, 226);
 const SMOOTHED: RGBColor = RGBColor(31, 95, 160);
-const VALID: RGBColor = RGBColor(214, 88, 40);
-const INK: RGBColor = RGBColor(60, 64, 70);
 const GRID: RGBColor = RGBColor(232, 234, 237);
 
 /// Most points of the thin training line, of the smoothed line and of the validation line.
@@ -31,11 +27,20 @@ const LARGEST: f64 = 1e9;
 
 /// Step and loss in nats.
 type Point = (f64, f64);
-type Canvas<'a> = DrawingArea<SVGBackend<'a>, Shift>;
 type Axes = Cartesian2d<RangedCoordf64, RangedCoordf64>;
 type Chart<'a, 'b> = ChartContext<'a, SVGBackend<'b>, Axes>;
 type DualChart<'a, 'b> = DualCoordChartContext<'a, SVGBackend<'b>, Axes, Axes>;
-type Drawn = Result<(), DrawingAreaErrorKind<std::io::Error>>;
+
+/// Losses after a training step, in nats per token.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct LossPoint {
+    /// Optimizer steps done.
+    pub step: usize,
+    /// Training loss.
+    pub train_loss: f64,
+    /// Validation loss, if one was measured.
+    pub valid_loss: Option<f64>,
+}
 
 /// Draws the losses of a run as the text of an SVG file, 800 × 480 pixels.
 ///
@@ -46,28 +51,22 @@ type Drawn = Result<(), DrawingAreaErrorKind<std::io::Error>>;
 ///
 /// # Errors
 ///
-/// [`Error::File`] if the drawing library fails, which it does not for any records known.
+/// [`Error::File`](crate::Error::File) if the drawing library fails, which it does not for any records known.
 ///
 /// # Example
 ///
 /// ```
-/// use candle_tcn::{plot::loss_svg, train::Record};
-/// # fn main() -> candle_tcn::Result<()> {
-/// let record = |step, loss, valid_loss| Record {
-///     step, train_loss: loss, valid_loss, ..Default::default()
-/// };
-/// let svg = loss_svg(&[record(1000, 2.5, Some(2.6)), record(2000, 2.0, Some(2.25))])?;
+/// use candle_tcn::plot::{LossPoint, loss_svg};
+/// let point = |step, train_loss, valid_loss| LossPoint { step, train_loss, valid_loss };
+/// let svg = loss_svg(&[point(1000, 2.5, Some(2.6)), point(2000, 2.0, Some(2.25))])?;
 /// assert!(svg.starts_with("<svg") && svg.contains("best 2.2500 at step 2,000"));
-/// # Ok(())
-/// # }
+/// # Ok::<(), candle_tcn::Error>(())
 /// ```
-pub fn loss_svg(records: &[Record]) -> Result<String> {
-    let mut svg = String::new();
-    draw(records, &mut svg).map_err(|error| Error::file("loss.svg", error.to_string()))?;
-    Ok(svg)
+pub fn loss_svg(records: &[LossPoint]) -> Result<String> {
+    svg("loss.svg", SIZE, |root| draw(records, root))
 }
 
-fn draw(records: &[Record], svg: &mut String) -> Drawn {
+fn draw(records: &[LossPoint], root: &Canvas) -> Drawn {
     let train = points(records, |record| Some(record.train_loss));
     let valid = points(records, |record| record.valid_loss);
     let steps = train.iter().chain(&valid).map(|point| point.0);
@@ -75,10 +74,13 @@ fn draw(records: &[Record], svg: &mut String) -> Drawn {
     let nats = loss_range(&train, &valid);
     let bits = nats.start / LN_2..nats.end / LN_2;
 
-    let root = SVGBackend::with_string(svg, SIZE).into_drawing_area();
-    root.fill(&WHITE)?;
-    draw_centred(&root, title(&valid), 22, 24)?;
-    let mut chart = ChartBuilder::on(&root)
+    let title = match valid.is_empty() {
+        true => "Training loss",
+        false => "Training and validation loss",
+    };
+    let centre = SIZE.0 as i32 / 2;
+    write(root, title, (centre, 24), (22, INK), HPos::Center)?;
+    let mut chart = ChartBuilder::on(root)
         .margin(12)
         .margin_top(48)
         .x_label_area_size(44)
@@ -88,8 +90,8 @@ fn draw(records: &[Record], svg: &mut String) -> Drawn {
         .set_secondary_coord(0.0..last, bits);
     draw_axes(&mut chart)?;
     if train.is_empty() && valid.is_empty() {
-        draw_centred(&root, "no finite loss recorded", 16, SIZE.1 as i32 / 2)?;
-        return root.present();
+        let at = (centre, SIZE.1 as i32 / 2);
+        return write(root, "no finite loss recorded", at, (16, INK), HPos::Center);
     }
     // what lies outside the scale is drawn on its border
     let inside = |points: Vec<Point>| -> Vec<Point> {
@@ -108,19 +110,13 @@ fn draw(records: &[Record], svg: &mut String) -> Drawn {
         .label_font(label_style())
         .draw()?;
     if let Some(best) = best {
-        label_best(&chart, &root, best)?;
+        label_best(&chart, root, best)?;
     }
-    root.present()
+    Ok(())
 }
 
 fn label_style() -> TextStyle<'static> {
     ("sans-serif", 14).into_font().color(&INK)
-}
-
-fn draw_centred(root: &Canvas, text: &str, size: u32, y: i32) -> Drawn {
-    let style = ("sans-serif", size).into_font().color(&INK);
-    let style = style.pos(Pos::new(HPos::Center, VPos::Center));
-    root.draw(&Text::new(text, (SIZE.0 as i32 / 2, y), style))
 }
 
 fn draw_axes(chart: &mut DualChart) -> Drawn {
@@ -171,10 +167,6 @@ fn draw_validation(chart: &mut Chart, points: Vec<Point>) -> Drawn {
     draw_line(chart, points, VALID.stroke_width(2), "validation")
 }
 
-fn title(valid: &[Point]) -> &'static str {
-    if valid.is_empty() { "Training loss" } else { "Training and validation loss" }
-}
-
 /// A line with its entry in the legend.
 fn draw_line(chart: &mut Chart, points: Vec<Point>, style: ShapeStyle, name: &str) -> Drawn {
     chart
@@ -201,12 +193,11 @@ fn label_best(chart: &Chart, root: &Canvas, best: Point) -> Drawn {
     root.draw(&Circle::new((x, y), 5, WHITE.filled()))?;
     root.draw(&Circle::new((x, y), 5, VALID.stroke_width(2)))?;
     let side = if left { HPos::Right } else { HPos::Left };
-    let style = ("sans-serif", 16).into_font().color(&VALID);
-    root.draw(&Text::new(text, (x, y_text), style.pos(Pos::new(side, VPos::Center))))
+    write(root, &text, (x, y_text), (16, VALID), side)
 }
 
 /// The losses worth drawing.
-fn points(records: &[Record], loss: impl Fn(&Record) -> Option<f64>) -> Vec<Point> {
+fn points(records: &[LossPoint], loss: impl Fn(&LossPoint) -> Option<f64>) -> Vec<Point> {
     records
         .iter()
         .filter_map(|record| Some((record.step as f64, loss(record)?)))

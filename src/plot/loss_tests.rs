@@ -2,12 +2,12 @@ use proptest::prelude::*;
 
 use super::*;
 
-fn record(step: usize, train_loss: f64, valid_loss: Option<f64>) -> Record {
-    Record { step, train_loss, valid_loss, ..Default::default() }
+fn record(step: usize, train_loss: f64, valid_loss: Option<f64>) -> LossPoint {
+    LossPoint { step, train_loss, valid_loss }
 }
 
 /// A plausible run: a falling loss with noise, validated every 50 records.
-fn run(records: usize) -> Vec<Record> {
+fn run(records: usize) -> Vec<LossPoint> {
     let of = |i: usize| {
         let t = i as f64 / records as f64;
         let curve = 1.35 + 2.9 * (-14.0 * t).exp() + 0.35 * (-3.0 * t).exp();
@@ -91,7 +91,7 @@ fn a_spike_does_not_flatten_the_curve() {
     assert!((loss_range(&line, &[]).end - 6.24).abs() < 1e-9);
 }
 
-fn any_record() -> impl Strategy<Value = Record> {
+fn any_record() -> impl Strategy<Value = LossPoint> {
     (any::<usize>(), any::<f64>(), prop::option::of(any::<f64>()))
         .prop_map(|(step, loss, valid)| record(step, loss, valid))
 }

@@ -4,28 +4,26 @@
 mod tests;
 mod tree;
 
-use plotters::coord::Shift;
 use plotters::prelude::*;
-use plotters::style::text_anchor::{HPos, Pos, VPos};
+use plotters::style::text_anchor::HPos;
 
-use super::grouped;
+use super::canvas::{
+    ACCENT as OUTPUT, Canvas, Drawn, FAINT, INK, grouped, svg, write, write_heading,
+};
+use crate::Result;
 use crate::geometry::{Layer, Stack};
-use crate::{Error, Result};
 use tree::{GUTTER, MARGIN, Picture, Tree};
 
 const EDGE: RGBColor = RGBColor(150, 186, 221);
-/// Where there are so many edges that they would hide the dots.
+/// Colour of edges that are dense enough to hide the dots.
 const DENSE_EDGE: RGBColor = RGBColor(206, 221, 238);
 const DENSE: usize = 400;
 const REACHED: RGBColor = RGBColor(31, 95, 160);
-const OUTPUT: RGBColor = RGBColor(214, 88, 40);
 const UNREACHED: RGBColor = RGBColor(224, 228, 233);
-const INK: RGBColor = RGBColor(60, 64, 70);
-const FAINT: RGBColor = RGBColor(120, 126, 134);
 
 /// The most layers that are drawn: those nearest to the output.
 const MAX_LAYERS: usize = 16;
-/// How many steps are drawn at most: the first of these with which the file stays small enough.
+/// Most steps that are drawn: the first of these with which the file stays small enough.
 const COLUMNS: [i64; 5] = [128, 96, 64, 32, 16];
 const MAX_BYTES: usize = 290_000;
 /// The longest name and description of a layer that fit at its left.
@@ -33,9 +31,6 @@ const LONGEST_NAME: usize = 20;
 const LONGEST_DETAIL: usize = 28;
 /// Room for the caption, where there is one.
 const CAPTION: u32 = 26;
-
-type Canvas<'a> = DrawingArea<SVGBackend<'a>, Shift>;
-type Drawn = Result<(), DrawingAreaErrorKind<std::io::Error>>;
 
 /// Draws `stack` as the text of an SVG file: one row of dots for each layer's output and one for
 /// the input, and the edges from the newest output down to every input that it reads. Steps that
@@ -46,7 +41,7 @@ type Drawn = Result<(), DrawingAreaErrorKind<std::io::Error>>;
 ///
 /// # Errors
 ///
-/// [`Error::TooLarge`] where the receptive field overflows, or where the steps that are read form
+/// [`Error::TooLarge`](crate::Error::TooLarge) where the receptive field overflows, or where the steps that are read form
 /// too many separate runs (see [`Stack::reach`]).
 ///
 /// # Example
@@ -68,20 +63,31 @@ pub fn receptive_field_svg(stack: &Stack) -> Result<String> {
     let below = stack.layers().rev().nth(rows);
     let tree = Tree::new(&drawn, below.map_or("input", Layer::name))?;
     let heading = Heading::new(stack)?;
-    let mut svg = String::new();
+    let mut text = String::new();
     for columns in COLUMNS {
         let picture = Picture::new(&tree, columns);
-        svg.clear();
-        draw(&picture, &heading, &mut svg)
-            .map_err(|error| Error::file("receptive-field.svg", error.to_string()))?;
-        if svg.len() <= MAX_BYTES {
+        let caption = caption(&picture, heading.layers);
+        let (width, mut height) = picture.size();
+        if !caption.is_empty() {
+            height += CAPTION;
+        }
+        text = svg("receptive-field.svg", (width, height), |root| {
+            draw(&picture, root)?;
+            write_heading(root, MARGIN as i32, &heading.title, &heading.subtitle)?;
+            let at = (MARGIN as i32, height as i32 - 20);
+            match caption.is_empty() {
+                true => Ok(()),
+                false => write(root, &caption, at, (15, FAINT), HPos::Left),
+            }
+        })?;
+        if text.len() <= MAX_BYTES {
             break;
         }
     }
-    Ok(svg)
+    Ok(text)
 }
 
-/// What is written above the tree.
+/// Text above the tree.
 struct Heading {
     title: String,
     subtitle: String,
@@ -111,7 +117,7 @@ impl Heading {
     }
 }
 
-/// What is left out of the picture; empty where nothing is.
+/// A note of what is left out of the picture; empty where nothing is.
 fn caption(picture: &Picture, layers: usize) -> String {
     let Tree { field, layers: drawn, .. } = picture.tree;
     let mut parts = Vec::new();
@@ -134,25 +140,11 @@ fn steps(count: usize) -> String {
     format!("{} step{plural}", grouped(count as u64))
 }
 
-fn draw(picture: &Picture, heading: &Heading, svg: &mut String) -> Drawn {
-    let caption = caption(picture, heading.layers);
-    let (width, mut height) = picture.size();
-    if !caption.is_empty() {
-        height += CAPTION;
-    }
-    let root = SVGBackend::with_string(svg, (width, height)).into_drawing_area();
-    root.fill(&WHITE)?;
-    draw_edges(&root, picture)?;
-    draw_dots(&root, picture)?;
-    draw_labels(&root, picture)?;
-    draw_ticks(&root, picture)?;
-    let x = MARGIN as i32;
-    write(&root, &heading.title, (x, 34), 24, INK, HPos::Left)?;
-    write(&root, &heading.subtitle, (x, 60), 16, FAINT, HPos::Left)?;
-    if !caption.is_empty() {
-        write(&root, &caption, (x, height as i32 - 20), 15, FAINT, HPos::Left)?;
-    }
-    root.present()
+fn draw(picture: &Picture, root: &Canvas) -> Drawn {
+    draw_edges(root, picture)?;
+    draw_dots(root, picture)?;
+    draw_labels(root, picture)?;
+    draw_ticks(root, picture)
 }
 
 fn draw_edges(root: &Canvas, picture: &Picture) -> Drawn {
@@ -211,12 +203,12 @@ fn draw_labels(root: &Canvas, picture: &Picture) -> Drawn {
             detail += &format!(", stride {}", layer.stride());
         }
         let name = shortened(layer.name());
-        write(root, &name, (x, y - 7), 15, INK, HPos::Right)?;
-        write(root, &detail, (x, y + 9), 13, FAINT, HPos::Right)?;
+        write(root, &name, (x, y - 7), (15, INK), HPos::Right)?;
+        write(root, &detail, (x, y + 9), (13, FAINT), HPos::Right)?;
     }
     let (_, y) = picture.point(picture.tree.layers.len(), 0);
     let name = shortened(picture.tree.lowest);
-    write(root, &name, (x, y), 15, INK, HPos::Right)
+    write(root, &name, (x, y), (15, INK), HPos::Right)
 }
 
 /// The end of a long name, which is what tells it from the others.
@@ -240,20 +232,7 @@ fn draw_ticks(root: &Canvas, picture: &Picture) -> Drawn {
             _ => "−",
         };
         let text = format!("{sign}{}", step.unsigned_abs());
-        write(root, &text, (x, y + 22), 13, FAINT, HPos::Center)?;
+        write(root, &text, (x, y + 22), (13, FAINT), HPos::Center)?;
     }
     Ok(())
-}
-
-fn write(
-    root: &Canvas,
-    text: &str,
-    at: (i32, i32),
-    size: u32,
-    color: RGBColor,
-    side: HPos,
-) -> Drawn {
-    let style = ("sans-serif", size).into_font().color(&color);
-    let style = style.pos(Pos::new(side, VPos::Center));
-    root.draw(&Text::new(text, at, style))
 }

@@ -1,17 +1,13 @@
 //! The pixels that one output pixel reads, and how the field grows from layer to layer.
 
-use plotters::coord::Shift;
 use plotters::prelude::*;
-use plotters::style::text_anchor::{HPos, Pos, VPos};
+use plotters::style::text_anchor::HPos;
 
-use super::grouped;
+use super::canvas::{ACCENT as OUTPUT, Canvas, Drawn, INK, grouped, svg, write, write_heading};
+use crate::Result;
 use crate::geometry::{Field, Reach, Row, Stack, Stack2d};
-use crate::{Error, Result};
 
 const READ: RGBColor = RGBColor(206, 221, 238);
-const OUTPUT: RGBColor = RGBColor(214, 88, 40);
-const INK: RGBColor = RGBColor(60, 64, 70);
-const FAINT: RGBColor = RGBColor(120, 126, 134);
 /// Outlines of the fields, from the first layer to the last.
 const FIRST: RGBColor = RGBColor(150, 186, 221);
 const LAST: RGBColor = RGBColor(20, 60, 110);
@@ -28,15 +24,13 @@ const MAX_RECTANGLES: usize = 2_500;
 
 /// First and last offset of each run of lines that are read, and of columns.
 type Runs = (Vec<(i64, i64)>, Vec<(i64, i64)>);
-type Canvas<'a> = DrawingArea<SVGBackend<'a>, Shift>;
-type Drawn = std::result::Result<(), DrawingAreaErrorKind<std::io::Error>>;
 
 /// Draws what one output pixel of `stack` reads as the text of an SVG file: the pixels read, those between
 /// them that are not, and the outline of the field after each layer (of the last 20).
 ///
 /// # Errors
 ///
-/// [`Error::TooLarge`] where the receptive field overflows.
+/// [`Error::TooLarge`](crate::Error::TooLarge) where the receptive field overflows.
 ///
 /// # Example
 ///
@@ -53,10 +47,20 @@ pub fn receptive_field_2d_svg(stack: &Stack2d) -> Result<String> {
         stack.height.table()?.into_iter().zip(stack.width.table()?).collect();
     let map = Map { height, width, scale: SIDE / height.total.max(width.total) as f64 };
     let runs = (runs(&stack.height, height)?, runs(&stack.width, width)?);
-    let mut svg = String::new();
-    draw(&map, &rows, &runs, &mut svg)
-        .map_err(|error| Error::file("receptive-field.svg", error.to_string()))?;
-    Ok(svg)
+    let listed = rows.len().min(MAX_LAYERS);
+    let names = 24 * listed as i32 + 20;
+    let bottom = CORNER.1 + ((map.height.total as f64 * map.scale) as i32).max(names) + 40;
+    let right = CORNER.0 + (map.width.total as f64 * map.scale) as i32;
+    let size = ((right.unsigned_abs() + NAMES).max(720), bottom.unsigned_abs());
+    svg("receptive-field.svg", size, |root| {
+        write_map_heading(root, &map)?;
+        draw_pixels(root, &map, &runs)?;
+        draw_layers(root, &map, &rows[rows.len() - listed..], right)?;
+        let output = map.corners((0, 0), (0, 0));
+        let least =
+            [output[0], (output[1].0.max(output[0].0 + 3), output[1].1.max(output[0].1 + 3))];
+        root.draw(&Rectangle::new(least, OUTPUT.filled()))
+    })
 }
 
 /// First and last offset of each run of lines (or columns) that are read; the whole field where they are too
@@ -66,7 +70,7 @@ fn runs(stack: &Stack, field: Field) -> Result<Vec<(i64, i64)>> {
     Ok(stack.reach()?.as_ref().map_or(whole, Reach::runs))
 }
 
-/// Where offsets lie in the picture.
+/// The map from offsets to places in the picture.
 struct Map {
     height: Field,
     width: Field,
@@ -88,34 +92,29 @@ impl Map {
     }
 }
 
-fn draw(map: &Map, rows: &[(Row, Row)], runs: &Runs, svg: &mut String) -> Drawn {
-    let listed = rows.len().min(MAX_LAYERS);
-    let names = 24 * listed as i32 + 20;
-    let bottom = CORNER.1 + ((map.height.total as f64 * map.scale) as i32).max(names) + 40;
-    let right = CORNER.0 + (map.width.total as f64 * map.scale) as i32;
-    let size = ((right.unsigned_abs() + NAMES).max(720), bottom.unsigned_abs());
-    let root = SVGBackend::with_string(svg, size).into_drawing_area();
-    root.fill(&WHITE)?;
-    let title = format!(
-        "Receptive field: {} × {} pixels",
-        grouped(map.height.total as u64),
-        grouped(map.width.total as u64)
-    );
-    write(&root, &title, (CORNER.0, 34), 24, INK)?;
+fn write_map_heading(root: &Canvas, map: &Map) -> Drawn {
     let (height, width) = (map.height, map.width);
+    let [tall, wide, above, below, left, right, down, across] = [
+        height.total,
+        width.total,
+        height.left,
+        height.right,
+        width.left,
+        width.right,
+        height.jump,
+        width.jump,
+    ]
+    .map(|number| grouped(number as u64));
     let subtitle = format!(
-        "{} above the current one, {} below, {} left, {} right; stride {} × {}",
-        grouped(height.left as u64),
-        grouped(height.right as u64),
-        grouped(width.left as u64),
-        grouped(width.right as u64),
-        grouped(height.jump as u64),
-        grouped(width.jump as u64),
+        "{above} above the current one, {below} below, {left} left, {right} right; stride {down} × {across}"
     );
-    write(&root, &subtitle, (CORNER.0, 60), 16, FAINT)?;
-    draw_pixels(&root, map, runs)?;
-    for (i, (h, w)) in rows.iter().skip(rows.len() - listed).enumerate() {
-        let color = shade(i, listed);
+    write_heading(root, CORNER.0, &format!("Receptive field: {tall} × {wide} pixels"), &subtitle)
+}
+
+/// The outline of the field after each layer, and the layers' names from `right` on.
+fn draw_layers(root: &Canvas, map: &Map, rows: &[(Row, Row)], right: i32) -> Drawn {
+    for (i, (h, w)) in rows.iter().enumerate() {
+        let color = shade(i, rows.len());
         let hull = |field: Field| (-(field.left as i64), field.right as i64);
         let corners = map.corners(hull(h.field), hull(w.field));
         root.draw(&Rectangle::new(corners, color.stroke_width(2)))?;
@@ -131,12 +130,9 @@ fn draw(map: &Map, rows: &[(Row, Row)], runs: &Runs, svg: &mut String) -> Drawn 
         );
         let y = CORNER.1 + 10 + 24 * i as i32;
         root.draw(&Rectangle::new([(right + 24, y - 6), (right + 36, y + 6)], color.filled()))?;
-        write(&root, &name, (right + 44, y), 14, INK)?;
+        write(root, &name, (right + 44, y), (14, INK), HPos::Left)?;
     }
-    let output = map.corners((0, 0), (0, 0));
-    let least = [output[0], (output[1].0.max(output[0].0 + 3), output[1].1.max(output[0].1 + 3))];
-    root.draw(&Rectangle::new(least, OUTPUT.filled()))?;
-    root.present()
+    Ok(())
 }
 
 fn draw_pixels(root: &Canvas, map: &Map, (lines, columns): &Runs) -> Drawn {
@@ -158,12 +154,6 @@ fn shade(i: usize, count: usize) -> RGBColor {
     let part = (i + 1) as f64 / count as f64;
     let mix = |a: u8, b: u8| (f64::from(a) + (f64::from(b) - f64::from(a)) * part) as u8;
     RGBColor(mix(FIRST.0, LAST.0), mix(FIRST.1, LAST.1), mix(FIRST.2, LAST.2))
-}
-
-fn write(root: &Canvas, text: &str, at: (i32, i32), size: u32, color: RGBColor) -> Drawn {
-    let style = ("sans-serif", size).into_font().color(&color);
-    let style = style.pos(Pos::new(HPos::Left, VPos::Center));
-    root.draw(&Text::new(text, at, style))
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{Error, Result};
 
-/// How windows of `seq_len` tokens are laid over the text.
+/// The layout of windows of `seq_len` tokens over the text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum BatchMode {
@@ -58,13 +58,13 @@ pub struct Batch {
 }
 
 impl Batch {
-    /// How many targets count in the loss.
+    /// Number of targets that count in the loss.
     pub fn scored(&self) -> usize {
         self.batch_size * (self.seq_len - self.scored_from)
     }
 }
 
-/// Where a sequence of batches stands: what a checkpoint stores.
+/// A position in a sequence of batches, as a checkpoint stores it.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BatchPosition {
     /// Passes over the text completed.
@@ -180,16 +180,9 @@ impl Batches {
     ///
     /// [`Error::Invalid`] if an epoch has not that many batches.
     pub fn seek(&mut self, position: BatchPosition) -> Result<()> {
-        if position.index >= self.steps_per_epoch {
-            return Err(Error::invalid(
-                "data position",
-                format!("an index below the {} batches of an epoch", self.steps_per_epoch),
-                format!(
-                    "{}; resume with the same --data, --tokenizer, --batch-size and --seq-len",
-                    position.index
-                ),
-            ));
-        }
+        let expected = format!("an index below the {} batches of an epoch", self.steps_per_epoch);
+        let allowed = position.index < self.steps_per_epoch;
+        Error::require(allowed, "data position", &expected, position.index)?;
         self.position = position;
         self.lay_out();
         Ok(())
@@ -253,18 +246,11 @@ impl Batches {
 
 /// Checks the sizes; returns how far windows are apart.
 fn check_sizes(batch_size: usize, seq_len: usize, history: usize) -> Result<usize> {
-    for (flag, value) in [("--batch-size", batch_size), ("--seq-len", seq_len)] {
-        if value == 0 {
-            return Err(Error::invalid(flag, "a whole number of at least 1", value));
-        }
+    for (field, value) in [("batch_size", batch_size), ("seq_len", seq_len)] {
+        Error::require(value > 0, field, "a whole number of at least 1", value)?;
     }
-    if history >= seq_len {
-        return Err(Error::invalid(
-            "history",
-            format!("less than the {seq_len} tokens of --seq-len, to leave some to score"),
-            history,
-        ));
-    }
+    let expected = format!("less than seq_len ({seq_len}), to leave some tokens to score");
+    Error::require(history < seq_len, "history", &expected, history)?;
     Ok(seq_len - history)
 }
 
@@ -274,7 +260,7 @@ fn check_sizes(batch_size: usize, seq_len: usize, history: usize) -> Result<usiz
 /// `(s · batch_size − 1) · stride + seq_len + 1` tokens. A stride less one is kept free for the
 /// random start, unless the text is too short for even one batch then.
 fn plan(tokens: usize, batch_size: usize, seq_len: usize, stride: usize) -> Result<(usize, usize)> {
-    let sizes = || format!("--batch-size {batch_size}, --seq-len {seq_len}");
+    let sizes = || format!("batch_size {batch_size}, seq_len {seq_len}");
     let overflow = || Error::too_large("batch", format!("{}; lower either", sizes()));
     let per_batch = batch_size.checked_mul(stride).ok_or_else(overflow)?;
     let first_batch = (per_batch - stride)
@@ -286,7 +272,7 @@ fn plan(tokens: usize, batch_size: usize, seq_len: usize, stride: usize) -> Resu
         return Err(Error::invalid(
             "text",
             format!("at least {first_batch} tokens for one batch ({})", sizes()),
-            format!("{tokens}; lower --batch-size or --seq-len, or give more text"),
+            tokens,
         ));
     };
     let steps = 1 + beyond_first.saturating_sub(stride - 1) / per_batch;

@@ -11,7 +11,7 @@ use tokenizers::{DecoderWrapper, PreTokenizerWrapper, Tokenizer as HfTokenizer};
 use super::inspect;
 use super::pieces::{Cuts, PIECE_BYTES, cut_all};
 use super::spec::MAX_VOCAB_SIZE;
-use super::tokenizer::text_error;
+use super::text_error;
 use crate::{Error, Result};
 
 /// The token that stands for a character which a character tokenizer has not seen.
@@ -22,7 +22,7 @@ pub(super) fn char(text: &str) -> Result<HfTokenizer> {
     let distinct: BTreeSet<char> = text.chars().collect();
     if distinct.len() >= MAX_VOCAB_SIZE {
         return Err(Error::invalid(
-            "--tokenizer char",
+            "tokenizer",
             format!("text with fewer than {MAX_VOCAB_SIZE} distinct characters"),
             distinct.len(),
         ));

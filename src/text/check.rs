@@ -1,18 +1,18 @@
-//! Is it text?
+//! Checks that bytes are text.
 
 use std::path::{Path, PathBuf};
 
 use crate::files::formats;
 use crate::{Error, Result};
 
-/// Where bytes come from, for errors.
+/// The source of bytes, for errors.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Origin {
     /// The file, where there is one.
     pub path: Option<PathBuf>,
-    /// Where in it the bytes start.
+    /// Offset of the bytes in it.
     pub offset: u64,
-    /// What it begins with, where that is not among the bytes.
+    /// Its beginning, where that is not among the bytes.
     pub start: Vec<u8>,
 }
 
@@ -49,7 +49,7 @@ pub(super) fn text_of<'a>(bytes: &'a [u8], whole: bool, origin: &Origin) -> Resu
     }
 }
 
-/// What a file is that begins so and is no text in UTF-8, with a word on how to make text of it; none where it may
+/// The kind of a file that begins so and is no text in UTF-8, with a word on how to make text of it; none where it may
 /// be text, or is something that nobody knows.
 ///
 /// # Example
@@ -77,13 +77,11 @@ fn no_text_at(origin: &Origin, bytes: &[u8], at: usize, what: &str) -> Error {
         _ => &origin.start,
     };
     let offset = origin.offset.saturating_add(at as u64);
-    let message = match formats::recognize(start) {
-        Some(kind) => format!("expected text in UTF-8, found {kind}{}", formats::as_text(kind)),
-        None => format!(
-            "{what} at byte offset {offset}{}; --tokenizer byte accepts any bytes",
-            latin(bytes, at)
-        ),
+    let Some(kind) = formats::recognize(start) else {
+        let message = format!("{what} at byte offset {offset}{}", latin(bytes, at));
+        return Error::NotText { path: origin.path.clone(), message };
     };
+    let message = format!("expected text in UTF-8, found {kind}{}", formats::as_text(kind));
     match &origin.path {
         Some(path) => Error::file(path, message),
         None => Error::Text(message),
@@ -117,7 +115,7 @@ mod tests {
     fn names_the_first_offset() {
         assert_eq!(
             message("aé\u{ff}".as_bytes().split_last().unwrap().1),
-            "not UTF-8 text: invalid byte 0xc3 at byte offset 3; --tokenizer byte accepts any bytes"
+            "not UTF-8 text: invalid byte 0xc3 at byte offset 3"
         );
         assert!(message(b"ab\xffcd\0").contains("0xff at byte offset 2"));
         assert!(message(b"ab\0cd\xff").contains("looks binary: NUL byte at byte offset 2"));

@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 
 use super::Inputs;
 use super::check::{Origin, text_of};
-use crate::files::{Source, is_standard_input};
-use crate::{Error, Result};
+use crate::files::{Decompressed, is_standard_input};
+use crate::{AtPath, Error, Result};
 
 /// The bytes of one or more text files, in order, and where each file starts.
 ///
@@ -54,7 +54,7 @@ impl Corpus {
         for path in inputs.files() {
             let start = corpus.bytes.len();
             let left = most.saturating_sub(start as u64);
-            let source = Source::open(path)?.take(left.saturating_add(1));
+            let source = Decompressed::open(path)?.take(left.saturating_add(1));
             let path = match is_standard_input(path) {
                 true => Path::new("standard input"),
                 false => path,
@@ -80,7 +80,7 @@ impl Corpus {
     fn append(&mut self, path: &Path, mut source: impl Read) -> Result<()> {
         let start = self.bytes.len();
         let read = source.read_to_end(&mut self.bytes);
-        read.map_err(|error| Error::io(path, error))?;
+        read.at(path)?;
         if self.bytes[start..].starts_with(BYTE_ORDER_MARK) {
             self.bytes.drain(start..start + BYTE_ORDER_MARK.len());
         }
@@ -135,9 +135,8 @@ pub(super) fn empty(path: &Path) -> Error {
 /// # Ok::<(), candle_tcn::Error>(())
 /// ```
 pub fn split_fraction(bytes: &[u8], fraction: f64, utf8: bool) -> Result<(&[u8], &[u8])> {
-    if !(0.0..1.0).contains(&fraction) {
-        return Err(Error::invalid("--valid-fraction", "a number from 0 to below 1", fraction));
-    }
+    let allowed = (0.0..1.0).contains(&fraction);
+    Error::require(allowed, "valid_fraction", "a number from 0 to below 1", fraction)?;
     // a float to integer cast saturates; f64 holds lengths up to 2^53 exactly
     let mut at = ((bytes.len() as f64 * (1.0 - fraction)) as usize).min(bytes.len());
     let lowest = at.saturating_sub(3);
@@ -147,7 +146,7 @@ pub fn split_fraction(bytes: &[u8], fraction: f64, utf8: bool) -> Result<(&[u8],
     Ok(bytes.split_at(at))
 }
 
-/// Whether a byte of UTF-8 text starts a character, rather than continues one.
+/// `true` if a byte of UTF-8 text starts a character, rather than continues one.
 pub(super) fn starts_character(byte: u8) -> bool {
     byte & 0b1100_0000 != 0b1000_0000
 }
@@ -183,7 +182,7 @@ mod tests {
     fn refuses_fractions_out_of_range() {
         for fraction in [-0.1, 1.0, 2.0, f64::NAN, f64::INFINITY] {
             let error = split_fraction(b"abc", fraction, true).unwrap_err();
-            assert!(error.to_string().contains("--valid-fraction"));
+            assert!(error.to_string().contains("valid_fraction"));
         }
     }
 }

@@ -3,7 +3,7 @@
 use super::Tokenizer;
 use crate::Result;
 
-/// How many tokens may wait for the rest of a character. One needs at most 4 byte tokens.
+/// Most tokens that wait for the rest of a character. One needs at most 4 byte tokens.
 const MAX_PENDING: usize = 8;
 
 /// Turns token ids into text as they are generated, never splitting a UTF-8 character.
@@ -32,11 +32,11 @@ const MAX_PENDING: usize = 8;
 #[derive(Debug, Clone)]
 pub struct Decoder {
     tokenizer: Tokenizer,
-    state: State,
+    state: DecoderState,
 }
 
 #[derive(Debug, Clone)]
-enum State {
+enum DecoderState {
     /// The bytes of an unfinished character: at most three.
     Bytes(Vec<u8>),
     /// The tokens given out last, which tell whether a space belongs in front of the next ones,
@@ -47,8 +47,8 @@ enum State {
 impl Decoder {
     pub(super) fn new(tokenizer: Tokenizer) -> Self {
         let state = match tokenizer.joins_bytes() {
-            true => State::Bytes(Vec::new()),
-            false => State::Window { context: Vec::new(), pending: Vec::new() },
+            true => DecoderState::Bytes(Vec::new()),
+            false => DecoderState::Window { context: Vec::new(), pending: Vec::new() },
         };
         Self { tokenizer, state }
     }
@@ -56,7 +56,7 @@ impl Decoder {
     /// The same decoder after tokens whose text is known already, such as a prompt's: some tokenizers
     /// put a space between tokens that the first one alone does not show.
     pub fn after(mut self, tokens: &[u32]) -> Self {
-        if let State::Window { context, .. } = &mut self.state {
+        if let DecoderState::Window { context, .. } = &mut self.state {
             *context = tokens[tokens.len().saturating_sub(MAX_PENDING)..].to_vec();
         }
         self
@@ -70,12 +70,12 @@ impl Decoder {
     pub fn push(&mut self, id: u32) -> Result<Option<String>> {
         self.tokenizer.check_id(id)?;
         let text = match &mut self.state {
-            State::Bytes(pending) => {
+            DecoderState::Bytes(pending) => {
                 pending.extend_from_slice(self.tokenizer.bytes_of(id).unwrap_or_default());
                 take_complete(pending)
             }
-            State::Window { .. } if self.tokenizer.is_special(id) => String::new(),
-            State::Window { context, pending } => {
+            DecoderState::Window { .. } if self.tokenizer.is_special(id) => String::new(),
+            DecoderState::Window { context, pending } => {
                 pending.push(id);
                 let text = new_text(&self.tokenizer, context, pending)?;
                 if text.ends_with(char::REPLACEMENT_CHARACTER) && pending.len() < MAX_PENDING {
@@ -95,8 +95,10 @@ impl Decoder {
     /// [`crate::Error::Text`] if a tokenizer from a file cannot decode the ids.
     pub fn finish(self) -> Result<String> {
         match self.state {
-            State::Bytes(pending) => Ok(String::from_utf8_lossy(&pending).into_owned()),
-            State::Window { context, pending } => new_text(&self.tokenizer, &context, &pending),
+            DecoderState::Bytes(pending) => Ok(String::from_utf8_lossy(&pending).into_owned()),
+            DecoderState::Window { context, pending } => {
+                new_text(&self.tokenizer, &context, &pending)
+            }
         }
     }
 }
@@ -123,7 +125,7 @@ fn take_complete(bytes: &mut Vec<u8>) -> String {
     text
 }
 
-/// What `pending` adds to the text of `context`.
+/// The text that `pending` adds to that of `context`.
 fn new_text(tokenizer: &Tokenizer, context: &[u32], pending: &[u32]) -> Result<String> {
     let before = tokenizer.decode(context)?;
     let mut text = tokenizer.decode(&[context, pending].concat())?;

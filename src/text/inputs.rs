@@ -6,14 +6,12 @@ use std::io::{Read, Result as IoResult};
 use std::path::{Path, PathBuf};
 
 use super::corpus::BYTE_ORDER_MARK;
-use crate::files::{Source, is_standard_input};
-use crate::{Error, Result};
+use crate::files::names::RUN;
+use crate::files::{Decompressed, is_standard_input};
+use crate::{AtPath, Error, Result};
 
 /// Bytes by which a file of a folder is judged.
 const JUDGED_BYTES: u64 = 8192;
-
-/// A folder with such a file is that of a training run.
-const RUN: &str = "run.json";
 
 /// Folders within folders; deeper ones are a loop.
 const MAX_DEPTH: usize = 64;
@@ -57,7 +55,7 @@ impl Inputs {
     /// [`Error::Io`] for what cannot be read.
     pub fn find(names: &[PathBuf]) -> Result<Self> {
         if names.is_empty() {
-            return Err(Error::invalid("--data", "at least one text file", "none"));
+            return Err(Error::invalid("files", "at least one text file", "none"));
         }
         let mut inputs = Self::default();
         for name in names {
@@ -105,28 +103,27 @@ impl Inputs {
         self.files.iter().map(len).fold(0, u64::saturating_add)
     }
 
-    /// All of it as one text. Between files that were found there is a line end at the least, and none has a byte
+    /// All files as one text. Found files are separated by at least a line end, and none has a byte
     /// order mark.
     ///
     /// # Errors
-    /// Those of [`Source::open`] for the first file; for the others they come while it is read.
-    pub fn open(&self) -> Result<Source> {
+    /// Those of [`Decompressed::open`] for the first file; for the others they come while it is read.
+    pub fn open(&self) -> Result<Decompressed> {
         if let ([only], false) = (&self.files[..], self.found) {
-            return Source::open(only);
+            return Decompressed::open(only);
         }
         let mut waiting: VecDeque<PathBuf> = self.files.iter().cloned().collect();
-        let first = waiting.pop_front().map(|path| Part::open(&path)).transpose()?;
-        Ok(Source::new(Joined { current: first, waiting, separate: self.found }))
+        let first = waiting.pop_front().map(|path| OpenFile::open(&path)).transpose()?;
+        Ok(Decompressed::new(Joined { current: first, waiting, separate: self.found }))
     }
 
     fn add_folder(&mut self, folder: &Path, depth: usize) -> Result<()> {
-        let io = |error| Error::io(folder, error);
-        let entries = fs::read_dir(folder).map_err(io)?;
-        let mut entries: Vec<_> = entries.collect::<IoResult<_>>().map_err(io)?;
+        let entries = fs::read_dir(folder).at(folder)?;
+        let mut entries: Vec<_> = entries.collect::<IoResult<_>>().at(folder)?;
         entries.sort_by_key(fs::DirEntry::file_name);
         for entry in entries {
             let path = entry.path();
-            let kind = entry.file_type().map_err(io)?;
+            let kind = entry.file_type().at(folder)?;
             if entry.file_name().to_string_lossy().starts_with('.') {
                 self.hidden += 1;
             } else if kind.is_dir() && depth < MAX_DEPTH {
@@ -156,7 +153,7 @@ impl Inputs {
 
     fn add_if_text(&mut self, path: PathBuf) -> Result<()> {
         let mut start = Vec::new();
-        let read = Source::open(&path)?.take(JUDGED_BYTES).read_to_end(&mut start);
+        let read = Decompressed::open(&path)?.take(JUDGED_BYTES).read_to_end(&mut start);
         match read.is_ok() && is_text(&start) {
             true if start.is_empty() => {}
             true => self.files.push(path),
@@ -189,20 +186,20 @@ fn is_text(start: &[u8]) -> bool {
 }
 
 /// A file that is being read.
-struct Part {
+struct OpenFile {
     path: PathBuf,
-    source: Source,
+    source: Decompressed,
     /// Bytes of the start that wait, since a mark was looked for.
     start: VecDeque<u8>,
     last: u8,
 }
 
-impl Part {
+impl OpenFile {
     fn open(path: &Path) -> Result<Self> {
-        let mut source = Source::open(path)?;
+        let mut source = Decompressed::open(path)?;
         let mut start = Vec::new();
         let mut mark = source.by_ref().take(BYTE_ORDER_MARK.len() as u64);
-        mark.read_to_end(&mut start).map_err(|error| Error::io(path, error))?;
+        mark.read_to_end(&mut start).at(path)?;
         if start == BYTE_ORDER_MARK {
             start.clear();
         }
@@ -228,7 +225,7 @@ fn named(path: &Path, error: &dyn std::fmt::Display) -> std::io::Error {
 
 /// Files one after the other.
 struct Joined {
-    current: Option<Part>,
+    current: Option<OpenFile>,
     waiting: VecDeque<PathBuf>,
     /// Each ends with a line end.
     separate: bool,
@@ -246,7 +243,7 @@ impl Read for Joined {
                 buffer[0] = b'\n';
                 return Ok(1);
             }
-            let next = self.waiting.pop_front().map(|path| Part::open(&path));
+            let next = self.waiting.pop_front().map(|path| OpenFile::open(&path));
             self.current = next.transpose().map_err(std::io::Error::other)?;
         }
         Ok(0)

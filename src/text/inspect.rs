@@ -1,4 +1,4 @@
-//! What a loaded `tokenizer.json` really is: recognises the two simple kinds, whose texts can be
+//! Inspection of a loaded `tokenizer.json`: recognises the two simple kinds, whose texts can be
 //! encoded by looking ids up in a table, and decoders that only join bytes.
 
 use std::collections::HashMap;
@@ -9,9 +9,9 @@ use tokenizers::Tokenizer as HfTokenizer;
 use super::pieces::Cuts;
 use super::spec::MAX_VOCAB_SIZE;
 
-/// How text becomes ids.
+/// The way from text to ids.
 #[derive(Debug)]
-pub(super) enum Encoder {
+pub(super) enum EncodingKind {
     /// The id of byte `b` is `table[b]`.
     Byte(Box<[u32; 256]>),
     /// The id of character `c` is `table[c as usize]`; `unk` is that of every character beyond.
@@ -24,7 +24,7 @@ pub(super) enum Encoder {
     General,
 }
 
-/// What is known of a tokenizer's vocabulary.
+/// Facts of a tokenizer's vocabulary.
 #[derive(Debug)]
 pub(super) struct Vocabulary {
     /// The highest id plus one.
@@ -86,9 +86,9 @@ pub(super) fn vocabulary(hf: &HfTokenizer, size: usize, json: &Value) -> Vocabul
 }
 
 /// Recognises the simple kinds.
-pub(super) fn encoder(hf: &HfTokenizer, json: &Value) -> Encoder {
+pub(super) fn encoder(hf: &HfTokenizer, json: &Value) -> EncodingKind {
     if !is_plain_bpe(json) {
-        return Encoder::General;
+        return EncodingKind::General;
     }
     let pre_tokenizer = &json["pre_tokenizer"];
     let simple = if pre_tokenizer.is_null() {
@@ -98,10 +98,10 @@ pub(super) fn encoder(hf: &HfTokenizer, json: &Value) -> Encoder {
     } else {
         None
     };
-    simple.unwrap_or(Encoder::General)
+    simple.unwrap_or(EncodingKind::General)
 }
 
-/// Whether every character of a word becomes one token, whatever surrounds it.
+/// `true` if every character of a word becomes one token, whatever surrounds it.
 fn is_plain_bpe(json: &Value) -> bool {
     let model = &json["model"];
     let empty = |value: &Value| value.as_array().is_none_or(Vec::is_empty);
@@ -115,7 +115,7 @@ fn is_plain_bpe(json: &Value) -> bool {
         && off.iter().all(|field| model[field] == false)
 }
 
-/// Where a text may be cut, by what the tokenizer does at the beginning of a piece and with its special tokens.
+/// The cuts that are allowed, by what the tokenizer does at the beginning of a piece and with its special tokens.
 pub(super) fn cuts(json: &Value) -> Cuts {
     let tokens = || json["added_tokens"].as_array().into_iter().flatten();
     let named = |wanted: &dyn Fn(&Value) -> bool| -> Vec<String> {
@@ -178,7 +178,7 @@ fn remove_beginning(part: &mut Value) {
     }
 }
 
-fn char_encoder(hf: &HfTokenizer, model: &Value) -> Option<Encoder> {
+fn char_encoder(hf: &HfTokenizer, model: &Value) -> Option<EncodingKind> {
     let unk_token = model["unk_token"].as_str()?;
     let unk = hf.token_to_id(unk_token)?;
     let mut table = Vec::new();
@@ -195,10 +195,10 @@ fn char_encoder(hf: &HfTokenizer, model: &Value) -> Option<Encoder> {
             None => return None,
         }
     }
-    Some(Encoder::Char { table, unk })
+    Some(EncodingKind::Char { table, unk })
 }
 
-fn byte_encoder(hf: &HfTokenizer) -> Option<Encoder> {
+fn byte_encoder(hf: &HfTokenizer) -> Option<EncodingKind> {
     if hf.get_vocab_size(true) != 256 {
         return None;
     }
@@ -206,7 +206,7 @@ fn byte_encoder(hf: &HfTokenizer) -> Option<Encoder> {
     for (id, c) in table.iter_mut().zip(byte_alphabet()) {
         *id = hf.token_to_id(c.encode_utf8(&mut [0; 4]))?;
     }
-    Some(Encoder::Byte(table))
+    Some(EncodingKind::Byte(table))
 }
 
 fn single_char(token: &str) -> Option<char> {

@@ -1,4 +1,4 @@
-//! What a `tokenizer.json` asks for, found out before any of it is built.
+//! Limits on a `tokenizer.json`, checked before any of it is built.
 
 use std::fmt;
 
@@ -8,26 +8,23 @@ use serde_json::Value;
 
 use super::spec::MAX_VOCAB_SIZE;
 
-/// The largest that are published, of a quarter of a million tokens, take about 30 MB.
-pub(super) const MAX_FILE_BYTES: u64 = 1 << 26;
-
 /// Merges for each token: there is one for each way to put a token together.
 const MERGES: usize = 8;
 
-/// How many times longer normalizing may make a text.
+/// The most times that normalizing may lengthen a text.
 const MAX_GROWTH: usize = 256;
 
 /// The tables of a `tokenizer.json`, counted; nothing is kept of them.
 #[derive(Deserialize, Default)]
 #[serde(default)]
-struct Tables {
-    model: Model,
+struct TokenizerTables {
+    model: ModelTables,
     added_tokens: Count,
 }
 
 #[derive(Deserialize, Default)]
 #[serde(default)]
-struct Model {
+struct ModelTables {
     vocab: Count,
     merges: Count,
 }
@@ -36,9 +33,10 @@ struct Model {
 #[derive(Default)]
 struct Count(usize);
 
-/// Whether the file has at most `tokens` tokens, and no more merges than fit to that.
+/// Checks that the file has at most `tokens` tokens, and no more merges than fit to that.
 pub(super) fn check_tables(json: &[u8], tokens: usize) -> Result<(), String> {
-    let tables: Tables = serde_json::from_slice(json).map_err(|error| error.to_string())?;
+    let tables: TokenizerTables =
+        serde_json::from_slice(json).map_err(|error| error.to_string())?;
     let tokens = tokens.min(MAX_VOCAB_SIZE);
     let limits = [
         ("model.vocab", tables.model.vocab, tokens),
@@ -53,7 +51,7 @@ pub(super) fn check_tables(json: &[u8], tokens: usize) -> Result<(), String> {
     }
 }
 
-/// Whether the replacements in `steps`, a normalizer or a decoder, make no text immensely longer.
+/// Checks that the replacements in `steps`, a normalizer or a decoder, make no text immensely longer.
 pub(super) fn check_growth(what: &str, steps: &Value) -> Result<(), String> {
     match growth(steps) {
         Some(growth) if growth <= MAX_GROWTH => Ok(()),
@@ -63,7 +61,7 @@ pub(super) fn check_growth(what: &str, steps: &Value) -> Result<(), String> {
     }
 }
 
-/// How many times longer one byte may become; JSON was parsed, so that the nesting is bounded.
+/// The most bytes that one byte may become; JSON was parsed, so that the nesting is bounded.
 fn growth(steps: &Value) -> Option<usize> {
     let inner = ["normalizers", "decoders"].iter().filter_map(|list| steps[*list].as_array());
     let inner = inner.flatten().map(growth);

@@ -51,3 +51,7 @@ pub use spec::TokenizerSpec;
 pub use stream::TokenStream;
 pub use token_bytes::TokenBytes;
 pub use tokenizer::Tokenizer;
+
+fn text_error(error: tokenizers::Error) -> crate::Error {
+    crate::Error::Text(error.to_string())
+}

@@ -1,4 +1,4 @@
-//! Where a long text may be cut so that its pieces can be encoded one by one.
+//! Cutting of long texts into pieces that can be encoded one by one.
 //!
 //! A cut lies, in a piece of at least [`PIECE_BYTES`], at the first place that is
 //!
@@ -15,18 +15,18 @@
 //! punctuation, which nearly all rules split, and after eight times anywhere: the memory for a text without any
 //! space or line is bounded.
 //!
-//! Whether a place is a cut depends only on the text in front of it and little behind it,
+//! A place is a cut by the text in front of it and a little behind it alone,
 //! so a file read in buffers of any size falls into the same pieces as a text in memory.
 
 /// A piece is at least this long, unless the text ends before.
 pub(super) const PIECE_BYTES: usize = 64 * 1024;
 
-/// Pieces that are longer than so many times the least length are cut where it does little harm.
+/// Pieces longer than this many times the least length are cut where it does little harm.
 const LONG: usize = 4;
-/// Pieces of so many times the least length are cut anywhere.
+/// Pieces of this many times the least length are cut anywhere.
 const LONGEST: usize = 8;
 
-/// Which cuts a tokenizer bears.
+/// The cuts that a tokenizer allows.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Cuts {
     /// No cuts between lines: a piece that begins without a space would get one.
@@ -87,8 +87,8 @@ impl Cuts {
         None
     }
 
-    /// What follows the first place in `text`, which begins anywhere in another, that is a cut in front of a space or
-    /// between lines; none where there is no such place.
+    /// The text behind the first place in `text`, which begins anywhere in another, that is a cut in front of a
+    /// space or between lines; none where there is no such place.
     pub(super) fn behind_cut<'t>(&self, text: &'t str) -> Option<&'t str> {
         // an added token may begin before the text
         let known = self.whole.iter().map(String::len).max().unwrap_or(0);

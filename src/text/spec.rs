@@ -1,4 +1,4 @@
-//! What `--tokenizer` says.
+//! The kinds of tokenizers, as they are written.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -13,7 +13,7 @@ pub(crate) const MAX_VOCAB_SIZE: usize = 1_000_000;
 /// 256 bytes and one merge: with fewer there is nothing to learn, that is [`TokenizerSpec::Byte`].
 const MIN_BPE_SIZE: usize = 257;
 
-/// Which tokenizer to make: the value of `--tokenizer`.
+/// A kind of tokenizer to make.
 ///
 /// Written and read as `char`, `byte`, `bpe:N` or the path of a `tokenizer.json`. A file that is
 /// really called `char` is written `./char`.
@@ -51,7 +51,7 @@ impl FromStr for TokenizerSpec {
     fn from_str(value: &str) -> Result<Self> {
         match value {
             "" => Err(Error::invalid(
-                "--tokenizer",
+                "tokenizer",
                 "char, byte, bpe:N or the path of a tokenizer.json",
                 "nothing",
             )),
@@ -83,10 +83,10 @@ impl TokenizerSpec {
 
 fn bpe_error(found: &str) -> Error {
     Error::invalid(
-        "--tokenizer",
+        "tokenizer",
         format!(
             "bpe:N with a vocabulary of N = {MIN_BPE_SIZE} to {MAX_VOCAB_SIZE} tokens \
-             (256 of them are the bytes; for bytes alone use --tokenizer byte)"
+             (256 of them are the bytes; for bytes alone use byte)"
         ),
         found,
     )

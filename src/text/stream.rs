@@ -8,7 +8,7 @@ use std::path::Path;
 use super::check::Origin;
 use super::corpus::{BYTE_ORDER_MARK, empty, starts_character};
 use super::{Inputs, Tokenizer};
-use crate::files::{Source, formats, is_standard_input};
+use crate::files::{Decompressed, formats, is_standard_input};
 use crate::{Error, Result};
 
 /// Bytes read at a time.
@@ -42,7 +42,7 @@ pub struct TokenStream<R> {
     tokenizer: Tokenizer,
     origin: Origin,
     buffer: Vec<u8>,
-    /// How full the buffer has to be, unless the text ends before.
+    /// Bytes that the buffer has to hold, unless the text ends before.
     wanted: usize,
     at_end: bool,
     /// A text without any byte is an error.
@@ -57,7 +57,7 @@ pub struct TokenStream<R> {
     first: Option<(u64, u64)>,
 }
 
-impl TokenStream<Source> {
+impl TokenStream<Decompressed> {
     /// Opens the text that [`Inputs::find`] finds under a name.
     ///
     /// # Errors
@@ -69,7 +69,7 @@ impl TokenStream<Source> {
         Ok(Self::of(text, path, tokenizer))
     }
 
-    fn of(text: Source, path: &Path, tokenizer: &Tokenizer) -> Self {
+    fn of(text: Decompressed, path: &Path, tokenizer: &Tokenizer) -> Self {
         let mut stream = Self::new(text, tokenizer);
         if !is_standard_input(path) {
             stream.origin = Origin::file(path);
@@ -114,17 +114,17 @@ impl<R: Read> TokenStream<R> {
         &self.origin.start
     }
 
-    /// How many bytes the pieces so far stand for.
+    /// Bytes that the pieces so far stand for.
     pub fn bytes(&self) -> u64 {
         self.origin.offset - self.before
     }
 
-    /// How many characters the pieces so far stand for: bytes that start a UTF-8 character.
+    /// Characters that the pieces so far stand for: bytes that start a UTF-8 character.
     pub fn characters(&self) -> u64 {
         self.characters
     }
 
-    /// How many characters and bytes the first token stands for, which no model can predict; one of
+    /// Characters and bytes that the first token stands for, which no model can predict; one of
     /// each where it is unknown or part of a character. Zero before the first piece.
     pub fn first_token(&self) -> (u64, u64) {
         self.first.unwrap_or_default()

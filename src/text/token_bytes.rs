@@ -1,12 +1,12 @@
-//! What each token adds to a text, as bytes.
+//! The bytes that each token adds to a text.
 
 use tokenizers::{Decoder as _, DecoderWrapper};
 
 use super::Tokenizer;
-use super::tokenizer::text_error;
+use super::text_error;
 use crate::{Error, Result};
 
-/// How many tokens are decoded in a row to see whether each one's bytes are right.
+/// Number of tokens that are decoded in a row to check the bytes of each.
 const CHECKED: usize = 256;
 
 /// The bytes that each token id adds to a text.
@@ -62,12 +62,12 @@ impl Tokenizer {
     /// The bytes that each id adds to a text: those of the unknown token, special tokens and ids
     /// without a token are empty.
     ///
-    /// Where decoding does more than join the tokens' bytes (WordPiece and Metaspace write spaces
+    /// If decoding does more than join the tokens' bytes (WordPiece and Metaspace write spaces
     /// between words), they are found by decoding each token between two others.
     ///
     /// # Errors
     ///
-    /// [`Error::Text`] if what a token adds depends on more than whether it is the first.
+    /// [`Error::TokenBytes`] if what a token adds depends on more than whether it is the first.
     pub fn token_bytes(&self) -> Result<TokenBytes> {
         let banned = self.banned_ids();
         let ids = 0..self.vocab_size() as u32;
@@ -77,7 +77,7 @@ impl Tokenizer {
             return Ok(TokenBytes::new(ids.map(|id| bytes(id).unwrap_or_default().to_vec())));
         }
         let Some(between) = self.neighbour(ids.clone().filter(known))? else {
-            return Err(rewrites());
+            return Err(Error::TokenBytes);
         };
         let table = |first: bool| -> Result<Vec<Box<[u8]>>> {
             let bytes = |id| match known(&id) {
@@ -115,7 +115,7 @@ impl Tokenizer {
         Ok(None)
     }
 
-    /// Whether the joined bytes of `ids` are what decoding gives, but for a space at the end.
+    /// Checks that the joined bytes of `ids` are what decoding gives, but for a space at the end.
     fn check_bytes(&self, tokens: &TokenBytes, ids: &[u32]) -> Result<()> {
         let mut joined = Vec::new();
         for (at, &id) in ids.iter().enumerate() {
@@ -125,17 +125,9 @@ impl Tokenizer {
         let joined = String::from_utf8_lossy(&joined);
         match joined.trim_end() == self.decode(ids)?.trim_end() {
             true => Ok(()),
-            false => Err(rewrites()),
+            false => Err(Error::TokenBytes),
         }
     }
-}
-
-fn rewrites() -> Error {
-    Error::Text(
-        "the tokenizer's decoder rewrites text across tokens, so that what one token adds is not \
-         known; leave out --ban, --allow and --min-tokens"
-            .into(),
-    )
 }
 
 /// Decodes tokens beside a token whose text is known.
@@ -149,7 +141,7 @@ struct Between<'a> {
 }
 
 impl Between<'_> {
-    /// What `id` adds to a text.
+    /// The bytes that `id` adds to a text.
     fn bytes(&self, id: u32, first: bool) -> Result<Vec<u8>> {
         if let Some(byte) = self.byte(id) {
             return Ok(vec![byte]);
@@ -164,7 +156,7 @@ impl Between<'_> {
         let before = if first { "" } else { &self.alone };
         let text = text.strip_prefix(before);
         let text = text.and_then(|text| text.strip_suffix(&self.behind));
-        Ok(text.ok_or_else(rewrites)?.as_bytes().to_vec())
+        Ok(text.ok_or(Error::TokenBytes)?.as_bytes().to_vec())
     }
 
     /// The byte that `id` stands for, like `<0x0A>`, where the decoder joins such tokens to characters.

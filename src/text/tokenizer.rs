@@ -11,12 +11,13 @@ use tokenizers::Tokenizer as HfTokenizer;
 use tokenizers::models::ModelWrapper;
 
 use super::check::{Origin, text_of};
-use super::inspect::{self, Encoder, Vocabulary};
+use super::inspect::{self, EncodingKind, Vocabulary};
 use super::pieces::Cuts;
 use super::spec::MAX_VOCAB_SIZE;
-use super::{Decoder, TokenizerSpec, build, limits};
+use super::{Decoder, TokenizerSpec, build, limits, text_error};
+use crate::files::names::MAX_TOKENIZER_BYTES;
 use crate::files::write_atomic;
-use crate::{Error, Result};
+use crate::{AtPath, Error, Result};
 
 /// A tokenizer: text to token ids and back.
 ///
@@ -65,7 +66,7 @@ struct Inner {
     /// For all pieces of a text but the first, where that one is normalized otherwise.
     hf_inside: Option<HfTokenizer>,
     cuts: Cuts,
-    encoder: Encoder,
+    encoder: EncodingKind,
     vocabulary: Vocabulary,
     token_bytes: Option<Vec<Option<Box<[u8]>>>>,
 }
@@ -84,7 +85,7 @@ impl Tokenizer {
     pub fn from_spec(spec: &TokenizerSpec, text: &[u8]) -> Result<Self> {
         let learn_from = || match text_of(text, true, &Origin::default())? {
             "" => Err(Error::Text(format!(
-                "--tokenizer {spec}: expected text to learn the vocabulary from, found none"
+                "expected text to learn the vocabulary of {spec} from, found none"
             ))),
             text => Ok(text),
         };
@@ -112,7 +113,7 @@ impl Tokenizer {
         let about = std::fs::metadata(path).map_err(|error| match error.kind() {
             std::io::ErrorKind::NotFound => Error::file(
                 path,
-                "no such file; --tokenizer takes char, byte, bpe:N or the path of a tokenizer.json",
+                "no such file; a tokenizer is char, byte, bpe:N or the path of a tokenizer.json",
             ),
             _ => Error::io(path, error),
         })?;
@@ -121,10 +122,10 @@ impl Tokenizer {
         if about.is_dir() {
             return Err(expected("a folder"));
         }
-        if about.len() > limits::MAX_FILE_BYTES {
+        if about.len() > MAX_TOKENIZER_BYTES {
             return Err(expected(&format!("{} bytes", about.len())));
         }
-        let json = std::fs::read(path).map_err(|error| Error::io(path, error))?;
+        let json = std::fs::read(path).at(path)?;
         Self::from_json_for(&json, vocab_size).map_err(|error| Error::file(path, error.to_string()))
     }
 
@@ -209,9 +210,9 @@ impl Tokenizer {
         self.inner.vocabulary.size
     }
 
-    /// Whether [`Tokenizer::encode_bytes`] takes bytes that are not UTF-8. True of byte tokenizers.
+    /// `true` if [`Tokenizer::encode_bytes`] takes bytes that are not UTF-8, as byte tokenizers do.
     pub fn accepts_any_bytes(&self) -> bool {
-        matches!(self.inner.encoder, Encoder::Byte(_))
+        matches!(self.inner.encoder, EncodingKind::Byte(_))
     }
 
     /// The text of token ids. Special tokens are left out; bytes that are not UTF-8 become U+FFFD.
@@ -243,7 +244,7 @@ impl Tokenizer {
         &self.inner.hf
     }
 
-    /// Whether decoding is joining the bytes of the tokens.
+    /// `true` if decoding is joining the bytes of the tokens.
     pub(super) fn joins_bytes(&self) -> bool {
         self.inner.token_bytes.is_some()
     }
@@ -305,8 +306,4 @@ impl Tokenizer {
             Err(_) => true,
         }
     }
-}
-
-pub(super) fn text_error(error: tokenizers::Error) -> Error {
-    Error::Text(error.to_string())
 }

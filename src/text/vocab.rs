@@ -11,13 +11,11 @@ use tokenizers::{AddedToken, NormalizerWrapper, Tokenizer as HfTokenizer};
 
 use super::Tokenizer;
 use super::spec::MAX_VOCAB_SIZE;
-use super::tokenizer::text_error;
-use crate::{Error, Result};
+use super::text_error;
+use crate::files::names::MAX_VOCABULARY_BYTES;
+use crate::{AtPath, Error, Result};
 
-/// A file of so many bytes is something else.
-const MAX_BYTES: u64 = 1 << 25;
-
-/// What the token for unknown characters may be called.
+/// Names of the token for unknown characters.
 const UNKNOWN: [&str; 2] = ["<unk>", "[UNK]"];
 
 impl Tokenizer {
@@ -32,14 +30,14 @@ impl Tokenizer {
     /// vocabulary.
     pub fn from_vocab_file(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
-        let size = std::fs::metadata(path).map_err(|e| Error::io(path, e))?;
-        if size.len() > MAX_BYTES {
+        let size = std::fs::metadata(path).at(path)?;
+        if size.len() > MAX_VOCABULARY_BYTES {
             return Err(Error::file(
                 path,
                 format!("expected a vocabulary, found {} bytes", size.len()),
             ));
         }
-        let bytes = std::fs::read(path).map_err(|e| Error::io(path, e))?;
+        let bytes = std::fs::read(path).at(path)?;
         let text = String::from_utf8(bytes)
             .map_err(|e| Error::file(path, format!("expected text in UTF-8: {e}")))?;
         Self::from_vocab(&text).map_err(|e| Error::file(path, e.to_string()))
@@ -83,7 +81,7 @@ impl Tokenizer {
     }
 }
 
-/// Whether a token stands for something that is no text.
+/// `true` if a token stands for something that is no text.
 fn is_special(token: &str) -> bool {
     token.chars().count() > 1
         && ((token.starts_with('<') && token.ends_with('>'))

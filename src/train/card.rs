@@ -7,7 +7,7 @@ use sha2::{Digest, Sha256};
 use crate::files::hex;
 use crate::plot::grouped;
 
-/// What a model card tells. Every text is put in as it is, made safe for Markdown.
+/// Content of a model card. Every text is put in as it is, made safe for Markdown.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct CardInfo {
     /// Heading, usually the name of the directory.
@@ -38,6 +38,8 @@ pub struct CardInfo {
     pub seconds: f64,
     /// The command line that trained the model, ready to be pasted.
     pub command: String,
+    /// Command lines that use the model, with `DIR` for its directory; empty for none.
+    pub usage: String,
     /// Text that the model wrote; empty for none.
     pub sample: String,
 }
@@ -47,7 +49,7 @@ pub struct CardInfo {
 pub struct DataFile {
     /// Its name, without folders.
     pub name: String,
-    /// What it was used for, such as `training` or `validation (last 10 %)`.
+    /// Its use, such as `training` or `validation (last 10 %)`.
     pub role: String,
     /// Size in bytes of the part used.
     pub bytes: u64,
@@ -83,7 +85,7 @@ pub fn model_card(info: &CardInfo) -> String {
         format!("## Data\n\n{}", data_table(&info.data)),
         format!("## Results\n\n{}", result_table(info)),
         format!("## Training\n\n{}", block("sh", &info.command)),
-        usage(),
+        usage(&info.usage),
         sample(&info.sample),
     ];
     let sections: Vec<_> = sections.iter().filter(|text| !text.is_empty()).collect();
@@ -177,15 +179,13 @@ fn result_table(info: &CardInfo) -> String {
     table(["", "value"], &rows)
 }
 
-fn usage() -> String {
+fn usage(commands: &str) -> String {
+    if commands.is_empty() {
+        return String::new();
+    }
     format!(
         "## Use\n\nWith the `tcn` program of candle-tcn, where DIR is this directory:\n\n{}",
-        block(
-            "sh",
-            "tcn generate --model DIR\n\
-             tcn eval --model DIR --data FILE\n\
-             tcn receptive-field --model DIR",
-        )
+        block("sh", commands)
     )
 }
 
@@ -289,7 +289,8 @@ mod tests {
             steps: 3000,
             tokens: 12_345_678,
             seconds: 178.4,
-            command: "tcn train --data input.txt --minutes 3".into(),
+            command: "train input.txt".into(),
+            usage: "generate DIR\neval DIR FILE".into(),
             sample: "ROMEO:\nO, speak".into(),
         }
     }
@@ -310,8 +311,8 @@ mod tests {
             "| bits per character | 2.1640 |",
             "| tokens trained on | 12,345,678 |",
             "| training time | 2 min 58 s |",
-            "tcn train --data input.txt --minutes 3",
-            "tcn eval --model DIR --data FILE",
+            "train input.txt",
+            "eval DIR FILE",
             "O, speak",
         ] {
             assert!(card.lines().any(|l| l == line), "{line} is missing in\n{card}");

@@ -13,16 +13,13 @@ use candle_core::Tensor;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::files::{sha256_of, sync_folder, write_atomic};
-use crate::model_dir::{self, write_tensors};
-use crate::{Error, Result};
+use crate::files::names::{SUMS, TRAINER};
+use crate::files::weights;
+use crate::files::{sha256_of, sync_folder, write_atomic, write_tensors};
+use crate::{AtPath, Error, Result};
 
 /// Tensor files of a checkpoint: name and tensors.
 pub(super) type TensorFiles = Vec<(&'static str, HashMap<String, Tensor>)>;
-
-const TRAINER: &str = "trainer.json";
-/// SHA-256 of the other files, as `sha256sum` writes and checks it. Older checkpoints have none.
-const SUMS: &str = "SHA256SUMS";
 
 const WHOLE: &str = "step-";
 /// Being written, or was when the program ended.
@@ -53,11 +50,11 @@ impl Checkpoints {
     fn named(&self, prefix: &str) -> Result<Vec<(usize, PathBuf)>> {
         let entries = match fs::read_dir(&self.0) {
             Err(e) if e.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
-            entries => entries.map_err(|e| Error::io(&self.0, e))?,
+            entries => entries.at(&self.0)?,
         };
         let mut found = Vec::new();
         for entry in entries {
-            let entry = entry.map_err(|e| Error::io(&self.0, e))?;
+            let entry = entry.at(&self.0)?;
             let name = entry.file_name();
             let rest = name.to_str().and_then(|name| name.strip_prefix(prefix));
             let number = match prefix {
@@ -96,14 +93,14 @@ impl Checkpoints {
                 let target = self.step(step);
                 let checkpoint = Checkpoint { path };
                 if !target.exists() && checkpoint.is_signed() && checkpoint.verify().is_ok() {
-                    fs::rename(&checkpoint.path, &target).map_err(|e| Error::io(&target, e))?;
+                    fs::rename(&checkpoint.path, &target).at(&target)?;
                 } else {
                     remove(&checkpoint.path);
                 }
             }
         }
         match self.0.exists() {
-            true => sync_folder(&self.0).map_err(|e| Error::io(&self.0, e)),
+            true => sync_folder(&self.0).at(&self.0),
             false => Ok(()),
         }
     }
@@ -116,8 +113,7 @@ impl Checkpoints {
         files: &TensorFiles,
         trainer: &impl Serialize,
     ) -> Result<()> {
-        let failed = |error| Error::io(&self.0, error);
-        fs::create_dir_all(&self.0).map_err(failed)?;
+        fs::create_dir_all(&self.0).at(&self.0)?;
         let partial = self.temporary(PARTIAL, step)?;
         let mut sums = String::new();
         let mut sign = |name: &str| -> Result<()> {
@@ -140,8 +136,8 @@ impl Checkpoints {
             false => None,
         };
         // from here on it stays, whatever happens: it may be the only one of this step
-        fs::rename(partial.keep(), &target).map_err(|e| Error::io(&target, e))?;
-        sync_folder(&self.0).map_err(failed)?;
+        fs::rename(partial.keep(), &target).at(&target)?;
+        sync_folder(&self.0).at(&self.0)?;
         old.iter().for_each(|old| remove(old));
         let whole = self.named(WHOLE)?;
         for (step, path) in &whole[..whole.len().saturating_sub(keep)] {
@@ -154,14 +150,14 @@ impl Checkpoints {
     fn temporary(&self, prefix: &str, step: usize) -> Result<tempfile::TempDir> {
         let name = format!("{prefix}{step}-");
         let folder = tempfile::Builder::new().prefix(&name).tempdir_in(&self.0);
-        folder.map_err(|e| Error::io(&self.0, e))
+        folder.at(&self.0)
     }
 
     /// Renames a checkpoint that is about to go, so that a half removed one is never taken for a whole one.
     fn set_aside(&self, step: usize, path: &Path) -> Result<PathBuf> {
         let old = self.temporary(OLD, step)?.keep();
         // over the empty folder of that name
-        fs::rename(path, &old).map_err(|e| Error::io(path, e))?;
+        fs::rename(path, &old).at(path)?;
         Ok(old)
     }
 }
@@ -182,12 +178,12 @@ impl Checkpoint {
     }
 
     pub fn tensors(&self, name: &str) -> Result<HashMap<String, Tensor>> {
-        model_dir::read_tensors(self.file(name))
+        Ok(weights::read(self.file(name))?.tensors)
     }
 
     pub fn trainer<T: DeserializeOwned>(&self) -> Result<T> {
         let file = self.file(TRAINER);
-        let json = fs::read(&file).map_err(|e| Error::io(&file, e))?;
+        let json = fs::read(&file).at(&file)?;
         serde_json::from_slice(&json)
             .map_err(|e| Error::file(&file, format!("not a checkpoint's: {e}")))
     }
@@ -196,12 +192,12 @@ impl Checkpoint {
         self.file(SUMS).is_file()
     }
 
-    /// Compares each file with its SHA-256.
+    /// Compares each file with its SHA-256; older checkpoints have none.
     pub fn verify(&self) -> Result<()> {
         let sums = self.file(SUMS);
         let text = match fs::read_to_string(&sums) {
             Err(e) if e.kind() == ErrorKind::NotFound => return Ok(()),
-            text => text.map_err(|e| Error::io(&sums, e))?,
+            text => text.at(&sums)?,
         };
         let mut names = Vec::new();
         for line in text.lines() {
@@ -235,7 +231,7 @@ impl Checkpoint {
         };
         let target = (1..).map(|n| free(&n)).find(|path| !path.exists());
         let target = target.unwrap_or_else(|| free(&1));
-        fs::rename(&self.path, &target).map_err(|e| Error::io(&self.path, e))?;
+        fs::rename(&self.path, &target).at(&self.path)?;
         Ok(target)
     }
 }

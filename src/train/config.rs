@@ -1,4 +1,4 @@
-//! What a run is told, whom it tells, and how it ends.
+//! Configuration, observer and outcome of a training run.
 
 use candle_core::DType;
 use serde::{Deserialize, Serialize};
@@ -6,12 +6,12 @@ use serde::{Deserialize, Serialize};
 use super::metrics::Record;
 use super::optim::OptimizerConfig;
 use super::schedule::ScheduleConfig;
+use crate::graph::Network;
 use crate::kernels::Kernel;
-use crate::models::Model;
 use crate::text::{BatchMode, Batches};
 use crate::{Error, Result};
 
-/// How long to train.
+/// The length of a run.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Budget {
@@ -36,9 +36,9 @@ pub enum Precision {
 }
 
 impl Precision {
-    /// The one that is fastest here: `bf16` where the processor multiplies it as such.
-    pub fn auto() -> Self {
-        match Kernel::current().has_bf16_products() {
+    /// The one that is fastest under `kernel`: `bf16` where it multiplies it as such.
+    pub fn auto(kernel: Kernel) -> Self {
+        match kernel.has_bf16_products() {
             true => Self::Bf16,
             false => Self::F32,
         }
@@ -60,7 +60,7 @@ pub struct TrainConfig {
     pub batch_size: usize,
     /// Tokens of a row.
     pub seq_len: usize,
-    /// How windows lie over the text.
+    /// The layout of windows over the text.
     pub batches: BatchMode,
     /// Batches whose gradients are averaged for one optimizer step.
     pub accumulate: usize,
@@ -68,11 +68,11 @@ pub struct TrainConfig {
     pub optimizer: OptimizerConfig,
     /// The base learning rate.
     pub lr: f64,
-    /// How it changes.
+    /// Its schedule.
     pub schedule: ScheduleConfig,
     /// The largest gradient norm; without it gradients are not clipped.
     pub clip: Option<f64>,
-    /// How long to train.
+    /// The length of a run.
     pub budget: Budget,
     /// Optimizer steps between validations; without it there are five over the run, or twenty and more where
     /// patience or a plateau waits for them.
@@ -86,6 +86,27 @@ pub struct TrainConfig {
     pub dtype: Precision,
 }
 
+impl Default for TrainConfig {
+    /// A thousand steps of 16 × 128 tokens by AdamW, along a cosine, in the type that is fastest here.
+    fn default() -> Self {
+        Self {
+            batch_size: 16,
+            seq_len: 128,
+            batches: BatchMode::Carry,
+            accumulate: 1,
+            optimizer: OptimizerConfig::default(),
+            lr: 4e-3,
+            schedule: ScheduleConfig::Cosine { warmup: 0.05, final_fraction: 0.0 },
+            clip: Some(1.0),
+            budget: Budget::Steps(1000),
+            valid_every: None,
+            patience: None,
+            seed: 1,
+            dtype: Precision::auto(Kernel::best()),
+        }
+    }
+}
+
 /// The most batches of one step: Ctrl-C waits for all of them.
 const MAX_ACCUMULATE: usize = 65_536;
 
@@ -93,42 +114,28 @@ impl TrainConfig {
     /// Checks every field.
     ///
     /// # Errors
-    /// [`Error::Invalid`], naming the flag.
+    /// [`Error::Invalid`], naming the field.
     pub fn validate(&self) -> Result<()> {
-        if self.accumulate > MAX_ACCUMULATE {
-            return Err(Error::invalid(
-                "--accumulate",
-                format!("at most {MAX_ACCUMULATE}"),
-                self.accumulate,
-            ));
-        }
-        for (flag, value) in [
-            ("--batch-size", self.batch_size),
-            ("--seq-len", self.seq_len),
-            ("--accumulate", self.accumulate),
-            ("--valid-every", self.valid_every.unwrap_or(1)),
-            ("--patience", self.patience.unwrap_or(1)),
+        let most = format!("at most {MAX_ACCUMULATE}");
+        Error::require(self.accumulate <= MAX_ACCUMULATE, "accumulate", &most, self.accumulate)?;
+        for (field, value) in [
+            ("batch_size", self.batch_size),
+            ("seq_len", self.seq_len),
+            ("accumulate", self.accumulate),
+            ("valid_every", self.valid_every.unwrap_or(1)),
+            ("patience", self.patience.unwrap_or(1)),
         ] {
-            if value == 0 {
-                return Err(Error::invalid(flag, "a whole number of at least 1", value));
-            }
+            Error::require(value > 0, field, "a whole number of at least 1", value)?;
         }
-        let (flag, amount) = match self.budget {
-            Budget::Steps(n) => ("--steps", n as f64),
-            Budget::Epochs(n) => ("--epochs", n),
-            Budget::Minutes(n) => ("--minutes", n),
+        let (budget, amount) = match self.budget {
+            Budget::Steps(n) => ("steps", n as f64),
+            Budget::Epochs(n) => ("epochs", n),
+            Budget::Minutes(n) => ("minutes", n),
         };
-        if self.clip.is_some_and(|clip| !(clip.is_finite() && clip > 0.0)) {
-            return Err(Error::invalid(
-                "--clip",
-                "a finite number above 0, or 0 for no limit",
-                self.clip.unwrap_or_default(),
-            ));
-        }
-        for (flag, value) in [(flag, amount), ("--lr", self.lr)] {
-            if !(value.is_finite() && value > 0.0) {
-                return Err(Error::invalid(flag, "a finite number above 0", value));
-            }
+        let clip = self.clip.unwrap_or(1.0);
+        for (field, value) in [("clip", clip), (budget, amount), ("lr", self.lr)] {
+            let allowed = value.is_finite() && value > 0.0;
+            Error::require(allowed, field, "a finite number above 0", value)?;
         }
         self.optimizer.validate()?;
         self.schedule.validate()
@@ -169,7 +176,7 @@ pub struct ValidSet {
     pub characters: u64,
 }
 
-/// What a run tells whoever watches it, and asks.
+/// A watcher of a run: it is told of steps and validations, and asked for interruptions.
 pub trait Observer {
     /// An optimizer step is done; `progress` is the fraction of the run, 0 to 1.
     fn step(&mut self, record: &Record, progress: f64);
@@ -179,13 +186,28 @@ pub trait Observer {
     ///
     /// # Errors
     /// An error ends the run.
-    fn validated(&mut self, record: &Record, model: &Model, best: bool) -> Result<()>;
-    /// Whether to save and stop after this step or in the middle of a validation, which is then made
+    fn validated(&mut self, record: &Record, model: &Network, best: bool) -> Result<()>;
+    /// `true` to save and stop after this step or in the middle of a validation, which is then made
     /// when the run goes on.
     fn interrupted(&self) -> bool;
 }
 
-/// How a run ended.
+/// Watches nothing.
+impl Observer for () {
+    fn step(&mut self, _: &Record, _: f64) {}
+
+    fn validating(&mut self, _: u64, _: u64) {}
+
+    fn validated(&mut self, _: &Record, _: &Network, _: bool) -> Result<()> {
+        Ok(())
+    }
+
+    fn interrupted(&self) -> bool {
+        false
+    }
+}
+
+/// The end of a run.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Outcome {
     /// Optimizer steps done.
@@ -200,7 +222,7 @@ pub struct Outcome {
     pub valid_loss: Option<f64>,
     /// The same in bits per character.
     pub valid_bpc: Option<f64>,
-    /// Whether [`Observer::interrupted`] ended it.
+    /// `true` if [`Observer::interrupted`] ended it.
     pub interrupted: bool,
 }
 

@@ -3,11 +3,10 @@
 use candle_core::Tensor;
 
 use crate::Result;
-use crate::models::{Model, Stepper};
-use crate::nn::State;
+use crate::graph::{Network, State, Stepper};
 use crate::ops;
 
-/// What a text costs a model.
+/// The loss of a model on a text.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub struct Evaluation {
     /// Predicted tokens: all but the first.
@@ -42,13 +41,13 @@ impl Evaluation {
 ///
 /// ```
 /// use candle_core::{DType, Device};
-/// use candle_tcn::models::{Model, ModelConfig};
+/// use candle_tcn::models::{Network, ModelConfig};
 /// use candle_tcn::nn::Params;
 /// use candle_tcn::train::evaluate;
 ///
 /// let config = ModelConfig::preset("char-tiny")?.with_vocab_size(10);
 /// let params = Params::new(1, DType::F32, &Device::Cpu);
-/// let model = Model::new(&config, params.builder())?.freeze()?;
+/// let model = config.build(params.builder())?.freeze()?;
 /// let text: Vec<u32> = (0..100).map(|i| i % 10).collect();
 /// let whole = evaluate(&model, &text, 64)?;
 /// let pieces = evaluate(&model, &text, 7)?;
@@ -58,7 +57,7 @@ impl Evaluation {
 /// ```
 #[derive(Debug)]
 pub struct Evaluator<'a> {
-    network: Network<'a>,
+    source: LogitSource<'a>,
     state: State,
     chunk: usize,
     /// Tokens not yet read by the model; the first has been predicted.
@@ -66,10 +65,10 @@ pub struct Evaluator<'a> {
     sum: Evaluation,
 }
 
-/// What computes the logits.
+/// The network that computes the logits.
 #[derive(Debug)]
-enum Network<'a> {
-    Model(&'a Model),
+enum LogitSource<'a> {
+    Network(&'a Network),
     Stepper(&'a Stepper),
 }
 
@@ -82,9 +81,9 @@ impl<'a> Evaluator<'a> {
     /// # Errors
     /// [`Error::Invalid`](crate::Error::Invalid) for a network on frames;
     /// [`Error::TooLarge`](crate::Error::TooLarge) where there is no memory for the model's state.
-    pub fn new(model: &'a Model, chunk: usize) -> Result<Self> {
-        model.expect_tokens()?;
-        Ok(Self::of(Network::Model(model), model.init_state(1)?, chunk))
+    pub fn new(model: &'a Network, chunk: usize) -> Result<Self> {
+        model.graph().expect_tokens()?;
+        Ok(Self::of(LogitSource::Network(model), model.init_state(1)?, chunk))
     }
 
     /// As [`Evaluator::new`], in the arithmetic of generation.
@@ -93,17 +92,11 @@ impl<'a> Evaluator<'a> {
     /// As [`Evaluator::new`].
     pub fn with_stepper(stepper: &'a Stepper, chunk: usize) -> Result<Self> {
         let state = stepper.init_state(1)?;
-        Ok(Self::of(Network::Stepper(stepper), state, chunk))
+        Ok(Self::of(LogitSource::Stepper(stepper), state, chunk))
     }
 
-    fn of(network: Network<'a>, state: State, chunk: usize) -> Self {
-        Self {
-            network,
-            state,
-            chunk: chunk.max(1),
-            pending: Vec::new(),
-            sum: Evaluation::default(),
-        }
+    fn of(source: LogitSource<'a>, state: State, chunk: usize) -> Self {
+        Self { source, state, chunk: chunk.max(1), pending: Vec::new(), sum: Evaluation::default() }
     }
 
     /// The figures so far.
@@ -136,12 +129,12 @@ impl<'a> Evaluator<'a> {
 
     fn read(&mut self, len: usize) -> Result<()> {
         let ids = &self.pending[..len];
-        let logits = match self.network {
-            Network::Model(model) => {
+        let logits = match self.source {
+            LogitSource::Network(model) => {
                 let ids = Tensor::new(ids, model.device())?.unsqueeze(0)?;
                 model.prefill(&ids, &mut self.state)?
             }
-            Network::Stepper(stepper) => stepper.logits(ids, &mut self.state)?,
+            LogitSource::Stepper(stepper) => stepper.logits(ids, &mut self.state)?,
         };
         let loss = ops::cross_entropy(&logits, &self.pending[1..=len])?;
         self.sum.nats += f64::from(loss.to_scalar::<f32>()?) * len as f64;
@@ -155,7 +148,7 @@ impl<'a> Evaluator<'a> {
 ///
 /// # Errors
 /// As [`Evaluator::push`].
-pub fn evaluate(model: &Model, tokens: &[u32], chunk: usize) -> Result<Evaluation> {
+pub fn evaluate(model: &Network, tokens: &[u32], chunk: usize) -> Result<Evaluation> {
     let mut evaluator = Evaluator::new(model, chunk)?;
     for piece in tokens.chunks(1 << 16) {
         evaluator.push(piece)?;

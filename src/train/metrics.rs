@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Deserializer, Serialize};
 
-use crate::{Error, Result};
+use crate::plot::LossPoint;
+use crate::{AtPath, Error, Result};
 
 /// Longest line that is read; one of ours has some 250 bytes.
 const MAX_LINE: u64 = 64 * 1024;
@@ -44,6 +45,13 @@ pub struct Record {
     /// The validation loss in bits per character of text.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub valid_bpc: Option<f64>,
+}
+
+impl From<&Record> for LossPoint {
+    fn from(record: &Record) -> Self {
+        let &Record { step, train_loss, valid_loss, .. } = record;
+        Self { step, train_loss, valid_loss }
+    }
 }
 
 fn null_is_nan<'de, D: Deserializer<'de>>(deserializer: D) -> Result<f64, D::Error> {
@@ -87,7 +95,7 @@ impl MetricsLog {
     /// [`Error::Io`] if the file cannot be made.
     pub fn create(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
-        File::create(path).map_err(|error| Error::io(path, error))?;
+        File::create(path).at(path)?;
         Self::open_append(path)
     }
 
@@ -114,7 +122,7 @@ impl MetricsLog {
             .read(true)
             .write(true)
             .open(path)
-            .map_err(|error| Error::io(path, error))?;
+            .at(path)?;
         let mut keep = 0;
         let mut ends_line = true;
         for line in scan(&file, path)? {
@@ -124,7 +132,7 @@ impl MetricsLog {
             keep = line.end;
             ends_line = line.terminated;
         }
-        cut(&mut file, keep, ends_line).map_err(|error| Error::io(path, error))?;
+        cut(&mut file, keep, ends_line).at(path)?;
         let path = path.to_path_buf();
         Ok(Self { file, path })
     }
@@ -138,7 +146,7 @@ impl MetricsLog {
         let mut line = serde_json::to_vec(record)
             .map_err(|error| Error::file(&self.path, format!("record not written: {error}")))?;
         line.push(b'\n');
-        self.file.write_all(&line).map_err(|error| Error::io(&self.path, error))
+        self.file.write_all(&line).at(&self.path)
     }
 }
 
@@ -160,13 +168,13 @@ fn cut(file: &mut File, length: u64, ends_line: bool) -> std::io::Result<()> {
 /// the last is not a record or a line is unreasonably long.
 pub fn read(path: impl AsRef<Path>) -> Result<Vec<Record>> {
     let path = path.as_ref();
-    let file = File::open(path).map_err(|error| Error::io(path, error))?;
+    let file = File::open(path).at(path)?;
     let lines = scan(&file, path)?;
     Ok(lines.into_iter().map(|line| line.record).collect())
 }
 
 /// A line of the file.
-struct Line {
+struct RecordLine {
     record: Record,
     /// Bytes of the file up to its end.
     end: u64,
@@ -174,7 +182,7 @@ struct Line {
     terminated: bool,
 }
 
-fn scan(file: &File, path: &Path) -> Result<Vec<Line>> {
+fn scan(file: &File, path: &Path) -> Result<Vec<RecordLine>> {
     let mut reader = BufReader::new(file);
     let mut lines = Vec::new();
     let mut bytes = Vec::new();
@@ -182,14 +190,14 @@ fn scan(file: &File, path: &Path) -> Result<Vec<Line>> {
     for number in 1.. {
         bytes.clear();
         let read = reader.by_ref().take(MAX_LINE).read_until(b'\n', &mut bytes);
-        let length = read.map_err(|error| Error::io(path, error))? as u64;
+        let length = read.at(path)? as u64;
         if length == 0 {
             break;
         }
         end += length;
         let terminated = bytes.last() == Some(&b'\n');
         match serde_json::from_slice(&bytes) {
-            Ok(record) => lines.push(Line { record, end, terminated }),
+            Ok(record) => lines.push(RecordLine { record, end, terminated }),
             // the process was stopped in the middle of this line
             Err(_) if !terminated && length < MAX_LINE => break,
             Err(error) => {

@@ -1,4 +1,4 @@
-//! How far a run is: what a checkpoint remembers beside tensors, and the clocks.
+//! Progress of a run, as a checkpoint keeps it beside tensors, and the clocks.
 
 use std::time::Instant;
 
@@ -11,9 +11,9 @@ use super::schedule::ScheduleState;
 use crate::files::hex;
 use crate::text::BatchPosition;
 
-/// What a checkpoint remembers beside tensors.
+/// Content of a checkpoint beside tensors.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub(super) struct Progress {
+pub(super) struct RunProgress {
     pub config: TrainConfig,
     pub step: usize,
     pub tokens: u64,

@@ -1,4 +1,4 @@
-//! The directory of a run: what is in it, whose it is, and how another run takes its place.
+//! The directory of a run: its files, their owner, and their replacement by another run.
 
 use std::fs;
 use std::io::{ErrorKind, Write};
@@ -6,25 +6,14 @@ use std::path::{Path, PathBuf};
 
 use super::card;
 use super::checkpoint::Checkpoints;
+use crate::files::names::{CARD, CHECKPOINTS, RUN, RUN_FILES};
 use crate::files::{TEMPORARY, sync_folder, write_atomic};
-use crate::model_dir::{self, CHECKPOINTS};
-use crate::{Error, Result};
+use crate::{AtPath, Error, Occupant, Result};
 
 /// Files of a run that goes while another takes its place.
 const MOVING: &str = ".moving-";
 /// Files of a run in whose place another has begun, until that has a checkpoint.
 const REPLACED: &str = ".replaced-";
-
-/// The files of a run beside its checkpoints.
-const FILES: [&str; 7] = [
-    model_dir::CONFIG,
-    model_dir::WEIGHTS,
-    model_dir::TOKENIZER,
-    RunDir::METRICS,
-    RunDir::PICTURE,
-    RunDir::CARD,
-    RunDir::STARTED,
-];
 
 /// The directory of a training run, itself a model directory: `config.json`, `model.safetensors` (the
 /// best weights so far), `tokenizer.json`, `metrics.jsonl`, and `checkpoints/step-N/`.
@@ -39,15 +28,6 @@ pub struct RunDir {
 }
 
 impl RunDir {
-    /// The figures of the run, one JSON object a line.
-    pub const METRICS: &str = "metrics.jsonl";
-    /// The loss curve.
-    pub const PICTURE: &str = "loss.svg";
-    /// The model card.
-    pub const CARD: &str = "README.md";
-    /// What the run was started with, for whoever continues it.
-    pub const STARTED: &str = "run.json";
-
     fn at(path: &Path, keep: usize) -> Self {
         Self {
             path: path.to_path_buf(),
@@ -59,38 +39,30 @@ impl RunDir {
     /// Makes the directory. `keep` checkpoints stay.
     ///
     /// # Errors
-    /// [`Error::Io`] where it cannot be made, [`Error::File`] where it already holds a run.
+    /// [`Error::Io`] where it cannot be made, [`Error::Occupied`] where it already holds a run.
     pub fn create(path: impl AsRef<Path>, keep: usize) -> Result<Self> {
         let path = path.as_ref();
         Self::check_free(path)?;
-        fs::create_dir_all(path).map_err(|e| Error::io(path, e))?;
+        fs::create_dir_all(path).at(path)?;
         Ok(Self::at(path, keep))
     }
 
     /// Checks that a run can begin in `path`.
     ///
     /// # Errors
-    /// [`Error::File`] where it already holds one.
+    /// [`Error::Occupied`] where it already holds one.
     pub fn check_free(path: impl AsRef<Path>) -> Result<()> {
         let run = Self::at(path.as_ref(), 1);
         let checkpoints = run.checkpoints.ours()?;
         let occupied = |name: &&&str| run.join(name).symlink_metadata().is_ok();
-        let name = FILES.iter().find(occupied).copied();
+        let name = RUN_FILES.iter().find(occupied).copied();
         let name = name.or((!checkpoints.is_empty()).then_some(CHECKPOINTS));
         let Some(name) = name else { return Ok(()) };
-        Err(Error::file(
-            &run.path,
-            match checkpoints.is_empty() {
-                false => format!(
-                    "already holds a run ({name}); continue it with --resume, replace it with --force, or \
-                     choose another --out"
-                ),
-                true => format!(
-                    "already holds a run without a checkpoint ({name}); replace it with --force, or choose \
-                     another --out"
-                ),
-            },
-        ))
+        let by = match checkpoints.is_empty() {
+            false => Occupant::Run,
+            true => Occupant::UnsavedRun,
+        };
+        Err(Error::Occupied { path: run.path, name: name.into(), by })
     }
 
     /// Everything that [`replace`](Self::replace) would take away: files and checkpoints of the run in `path`.
@@ -98,31 +70,28 @@ impl RunDir {
     /// other files stay.
     ///
     /// # Errors
-    /// [`Error::File`] where files have the names of a run's and no `run.json` says that they are one.
+    /// [`Error::Occupied`] where files have the names of a run's and no `run.json` says that they are one.
     pub fn contents(path: impl AsRef<Path>) -> Result<Vec<PathBuf>> {
         let run = Self::at(path.as_ref(), 1);
-        if Self::check_free(&run.path).is_ok() {
-            return Ok(Vec::new());
-        }
-        if !run.is_a_run() {
-            return Err(Error::file(
-                &run.path,
-                "holds files of the names that a run uses, but no run.json of one: nothing was removed; choose \
-                 another --out",
-            ));
+        match Self::check_free(&run.path) {
+            Ok(()) => return Ok(Vec::new()),
+            Err(Error::Occupied { path, name, .. }) if !run.is_a_run() => {
+                return Err(Error::Occupied { path, name, by: Occupant::Others });
+            }
+            Err(_) => {}
         }
         let mut contents = match run.checkpoints.path().is_symlink() {
             // the link goes, not what it leads to
             true => vec![run.join(CHECKPOINTS)],
             false => run.checkpoints.ours()?,
         };
-        for name in FILES {
+        for name in RUN_FILES {
             let file = run.join(name);
             match file.symlink_metadata() {
                 Ok(found) if found.is_dir() => {
                     return Err(Error::file(&file, "expected a file of a run, found a folder"));
                 }
-                Ok(_) if name == Self::CARD && !run.owns_card() => {}
+                Ok(_) if name == CARD && !run.owns_card() => {}
                 Ok(_) => contents.push(file),
                 Err(_) => {}
             }
@@ -131,14 +100,14 @@ impl RunDir {
     }
 
     fn is_a_run(&self) -> bool {
-        let started = fs::read(self.join(Self::STARTED)).unwrap_or_default();
+        let started = fs::read(self.join(RUN)).unwrap_or_default();
         let started: Option<serde_json::Value> = serde_json::from_slice(&started).ok();
         started.is_some_and(|json| json.get("source").is_some() && json.get("command").is_some())
     }
 
     /// `true` if there is no model card, or one that nobody has edited.
     pub fn owns_card(&self) -> bool {
-        match fs::read_to_string(self.join(Self::CARD)) {
+        match fs::read_to_string(self.join(CARD)) {
             Ok(text) => card::is_unedited(&text),
             Err(error) => error.kind() == ErrorKind::NotFound,
         }
@@ -154,7 +123,7 @@ impl RunDir {
         let contents = Self::contents(&run.path)?;
         if !contents.is_empty() {
             let folder = tempfile::Builder::new().prefix(MOVING).tempdir_in(&run.path);
-            let moving = folder.map_err(|e| Error::io(&run.path, e))?.keep();
+            let moving = folder.at(&run.path)?.keep();
             let moved = contents.iter().try_for_each(|from| {
                 let to = moving.join(from.strip_prefix(&run.path).unwrap_or(from));
                 rename(from, &to)
@@ -166,7 +135,7 @@ impl RunDir {
                 return Err(error);
             }
         }
-        fs::create_dir_all(&run.path).map_err(|e| Error::io(&run.path, e))?;
+        fs::create_dir_all(&run.path).at(&run.path)?;
         run.sweep();
         Ok(run)
     }
@@ -175,13 +144,12 @@ impl RunDir {
         let name = folder.file_name().unwrap_or_default().to_string_lossy();
         let target = self.path.join(name.replacen(from, to, 1));
         rename(folder, &target)?;
-        sync_folder(&self.path).map_err(|e| Error::io(&self.path, e))?;
+        sync_folder(&self.path).at(&self.path)?;
         Ok(target)
     }
 
     /// Moves the files of a folder back to where they were, over those of a run that never had a checkpoint.
     fn put_back(&self, moving: &Path) -> Result<()> {
-        let failed = |error| Error::io(moving, error);
         let checkpoints = Checkpoints::new(moving.join(CHECKPOINTS));
         if checkpoints.path().is_symlink() {
             let _ = fs::remove_dir(self.checkpoints.path());
@@ -192,11 +160,11 @@ impl RunDir {
             }
             let _ = fs::remove_dir(checkpoints.path());
         }
-        for entry in fs::read_dir(moving).map_err(failed)? {
-            let entry = entry.map_err(failed)?;
+        for entry in fs::read_dir(moving).at(moving)? {
+            let entry = entry.at(moving)?;
             rename(&entry.path(), &self.path.join(entry.file_name()))?;
         }
-        fs::remove_dir(moving).map_err(failed)
+        fs::remove_dir(moving).at(moving)
     }
 
     /// Brings back a run in whose place another began that has no checkpoint yet, or removes it for good where
@@ -211,7 +179,7 @@ impl RunDir {
             match run.checkpoints.newest_first()?.is_empty() {
                 // by its other name, so that a restoration that is cut short goes on
                 true => drop(run.rename_moving(&replaced, REPLACED, MOVING)?),
-                false => fs::remove_dir_all(&replaced).map_err(|e| Error::io(&replaced, e))?,
+                false => fs::remove_dir_all(&replaced).at(&replaced)?,
             }
         }
         for moving in run.folders(MOVING)? {
@@ -225,7 +193,7 @@ impl RunDir {
     fn folders(&self, prefix: &str) -> Result<Vec<PathBuf>> {
         let entries = match fs::read_dir(&self.path) {
             Err(e) if e.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
-            entries => entries.map_err(|e| Error::io(&self.path, e))?,
+            entries => entries.at(&self.path)?,
         };
         let ours = |entry: &fs::DirEntry| {
             let is_dir = entry.file_type().is_ok_and(|kind| kind.is_dir());
@@ -237,16 +205,13 @@ impl RunDir {
     /// Opens the directory of a run that is to go on, and finishes what an interruption left undone.
     ///
     /// # Errors
-    /// [`Error::File`] where it holds no checkpoint.
+    /// [`Error::NoCheckpoint`] where it holds none.
     pub fn open(path: impl AsRef<Path>, keep: usize) -> Result<Self> {
         let run = Self::at(path.as_ref(), keep);
         run.checkpoints.mend()?;
         run.sweep();
         if run.checkpoints.newest_first()?.is_empty() {
-            return Err(Error::file(
-                run.checkpoints.path(),
-                "expected a checkpoint step-N to resume from, found none; start anew with --force instead of --resume",
-            ));
+            return Err(Error::NoCheckpoint { path: run.checkpoints.path().into() });
         }
         Ok(run)
     }
@@ -300,5 +265,5 @@ impl RunDir {
 /// Renames, and makes the folder that `to` lies in.
 fn rename(from: &Path, to: &Path) -> Result<()> {
     let made = to.parent().map_or(Ok(()), fs::create_dir_all);
-    made.and_then(|()| fs::rename(from, to)).map_err(|e| Error::io(from, e))
+    made.and_then(|()| fs::rename(from, to)).at(from)
 }

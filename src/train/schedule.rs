@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{Error, Result};
 
-/// How the learning rate changes over a run; in JSON an object whose `name` chooses one.
+/// The course of the learning rate over a run; in JSON an object whose `name` chooses one.
 ///
 /// # Example
 ///
@@ -96,38 +96,30 @@ impl ScheduleConfig {
                 check_fraction("schedule.final_fraction", final_fraction)
             }
             Self::Plateau { factor, rule, min_lr, .. } => {
-                if !(factor > 0. && factor <= 1.) {
-                    let expected = "a number above 0 and at most 1";
-                    return Err(Error::invalid("schedule.factor", expected, factor));
-                }
-                if rule == PlateauRule::WorstOf(0) {
-                    let expected = "a whole number of at least 1";
-                    return Err(Error::invalid("schedule.rule.worst_of", expected, 0));
-                }
-                if !(min_lr.is_finite() && min_lr >= 0.) {
-                    let expected = "a finite number of at least 0";
-                    return Err(Error::invalid("schedule.min_lr", expected, min_lr));
-                }
-                Ok(())
+                let expected = "a number above 0 and at most 1";
+                Error::require(factor > 0. && factor <= 1., "schedule.factor", expected, factor)?;
+                let expected = "a whole number of at least 1";
+                let looks_back = rule != PlateauRule::WorstOf(0);
+                Error::require(looks_back, "schedule.rule.worst_of", expected, 0)?;
+                let expected = "a finite number of at least 0";
+                let allowed = min_lr.is_finite() && min_lr >= 0.;
+                Error::require(allowed, "schedule.min_lr", expected, min_lr)
             }
         }
     }
 }
 
 fn check_fraction(field: &str, value: f64) -> Result<()> {
-    if !(0. ..=1.).contains(&value) {
-        return Err(Error::invalid(field, "a number from 0 to 1", value));
-    }
-    Ok(())
+    Error::require((0. ..=1.).contains(&value), field, "a number from 0 to 1", value)
 }
 
-/// What a schedule remembers of the validations so far; saved with a checkpoint.
+/// A schedule's memory of the validations so far; saved with a checkpoint.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct ScheduleState {
     /// Validations observed.
     pub validations: usize,
-    /// How often the rate was lowered.
+    /// Number of times that the rate was lowered.
     pub reductions: u32,
     /// The latest losses, as many as the rule looks back.
     pub recent: Vec<f64>,
@@ -178,7 +170,7 @@ impl Schedule {
         Ok(Self { config, state })
     }
 
-    /// What [`Self::resume`] needs to continue exactly.
+    /// The state from which [`Self::resume`] continues exactly.
     pub fn state(&self) -> &ScheduleState {
         &self.state
     }

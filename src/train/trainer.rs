@@ -12,20 +12,22 @@ use candle_core::{DType, Device};
 use super::config::{Observer, Outcome, TrainConfig, ValidSet};
 use super::evaluate::{Evaluation, Evaluator};
 use super::metrics::{MetricsLog, Record};
-use super::optim::Optimizer;
-use super::progress::{Clock, Meter, Progress, hash_tokens};
+use super::optim::NamedOptimizer;
+use super::progress::{Clock, Meter, RunProgress, hash_tokens};
 use super::run_dir::RunDir;
 use super::schedule::Schedule;
-use crate::model_dir::write_tensors;
-use crate::models::{Model, ModelConfig};
-use crate::nn::{Params, State};
+use crate::files::{names, write_tensors};
+use crate::graph::{Graph, Network, State};
+use crate::kernels::Kernel;
+use crate::models::ModelConfig;
+use crate::nn::Params;
 use crate::text::Batches;
-use crate::{Error, Result, model_dir};
+use crate::{Error, Result};
 
 /// Seconds after which a checkpoint is written even where no validation is due.
 const CHECKPOINT_SECONDS: f64 = 300.0;
 
-/// Optimizer steps between two records of the metrics.
+/// NamedOptimizer steps between two records of the metrics.
 const RECORD_EVERY: usize = 10;
 
 /// A model in training.
@@ -33,18 +35,17 @@ const RECORD_EVERY: usize = 10;
 /// The same seed, data and configuration give bit-identical weights under one
 /// [`Kernel`](crate::kernels::Kernel), whatever the number of threads, and whether or not the run was
 /// interrupted and resumed (a budget in minutes follows the clock and is the exception). Another kernel,
-/// and so another kind of processor unless `TCN_KERNEL` names one that both have, adds in another order.
+/// and so another kind of processor unless [`with_kernel`](Trainer::with_kernel) takes one that both have, adds in another order.
 pub struct Trainer {
     config: TrainConfig,
-    model: Model,
-    model_config: ModelConfig,
+    model: Network,
     params: Params,
-    optimizer: Optimizer,
+    optimizer: NamedOptimizer,
     schedule: Schedule,
     batches: Batches,
     /// Of windows that carry the left context over.
     state: State,
-    progress: Progress,
+    progress: RunProgress,
     run: RunDir,
     log: MetricsLog,
     damaged: Vec<(Error, PathBuf)>,
@@ -56,22 +57,41 @@ impl Trainer {
     /// A run that begins; writes `config.json` into `run`.
     ///
     /// # Errors
-    /// [`Error::Invalid`] naming the flag or field; [`Error::Io`] where `run` cannot be written.
+    /// [`Error::Invalid`] naming the field; [`Error::Io`] where `run` cannot be written.
     pub fn new(
         config: TrainConfig,
-        model_config: ModelConfig,
+        model: &ModelConfig,
+        batches: Batches,
+        run: RunDir,
+    ) -> Result<Self> {
+        model.require_causal()?;
+        Self::of_graph(config, model.graph()?, &model.to_json()?, batches, run)
+    }
+
+    /// A run of a network of one's own, a causal language model; `json` is what describes it in the run's
+    /// `config.json`.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new).
+    ///
+    /// # Example
+    /// See `examples/own_network.rs` in the repository.
+    pub fn of_graph(
+        config: TrainConfig,
+        graph: Graph,
+        json: &str,
         batches: Batches,
         run: RunDir,
     ) -> Result<Self> {
         config.validate()?;
-        model_config.require_causal()?;
+        graph.expect_language_model()?;
         let params = Params::new(config.seed, DType::F32, &Device::Cpu);
-        let model = Model::new(&model_config, params.builder())?;
-        let optimizer = Optimizer::new(config.optimizer.clone(), params.trainable())?;
+        let model = Network::new(graph, params.builder())?;
+        let optimizer = NamedOptimizer::new(config.optimizer.clone(), params.trainable())?;
         let schedule = Schedule::new(config.schedule.clone())?;
-        run.write(model_dir::CONFIG, &model_config.to_json()?)?;
-        let log = MetricsLog::create(run.join(RunDir::METRICS))?;
-        let progress = Progress {
+        run.write(names::CONFIG, json)?;
+        let log = MetricsLog::create(run.join(names::METRICS))?;
+        let progress = RunProgress {
             config: config.clone(),
             step: 0,
             tokens: 0,
@@ -91,7 +111,6 @@ impl Trainer {
         Ok(Self {
             config,
             model,
-            model_config,
             params,
             optimizer,
             schedule,
@@ -105,14 +124,22 @@ impl Trainer {
         })
     }
 
-    /// How it is trained.
+    /// The same run under another kernel than the [best](Kernel::best).
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] for a kernel that this processor lacks.
+    pub fn with_kernel(self, kernel: Kernel) -> Result<Self> {
+        Ok(Self { model: self.model.with_kernel(kernel)?, ..self })
+    }
+
+    /// The configuration of the training.
     pub fn config(&self) -> &TrainConfig {
         &self.config
     }
 
-    /// What is trained.
-    pub fn model_config(&self) -> &ModelConfig {
-        &self.model_config
+    /// The network in training.
+    pub fn network(&self) -> &Network {
+        &self.model
     }
 
     /// The parameters in training.
@@ -125,7 +152,7 @@ impl Trainer {
         &self.damaged
     }
 
-    /// Optimizer steps done.
+    /// NamedOptimizer steps done.
     pub fn steps(&self) -> usize {
         self.progress.step
     }
@@ -134,10 +161,8 @@ impl Trainer {
     ///
     /// # Errors
     /// Those of candle.
-    pub fn frozen(&self) -> Result<Model> {
-        let vb =
-            candle_nn::VarBuilder::from_tensors(self.params.snapshot()?, DType::F32, &Device::Cpu);
-        Model::new(&self.model_config, vb)?.freeze()
+    pub fn frozen(&self) -> Result<Network> {
+        self.model.freeze()
     }
 
     /// Trains until the budget is used, the observer interrupts, or patience ends.
@@ -150,7 +175,7 @@ impl Trainer {
         let hash = hash_tokens(&valid.tokens);
         if self.progress.valid_sha256.get_or_insert_with(|| hash.clone()) != &hash {
             return Err(Error::invalid(
-                "--valid",
+                "valid",
                 "the validation text that the run began with",
                 format!("another one ({} tokens)", valid.tokens.len()),
             ));
@@ -185,7 +210,7 @@ impl Trainer {
         }
         self.progress.elapsed_s = clock.elapsed();
         if self.progress.best.is_none() {
-            write_tensors(self.run.join(model_dir::WEIGHTS), &self.params.snapshot()?)?;
+            write_tensors(self.run.join(names::WEIGHTS), &self.params.snapshot()?)?;
         }
         Ok(self.outcome(interrupted))
     }
@@ -253,7 +278,7 @@ impl Trainer {
         valid: &ValidSet,
         record: &mut Record,
         observer: &mut dyn Observer,
-    ) -> Result<Option<(Model, bool)>> {
+    ) -> Result<Option<(Network, bool)>> {
         let model = self.frozen()?;
         let Some(evaluation) = evaluate_watched(&model, valid, observer)? else {
             return Ok(None);
@@ -269,7 +294,7 @@ impl Trainer {
         if best {
             self.progress.best = Some((loss, bpc));
             self.progress.since_best = 0;
-            write_tensors(self.run.join(model_dir::WEIGHTS), &self.params.snapshot()?)?;
+            write_tensors(self.run.join(names::WEIGHTS), &self.params.snapshot()?)?;
         } else {
             self.progress.since_best += 1;
         }
@@ -278,7 +303,7 @@ impl Trainer {
 }
 
 fn evaluate_watched(
-    model: &Model,
+    model: &Network,
     valid: &ValidSet,
     observer: &mut dyn Observer,
 ) -> Result<Option<Evaluation>> {

@@ -55,7 +55,7 @@ fn the_memory_that_training_takes_is_foreseen() {
             );
             let json = bench.json(&format!("bench train --preset {preset} --dtype {name} {flags}"));
             let used = json["peak_memory_bytes"].as_f64().unwrap();
-            let foreseen = model.training_bytes(8, 200, dtype).unwrap() as f64;
+            let foreseen = model.graph().unwrap().training_bytes(8, 200, dtype).unwrap() as f64;
             let factor = foreseen / used;
             assert!((1.0..2.0).contains(&factor), "{preset} {vocab_size} {name}: {factor}");
         }
@@ -130,7 +130,7 @@ fn misuse_is_told() {
         ("train --batch-size 100000 --seq-len 1000000", "--batch-size"),
         ("forward --batch-size 100000 --seq-len 10000000", "--seq-len"),
         ("forward --batch-size 4000000000 --seq-len 4000000000", "--batch-size"),
-        ("train --vocab-size 99999999", "vocab_size"),
+        ("train --vocab-size 99999999", "--vocab-size: "),
         ("train --dtype f16", "f16"),
         ("train --dtype int8", "int8"),
         ("generate --batch-size 0", "--batch-size"),

@@ -3,8 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use candle_core::{DType, Device, Tensor};
-use candle_tcn::model_dir::write_tensors;
-use candle_tcn::weights;
+use candle_tcn::files::weights;
+use candle_tcn::files::write_tensors;
 
 use super::models::{assert_close, fixture, tensor};
 use super::{Bench, stderr};

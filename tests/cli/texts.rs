@@ -242,7 +242,7 @@ fn a_saved_state_is_not_overwritten_unasked() {
 #[test]
 fn a_mask_that_nobody_reads_is_refused() {
     use candle_core::{DType, Device, Tensor};
-    use candle_tcn::model_dir::write_tensors;
+    use candle_tcn::files::write_tensors;
     let bench = Bench::new();
     bench.trained("run", "");
     let ids = Tensor::zeros((2, 5), DType::U32, &Device::Cpu).unwrap();

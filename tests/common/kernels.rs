@@ -30,10 +30,15 @@ pub fn available<K: Copy>(
 
 fn skipped(name: &'static str, required: bool) {
     assert!(!required, "TCN_TEST_KERNELS wants the kernel {name}, which this processor lacks");
-    static TOLD: Mutex<BTreeSet<&str>> = Mutex::new(BTreeSet::new());
+    tell(format!("skipped: kernel {name}, which this processor lacks"));
+}
+
+/// Says `message` once, past the capture of the test runner.
+pub fn tell(message: String) {
+    static TOLD: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
     let mut told = TOLD.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-    if told.insert(name) {
-        // past the capture of the test runner
-        let _ = writeln!(std::io::stderr(), "skipped: kernel {name}, which this processor lacks");
+    if !told.contains(&message) {
+        let _ = writeln!(std::io::stderr(), "{message}");
+        told.insert(message);
     }
 }

@@ -1,9 +1,11 @@
 //! Cases of ByteNet's kind: hidden states, logits, loss, gradients.
 
+use super::UnderTest;
 use candle_core::{DType, Device, Tensor};
 use candle_tcn::Result;
-use candle_tcn::models::{Model, ModelConfig};
-use candle_tcn::nn::{Params, Pass};
+use candle_tcn::graph::Run;
+use candle_tcn::models::ModelConfig;
+use candle_tcn::nn::Params;
 use candle_tcn::ops;
 
 use super::{Tensors, assert_close, assert_gradients, load};
@@ -27,11 +29,11 @@ pub fn loss(logits: &Tensor, target: &Tensor) -> Result<Tensor> {
     ops::cross_entropy(&scored, &ids)
 }
 
-/// `pass` with the mask of that name, where there is one.
-pub fn with_mask<'a>(pass: Pass<'a>, io: &Tensors, name: &str) -> Result<Pass<'a>> {
+/// `run` with the mask of that name, where there is one.
+pub fn with_mask<'a>(run: Run<'a>, io: &Tensors, name: &str) -> Result<Run<'a>> {
     match io.get(name) {
-        Some(mask) => pass.with_mask(mask),
-        None => Ok(pass),
+        Some(mask) => run.with_mask(mask),
+        None => Ok(run),
     }
 }
 
@@ -39,17 +41,18 @@ pub fn with_mask<'a>(pass: Pass<'a>, io: &Tensors, name: &str) -> Result<Pass<'a
 pub fn check_case(what: &str, config: &ModelConfig, golden: &Golden) -> Result<()> {
     let io = &golden.io;
     let ids = io["input"].to_dtype(DType::U32)?;
-    assert_eq!(golden.hidden.len(), config.hidden_layers() + 1, "{what}");
+    assert_eq!(golden.hidden.len(), config.graph()?.hidden_layers() + 1, "{what}");
     for (dtype, tolerance) in [(DType::F64, 1e-6), (DType::F32, 1e-5)] {
         let what = format!("{what} {dtype:?}");
         let params = Params::new(0, dtype, &Device::Cpu);
-        let model = Model::new(config, params.builder())?;
+        let model = config.build(params.builder())?.under_test();
         load(&params, &golden.weights)?;
-        let mut pass = with_mask(Pass::eval().recording(|_| true), io, "mask")?;
-        let logits = model.forward(&ids, &mut pass)?;
-        assert_close(&format!("{what} logits"), &logits, &io["logits"], tolerance)?;
+        let run = with_mask(Run::eval().recording(|_| true), io, "mask")?;
+        let outputs = model.run(&[&ids], run)?;
+        let logits = &outputs.values[0];
+        assert_close(&format!("{what} logits"), logits, &io["logits"], tolerance)?;
 
-        let recorded = pass.take_recorded();
+        let recorded = outputs.recorded;
         assert_eq!(recorded.len(), golden.hidden.len() + 1, "{what}");
         for (name, found) in recorded {
             let expected = match name.strip_prefix("hidden.") {
@@ -59,15 +62,15 @@ pub fn check_case(what: &str, config: &ModelConfig, golden: &Golden) -> Result<(
             assert_close(&format!("{what} {name}"), &found, expected, tolerance)?;
         }
 
-        let loss = loss(&logits, &io["target"])?;
+        let loss = loss(logits, &io["target"])?;
         assert_close(&format!("{what} loss"), &loss.reshape(1)?, &io["loss"], tolerance)?;
         let grads = loss.backward()?;
         assert_gradients(&what, &grads, &params, &golden.gradients, tolerance)?;
 
         let frozen = model.freeze()?;
-        let mut pass = with_mask(Pass::eval(), io, "mask")?;
-        let again = frozen.forward(&ids, &mut pass)?;
-        assert_close(&format!("{what} frozen"), &again, &logits, 1e-7)?;
+        let run = with_mask(Run::eval(), io, "mask")?;
+        let again = frozen.forward_with(&ids, run)?;
+        assert_close(&format!("{what} frozen"), &again, logits, 1e-7)?;
     }
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! What the integration tests share: fixtures, relative errors, seeded numbers.
+//! Shared by the integration tests: fixtures, relative errors, seeded numbers, the kernel under test.
 
 // every test file compiles this module for itself and uses a part of it
 #![allow(dead_code)]
@@ -13,10 +13,11 @@ use std::path::PathBuf;
 
 use candle_core::backprop::GradStore;
 use candle_core::{DType, Device, Tensor};
-use candle_tcn::Result;
 use candle_tcn::kernels::Kernel;
-use candle_tcn::models::{Model, ModelConfig, RunOptions};
+use candle_tcn::models::{ModelConfig, Network, RunOptions};
 use candle_tcn::nn::Params;
+use candle_tcn::train::Trainer;
+use candle_tcn::{LoadedModel, Result};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
@@ -98,6 +99,45 @@ pub fn available_kernels() -> Vec<Kernel> {
     kernels::available(Kernel::ALL, Kernel::name, Kernel::is_available)
 }
 
+/// The kernel that `TCN_KERNEL` names; the fastest where it names none.
+pub fn kernel() -> Kernel {
+    match std::env::var("TCN_KERNEL") {
+        Ok(name) => name.parse::<Kernel>().and_then(Kernel::available).expect("TCN_KERNEL"),
+        Err(_) => Kernel::best(),
+    }
+}
+
+/// `true` if networks compute with our kernels; otherwise says that `test` does not apply.
+pub fn has_kernels(test: &'static str) -> bool {
+    if kernel() == Kernel::Candle {
+        kernels::tell(format!("does not apply to candle's operations: {test}"));
+    }
+    kernel() != Kernel::Candle
+}
+
+/// A network that computes with the [`kernel`] under test.
+pub trait UnderTest {
+    fn under_test(self) -> Self;
+}
+
+impl UnderTest for Network {
+    fn under_test(self) -> Self {
+        self.with_kernel(kernel()).expect("an available kernel")
+    }
+}
+
+impl UnderTest for LoadedModel {
+    fn under_test(self) -> Self {
+        self.with_kernel(kernel()).expect("an available kernel")
+    }
+}
+
+impl UnderTest for Trainer {
+    fn under_test(self) -> Self {
+        self.with_kernel(kernel()).expect("an available kernel")
+    }
+}
+
 /// Compares the gradient of every trainable parameter, and requires one for each.
 pub fn assert_gradients(
     what: &str,
@@ -155,7 +195,7 @@ pub fn scatter(params: &Params, rng: &mut ChaCha8Rng) -> Result<()> {
 
 /// The output of a model for the tensors of a file, whole or in chunks.
 pub fn output(
-    model: &Model,
+    model: &Network,
     config: &ModelConfig,
     inputs: &Tensors,
     chunk: Option<usize>,

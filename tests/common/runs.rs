@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use super::UnderTest;
 use candle_tcn::Result;
-use candle_tcn::models::{Model, ModelConfig, TcnLmConfig};
+use candle_tcn::models::{ModelConfig, Network, TcnLmConfig};
 use candle_tcn::nn::TcnConfig;
 use candle_tcn::text::BatchMode;
 use candle_tcn::train::optim::{AdamWConfig, OptimizerConfig, RmsPropConfig, SgdConfig};
@@ -97,7 +98,7 @@ impl Observer for StopAfter {
 
     fn validating(&mut self, _: u64, _: u64) {}
 
-    fn validated(&mut self, _: &Record, _: &Model, _: bool) -> Result<()> {
+    fn validated(&mut self, _: &Record, _: &Network, _: bool) -> Result<()> {
         Ok(())
     }
 
@@ -165,11 +166,12 @@ pub fn folder() -> tempfile::TempDir {
 
 pub fn start(config: &TrainConfig, model: &ModelConfig, dir: &Path) -> Result<Trainer> {
     let batches = config.lay_out(text(text_len(config)))?;
-    Trainer::new(config.clone(), model.clone(), batches, RunDir::create(dir, 1)?)
+    let run = RunDir::create(dir, 1)?;
+    Ok(Trainer::new(config.clone(), model, batches, run)?.under_test())
 }
 
 pub fn resume(config: &TrainConfig, dir: &Path) -> Result<Trainer> {
-    Trainer::resume(text(text_len(config)), RunDir::open(dir, 1)?, |_| {})
+    Ok(Trainer::resume(text(text_len(config)), RunDir::open(dir, 1)?, |_| {})?.under_test())
 }
 
 /// Some five batches an epoch, so that a run of twelve steps sees several.

@@ -1,9 +1,11 @@
 //! Outputs and gradients of the dilated convolution equal PyTorch's, for every implementation.
 
 use crate::common;
-use crate::common::{Tensors, Tolerance, assert_close, assert_within, under};
+use crate::common::{Tensors, assert_close, assert_within, under};
+use crate::convolution::{OF_GRADIENTS, TOLERANCE, check_types};
 use candle_core::{DType, Tensor, Var};
 use candle_tcn::Result;
+use candle_tcn::kernels::conv::{Axis, ConvShape};
 use candle_tcn::ops::{Conv1dParams, conv1d, conv1d_primitives};
 use serde::Deserialize;
 
@@ -25,8 +27,6 @@ struct Case {
 
 type Convolution =
     fn(&Tensor, &Tensor, Option<&Tensor>, Option<&Tensor>, Conv1dParams) -> Result<Tensor>;
-
-const TOLERANCE: f64 = 1e-5;
 
 fn check(implementation: &str, convolution: Convolution) -> Result<()> {
     let tensors = common::tensors("conv/conv1d");
@@ -71,9 +71,7 @@ fn check_case(
     let grads = (ys * rows("grad_output")?)?.sum_all()?.backward()?;
     let compare = |name: &str, var: &Var, expected: &Tensor| {
         let found = grads.get(var).unwrap_or_else(|| panic!("{what} {name}"));
-        // a gradient near zero is what is left of sums of hundreds of terms
-        let tolerance = Tolerance { atol: 3.0 * TOLERANCE, rtol: TOLERANCE };
-        assert_within(&format!("{what} {name}"), found, expected, tolerance)
+        assert_within(&format!("{what} {name}"), found, expected, OF_GRADIENTS)
     };
     compare("grad_input", &xs, &rows("grad_input")?)?;
     compare("grad_weight", &weight, &golden["grad_weight"])?;
@@ -83,19 +81,35 @@ fn check_case(
     }
 }
 
-/// One test, not one for each kernel: the choice holds for the whole process.
 #[test]
 fn every_kernel_equals_torch() -> Result<()> {
-    let _alone = crate::alone();
-    for kernel in common::available_kernels() {
-        kernel.select().unwrap();
-        check(kernel.name(), conv1d)?;
+    let tensors = common::tensors("conv/conv1d");
+    let Cases { cases } = common::json("conv/cases1d");
+    for case in cases {
+        let golden = under(&format!("{}.", case.name), &tensors);
+        let (batch, in_channels, in_len) = golden["input"].dims3()?;
+        let (_, out_channels, out_len) = golden["output"].dims3()?;
+        let width = Axis {
+            in_len,
+            out_len,
+            kernel_size: golden["weight"].dim(2)?,
+            dilation: case.dilation,
+            stride: case.stride,
+            pad_before: case.pad_left,
+        };
+        let (groups, height) = (case.groups, Axis::ONE);
+        let shape =
+            ConvShape { batch, in_channels, out_channels, groups, height, width, history: 0 };
+        for kernel in common::available_kernels() {
+            let what = format!("{} {}", kernel.name(), case.name);
+            check_types(&what, kernel, &shape, &golden, |t| t.transpose(1, 2)?.contiguous())?;
+        }
     }
     Ok(())
 }
 
 #[test]
-fn primitives_equal_torch() -> Result<()> {
-    let _alone = crate::alone();
+fn operations_equal_torch() -> Result<()> {
+    check("operation", conv1d)?;
     check("primitives", conv1d_primitives)
 }

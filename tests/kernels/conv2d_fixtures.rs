@@ -1,9 +1,11 @@
 //! Outputs and gradients of the 2-D dilated convolution equal PyTorch's, for every implementation.
 
 use crate::common;
-use crate::common::{Tensors, Tolerance, assert_close, assert_within, under};
+use crate::common::{Tensors, assert_close, assert_within, under};
+use crate::convolution::{OF_GRADIENTS, TOLERANCE, check_types};
 use candle_core::{DType, Tensor, Var};
 use candle_tcn::Result;
+use candle_tcn::kernels::conv::{Axis, ConvShape};
 use candle_tcn::ops::{Conv2dParams, conv2d, conv2d_primitives};
 use serde::Deserialize;
 
@@ -26,8 +28,6 @@ struct Case {
 }
 
 type Convolution = fn(&Tensor, &Tensor, Option<&Tensor>, Conv2dParams) -> Result<Tensor>;
-
-const TOLERANCE: f64 = 1e-5;
 
 fn check(implementation: &str, convolution: Convolution) -> Result<()> {
     let tensors = common::tensors("conv/conv2d");
@@ -74,9 +74,7 @@ fn check_case(
     let grads = (ys * pixels("grad_output")?)?.sum_all()?.backward()?;
     let compare = |name: &str, var: &Var, expected: &Tensor| {
         let found = grads.get(var).unwrap_or_else(|| panic!("{what} {name}"));
-        // a gradient near zero is what is left of sums of hundreds of terms
-        let tolerance = Tolerance { atol: 3.0 * TOLERANCE, rtol: TOLERANCE };
-        assert_within(&format!("{what} {name}"), found, expected, tolerance)
+        assert_within(&format!("{what} {name}"), found, expected, OF_GRADIENTS)
     };
     compare("grad_input", &xs, &pixels("grad_input")?)?;
     compare("grad_weight", &weight, &golden["grad_weight"])?;
@@ -86,19 +84,49 @@ fn check_case(
     }
 }
 
-/// One test, not one for each kernel: the choice holds for the whole process.
 #[test]
 fn every_kernel_equals_torch() -> Result<()> {
-    let _alone = crate::alone();
-    for kernel in common::available_kernels() {
-        kernel.select().unwrap();
-        check(kernel.name(), conv2d)?;
+    let tensors = common::tensors("conv/conv2d");
+    let Cases { cases } = common::json("conv/cases2d");
+    for case in cases {
+        let golden = under(&format!("{}.", case.name), &tensors);
+        let (batch, in_channels, in_height, in_width) = golden["input"].dims4()?;
+        let (_, out_channels, out_height, out_width) = golden["output"].dims4()?;
+        let (_, _, kernel_height, kernel_width) = golden["weight"].dims4()?;
+        let shape = ConvShape {
+            batch,
+            in_channels,
+            out_channels,
+            groups: case.groups,
+            height: Axis {
+                in_len: in_height,
+                out_len: out_height,
+                kernel_size: kernel_height,
+                dilation: case.dilation.0,
+                stride: case.stride.0,
+                pad_before: case.pad_top,
+            },
+            width: Axis {
+                in_len: in_width,
+                out_len: out_width,
+                kernel_size: kernel_width,
+                dilation: case.dilation.1,
+                stride: case.stride.1,
+                pad_before: case.pad_left,
+            },
+            history: 0,
+        };
+        for kernel in common::available_kernels() {
+            let what = format!("{} {}", kernel.name(), case.name);
+            let pixels = |t: &Tensor| t.permute((0, 2, 3, 1))?.contiguous();
+            check_types(&what, kernel, &shape, &golden, pixels)?;
+        }
     }
     Ok(())
 }
 
 #[test]
-fn primitives_equal_torch() -> Result<()> {
-    let _alone = crate::alone();
+fn operations_equal_torch() -> Result<()> {
+    check("operation", conv2d)?;
     check("primitives", conv2d_primitives)
 }

@@ -13,7 +13,7 @@ use proptest::test_runner::FileFailurePersistence;
 
 use crate::common::{close, kernels};
 
-/// What lies in the buffers, and how exact a result of it can be.
+/// A number of the buffers, and the error that a result of it may have.
 trait Number: Stored + PartialEq + Debug {
     const EPS: f64;
 }
@@ -27,14 +27,10 @@ impl Number for bf16 {
     const EPS: f64 = 1. / 256.;
 }
 
-/// What `run` gives, which must be the same under every kernel of this processor.
-fn under_every_kernel<R: PartialEq + Debug>(run: impl Fn() -> R) -> R {
-    let _alone = crate::alone();
+/// The result of `run`, which must be the same under every kernel of this processor.
+fn under_every_kernel<R: PartialEq + Debug>(run: impl Fn(Kernel) -> R) -> R {
     let available = kernels::available(Kernel::ALL, Kernel::name, Kernel::is_available);
-    let mut results = available.into_iter().map(|kernel| {
-        kernel.select().expect("an available kernel");
-        (kernel, run())
-    });
+    let mut results = available.into_iter().map(|kernel| (kernel, run(kernel)));
     let (best, first) = results.next().expect("a kernel");
     for (kernel, result) in results {
         assert_eq!(result, first, "{kernel:?} against {best:?}");
@@ -85,16 +81,16 @@ const ACTIVATIONS: [Activation; 8] = [
 fn activations<S: Number>(seed: u64, len: usize) {
     let (x, dy) = (numbers::<S>(seed, len, 9.), numbers::<S>(seed + 1, len, 1.));
     for f in ACTIVATIONS {
-        let y = under_every_kernel(|| {
+        let y = under_every_kernel(|kernel| {
             let mut y = zeros(len);
-            f.forward(&x, &mut y);
+            f.forward(kernel, &x, &mut y);
             y
         });
         let want: Vec<f64> = wide(&x).into_iter().map(|x| f.apply(x)).collect();
         assert_close(&format!("{f:?}"), &y, &want, S::EPS, 1.);
-        let dx = under_every_kernel(|| {
+        let dx = under_every_kernel(|kernel| {
             let mut dx = zeros(len);
-            f.backward(&x, &dy, &mut dx);
+            f.backward(kernel, &x, &dy, &mut dx);
             dx
         });
         let slopes = wide(&x).into_iter().map(|x| f.derivative(x));
@@ -109,10 +105,10 @@ fn gates<S: Number>(seed: u64, rows: usize, channels: usize) {
     let dy = numbers::<S>(seed + 1, len, 1.);
     let (x64, dy64) = (wide(&x), wide(&dy));
     for gate in [Gate::Glu, Gate::TanhSigmoid] {
-        let (y, dx) = under_every_kernel(|| {
+        let (y, dx) = under_every_kernel(|kernel| {
             let (mut y, mut dx) = (zeros(len), zeros(2 * len));
-            gate.forward(channels, &x, &mut y);
-            gate.backward(channels, &x, &dy, &mut dx);
+            gate.forward(kernel, channels, &x, &mut y);
+            gate.backward(kernel, channels, &x, &dy, &mut dx);
             (y, dx)
         });
         let (mut want_y, mut want_dx) = (vec![0.; len], vec![0.; 2 * len]);
@@ -170,11 +166,11 @@ fn norms<S: Number<Real: Number>>(seed: u64, rows: usize, channels: usize) {
     for center in [true, false] {
         // large enough that a row of two equal numbers does not blow errors up
         let norm = RowNorm { center, eps: 0.1 };
-        let (y, dx, affine) = under_every_kernel(|| {
+        let (y, dx, affine) = under_every_kernel(|kernel| {
             let (mut y, mut dx) = (zeros(len), zeros(len));
             let mut affine = zeros(2 * channels);
-            norm.forward(&x, &weight, Some(&bias), None, &mut y);
-            norm.backward(&x, &weight, &dy, &mut dx, &mut affine);
+            norm.forward(kernel, &x, &weight, Some(&bias), None, &mut y);
+            norm.backward(kernel, &x, &weight, &dy, &mut dx, &mut affine);
             (y, dx, affine)
         });
         let [want_y, want_dx, want_dw, want_db] =
@@ -191,12 +187,12 @@ fn norms<S: Number<Real: Number>>(seed: u64, rows: usize, channels: usize) {
 fn sums<S: Number<Real: Number>>(seed: u64, rows: usize, channels: usize) {
     let len = rows * channels;
     let (y, dy) = (numbers::<S>(seed, len, 1.), numbers::<S>(seed + 1, len, 1.));
-    let (sum, dz, db) = under_every_kernel(|| {
+    let (sum, dz, db) = under_every_kernel(|kernel| {
         let (mut sum, mut dz, mut db) = (zeros(channels), zeros(len), zeros(channels));
-        rows::sum_rows(&dy, &mut sum);
+        rows::sum_rows(kernel, &dy, &mut sum);
         let mut alone = zeros(len);
-        rows::relu_grad(&y, &dy, S::Real::of(1.5), &mut alone);
-        rows::relu_grad_with_bias(&y, &dy, S::Real::of(1.5), &mut dz, &mut db);
+        rows::relu_grad(kernel, &y, &dy, S::Real::of(1.5), &mut alone);
+        rows::relu_grad_with_bias(kernel, &y, &dy, S::Real::of(1.5), &mut dz, &mut db);
         assert_eq!(dz, alone);
         (sum, dz, db)
     });
@@ -216,10 +212,10 @@ fn sums<S: Number<Real: Number>>(seed: u64, rows: usize, channels: usize) {
 fn losses<S: Number>(seed: u64, rows: usize, vocab: usize) {
     let logits = numbers::<S>(seed, rows * vocab, 8.);
     let targets: Vec<u32> = (0..rows).map(|r| ((r * 31 + 7) % vocab) as u32).collect();
-    let (loss, grad) = under_every_kernel(|| {
+    let (loss, grad) = under_every_kernel(|kernel| {
         let mut grad = zeros(rows * vocab);
-        rows::cross_entropy_grad(&logits, vocab, &targets, S::Real::of(0.25), &mut grad);
-        (rows::cross_entropy(&logits, vocab, &targets), grad)
+        rows::cross_entropy_grad(kernel, &logits, vocab, &targets, S::Real::of(0.25), &mut grad);
+        (rows::cross_entropy(kernel, &logits, vocab, &targets), grad)
     });
     let (mut want, mut want_grad) = (0., Vec::new());
     for (row, &target) in wide(&logits).chunks(vocab).zip(&targets) {
@@ -238,10 +234,10 @@ fn weight_norms<T: Real + Number>(seed: u64, channels: usize, each: usize) {
     let len = channels * each;
     let (v, dw) = (numbers::<T>(seed, len, 1.), numbers::<T>(seed + 1, len, 1.));
     let g = numbers::<T>(seed + 2, channels, 2.);
-    let (w, dv, dg) = under_every_kernel(|| {
+    let (w, dv, dg) = under_every_kernel(|kernel| {
         let (mut w, mut dv, mut dg) = (zeros(len), zeros(len), zeros(channels));
-        rows::weight_norm(&v, &g, &mut w);
-        rows::weight_norm_grad(&v, &g, &dw, &mut dv, &mut dg);
+        rows::weight_norm(kernel, &v, &g, &mut w);
+        rows::weight_norm_grad(kernel, &v, &g, &dw, &mut dv, &mut dg);
         (w, dv, dg)
     });
     let (v, dw, g) = (wide(&v), wide(&dw), wide(&g));
@@ -262,13 +258,13 @@ fn weight_norms<T: Real + Number>(seed: u64, channels: usize, each: usize) {
 fn drops<S: Number>(seed: u64, len: usize, first: usize) {
     let (key, p) = (MaskKey { seed, stream: 9 }, 0.3);
     let x = numbers::<S>(seed, first + len, 3.);
-    let (y, piece, channels) = under_every_kernel(|| {
+    let (y, piece, channels) = under_every_kernel(|kernel| {
         let mut y = zeros(x.len());
-        dropout::elements(key, p, &x, &mut y);
+        dropout::elements(kernel, key, p, &x, &mut y);
         let mut piece = x[first..].to_vec();
-        dropout::apply_in_place(key, p, first, &mut piece);
+        dropout::apply_in_place(kernel, key, p, first, &mut piece);
         let mut channels = zeros(x.len());
-        dropout::channels(key, p, (1, x.len()), &x, &mut channels);
+        dropout::channels(kernel, key, p, (1, x.len()), &x, &mut channels);
         (y, piece, channels)
     });
     assert_eq!(piece, y[first..]);
@@ -282,11 +278,11 @@ fn drops<S: Number>(seed: u64, len: usize, first: usize) {
 
 fn steps<T: Real + Number>(seed: u64, len: usize) {
     let [p, g, m] = [0, 1, 2].map(|i| numbers::<T>(seed + i, len, 1.));
-    let (new_p, new_m, squares) = under_every_kernel(|| {
+    let (new_p, new_m, squares) = under_every_kernel(|kernel| {
         let (mut p, mut m) = (p.clone(), m.clone());
         let step = |p: f64, g: f64, [m]: [f64; 1]| (p - 0.1 * (m + g), [0.9 * m + g]);
-        update::update(&mut p, &g, [&mut m], step);
-        (p, m, update::sum_of_squares(&g))
+        update::update(kernel, &mut p, &g, [&mut m], step);
+        (p, m, update::sum_of_squares(kernel, &g))
     });
     let (p, g, m) = (wide(&p), wide(&g), wide(&m));
     let want: Vec<f64> = (0..len).map(|i| p[i] - 0.1 * (m[i] + g[i])).collect();

@@ -2,11 +2,12 @@
 //! PyTorch's (tests/fixtures/blocks, made by scripts/make_training_fixtures.py).
 
 use crate::common;
-use crate::common::{assert_close, max_abs, under};
+use crate::common::{UnderTest, assert_close, max_abs, under};
 use candle_core::{DType, Device, Var};
 use candle_tcn::Result;
 use candle_tcn::geometry::Dilations;
-use candle_tcn::nn::{Activation, Gate, NormKind, Params, Pass, TcnConfig, TemporalConvNet};
+use candle_tcn::graph::Run;
+use candle_tcn::nn::{Activation, Gate, NormKind, Params, TcnConfig, temporal_conv_net};
 use serde::Deserialize;
 
 const TOLERANCE: f64 = 1e-9;
@@ -66,15 +67,16 @@ fn every_option_equals_torch() -> Result<()> {
         let name = &case.name;
         let golden = under(&format!("{name}."), &tensors);
         let params = Params::new(0, DType::F64, &Device::Cpu);
-        let net = TemporalConvNet::new(case.num_inputs, &case.config(), params.builder())?;
+        let net =
+            temporal_conv_net(case.num_inputs, &case.config(), params.builder())?.under_test();
         common::load(&params, &under("param.", &golden))?;
 
         let xs = Var::from_tensor(&golden["input"])?;
-        let mut pass = match case.training {
-            true => Pass::train(0, 0),
-            false => Pass::eval(),
+        let run = match case.training {
+            true => Run::train(0, 0),
+            false => Run::eval(),
         };
-        let ys = net.forward(&xs, &mut pass)?;
+        let ys = net.forward_with(&xs, run)?;
         assert_close(&format!("{name} output"), &ys, &golden["output"], TOLERANCE)?;
 
         let grads = (ys * &golden["coef"])?.sum_all()?.backward()?;

@@ -3,12 +3,14 @@
 
 use crate::common;
 use crate::common::masked::{Golden, check_case};
-use crate::common::{assert_close, under};
+use crate::common::{UnderTest, assert_close, under};
 use candle_core::{DType, Device, Tensor};
-use candle_tcn::models::{Model, ModelConfig};
-use candle_tcn::nn::{Params, Pass, mean_time};
+use candle_tcn::graph::Run;
+use candle_tcn::models::ModelConfig;
+use candle_tcn::models::directory;
+use candle_tcn::nn::{Params, mean_rows};
 use candle_tcn::text::Tokenizer;
-use candle_tcn::{LoadedModel, Result, model_dir};
+use candle_tcn::{LoadedModel, Result};
 use serde::Deserialize;
 
 const TOLERANCE: f64 = 1e-5;
@@ -21,7 +23,7 @@ struct Reference {
 }
 
 fn config() -> Result<ModelConfig> {
-    model_dir::read_config(format!("{DIR}/config.json"))
+    directory::read_config(format!("{DIR}/config.json"))
 }
 
 #[test]
@@ -51,30 +53,30 @@ fn a_model_of_the_hub() -> Result<()> {
 fn masks_texts_and_means() -> Result<()> {
     let io = common::tensors("carp-tiny/reference");
     let reference: Reference = common::json("carp-tiny/reference");
-    let loaded = LoadedModel::load(DIR)?;
-    let (model, last) = (&loaded.model, format!("hidden.{}", loaded.config.hidden_layers()));
+    let loaded = LoadedModel::load(DIR)?.under_test();
+    let (model, last) =
+        (&loaded.model, format!("hidden.{}", loaded.config.graph()?.hidden_layers()));
     let ids = io["input_ids"].to_dtype(DType::U32)?;
 
     // without a mask, padding is hidden
-    let logits = model.forward(&ids, &mut Pass::eval())?;
+    let logits = model.forward_with(&ids, Run::eval())?;
     assert_close("default mask", &logits, &io["logits"], TOLERANCE)?;
     assert_close("f32", &logits, &io["logits_f32"], TOLERANCE)?;
     let mask = model.attention_mask(&ids)?.expect("padding");
     assert_close("mask", &mask, &io["attention_mask"], 0.0)?;
     let all = Tensor::ones(ids.dims(), DType::U8, &Device::Cpu)?;
-    let logits = model.forward(&ids, &mut Pass::eval().with_mask(&all)?)?;
+    let logits = model.forward_with(&ids, Run::eval().with_mask(&all)?)?;
     assert_close("no mask", &logits, &io["nomask.logits"], TOLERANCE)?;
 
-    let pass = Pass::eval().with_mask(&io["mask_holes.attention_mask"])?;
-    let mut pass = pass.recording(|name| name == last);
-    let logits = model.forward(&ids, &mut pass)?;
-    assert_close("holes", &logits, &io["mask_holes.logits"], TOLERANCE)?;
-    let [(_, state)] = &pass.take_recorded()[..] else {
+    let run = Run::eval().with_mask(&io["mask_holes.attention_mask"])?;
+    let outputs = model.run(&[&ids], run.recording(|name| name == last))?;
+    assert_close("holes", &outputs.values[0], &io["mask_holes.logits"], TOLERANCE)?;
+    let [(_, state)] = &outputs.recorded[..] else {
         panic!("one tensor was wanted");
     };
     assert_close("holes", state, &io["mask_holes.last_hidden_state"], TOLERANCE)?;
 
-    let pooled = mean_time(&io[&format!("hidden_states.{}", 6)], Some(&mask))?;
+    let pooled = mean_rows(&io[&format!("hidden_states.{}", 6)], Some(&mask))?;
     assert_close("pooled", &pooled, &io["pooler_output"], TOLERANCE)?;
 
     for (i, text) in reference.sequences.iter().enumerate() {
@@ -84,7 +86,7 @@ fn masks_texts_and_means() -> Result<()> {
         assert_eq!(ids, row[..ids.len()], "{text}");
         assert!(row[ids.len()..].iter().all(|&id| Some(id) == tokenizer.pad_id()));
         let ids = Tensor::new(ids, &Device::Cpu)?.unsqueeze(0)?;
-        let logits = model.forward(&ids, &mut Pass::eval())?;
+        let logits = model.forward_with(&ids, Run::eval())?;
         assert_close(text, &logits, &io[&format!("single.{i}.logits")], TOLERANCE)?;
     }
     Ok(())
@@ -93,17 +95,17 @@ fn masks_texts_and_means() -> Result<()> {
 #[test]
 fn activations_of_bf16() -> Result<()> {
     let io = common::tensors("carp-tiny/reference");
-    let model = LoadedModel::load(DIR)?.model;
+    let model = LoadedModel::load(DIR)?.under_test().model;
     let ids = io["input_ids"].to_dtype(DType::U32)?;
-    let pass = Pass::eval().with_mask(&io["mask_holes.attention_mask"])?;
-    let logits = model.forward(&ids, &mut pass.with_dtype(DType::BF16))?;
+    let run = Run::eval().with_mask(&io["mask_holes.attention_mask"])?;
+    let logits = model.forward_with(&ids, run.with_dtype(DType::BF16))?;
     assert_eq!(logits.dtype(), DType::F32);
     assert_close("bf16", &logits, &io["mask_holes.logits"], 0.05)
 }
 
 #[test]
 fn the_tokenizer_of_a_vocabulary() -> Result<()> {
-    let tokenizer = model_dir::read_tokenizer(DIR)?.expect("a vocabulary");
+    let tokenizer = directory::read_tokenizer(DIR)?.expect("a vocabulary");
     assert_eq!(tokenizer.vocab_size(), 37);
     assert_eq!((tokenizer.mask_id(), tokenizer.pad_id()), (Some(4), Some(0)));
     assert_eq!(tokenizer.unknown_id(), Some(3));
@@ -127,8 +129,7 @@ fn the_published_sizes() -> Result<()> {
     ] {
         let json: serde_json::Value = common::json(&format!("carp-configs/carp-{size}.expected"));
         let config = ModelConfig::from_json(&json.to_string(), size)?;
-        config.validate()?;
-        assert_eq!(config.parameters()?, parameters, "{size}");
+        assert_eq!(config.graph()?.parameter_count()?, parameters, "{size}");
         let found = config.geometry()?.receptive_field()?;
         assert_eq!((found.total, found.left, found.right), (field, field / 2, field / 2), "{size}");
         // keys without an effect here stay in the file
@@ -147,22 +148,22 @@ fn freezing_copies_nothing_that_does_not_change() -> Result<()> {
     let weights = common::tensors("carp-tiny/model");
     let name = "model.encoder.layer.0.convolution.weight";
     let vb = candle_nn::VarBuilder::from_tensors(weights.clone(), DType::F32, &Device::Cpu);
-    let frozen = Model::new(&config, vb)?.freeze()?;
+    let frozen = config.build(vb)?.under_test().freeze()?;
     let ids = Tensor::new(&[[7u32, 8, 9]], &Device::Cpu)?;
-    let before = frozen.forward(&ids, &mut Pass::eval())?;
+    let before = frozen.forward_with(&ids, Run::eval())?;
     weights[name].zero_set()?;
-    let after = frozen.forward(&ids, &mut Pass::eval())?;
+    let after = frozen.forward_with(&ids, Run::eval())?;
     assert!(common::max_abs(&(before - after)?)? > 0.0, "a copy was made");
 
     // in training they do change, so that there a copy is made
     let params = Params::new(1, DType::F32, &Device::Cpu);
-    let frozen = Model::new(&config, params.builder())?.freeze()?;
-    let before = frozen.forward(&ids, &mut Pass::eval())?;
+    let frozen = config.build(params.builder())?.under_test().freeze()?;
+    let before = frozen.forward_with(&ids, Run::eval())?;
     for (trained, var) in params.all() {
         if trained == name {
             var.set(&var.zeros_like()?)?;
         }
     }
-    let after = frozen.forward(&ids, &mut Pass::eval())?;
+    let after = frozen.forward_with(&ids, Run::eval())?;
     assert_close("in training", &after, &before, 0.0)
 }

@@ -1,13 +1,14 @@
 //! The layer and the blocks over images: torchvision's numbers, causality, what they see.
 
 use crate::common;
-use crate::common::{assert_close, assert_gradients, bits, random, rng, scatter, under};
-use candle_core::{DType, Device, Tensor, Var};
+use crate::common::{UnderTest, assert_close, assert_gradients, bits, random, rng, scatter, under};
+use candle_core::{DType, Device, Module, Tensor, Var};
 use candle_tcn::Result;
 use candle_tcn::geometry::Padding;
+use candle_tcn::graph::Run;
 use candle_tcn::nn::{
-    Aspp, AsppConfig, ContextConfig, ContextForm, ContextModule, Conv1d, Conv1dConfig, Conv2d,
-    Conv2dConfig, PaddingMode, Params, Pass, SpatioTemporalConfig, SpatioTemporalConv,
+    AsppConfig, ContextConfig, ContextForm, Conv1dConfig, Conv2dConfig, PaddingMode, Params,
+    SpatioTemporalConfig, SpatioTemporalConv, aspp, context_module, dilated_conv1d, dilated_conv2d,
     to_channels_last,
 };
 
@@ -21,11 +22,11 @@ fn aspp_equals_torchvision() -> Result<()> {
         let io = common::tensors(&format!("{ASPP}/io"));
         let params = Params::new(1, dtype, &Device::Cpu);
         let config = AsppConfig { out_channels: 5, ..AsppConfig::new(4) };
-        let aspp = Aspp::new(&config, params.builder())?;
+        let net = aspp(&config, params.builder())?.under_test();
         params.load(&weights)?;
 
         let xs = Var::from_tensor(&to_channels_last(&io["input"].to_dtype(dtype)?)?)?;
-        let ys = aspp.forward(&xs, &mut Pass::eval())?;
+        let ys = net.forward_with(&xs, Run::eval())?;
         assert_close("output", &ys, &to_channels_last(&io["output"])?, tolerance)?;
         let coefficients = to_channels_last(&io["loss_coef"].to_dtype(dtype)?)?;
         let grads = (ys * coefficients)?.sum_all()?.backward()?;
@@ -43,7 +44,7 @@ fn aspp_equals_torchvision() -> Result<()> {
 fn aspp_takes_every_tensor_of_torchvision() -> Result<()> {
     let params = Params::new(1, DType::F32, &Device::Cpu);
     let config = AsppConfig { out_channels: 5, ..AsppConfig::new(4) };
-    Aspp::new(&config, params.builder())?;
+    aspp(&config, params.builder())?.under_test();
     let weights = common::tensors(&format!("{ASPP}/state_dict"));
     let mut names: Vec<_> = weights.into_keys().collect();
     names.retain(|name| !name.ends_with("num_batches_tracked"));
@@ -57,9 +58,9 @@ fn aspp_takes_every_tensor_of_torchvision() -> Result<()> {
 fn aspp_trains_and_drops() -> Result<()> {
     let params = Params::new(1, DType::F32, &Device::Cpu);
     let config = AsppConfig { out_channels: 8, rates: vec![2, 5], ..AsppConfig::new(3) };
-    let aspp = Aspp::new(&config, params.builder())?;
+    let net = aspp(&config, params.builder())?.under_test();
     let xs = random(&mut rng(2), &[3, 6, 7, 3], DType::F32)?;
-    let ys = aspp.forward(&xs, &mut Pass::train(1, 1))?;
+    let ys = net.forward_with(&xs, Run::train(1, 1))?;
     let values: Vec<f32> = ys.flatten_all()?.to_vec1()?;
     let zeros = values.iter().filter(|&&y| y == 0.0).count() as f64 / values.len() as f64;
     // half of a ReLU's outputs, and half of the rest
@@ -76,7 +77,7 @@ fn aspp_trains_and_drops() -> Result<()> {
 fn the_context_module_sees_what_its_geometry_says() -> Result<()> {
     let config = ContextConfig::new(1, ContextForm::Basic);
     let params = Params::new(1, DType::F64, &Device::Cpu);
-    let context = ContextModule::new(&config, params.builder())?;
+    let context = context_module(&config, params.builder())?.under_test();
     for (name, var) in params.all() {
         // positive throughout, so that no ReLU hides a path
         let value = if name.ends_with("bias") { 0.0 } else { 0.1 };
@@ -104,15 +105,16 @@ fn the_context_module_sees_what_its_geometry_says() -> Result<()> {
 fn context_modules_begin_as_the_identity() -> Result<()> {
     for (form, tolerance) in [(ContextForm::Basic, 0.0), (ContextForm::Large, 0.5)] {
         let params = Params::new(1, DType::F64, &Device::Cpu);
-        let context = ContextModule::new(&ContextConfig::new(3, form), params.builder())?;
-        context.init_identity(7)?;
+        let config = ContextConfig::new(3, form);
+        let context = context_module(&config, params.builder())?.under_test();
+        config.init_identity(&context, 7)?;
         let xs = random(&mut rng(4), &[1, 9, 8, 3], DType::F64)?.abs()?;
         assert_close("identity", &context.forward(&xs)?, &xs, tolerance)?;
     }
     let config =
         ContextConfig { dilations: vec![1, 2], ..ContextConfig::new(3, ContextForm::Large) };
     let params = Params::new(1, DType::F64, &Device::Cpu);
-    let error = ContextModule::new(&config, params.builder()).unwrap_err();
+    let error = context_module(&config, params.builder()).unwrap_err();
     assert!(error.to_string().starts_with("dilations: expected 7"), "{error}");
     Ok(())
 }
@@ -131,7 +133,7 @@ fn a_causal_axis_sees_nothing_later() -> Result<()> {
             ..Conv2dConfig::same()
         };
         let params = Params::new(1, DType::F64, &Device::Cpu);
-        let conv = Conv2d::new(2, 3, (3, 3), cfg, params.builder())?;
+        let conv = dilated_conv2d(2, 3, (3, 3), cfg, params.builder())?.under_test();
         scatter(&params, rng)?;
         let xs = random(rng, &[2, 7, 8, 2], DType::F64)?;
         let ys = conv.forward(&xs)?;
@@ -171,18 +173,19 @@ fn a_layer_over_one_line_is_the_layer_over_time() -> Result<()> {
             groups,
             ..Conv2dConfig::same()
         };
-        let line = Conv1d::new(4, 8, 3, over_time, params.builder().pp("a"))?;
-        let image = Conv2d::new(4, 8, (1, 3), over_width, params.builder().pp("b"))?;
+        let line = dilated_conv1d(4, 8, 3, over_time, params.builder().pp("a"))?.under_test();
+        let image =
+            dilated_conv2d(4, 8, (1, 3), over_width, params.builder().pp("b"))?.under_test();
         let all = params.all();
         let of =
             |name: &str| all.iter().find(|(n, _)| n == name).map(|(_, v)| v).expect("a tensor");
         of("b.weight").set(&of("a.weight").unsqueeze(2)?)?;
         of("b.bias").set(of("a.bias"))?;
         let xs = random(rng, &[3, 30, 4], DType::F32)?;
-        let expected = line.forward(&xs, &mut Pass::eval())?;
+        let expected = line.forward_with(&xs, Run::eval())?;
         let found = image.forward(&xs.unsqueeze(1)?)?.squeeze(1)?;
         assert_eq!(bits(&found)?, bits(&expected)?);
-        assert_eq!(image.output_size((1, 30))?, (1, expected.dim(1)?));
+        assert_eq!(image.graph().output_size((1, 30))?, (1, expected.dim(1)?));
     }
     Ok(())
 }
@@ -205,7 +208,7 @@ fn frames_are_convolved_over_space_and_then_over_time() -> Result<()> {
     let ys = conv.forward(&xs)?;
 
     let space = Conv2dConfig { dilation: (1, 2), ..Conv2dConfig::same() };
-    let space = Conv2d::new(2, 3, (3, 3), space, params.builder().pp("space"))?;
+    let space = dilated_conv2d(2, 3, (3, 3), space, params.builder().pp("space"))?.under_test();
     let time = params.builder().pp("time").get((4, 3, 3, 1), "weight")?;
     let bias = params.builder().pp("time").get(4, "bias")?;
     for t in 0..6usize {
@@ -228,7 +231,7 @@ fn frames_are_convolved_over_space_and_then_over_time() -> Result<()> {
 fn options_that_do_not_fit_are_errors() {
     let layer = |channels: (usize, usize), kernel, cfg| {
         let params = Params::new(1, DType::F32, &Device::Cpu);
-        let layer = Conv2d::new(channels.0, channels.1, kernel, cfg, params.builder());
+        let layer = dilated_conv2d(channels.0, channels.1, kernel, cfg, params.builder());
         layer.unwrap_err().to_string()
     };
     let same = Conv2dConfig::same();

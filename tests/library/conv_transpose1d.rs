@@ -1,13 +1,14 @@
-//! The transposed convolution: torch.nn.ConvTranspose1d (tests/fixtures/conv_transpose1d), and causal layers
+//! The transposed convolution: torch.nn.dilated_conv_transpose1d (tests/fixtures/conv_transpose1d), and causal layers
 //! of any kernel in pieces of any length.
 
 use crate::common;
-use crate::common::{assert_close, random, rng, under};
-use candle_core::{DType, Device, Tensor, Var};
+use crate::common::{UnderTest, assert_close, random, rng, under};
+use candle_core::{DType, Device, Module, Tensor, Var};
 use candle_tcn::Result;
+use candle_tcn::graph::{Graph, Network, Run};
 use candle_tcn::nn::{
-    Conv1d, Conv1dConfig, ConvTranspose1d, ConvTranspose1dConfig, PaddingMode, Params, Pass,
-    TransposePadding,
+    Conv1dConfig, ConvTranspose1dConfig, PaddingMode, Params, TransposePadding,
+    dilated_conv_transpose1d, dilated_conv1d,
 };
 use serde::Deserialize;
 
@@ -55,10 +56,11 @@ fn every_case_equals_torch() -> Result<()> {
             let rows = |name: &str| golden[name].to_dtype(dtype)?.transpose(1, 2)?.contiguous();
             let params = Params::new(0, dtype, &Device::Cpu);
             let (from, to) = (case.in_channels, case.out_channels);
-            let layer = ConvTranspose1d::new(from, to, case.kernel_size, cfg, params.builder())?;
+            let layer =
+                dilated_conv_transpose1d(from, to, case.kernel_size, cfg, params.builder())?;
             params.load(&golden)?;
             let xs = Var::from_tensor(&rows("input")?)?;
-            let ys = layer.forward(&xs, &mut Pass::eval())?;
+            let ys = layer.forward_with(&xs, Run::eval())?;
             let what = format!("case {} {dtype:?}", case.name);
             assert_close(&what, &ys, &rows("output")?, tolerance)?;
             let grads = (ys * rows("grad_output")?)?.sum_all()?.backward()?;
@@ -89,17 +91,17 @@ fn causal_layers_of_any_kernel_stream() -> Result<()> {
         let cfg =
             ConvTranspose1dConfig { dilation, groups, ..ConvTranspose1dConfig::causal(stride) };
         let params = Params::new(2, DType::F32, &Device::Cpu);
-        let layer = ConvTranspose1d::new(4, 8, kernel_size, cfg, params.builder())?;
+        let layer = dilated_conv_transpose1d(4, 8, kernel_size, cfg, params.builder())?;
         let xs = random(&mut rng, &[2, 11, 4], DType::F32)?;
-        let whole = layer.forward(&xs, &mut Pass::eval())?;
+        let whole = layer.forward_with(&xs, Run::eval())?;
         assert_eq!(whole.dims(), [2, 11 * stride, 8]);
         // the first steps of everything that the taps reach
         let everything = ConvTranspose1dConfig {
             padding: TransposePadding::Explicit { padding: 0, output_padding: 0 },
             ..cfg
         };
-        let everything = ConvTranspose1d::new(4, 8, kernel_size, everything, params.builder())?;
-        let everything = everything.forward(&xs, &mut Pass::eval())?;
+        let everything = dilated_conv_transpose1d(4, 8, kernel_size, everything, params.builder())?;
+        let everything = everything.forward_with(&xs, Run::eval())?;
         let len = everything.dim(1)?.min(11 * stride);
         let (a, b) = (whole.narrow(1, 0, len)?, everything.narrow(1, 0, len)?);
         assert_close("causal", &a, &b, 1e-6)?;
@@ -109,7 +111,7 @@ fn causal_layers_of_any_kernel_stream() -> Result<()> {
             let mut start = 0;
             for len in chunks {
                 let piece = xs.narrow(1, start, len)?;
-                pieces.push(layer.forward(&piece, &mut Pass::eval().with_state(&mut state))?);
+                pieces.push(layer.forward_with(&piece, Run::eval().with_state(&mut state))?);
                 start += len;
             }
             let what = format!("kernel {kernel_size} stride {stride} dilation {dilation}");
@@ -123,7 +125,7 @@ fn causal_layers_of_any_kernel_stream() -> Result<()> {
 fn what_cannot_be_is_an_error() -> Result<()> {
     let layer = |kernel_size, cfg| {
         let params = Params::new(2, DType::F32, &Device::Cpu);
-        ConvTranspose1d::new(4, 6, kernel_size, cfg, params.builder())
+        dilated_conv_transpose1d(4, 6, kernel_size, cfg, params.builder())
     };
     let explicit = |padding, output_padding| ConvTranspose1dConfig {
         padding: TransposePadding::Explicit { padding, output_padding },
@@ -136,12 +138,12 @@ fn what_cannot_be_is_an_error() -> Result<()> {
 
     let xs = Tensor::zeros((1, 2, 4), DType::F32, &Device::Cpu)?;
     let cropped = layer(3, explicit(3, 0))?;
-    let error = cropped.forward(&xs, &mut Pass::eval()).unwrap_err();
+    let error = cropped.forward_with(&xs, Run::eval()).unwrap_err();
     assert!(error.to_string().starts_with("padding"), "{error}");
     assert!(cropped.init_state(1).is_err());
     let mut state = layer(4, ConvTranspose1dConfig::causal(2))?.init_state(1)?;
-    let mut pass = Pass::eval().with_state(&mut state);
-    assert!(cropped.forward(&xs, &mut pass).is_err());
+    let run = Run::eval().with_state(&mut state);
+    assert!(cropped.forward_with(&xs, run).is_err());
     Ok(())
 }
 
@@ -150,25 +152,26 @@ fn what_cannot_be_is_an_error() -> Result<()> {
 fn two_rates_need_two_states() -> Result<()> {
     let params = Params::new(2, DType::F32, &Device::Cpu);
     let vb = params.builder();
-    let up = ConvTranspose1d::new(2, 2, 4, ConvTranspose1dConfig::causal(2), vb.pp("up"))?;
-    let conv = Conv1d::new(2, 2, 3, Conv1dConfig::causal(), vb.pp("conv"))?;
+    let up = dilated_conv_transpose1d(2, 2, 4, ConvTranspose1dConfig::causal(2), vb.pp("up"))?;
+    let conv = dilated_conv1d(2, 2, 3, Conv1dConfig::causal(), vb.pp("conv"))?;
     let xs = random(&mut rng(6), &[1, 6, 2], DType::F32)?;
-    let eval = &mut Pass::eval();
-    let whole = conv.forward(&up.forward(&xs, eval)?, eval)?;
+    let whole = conv.forward(&up.forward(&xs)?)?;
 
     let (mut slow, mut fast) = (up.init_state(1)?, conv.init_state(1)?);
     let mut pieces = Vec::new();
     for t in 0..6 {
-        let hs = up.forward(&xs.narrow(1, t, 1)?, &mut Pass::eval().with_state(&mut slow))?;
-        pieces.push(conv.forward(&hs, &mut Pass::eval().with_state(&mut fast))?);
+        let hs = up.forward_with(&xs.narrow(1, t, 1)?, Run::eval().with_state(&mut slow))?;
+        pieces.push(conv.forward_with(&hs, Run::eval().with_state(&mut fast))?);
     }
     assert_close("two states", &Tensor::cat(&pieces, 1)?, &whole, 1e-5)?;
 
-    let shapes: Vec<_> = [&slow, &fast].iter().flat_map(|s| s.shapes().to_vec()).collect();
-    let mut both = candle_tcn::nn::State::new(1, shapes)?;
-    let mut pass = Pass::eval().with_state(&mut both);
-    let hs = up.forward(&xs.narrow(1, 0, 1)?, &mut pass)?;
-    let error = conv.forward(&hs, &mut pass).unwrap_err().to_string();
+    let mut g = Graph::new();
+    let xs = g.frames(2)?;
+    let hs = g.conv_transpose1d("up", xs, 2, 4, ConvTranspose1dConfig::causal(2))?;
+    let ys = g.conv1d("conv", hs, 2, 3, Conv1dConfig::causal())?;
+    g.output(ys)?;
+    let both = Network::new(g, vb)?.under_test();
+    let error = both.init_state(1).unwrap_err().to_string();
     assert!(error.contains("a state of its own"), "{error}");
     Ok(())
 }

@@ -1,14 +1,15 @@
 //! Gradients of whole layers against central differences in double precision: every component of
 //! every parameter and of the input, at batch 1 and 3.
 
-use crate::common::{Tolerance, assert_within, random, rng, scatter};
+use crate::common::{Tolerance, UnderTest, assert_within, random, rng, scatter};
 use candle_core::backprop::GradStore;
 use candle_core::{DType, Device, Tensor, Var};
 use candle_tcn::Result;
 use candle_tcn::geometry::Padding;
+use candle_tcn::graph::Run;
 use candle_tcn::nn::{
-    Activation, Conv1d, Conv1dConfig, Gate, NormKind, PaddingMode, Params, Pass, TcnConfig,
-    TemporalConvNet,
+    Activation, Conv1dConfig, Gate, NormKind, PaddingMode, Params, TcnConfig, dilated_conv1d,
+    temporal_conv_net,
 };
 
 const H: f64 = 1e-6;
@@ -100,11 +101,11 @@ fn convolutions_with_every_padding_stride_dilation_and_group() -> Result<()> {
         for batch in [1, 3] {
             let params = Params::new(1, DType::F64, &Device::Cpu);
             // as many groups as inputs: depthwise
-            let conv = Conv1d::new(IN, 4, 2, cfg, params.builder())?;
+            let conv = dilated_conv1d(IN, 4, 2, cfg, params.builder())?;
             scatter(&params, &mut rng)?;
             let xs = Var::from_tensor(&random(&mut rng, &[batch, 5, IN], DType::F64)?)?;
             check(&format!("{cfg:?} batch {batch}"), &params, &xs, |xs| {
-                conv.forward(xs, &mut Pass::eval())
+                conv.forward_with(xs, Run::eval())
             })?;
         }
     }
@@ -133,16 +134,16 @@ fn networks_with_every_norm_gate_and_order() -> Result<()> {
                 };
                 for (batch, training) in [(1, false), (1, true), (3, false), (3, true)] {
                     let params = Params::new(1, DType::F64, &Device::Cpu);
-                    let net = TemporalConvNet::new(3, &cfg, params.builder())?;
+                    let net = temporal_conv_net(3, &cfg, params.builder())?.under_test();
                     scatter(&params, &mut rng)?;
                     let xs = Var::from_tensor(&random(&mut rng, &[batch, 5, 3], DType::F64)?)?;
                     let what = format!("{cfg:?} batch {batch} training {training}");
                     check(&what, &params, &xs, |xs| {
-                        let mut pass = match training {
-                            true => Pass::train(0, 0),
-                            false => Pass::eval(),
+                        let run = match training {
+                            true => Run::train(0, 0),
+                            false => Run::eval(),
                         };
-                        net.forward(xs, &mut pass)
+                        net.forward_with(xs, run)
                     })?;
                 }
             }
@@ -158,16 +159,16 @@ fn networks_that_carry_a_state() -> Result<()> {
     for batch in [1, 3] {
         let cfg = TcnConfig { activation: Activation::Silu, ..TcnConfig::new(vec![4, 3], 3) };
         let params = Params::new(1, DType::F64, &Device::Cpu);
-        let net = TemporalConvNet::new(3, &cfg, params.builder())?;
+        let net = temporal_conv_net(3, &cfg, params.builder())?.under_test();
         scatter(&params, &mut rng)?;
         let mut state = net.init_state(batch)?;
         let past = random(&mut rng, &[batch, 4, 3], DType::F64)?;
-        net.forward(&past, &mut Pass::eval().with_state(&mut state))?;
+        net.forward_with(&past, Run::eval().with_state(&mut state))?;
         // shorter than the reach of the second block, and longer
         for time in [1, 2, 7] {
             let xs = Var::from_tensor(&random(&mut rng, &[batch, time, 3], DType::F64)?)?;
             check(&format!("batch {batch} time {time}"), &params, &xs, |xs| {
-                net.forward(xs, &mut Pass::train(0, 0).with_state(&mut state.clone()))
+                net.forward_with(xs, Run::train(0, 0).with_state(&mut state.clone()))
             })?;
         }
     }

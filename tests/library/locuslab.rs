@@ -2,12 +2,13 @@
 //! gradient from their own state dicts.
 
 use crate::common;
-use crate::common::{Tensors, assert_close, assert_gradients, ids, output, under};
-use candle_core::{DType, Device, Tensor, Var};
+use crate::common::{Tensors, UnderTest, assert_close, assert_gradients, ids, output, under};
+use candle_core::{DType, Device, Module, Tensor, Var};
 use candle_nn::VarBuilder;
 use candle_tcn::Result;
-use candle_tcn::models::{FrameLayout, Model, ModelConfig, TcnLmConfig, convert};
-use candle_tcn::nn::{Activation, Params, Pass, TcnConfig, TemporalConvNet, linear};
+use candle_tcn::graph::Run;
+use candle_tcn::models::{FrameLayout, ModelConfig, TcnLmConfig, convert};
+use candle_tcn::nn::{Activation, Params, TcnConfig, linear, temporal_conv_net};
 use candle_tcn::ops;
 use serde::Deserialize;
 
@@ -105,9 +106,9 @@ fn char_cnn() -> Result<()> {
     let scored = target.dim(1)? - EFFECTIVE_HISTORY;
     let targets = ids(&target.narrow(1, EFFECTIVE_HISTORY, scored)?)?;
     golden.check("char_cnn", |params, _| {
-        let model = Model::new(&config, params.builder())?;
+        let model = config.build(params.builder())?.under_test();
         common::load(params, &golden.weights)?;
-        let logits = model.forward(&input.to_dtype(DType::U32)?, &mut Pass::eval())?;
+        let logits = model.forward_with(&input.to_dtype(DType::U32)?, Run::eval())?;
         let loss = ops::cross_entropy(&logits.narrow(1, EFFECTIVE_HISTORY, scored)?, &targets)?;
         Ok((logits, loss, None))
     })
@@ -120,12 +121,11 @@ fn poly_music() -> Result<()> {
     let cfg = golden.network();
     golden.check("poly_music", |params, dtype| {
         let vb = params.builder();
-        let tcn = TemporalConvNet::new(keys, &cfg, vb.pp("tcn"))?;
+        let tcn = temporal_conv_net(keys, &cfg, vb.pp("tcn"))?.under_test();
         let linear = linear(cfg.num_channels[1], keys, vb.pp("linear"))?;
         common::load(params, &golden.weights)?;
         let xs = Var::from_tensor(&golden.io("input", dtype)?)?;
-        let pass = &mut Pass::eval();
-        let logits = linear.forward(&tcn.forward(&xs, pass)?, pass)?;
+        let logits = linear.forward(&tcn.forward(&xs)?)?;
         let ys = ops::activate(&logits, Activation::Sigmoid)?;
         // summed binary cross-entropy
         let target = golden.io("target", dtype)?;
@@ -146,10 +146,10 @@ fn tcn_k3_downsample() -> Result<()> {
     }
     let inputs = golden.config.args.input_size;
     golden.check("tcn_k3_downsample", |params, dtype| {
-        let tcn = TemporalConvNet::new(inputs, &golden.network(), params.builder())?;
+        let tcn = temporal_conv_net(inputs, &golden.network(), params.builder())?.under_test();
         common::load(params, &golden.weights)?;
         let xs = Var::from_tensor(&golden.io("input", dtype)?)?;
-        let ys = tcn.forward(&xs, &mut Pass::eval())?;
+        let ys = tcn.forward_with(&xs, Run::eval())?;
         let loss = (&ys * golden.io("loss_coef", dtype)?)?.sum_all()?;
         Ok((ys, loss, Some(xs)))
     })
@@ -183,7 +183,7 @@ fn state_dicts_become_models() -> Result<()> {
         assert_eq!(names(&plain.tensors), names(&converted.tensors));
 
         let vb = VarBuilder::from_tensors(converted.tensors, DType::F32, &Device::Cpu);
-        let model = Model::new(&converted.config, vb)?.freeze()?;
+        let model = converted.config.build(vb)?.under_test().freeze()?;
         for chunk in [None, Some(1), Some(7)] {
             let ys = output(&model, &converted.config, &io, chunk)?;
             let what = format!("{name} in chunks of {chunk:?}");

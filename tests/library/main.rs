@@ -1,5 +1,6 @@
 //! The library against PyTorch's figures, against itself, and with files that nobody should trust.
 
+mod before;
 mod blocks;
 mod bytenet;
 mod carp;
@@ -9,8 +10,10 @@ mod common;
 mod conv2d_blocks;
 mod conv_transpose1d;
 mod determinism;
+mod examples;
 mod gpn;
 mod gradients;
+mod house;
 mod locuslab;
 mod optim;
 mod prompts;

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 
 use crate::common::assert_close;
 use candle_core::{DType, Device, Tensor, Var};
-use candle_tcn::train::optim::{Gradients, Optimizer, OptimizerConfig};
+use candle_tcn::train::optim::{Gradients, NamedOptimizer, OptimizerConfig};
 use candle_tcn::{Error, Result};
 
 type Params = Vec<(String, Var)>;
@@ -74,7 +74,7 @@ fn every_step_of_every_optimizer_equals_torch() -> Result<()> {
         let fixture = Fixture::load(dtype)?;
         for (case, config) in fixture.cases() {
             let params = fixture.params()?;
-            let mut optimizer = Optimizer::new(config, params.clone())?;
+            let mut optimizer = NamedOptimizer::new(config, params.clone())?;
             for (step, lr) in fixture.lr()?.into_iter().enumerate() {
                 optimizer.step(&fixture.grads(step)?, lr)?;
                 for (name, param) in &params {
@@ -115,7 +115,7 @@ fn saved_and_loaded_state_continues_exactly() -> Result<()> {
         let lr = fixture.lr()?;
         for (case, config) in fixture.cases() {
             let whole = fixture.params()?;
-            let mut optimizer = Optimizer::new(config.clone(), whole.clone())?;
+            let mut optimizer = NamedOptimizer::new(config.clone(), whole.clone())?;
             for (step, &lr) in lr[..5].iter().enumerate() {
                 optimizer.step(&fixture.grads(step)?, lr)?;
             }
@@ -131,7 +131,7 @@ fn saved_and_loaded_state_continues_exactly() -> Result<()> {
             for (step, &lr) in lr.iter().enumerate().skip(5) {
                 optimizer.step(&fixture.grads(step)?, lr)?;
             }
-            let mut optimizer = Optimizer::new(config, resumed.clone())?;
+            let mut optimizer = NamedOptimizer::new(config, resumed.clone())?;
             optimizer.load_state(&candle_core::safetensors::load(&path, &Device::Cpu)?)?;
             assert_eq!(optimizer.steps_done(), 5);
             for (step, &lr) in lr.iter().enumerate().skip(5) {
@@ -166,7 +166,7 @@ fn number_of_threads_changes_no_bit() -> Result<()> {
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build();
         pool.expect("thread pool").install(|| {
             let (params, grads) = uneven(dtype)?;
-            let mut optimizer = Optimizer::new(config.clone(), params.clone())?;
+            let mut optimizer = NamedOptimizer::new(config.clone(), params.clone())?;
             let mut all = Vec::new();
             for _ in 0..3 {
                 let mut grads = grads.clone();
@@ -193,7 +193,7 @@ fn number_of_threads_changes_no_bit() -> Result<()> {
 #[test]
 fn a_wrong_state_is_refused_and_changes_nothing() -> Result<()> {
     let (params, grads) = uneven(DType::F32)?;
-    let mut optimizer = Optimizer::new(OptimizerConfig::default(), params)?;
+    let mut optimizer = NamedOptimizer::new(OptimizerConfig::default(), params)?;
     optimizer.step(&grads, 0.01)?;
     let good: HashMap<_, _> = optimizer.state()?.into_iter().collect();
     let mut refused = |change: &dyn Fn(&mut HashMap<String, Tensor>)| {

@@ -2,12 +2,12 @@
 
 use candle_core::{DType, Device};
 use candle_tcn::generate::{GenerateConfig, Generator, SamplerConfig};
-use candle_tcn::models::{Model, ModelConfig, PRESETS};
+use candle_tcn::models::{ModelConfig, PRESETS};
 use candle_tcn::nn::{Params, StepDtype};
 use candle_tcn::text::{TokenStream, Tokenizer, TokenizerSpec};
 use candle_tcn::{Error, Result};
 
-use crate::common::{Tensors, Tolerance, assert_within, rng, scatter};
+use crate::common::{Tensors, Tolerance, UnderTest, assert_within, rng, scatter};
 
 const TEXT: &str =
     "In the beginning God created the heaven and the earth; and the earth was without form. ";
@@ -53,7 +53,7 @@ fn every_network_needs_its_field_alone() -> Result<()> {
         let model = ModelConfig::preset(name)?.with_vocab_size(tokenizer.vocab_size());
         let field = model.geometry()?.receptive_field()?.total;
         let params = Params::new(3, DType::F32, &Device::Cpu);
-        let network = Model::new(&model, params.builder())?;
+        let network = model.build(params.builder())?.under_test();
         scatter(&params, &mut rng(4))?;
         let ids: Vec<u32> = once.iter().copied().cycle().take(2 * field + 37).collect();
         for dtype in [StepDtype::F32, StepDtype::Int8] {
@@ -89,7 +89,7 @@ fn ids_out_of_the_vocabulary_are_refused_wherever_they_stand() -> Result<()> {
     let tokenizer = Tokenizer::from_spec(&TokenizerSpec::Char, TEXT.as_bytes())?;
     let model = ModelConfig::preset("char-tiny")?.with_vocab_size(tokenizer.vocab_size());
     let params = Params::new(3, DType::F32, &Device::Cpu);
-    let stepper = Model::new(&model, params.builder())?.stepper(StepDtype::F32)?;
+    let stepper = model.build(params.builder())?.under_test().stepper(StepDtype::F32)?;
     let mut generator = Generator::new(&stepper, &tokenizer, config())?;
     let mut ids = vec![1; 3000];
     ids[0] = 9999;

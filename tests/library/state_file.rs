@@ -1,15 +1,17 @@
 //! Saved states: what was saved comes back, and nothing else is taken for it.
 
+use crate::common::UnderTest;
 use std::path::PathBuf;
 
 use candle_core::{DType, Device};
-use candle_tcn::nn::{Params, StepDtype, StepNet, TcnConfig, TemporalConvNet};
-use candle_tcn::{Result, state_file};
+use candle_tcn::Result;
+use candle_tcn::models::state_file;
+use candle_tcn::nn::{Params, StepDtype, StepNet, TcnConfig, temporal_conv_net};
 
 fn net(seed: u64) -> Result<StepNet> {
     let params = Params::new(seed, DType::F32, &Device::Cpu);
     let config = TcnConfig::new(vec![3, 4], 3);
-    TemporalConvNet::new(2, &config, params.builder())?.stepper(StepDtype::F32)
+    temporal_conv_net(2, &config, params.builder())?.under_test().step_net(StepDtype::F32)
 }
 
 struct Saved {
@@ -122,7 +124,8 @@ fn another_networks_state_is_refused() -> Result<()> {
     // the same network with its weights in another type goes on
     let params = Params::new(1, DType::F32, &Device::Cpu);
     let config = TcnConfig::new(vec![3, 4], 3);
-    let int8 = TemporalConvNet::new(2, &config, params.builder())?.stepper(StepDtype::Int8)?;
+    let int8 =
+        temporal_conv_net(2, &config, params.builder())?.under_test().step_net(StepDtype::Int8)?;
     assert_eq!(state_file::load(&path, &int8, 2)?.positions(), [7, 7]);
     Ok(())
 }

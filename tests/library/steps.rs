@@ -2,15 +2,17 @@
 //! step allocates nothing.
 
 use crate::common::close::{Tolerance, compare};
-use crate::common::{rng, scatter};
+use crate::common::{UnderTest, rng, scatter};
 use candle_core::{DType, Device, Tensor};
+use candle_tcn::Result;
 use candle_tcn::geometry::Dilations;
-use candle_tcn::models::{Model, ModelConfig, TcnLmConfig, WaveNetConfig};
+use candle_tcn::graph::Run;
+use candle_tcn::models::state_file;
+use candle_tcn::models::{ModelConfig, Network, TcnLmConfig, WaveNetConfig};
 use candle_tcn::nn::{
-    Activation, Gate, NormKind, Params, Pass, State, StepDtype, StepNet, TcnConfig,
-    TemporalConvNet, WaveNetStackConfig,
+    Activation, Gate, NormKind, Params, State, StepDtype, StepNet, TcnConfig, WaveNetStackConfig,
+    temporal_conv_net,
 };
-use candle_tcn::{Result, state_file};
 use rand::RngExt;
 use rand_chacha::ChaCha8Rng;
 
@@ -37,9 +39,9 @@ fn networks() -> Vec<TcnConfig> {
     all
 }
 
-fn build(cfg: &TcnConfig, rng: &mut ChaCha8Rng) -> Result<TemporalConvNet> {
+fn build(cfg: &TcnConfig, rng: &mut ChaCha8Rng) -> Result<Network> {
     let params = Params::new(rng.random(), DType::F32, &Device::Cpu);
-    let net = TemporalConvNet::new(4, cfg, params.builder())?;
+    let net = temporal_conv_net(4, cfg, params.builder())?.under_test();
     scatter(&params, rng)?;
     Ok(net)
 }
@@ -73,13 +75,26 @@ fn steps_are_the_forward_pass() -> Result<()> {
         let net = build(&cfg, &mut rng)?;
         let xs = frames(&mut rng, 40);
         let tensor = Tensor::from_slice(&xs, (1, 40, 4), &Device::Cpu)?;
-        let whole = net.forward(&tensor, &mut Pass::eval())?;
-        let whole: Vec<f32> = whole.flatten_all()?.to_vec1()?;
-        for (dtype, tolerance) in DTYPES.into_iter().zip([1e-5, 0.06, 0.06]) {
-            let step = net.stepper(dtype)?;
+        let whole = |dtype| -> Result<Vec<f32>> {
+            let ys = net.forward_with(&tensor, Run::eval().with_dtype(dtype))?;
+            Ok(ys.flatten_all()?.to_dtype(DType::F32)?.to_vec1()?)
+        };
+        for (dtype, activations, tolerance) in [
+            (StepDtype::F32, DType::F32, 1e-5),
+            // rounded at the same places
+            (StepDtype::Bf16, DType::BF16, 0.06),
+        ] {
+            let step = net.step_net(dtype)?;
             let what = format!("{dtype:?} {cfg:?}");
-            close(&what, &alone(&step, &xs)?, &whole, tolerance);
+            close(&what, &alone(&step, &xs)?, &whole(activations)?, tolerance);
         }
+        // weights of 8 bits: a twentieth of what comes out
+        let (found, exact) = (alone(&net.step_net(StepDtype::Int8)?, &xs)?, whole(DType::F32)?);
+        let rms =
+            |numbers: &mut dyn Iterator<Item = f32>| numbers.map(|x| x * x).sum::<f32>().sqrt();
+        let apart = rms(&mut found.iter().zip(&exact).map(|(a, b)| a - b));
+        let whole = rms(&mut exact.iter().copied());
+        assert!(found.len() == exact.len() && apart < 0.05 * whole, "{cfg:?}: {apart} of {whole}");
     }
     Ok(())
 }
@@ -90,7 +105,7 @@ fn blocks_are_steps() -> Result<()> {
     for cfg in networks() {
         let net = build(&cfg, &mut rng)?;
         for dtype in DTYPES {
-            let step = net.stepper(dtype)?;
+            let step = net.step_net(dtype)?;
             let xs = frames(&mut rng, 50);
             let wanted = alone(&step, &xs)?;
             let mut state = step.init_state(1)?;
@@ -123,7 +138,7 @@ fn sequences_come_and_go_independently() -> Result<()> {
     let dir = tempfile::tempdir().expect("a temporary folder");
     let path = dir.path().join("state.safetensors");
     for (cfg, dtype) in networks().into_iter().zip(DTYPES.into_iter().cycle()) {
-        let step = build(&cfg, &mut rng)?.stepper(dtype)?;
+        let step = build(&cfg, &mut rng)?.step_net(dtype)?;
         let width = step.out_channels();
         let new = |rng: &mut ChaCha8Rng| -> Result<Sequence> {
             let xs = frames(rng, LEN);
@@ -190,7 +205,7 @@ fn sequences_come_and_go_independently() -> Result<()> {
 fn a_step_allocates_nothing() -> Result<()> {
     let mut rng = rng(4);
     for (cfg, dtype) in networks().into_iter().zip(DTYPES.into_iter().cycle()) {
-        let step = build(&cfg, &mut rng)?.stepper(dtype)?;
+        let step = build(&cfg, &mut rng)?.step_net(dtype)?;
         for (batch, block) in [(1, 1), (8, 1), (1, 16)] {
             let mut state = step.init_state(batch)?;
             let xs = frames(&mut rng, batch * block);
@@ -241,7 +256,7 @@ fn a_prefill_leaves_what_steps_leave() -> Result<()> {
     let mut rng = rng(5);
     for config in language_models() {
         let params = Params::new(1, DType::F32, &Device::Cpu);
-        let model = Model::new(&config, params.builder())?;
+        let model = config.build(params.builder())?.under_test();
         scatter(&params, &mut rng)?;
         for (dtype, tolerance) in DTYPES.into_iter().zip([1e-5, 0.05, 2e-3]) {
             let stepper = model.stepper(dtype)?;
@@ -267,7 +282,7 @@ fn a_prefill_leaves_what_steps_leave() -> Result<()> {
 #[test]
 fn frames_that_do_not_fit_are_errors() -> Result<()> {
     let mut rng = rng(6);
-    let step = build(&networks()[0], &mut rng)?.stepper(StepDtype::F32)?;
+    let step = build(&networks()[0], &mut rng)?.step_net(StepDtype::F32)?;
     let mut state = step.init_state(2)?;
     for len in [0, 1, 4, 12] {
         let error = step.step(&vec![0.0; len], &mut state).map(|_| ());
@@ -276,7 +291,7 @@ fn frames_that_do_not_fit_are_errors() -> Result<()> {
     }
     assert!(state.reset(2).is_err() && state.select(&[0, 5]).is_err());
     let other = build(&TcnConfig::new(vec![3], 2), &mut rng)?;
-    let foreign = other.stepper(StepDtype::F32)?.init_state(2)?;
+    let foreign = other.step_net(StepDtype::F32)?.init_state(2)?;
     assert!(state.set(0, &foreign, 0).is_err() && state.join(&foreign).is_err());
     assert!(step.step(&[0.0; 8], &mut foreign.clone()).is_err());
     Ok(())

@@ -1,14 +1,15 @@
 //! Causality, and streaming: no output depends on a later input, and any way of cutting a sequence
 //! into steps and prefills gives what one forward pass gives.
 
-use crate::common::{assert_close, bits, random, random_ids, rng, scatter};
+use crate::common::{UnderTest, assert_close, bits, random, random_ids, rng, scatter};
 use candle_core::{D, DType, Device, IndexOp, Tensor};
 use candle_tcn::Result;
 use candle_tcn::geometry::Dilations;
-use candle_tcn::models::{Model, ModelConfig, Stepper, TcnLmConfig, WaveNetConfig};
+use candle_tcn::graph::Run;
+use candle_tcn::models::{ModelConfig, Network, Stepper, TcnLmConfig, WaveNetConfig};
 use candle_tcn::nn::{
-    Activation, Gate, NormKind, Params, Pass, State, StepDtype, TcnConfig, TemporalConvNet,
-    WaveNetStackConfig,
+    Activation, Gate, NormKind, Params, State, StepDtype, TcnConfig, WaveNetStackConfig,
+    temporal_conv_net,
 };
 use rand::RngExt;
 use rand_chacha::ChaCha8Rng;
@@ -74,9 +75,9 @@ fn configs(rng: &mut ChaCha8Rng) -> Vec<ModelConfig> {
     all
 }
 
-fn build(config: &ModelConfig, rng: &mut ChaCha8Rng) -> Result<Model> {
+fn build(config: &ModelConfig, rng: &mut ChaCha8Rng) -> Result<Network> {
     let params = Params::new(rng.random(), DType::F32, &Device::Cpu);
-    let model = Model::new(config, params.builder())?;
+    let model = config.build(params.builder())?.under_test();
     scatter(&params, rng)?;
     Ok(model)
 }
@@ -88,13 +89,13 @@ fn no_output_depends_on_a_later_input() -> Result<()> {
     for config in configs(&mut rng) {
         let model = build(&config, &mut rng)?;
         let ids = random_ids(&mut rng, (batch, time), VOCAB as u32)?;
-        let before = model.forward(&ids, &mut Pass::eval())?;
+        let before = model.forward_with(&ids, Run::eval())?;
         for t in [0, 1, time / 2, time - 1] {
             // another token in sequence 1 at time t
             let mut changed: Vec<Vec<u32>> = ids.to_vec2()?;
             changed[1][t] = (changed[1][t] + 1) % VOCAB as u32;
             let changed = Tensor::new(changed, &Device::Cpu)?;
-            let after = model.forward(&changed, &mut Pass::eval())?;
+            let after = model.forward_with(&changed, Run::eval())?;
             for sequence in 0..batch {
                 for s in 0..time {
                     let same = bits(&before.i((sequence, s))?)? == bits(&after.i((sequence, s))?)?;
@@ -113,7 +114,7 @@ fn no_output_depends_on_a_later_input() -> Result<()> {
 
 /// The logits of `ids` in random pieces, single tokens by `step` or by a forward pass.
 fn in_pieces(
-    (model, stepper): (&Model, &Stepper),
+    (model, stepper): (&Network, &Stepper),
     ids: &Tensor,
     state: &mut State,
     rng: &mut ChaCha8Rng,
@@ -146,7 +147,7 @@ fn any_chunking_equals_forward() -> Result<()> {
         for batch in [1, 3] {
             let time = rng.random_range(1..40);
             let ids = random_ids(&mut rng, (batch, time), VOCAB as u32)?;
-            let whole = model.forward(&ids, &mut Pass::eval())?;
+            let whole = model.forward_with(&ids, Run::eval())?;
             for model in [model.clone(), model.freeze()?] {
                 let stepper = model.stepper(StepDtype::F32)?;
                 for _ in 0..3 {
@@ -166,7 +167,7 @@ fn a_long_sequence_of_steps_does_not_drift() -> Result<()> {
     let mut rng = rng(3);
     let model = build(&wavenet(3, vec![1, 2, 4, 1, 2, 4]), &mut rng)?.freeze()?;
     let ids = random_ids(&mut rng, (1, 1000), VOCAB as u32)?;
-    let whole = model.forward(&ids, &mut Pass::eval())?;
+    let whole = model.forward_with(&ids, Run::eval())?;
     let stepper = model.stepper(StepDtype::F32)?;
     let mut state = stepper.init_state(1)?;
     for (t, id) in ids.flatten_all()?.to_vec1::<u32>()?.into_iter().enumerate() {
@@ -199,7 +200,7 @@ fn a_fork_goes_on_by_itself() -> Result<()> {
                 let end = &ends[i % 2];
                 let found = model.prefill(&end.narrow(1, t, 1)?, fork)?;
                 let whole = Tensor::cat(&[&shared, end], 1)?;
-                let whole = model.forward(&whole, &mut Pass::eval())?;
+                let whole = model.forward_with(&whole, Run::eval())?;
                 assert_close("fork", &found, &whole.narrow(1, 9 + t, 1)?, 1e-5)?;
             }
         }
@@ -212,17 +213,17 @@ fn a_centred_network_refuses_a_state() -> Result<()> {
     let mut rng = rng(5);
     let cfg = TcnConfig { causal: false, ..TcnConfig::new(vec![4, 4], 3) };
     let params = Params::new(1, DType::F32, &Device::Cpu);
-    let net = TemporalConvNet::new(2, &cfg, params.builder())?;
+    let net = temporal_conv_net(2, &cfg, params.builder())?.under_test();
     for time in [1, 7] {
         let xs = random(&mut rng, &[1, time, 2], DType::F32)?;
-        assert_eq!(net.forward(&xs, &mut Pass::eval())?.dim(D::Minus1)?, 4);
+        assert_eq!(net.forward_with(&xs, Run::eval())?.dim(D::Minus1)?, 4);
         let error = net.init_state(1).expect_err("not causal");
         assert!(error.to_string().contains("causal"), "{error}");
-        let error = net.stepper(StepDtype::F32).expect_err("not causal");
+        let error = net.step_net(StepDtype::F32).expect_err("not causal");
         assert!(error.to_string().contains("causal"), "{error}");
         let mut state = State::new(1, Vec::new())?;
         let error =
-            net.forward(&xs, &mut Pass::eval().with_state(&mut state)).expect_err("not causal");
+            net.forward_with(&xs, Run::eval().with_state(&mut state)).expect_err("not causal");
         assert!(error.to_string().contains("causal"), "{error}");
     }
     Ok(())

@@ -2,14 +2,15 @@
 //! optimizer, gradients clipped (tests/fixtures/ten_losses, made by scripts/make_training_fixtures.py).
 
 use crate::common;
-use crate::common::{Tensors, ids, under};
+use crate::common::{Tensors, UnderTest, ids, under};
 use candle_core::{DType, Device};
 use candle_tcn::Result;
 use candle_tcn::geometry::Dilations;
-use candle_tcn::models::{Model, ModelConfig, TcnLmConfig};
-use candle_tcn::nn::{Params, Pass, TcnConfig};
+use candle_tcn::graph;
+use candle_tcn::models::{ModelConfig, TcnLmConfig};
+use candle_tcn::nn::{Params, TcnConfig};
 use candle_tcn::ops;
-use candle_tcn::train::optim::{Gradients, Optimizer, OptimizerConfig};
+use candle_tcn::train::optim::{Gradients, NamedOptimizer, OptimizerConfig};
 use serde::Deserialize;
 
 #[derive(Deserialize)]
@@ -53,13 +54,13 @@ impl Fixture {
 
     fn losses(&self, run: &Run, golden: &Tensors, dtype: DType) -> Result<Vec<f64>> {
         let params = Params::new(0, dtype, &Device::Cpu);
-        let model = Model::new(&self.model(), params.builder())?;
+        let model = self.model().build(params.builder())?.under_test();
         common::load(&params, &under("init.", golden))?;
-        let mut optimizer = Optimizer::new(run.optimizer.clone(), params.trainable())?;
+        let mut optimizer = NamedOptimizer::new(run.optimizer.clone(), params.trainable())?;
         let (inputs, targets) = (&golden["input"], &golden["target"]);
         let step = |step| {
             let input = inputs.get(step)?.to_dtype(DType::U32)?;
-            let logits = model.forward(&input, &mut Pass::train(0, step as u64))?;
+            let logits = model.forward_with(&input, graph::Run::train(0, step as u64))?;
             let loss = ops::cross_entropy(&logits, &ids(&targets.get(step)?)?)?;
             let mut grads = Gradients::from_store(&loss.backward()?, optimizer.params());
             grads.clip(self.clip)?;

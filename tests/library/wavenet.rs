@@ -2,12 +2,13 @@
 //! made by scripts/make_training_fixtures.py).
 
 use crate::common;
-use crate::common::{assert_close, assert_gradients, ids, under};
+use crate::common::{UnderTest, assert_close, assert_gradients, ids, under};
 use candle_core::{DType, Device};
 use candle_tcn::Result;
 use candle_tcn::geometry::Dilations;
-use candle_tcn::models::{Model, ModelConfig, WaveNetConfig};
-use candle_tcn::nn::{Params, Pass, WaveNetStackConfig};
+use candle_tcn::graph::Run;
+use candle_tcn::models::{ModelConfig, WaveNetConfig};
+use candle_tcn::nn::{Params, WaveNetStackConfig};
 use candle_tcn::ops;
 use serde::Deserialize;
 
@@ -39,10 +40,10 @@ fn logits_loss_and_every_gradient_equal_torch() -> Result<()> {
     for (dtype, tolerance) in [(DType::F64, 1e-10), (DType::F32, 1e-5)] {
         let what = format!("{dtype:?}");
         let params = Params::new(0, dtype, &Device::Cpu);
-        let model = Model::new(&config, params.builder())?;
+        let model = config.build(params.builder())?.under_test();
         common::load(&params, &under("param.", &golden))?;
         let input = golden["input"].to_dtype(DType::U32)?;
-        let logits = model.forward(&input, &mut Pass::train(0, 0))?;
+        let logits = model.forward_with(&input, Run::train(0, 0))?;
         assert_close(&what, &logits, &golden["logits"], tolerance)?;
         let loss = ops::cross_entropy(&logits, &ids(&golden["target"])?)?.reshape(1)?;
         assert_close(&what, &loss, &golden["loss"], tolerance)?;

@@ -1,13 +1,15 @@
-//! What the program says of itself: first steps, version, completions, manual pages.
+//! Texts about the program: first steps, version, completions, manual pages.
 
+use std::any::TypeId;
 use std::io::Write;
 
 use candle_tcn::kernels::Kernel;
 use clap::CommandFactory;
 
-use crate::{Cli, usage_error};
+use crate::receptive_field::Size;
+use crate::{Cli, kernel, usage_error};
 
-/// What `tcn` alone prints.
+/// Output of `tcn` alone.
 pub const FIRST_STEPS: &str = "\
 tcn generate --prompt \"And God said\"              write with the built-in model
 tcn train --data TEXT --minutes 3                 train on a text of your own
@@ -18,7 +20,7 @@ tcn --help, tcn COMMAND --help                    everything else";
 /// The end of the long help.
 pub const ENVIRONMENT: &str = "\
 Environment:
-  TCN_KERNEL               the kernel: amx, avx512, avx2, portable or reference (default: the fastest)
+  TCN_KERNEL               the kernel: amx, avx512, avx2, portable, reference or candle (default: the fastest)
   HF_TOKEN                 access token of the Hub, also in the file that HF_TOKEN_PATH names
   HF_HOME, HF_HUB_CACHE    where models of the Hub are kept
   HF_ENDPOINT              another address of the Hub
@@ -33,7 +35,21 @@ Exit codes:
 /// The command line, with a version that tells what it runs with.
 pub fn command() -> clap::Command {
     // it lives as long as the program
-    Cli::command().long_version(&*version().leak())
+    let command = Cli::command().long_version(&*version().leak());
+    // a negative number is a wrong value, not an unknown flag
+    let signed = |argument: clap::Arg| match is_number(&argument) {
+        true => argument.allow_negative_numbers(true),
+        false => argument,
+    };
+    command.mut_args(signed).mut_subcommands(|command| command.mut_args(signed))
+}
+
+/// `true` if the value of an argument is a number or a size.
+fn is_number(argument: &clap::Arg) -> bool {
+    let kind = argument.get_value_parser().type_id();
+    let numbers =
+        [TypeId::of::<usize>(), TypeId::of::<u64>(), TypeId::of::<f64>(), TypeId::of::<Size>()];
+    argument.get_action().takes_values() && numbers.iter().any(|number| kind == *number)
 }
 
 fn version() -> String {
@@ -41,20 +57,16 @@ fn version() -> String {
         Some(commit) => format!(" ({commit})"),
         None => String::new(),
     };
-    let features = [
-        ("cli", cfg!(feature = "cli")),
-        ("hub", cfg!(feature = "hub")),
-        ("cuda", cfg!(feature = "cuda")),
-        ("metal", cfg!(feature = "metal")),
-        ("mkl", cfg!(feature = "mkl")),
-        ("accelerate", cfg!(feature = "accelerate")),
-    ];
+    macro_rules! features {
+        ($($name:tt)*) => { [$(($name, cfg!(feature = $name))),*] };
+    }
+    let features = features!["cli" "hub" "cuda" "metal" "mkl" "accelerate"];
     let features = names(features.into_iter());
     let kernels = names(Kernel::ALL.into_iter().map(|k| (k.name(), k.is_available())));
     format!(
         "{}{commit}\nfeatures: {features}\nkernel: {}, of {kernels}\nprocessor: {}, {}",
         env!("CARGO_PKG_VERSION"),
-        Kernel::current().name(),
+        kernel::chosen().name(),
         std::env::consts::ARCH,
         names(processor().into_iter()),
     )
@@ -65,21 +77,16 @@ fn names<'a>(named: impl Iterator<Item = (&'a str, bool)>) -> String {
     there.collect::<Vec<_>>().join(" ")
 }
 
-/// What the kernels ask the processor for.
+/// Features of the processor that the kernels use.
 #[cfg(target_arch = "x86_64")]
 fn processor() -> Vec<(&'static str, bool)> {
-    use std::arch::is_x86_feature_detected as has;
-    vec![
-        ("avx2", has!("avx2")),
-        ("fma", has!("fma")),
-        ("avx512f", has!("avx512f")),
-        ("avx512bw", has!("avx512bw")),
-        ("avx512dq", has!("avx512dq")),
-        ("avx512vl", has!("avx512vl")),
-        ("avx512bf16", has!("avx512bf16")),
-        ("avx512vnni", has!("avx512vnni")),
-        ("amx", Kernel::Amx.is_available()),
-    ]
+    // the standard macro takes literals only
+    macro_rules! features {
+        ($($name:tt)*) => {
+            vec![$(($name, std::arch::is_x86_feature_detected!($name)),)* ("amx", Kernel::Amx.is_available())]
+        };
+    }
+    features!["avx2" "fma" "avx512f" "avx512bw" "avx512dq" "avx512vl" "avx512bf16" "avx512vnni"]
 }
 
 #[cfg(not(target_arch = "x86_64"))]

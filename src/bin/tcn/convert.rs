@@ -6,21 +6,20 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use candle_core::{DType, Device, Tensor};
-use candle_tcn::files::write_atomic;
-use candle_tcn::model_dir::{self, check_weights, read_config, read_tokenizer};
-use candle_tcn::models::{Model, ModelConfig, convert, convert_under};
+use candle_tcn::files::{
+    fold_weight_norm, names, read_small, weights, write_atomic, write_weights,
+};
+use candle_tcn::models::directory::{self, check_weights, read_config, read_tokenizer};
+use candle_tcn::models::{ModelConfig, convert, convert_under};
 use candle_tcn::nn::{Params, StepDtype};
-use candle_tcn::store::{fold_weight_norm, write_weights};
-use candle_tcn::train::RunDir;
-use candle_tcn::weights;
 use clap::ValueEnum;
 use serde_json::json;
 
 use crate::flags::counted;
-use crate::{model, print_line, usage_error};
+use crate::{model, print_line};
 
 #[derive(clap::Args)]
-pub struct Args {
+pub struct ConvertArgs {
     /// A model directory, a model on the Hub, or a file of weights (.pt, .pth, .bin, .safetensors) of
     /// locuslab/TCN, pytorch-tcn, protein-sequence-models (ByteNet) or CARP
     src: String,
@@ -32,7 +31,7 @@ pub struct Args {
     /// The dict of tensors to take of a PyTorch file that holds several, such as ema.model
     #[arg(long, value_name = "KEY")]
     key: Option<String>,
-    /// What the names of the network's tensors begin with, such as model.tcn (default: where a known network
+    /// Prefix of the names of the network's tensors, such as model.tcn (default: where a known network
     /// leaves the fewest tensors over)
     #[arg(long, value_name = "NAME")]
     prefix: Option<String>,
@@ -42,9 +41,9 @@ pub struct Args {
     /// Replace direction and length of weight-normed weights by their product
     #[arg(long)]
     fold_weight_norm: bool,
-    /// How matrices and kernels are stored (int8 folds weight norm)
-    #[arg(long, value_enum, default_value_t = Stored::F32)]
-    dtype: Stored,
+    /// Number format of stored matrices and kernels (int8 folds weight norm)
+    #[arg(long, value_enum, default_value_t = StoredDtype::F32)]
+    dtype: StoredDtype,
     /// Leave tensors out that the network has no use for
     #[arg(long)]
     allow_left_over: bool,
@@ -57,7 +56,7 @@ pub struct Args {
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Stored {
+enum StoredDtype {
     /// 32 bits
     F32,
     /// 16 bits
@@ -66,7 +65,7 @@ enum Stored {
     Int8,
 }
 
-impl Stored {
+impl StoredDtype {
     fn step(self) -> StepDtype {
         match self {
             Self::F32 => StepDtype::F32,
@@ -76,8 +75,8 @@ impl Stored {
     }
 }
 
-/// What a source holds.
-struct Source {
+/// A network that was read.
+struct Conversion {
     /// Folder or file.
     path: PathBuf,
     config: ModelConfig,
@@ -88,12 +87,12 @@ struct Source {
     missing: Vec<String>,
 }
 
-pub fn run(args: Args) -> anyhow::Result<()> {
+pub fn run(args: ConvertArgs) -> anyhow::Result<()> {
     if std::fs::read_dir(&args.dst).map_or(args.dst.exists(), |mut dir| dir.next().is_some()) {
-        return Err(usage_error(format!(
+        bail_usage!(
             "{}: exists already; name a folder that does not, or remove it first",
             args.dst.display()
-        )));
+        );
     }
     let path = model::resolve("SRC", &args.src)?;
     let mut source = match path.is_dir() {
@@ -102,7 +101,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     };
     weights::check_finite(&source.tensors).with_context(|| args.src.clone())?;
     complete(&mut source, &args)?;
-    if args.fold_weight_norm || args.dtype == Stored::Int8 {
+    if args.fold_weight_norm || args.dtype == StoredDtype::Int8 {
         fold_weight_norm(&mut source.tensors)?;
         source.config = source.config.without_weight_norm();
     }
@@ -111,26 +110,28 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     report(&source, &args)
 }
 
-fn read_dir(dir: &Path, args: &Args) -> anyhow::Result<Source> {
+fn read_dir(dir: &Path, args: &ConvertArgs) -> anyhow::Result<Conversion> {
     let of_files = [
         ("--arguments", args.arguments.is_some()),
         ("--key", args.key.is_some()),
         ("--prefix", args.prefix.is_some()),
     ];
     if let Some((flag, _)) = of_files.into_iter().find(|(_, given)| *given) {
-        return Err(usage_error(format!(
+        bail_usage!(
             "{flag}: goes with a file of weights; {} is a folder, with a config.json of its own",
             dir.display()
-        )));
+        );
     }
-    let described = model_dir::described_in(dir);
-    let config = read_config(described.join(model_dir::CONFIG))?;
+    let described = directory::described_in(dir);
+    let config = read_config(described.join(names::CONFIG))?;
     let mut tensors = weights::read(weights::find(dir)?)?.tensors;
-    config.drop_tied_copy(&mut tensors)?;
-    let names = [model_dir::TOKENIZER, RunDir::CARD];
-    let mut files: Vec<_> = names.map(|name| (described.join(name), name)).into();
+    let graph = config.graph()?;
+    graph.drop_copies(&mut tensors)?;
+    let beside = [names::TOKENIZER, names::CARD];
+    let mut files: Vec<_> = beside.map(|name| (described.join(name), name)).into();
     files.retain(|(file, _)| file.exists());
-    let expected: HashMap<_, _> = config.tensors()?.into_iter().collect();
+    let expected: HashMap<_, _> =
+        graph.parameters().iter().map(|p| (p.name.clone(), p.shape.clone())).collect();
     let mut left_over: Vec<_> =
         tensors.keys().filter(|name| !expected.contains_key(*name)).cloned().collect();
     let mut missing: Vec<_> =
@@ -138,15 +139,17 @@ fn read_dir(dir: &Path, args: &Args) -> anyhow::Result<Source> {
     left_over.sort();
     missing.sort();
     left_over.iter().for_each(|name| drop(tensors.remove(name)));
-    Ok(Source { path: dir.to_path_buf(), config, tensors, files, left_over, missing })
+    Ok(Conversion { path: dir.to_path_buf(), config, tensors, files, left_over, missing })
 }
 
-fn read_file(path: &Path, args: &Args) -> anyhow::Result<Source> {
+fn read_file(path: &Path, args: &ConvertArgs) -> anyhow::Result<Conversion> {
     let arguments = args.arguments.as_deref().map(read_json).transpose()?;
     let file = match &args.key {
-        Some(key) => weights::open_key(path, key)?,
-        None => weights::open(path)?,
-    };
+        Some(key) => weights::open_key(path, key),
+        None => weights::open(path),
+    }
+    .map_err(|error| advised(error, "expected one dict of tensors", "; --key chooses one"))
+    .map_err(|error| advised(error, "found JSON", "; a configuration belongs to --arguments"))?;
     let tensors = file.read()?.tensors;
     let converted = match &args.prefix {
         Some(prefix) => convert_under(tensors, prefix, arguments.as_ref()),
@@ -163,7 +166,7 @@ fn read_file(path: &Path, args: &Args) -> anyhow::Result<Source> {
             args.src
         );
     }
-    Ok(Source {
+    Ok(Conversion {
         path: path.to_path_buf(),
         config: converted.config,
         tensors: converted.tensors,
@@ -174,18 +177,23 @@ fn read_file(path: &Path, args: &Args) -> anyhow::Result<Source> {
 }
 
 fn read_json(path: &Path) -> anyhow::Result<serde_json::Value> {
-    const MAX_BYTES: u64 = 1 << 20;
-    let io = |error| candle_tcn::Error::io(path, error);
-    let wrong = |message: String| candle_tcn::Error::file(path, message);
-    if std::fs::metadata(path).map_err(io)?.len() > MAX_BYTES {
-        return Err(wrong("expected the arguments of a network, found a large file".into()).into());
+    let json = read_small(path, "the arguments of a network", names::MAX_CONFIG_BYTES)?;
+    let wrong = |error| candle_tcn::Error::file(path, format!("expected JSON: {error}"));
+    Ok(serde_json::from_slice(&json).map_err(wrong)?)
+}
+
+/// Adds the flag that helps to an error of a file whose message says `fact`.
+fn advised(error: candle_tcn::Error, fact: &str, advice: &str) -> candle_tcn::Error {
+    match error {
+        candle_tcn::Error::File { path, message } if message.contains(fact) => {
+            candle_tcn::Error::file(path, message + advice)
+        }
+        other => other,
     }
-    let bytes = std::fs::read(path).map_err(io)?;
-    Ok(serde_json::from_slice(&bytes).map_err(|e| wrong(format!("expected JSON: {e}")))?)
 }
 
 /// Refuses what is left over or missing, or makes up for it.
-fn complete(source: &mut Source, args: &Args) -> anyhow::Result<()> {
+fn complete(source: &mut Conversion, args: &ConvertArgs) -> anyhow::Result<()> {
     let list =
         |names: &[String]| names.iter().map(|name| format!("\n  {name}")).collect::<String>();
     if !source.left_over.is_empty() && !args.allow_left_over {
@@ -220,18 +228,18 @@ fn complete(source: &mut Source, args: &Args) -> anyhow::Result<()> {
     }
     say!("{}: these tensors start anew:{}", args.src, list(&source.missing));
     let params = Params::new(0, DType::F32, &Device::Cpu);
-    Model::new(&source.config, params.builder())?;
+    source.config.build(params.builder())?;
     let initial = params.snapshot()?.into_iter();
     source.tensors.extend(initial.filter(|(name, _)| source.missing.contains(name)));
     Ok(())
 }
 
-fn write(source: &Source, args: &Args) -> anyhow::Result<()> {
+fn write(source: &Conversion, args: &ConvertArgs) -> anyhow::Result<()> {
     std::fs::create_dir_all(&args.dst)?;
     for (file, name) in &source.files {
         std::fs::copy(file, args.dst.join(name))?;
     }
-    let to = args.dst.join(model_dir::TOKENIZER);
+    let to = args.dst.join(names::TOKENIZER);
     if let Some(file) = &args.tokenizer {
         candle_tcn::text::Tokenizer::from_file(file)?;
         std::fs::copy(file, to)?;
@@ -242,18 +250,20 @@ fn write(source: &Source, args: &Args) -> anyhow::Result<()> {
         // of a vocab.txt
         tokenizer.save(to)?;
     }
-    let is_embedding = |name: &str| source.config.embedding_name() == Some(name);
-    let to = args.dst.join(model_dir::WEIGHTS);
+    let graph = source.config.graph()?;
+    let is_embedding = |name: &str| graph.embedding().is_some_and(|table| table.name == name);
+    let to = args.dst.join(names::WEIGHTS);
     write_weights(to, &source.tensors, args.dtype.step(), is_embedding)?;
     // last: a directory without it is no model yet
     let json = source.config.to_json()?;
-    let config = args.dst.join(model_dir::CONFIG);
+    let config = args.dst.join(names::CONFIG);
     Ok(write_atomic(&config, |file| file.write_all(json.as_bytes()))?)
 }
 
-fn report(source: &Source, args: &Args) -> anyhow::Result<()> {
-    let bytes = std::fs::metadata(args.dst.join(model_dir::WEIGHTS))?.len();
-    let (model_type, parameters) = (source.config.model_type(), source.config.parameters()?);
+fn report(source: &Conversion, args: &ConvertArgs) -> anyhow::Result<()> {
+    let bytes = std::fs::metadata(args.dst.join(names::WEIGHTS))?.len();
+    let (model_type, parameters) =
+        (source.config.model_type(), source.config.graph()?.parameter_count()?);
     if args.json {
         return print_line(json!({
             "model_type": model_type,

@@ -12,7 +12,7 @@ use crate::progress::read_through;
 use crate::{line_ends, print_line};
 
 #[derive(clap::Args)]
-pub struct Args {
+pub struct EvalArgs {
     /// A model directory, or org/name[@revision] on the Hub (default: the built-in model)
     #[arg(long, value_name = "MODEL")]
     model: Option<String>,
@@ -27,7 +27,7 @@ pub struct Args {
     json: bool,
 }
 
-pub fn run(args: Args) -> anyhow::Result<()> {
+pub fn run(args: EvalArgs) -> anyhow::Result<()> {
     let loaded = model::load(args.model.as_deref())?;
     let tokenizer = loaded.tokenizer()?;
     let mut stream = TokenStream::open(&args.data, tokenizer)?;

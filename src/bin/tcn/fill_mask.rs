@@ -7,16 +7,16 @@ use candle_tcn::text::Tokenizer;
 use candle_tcn::{Error, LoadedModel};
 use serde_json::{Value, json};
 
-use crate::embed::{Sequence, Sequences};
+use crate::embed::{Sequence, Sequences, encode};
 use crate::flags::{WholeDtype, count};
 use crate::model::Unknown;
-use crate::{model, print_line, usage_error};
+use crate::{model, print_line};
 
 /// Sequences that are given to the model together.
 const TOGETHER: usize = 1024;
 
 #[derive(clap::Args)]
-pub struct Args {
+pub struct FillMaskArgs {
     /// A masked language model: a directory, or org/name[@revision] on the Hub
     #[arg(long, value_name = "MODEL")]
     model: String,
@@ -26,10 +26,10 @@ pub struct Args {
     #[arg(long, value_name = "FILE")]
     input: Option<PathBuf>,
     /// Candidates for each mask
-    #[arg(long, value_name = "K", value_parser = count, allow_negative_numbers = true, default_value = "5")]
+    #[arg(long, value_name = "K", value_parser = count, default_value = "5")]
     top_k: usize,
     /// Tokens that are computed at once, which bounds the memory
-    #[arg(long, value_name = "N", value_parser = count, allow_negative_numbers = true, default_value = "16384")]
+    #[arg(long, value_name = "N", value_parser = count, default_value = "16384")]
     batch_tokens: usize,
     /// Number format to compute in
     #[arg(long, value_enum, default_value_t = WholeDtype::F32)]
@@ -42,15 +42,15 @@ pub struct Args {
 /// A mask: where it is, and what may stand there.
 type Filled = (usize, Vec<Candidate>);
 
-pub fn run(args: Args) -> anyhow::Result<()> {
+pub fn run(args: FillMaskArgs) -> anyhow::Result<()> {
     if args.sequences.is_empty() == args.input.is_none() {
-        return Err(usage_error("expected sequences as arguments, or a file of them with --input"));
+        bail_usage!("expected sequences as arguments, or a file of them with --input");
     }
-    let loaded = LoadedModel::load(model::resolve("--model", &args.model)?)?;
+    let loaded = model::load(Some(&args.model))?;
     let tokenizer = loaded.tokenizer()?;
     let mask = masked(&loaded, tokenizer)?;
     let dtype = args.dtype.precision().dtype();
-    let encoder = Encoder::new(&loaded.config, &loaded.model, args.batch_tokens, dtype)?;
+    let encoder = Encoder::new(&loaded.model, args.batch_tokens, dtype)?;
     let mut sequences: Box<dyn Iterator<Item = anyhow::Result<Sequence>>> = match &args.input {
         Some(file) => Box::new(Sequences::open(file)?),
         None => Box::new(args.sequences.iter().map(|text| Ok(Sequence::new(text)))),
@@ -75,11 +75,11 @@ pub fn run(args: Args) -> anyhow::Result<()> {
 
 /// The token that stands for what is to be found.
 fn masked(loaded: &LoadedModel, tokenizer: &Tokenizer) -> anyhow::Result<u32> {
-    if loaded.config.is_causal() {
-        return Err(usage_error(format!(
+    if loaded.model.graph().is_causal() {
+        bail_usage!(
             "--model: expected a masked language model (bytenet, carp, ConvNet), found {}, which predicts the next token; use tcn generate",
             loaded.config.model_type()
-        )));
+        );
     }
     let missing = || Error::Text("the tokenizer has no token <mask> or [MASK]".into());
     Ok(tokenizer.mask_id().ok_or_else(missing)?)
@@ -92,20 +92,10 @@ fn fill(
     sequences: &[Sequence],
     (top_k, unknown): (usize, &mut Unknown),
 ) -> anyhow::Result<Vec<Vec<Filled>>> {
-    let mut ids = Vec::with_capacity(sequences.len());
-    for sequence in sequences {
-        let tokens = tokenizer.encode(&sequence.text)?;
-        if !tokens.contains(&mask) {
-            let name = tokenizer.token_text(mask).unwrap_or_default();
-            return Err(Error::Text(format!(
-                "{}: expected at least one {name}, found none",
-                sequence.name()
-            ))
-            .into());
-        }
-        unknown.count(&sequence.name(), tokenizer, &tokens);
-        ids.push(tokens);
-    }
+    let ids = encode(tokenizer, sequences, unknown, |tokens| {
+        let name = || tokenizer.token_text(mask).unwrap_or_default();
+        (!tokens.contains(&mask)).then(|| format!("expected at least one {}, found none", name()))
+    })?;
     let mut filled = vec![Vec::new(); ids.len()];
     encoder.run(&ids, "logits", |i, logits| {
         for (position, _) in ids[i].iter().enumerate().filter(|(_, id)| **id == mask) {

@@ -1,16 +1,14 @@
-//! What flags of several commands mean.
+//! Flags of several commands.
 
 use std::num::IntErrorKind;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use candle_tcn::LoadedModel;
-use candle_tcn::model_dir::{self, read_config};
-use candle_tcn::models::ModelConfig;
 use candle_tcn::nn::StepDtype;
 use candle_tcn::train::Precision;
 use clap::ValueEnum;
 
-use crate::{model, usage_error};
+use crate::{kernel, usage_error};
 
 /// A number and what it counts, in the plural where it is not one.
 pub fn counted(number: impl std::fmt::Display, thing: &str) -> String {
@@ -44,31 +42,15 @@ pub fn count(text: &str) -> Result<usize, String> {
 pub fn refuse_existing(flag: &str, path: &Path, force: bool) -> anyhow::Result<()> {
     let holds_something = |found: std::fs::Metadata| found.is_file() || found.is_dir();
     if !force && std::fs::metadata(path).is_ok_and(holds_something) {
-        return Err(usage_error(format!(
+        bail_usage!(
             "{flag}: {} exists; choose another, or replace it with --force",
             path.display()
-        )));
+        );
     }
     Ok(())
 }
 
-/// The configuration of `--model`, else of `--config`, else the preset.
-pub fn network(
-    preset: &str,
-    config: &Option<PathBuf>,
-    model: &Option<String>,
-) -> anyhow::Result<ModelConfig> {
-    Ok(match (config, model) {
-        (_, Some(model)) => {
-            let dir = model::resolve("--model", model)?;
-            read_config(model_dir::described_in(dir).join(model_dir::CONFIG))?
-        }
-        (Some(file), None) => read_config(file)?,
-        (None, None) => ModelConfig::preset(preset)?,
-    })
-}
-
-/// `--dtype`: how numbers are kept.
+/// `--dtype`: a number format.
 #[derive(Clone, Copy, ValueEnum)]
 pub enum Dtype {
     /// bf16 where the processor multiplies it (AVX512-BF16, AMX), f32 elsewhere; int8 for generation from
@@ -96,7 +78,7 @@ pub enum WholeDtype {
 impl WholeDtype {
     pub fn precision(self) -> Precision {
         match self {
-            Self::Auto => Precision::auto(),
+            Self::Auto => Precision::auto(kernel::chosen()),
             Self::F32 => Precision::F32,
             Self::Bf16 => Precision::Bf16,
         }
@@ -104,9 +86,9 @@ impl WholeDtype {
 }
 
 impl Dtype {
-    /// What one token after the other is computed with.
+    /// The type that steps are computed in.
     pub fn step(self) -> StepDtype {
-        match (self, Precision::auto()) {
+        match (self, Precision::auto(kernel::chosen())) {
             (Self::Auto, Precision::F32) | (Self::F32, _) => StepDtype::F32,
             (Self::Auto, Precision::Bf16) | (Self::Bf16, _) => StepDtype::Bf16,
             (Self::Int8, _) => StepDtype::Int8,
@@ -121,7 +103,7 @@ impl Dtype {
         }
     }
 
-    /// What whole sequences are computed with.
+    /// The type that whole sequences are computed in.
     pub fn precision(self) -> anyhow::Result<Precision> {
         match self.step() {
             StepDtype::F32 => Ok(Precision::F32),

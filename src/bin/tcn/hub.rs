@@ -118,7 +118,7 @@ pub fn bar(what: &str) -> anyhow::Result<(ProgressBar, Progress)> {
     Ok((bar, progress))
 }
 
-/// What is uploaded and what stays, line by line.
+/// A line for each file that is uploaded or stays.
 pub fn describe(contents: &Contents) -> Vec<String> {
     let size = |bytes| HumanBytes(bytes).to_string();
     let total = contents.files.iter().map(|file| file.bytes).sum();

@@ -1,19 +1,21 @@
-//! `tcn info`: what a model is, without loading its weights.
+//! `tcn info`: facts of a model, without loading its weights.
 
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use candle_tcn::model_dir::{self, read_config, read_tokenizer};
-use candle_tcn::models::{Input, ModelConfig};
-use candle_tcn::train::{RunDir, read_metrics};
-use candle_tcn::weights::{self, TensorInfo};
+use candle_tcn::files::names;
+use candle_tcn::files::weights::{self, TensorInfo};
+use candle_tcn::graph::{Graph, Input};
+use candle_tcn::models::ModelConfig;
+use candle_tcn::models::directory::{self, read_config, read_tokenizer};
+use candle_tcn::train::read_metrics;
 use serde_json::{Value, json};
 
 use crate::flags::counted;
 use crate::{model, print_line};
 
 #[derive(clap::Args)]
-pub struct Args {
+pub struct InfoArgs {
     /// A model directory, a checkpoint of a run, a file of weights, or org/name[@revision] on the Hub, whose
     /// weights are not downloaded
     model: String,
@@ -22,7 +24,7 @@ pub struct Args {
     json: bool,
 }
 
-pub fn run(args: Args) -> anyhow::Result<()> {
+pub fn run(args: InfoArgs) -> anyhow::Result<()> {
     let path = Path::new(&args.model);
     let facts = match (path.is_dir(), path.exists()) {
         (true, _) => of_model(path, of_weights(path)?)?,
@@ -35,19 +37,20 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     }
 }
 
-/// What is in a model directory, beside what is told of its weights.
+/// Facts of a model directory, together with those of its weights.
 fn of_model(dir: &Path, weights: Value) -> anyhow::Result<Value> {
-    let described = model_dir::described_in(dir);
-    let config = read_config(described.join(model_dir::CONFIG))?;
-    let field = config.geometry()?.receptive_field()?;
+    let described = directory::described_in(dir);
+    let config = read_config(described.join(names::CONFIG))?;
+    let graph = config.graph()?;
+    let field = graph.stack()?.receptive_field()?;
     let mut facts = json!({
         "model_type": config.model_type(),
-        "causal": config.is_causal(),
-        "parameters": config.parameters()?,
+        "causal": graph.is_causal(),
+        "parameters": graph.parameter_count()?,
         "receptive_field": field.total,
-        "layers": config.hidden_layers(),
-        "input": input(&config),
-        "state_bytes": config.state_bytes(1)?,
+        "layers": graph.hidden_layers(),
+        "input": input(&config, &graph),
+        "state_bytes": graph.state_bytes(1)?,
         "tokenizer": tokenizer(&described)?,
         "training": training(&described)?,
     });
@@ -112,10 +115,13 @@ fn print_tensors(file: &Path, json: bool) -> anyhow::Result<()> {
     print_line(format_args!("{tensors}, {}", counted(numbers, "number")))
 }
 
-fn input(config: &ModelConfig) -> Value {
-    match config.input() {
-        Input::Tokens { vocab_size } => json!({"tokens": vocab_size}),
-        Input::Frames { channels, layout } => json!({"channels": channels, "layout": layout}),
+fn input(config: &ModelConfig, graph: &Graph) -> Value {
+    match graph.inputs().next() {
+        Some(Input::Tokens { vocab_size, .. }) => json!({"tokens": vocab_size}),
+        Some(Input::Frames { channels }) => {
+            json!({"channels": channels, "layout": config.architecture().layout()})
+        }
+        _ => Value::Null,
     }
 }
 
@@ -130,9 +136,9 @@ fn tokenizer(dir: &Path) -> anyhow::Result<Value> {
     }))
 }
 
-/// What the log of a training run says.
+/// Facts from the log of a training run.
 fn training(dir: &Path) -> anyhow::Result<Value> {
-    let log = dir.join(RunDir::METRICS);
+    let log = dir.join(names::METRICS);
     if !log.exists() {
         return Ok(Value::Null);
     }

@@ -3,7 +3,7 @@
 //! Results go to standard output, progress and messages to standard error. Exit codes: 0 done,
 //! 1 failed, 2 wrong usage; 130, 143 and 129 interrupted by SIGINT, SIGTERM and SIGHUP after saving.
 
-/// A line on standard error; one that nobody can read is no reason to stop.
+/// Writes a line on standard error. An error of that is ignored.
 macro_rules! say {
     ($($text:tt)*) => {{
         use std::io::Write as _;
@@ -11,7 +11,15 @@ macro_rules! say {
     }};
 }
 
+/// Ends a function with wrong use of the command line.
+macro_rules! bail_usage {
+    ($($text:tt)*) => {
+        return Err($crate::usage_error(format!($($text)*)))
+    };
+}
+
 mod about;
+mod advice;
 mod bench;
 mod convert;
 mod embed;
@@ -22,6 +30,7 @@ mod generate;
 #[cfg(feature = "hub")]
 mod hub;
 mod info;
+mod kernel;
 mod line_ends;
 mod memory;
 mod model;
@@ -42,6 +51,8 @@ use std::process::ExitCode;
 use clap::error::ErrorKind;
 use clap::{FromArgMatches, Parser, Subcommand};
 
+use advice::Advice;
+
 /// Dilated causal convolution stacks for sequence modelling: trains on a laptop, streams with constant
 /// memory.
 #[derive(Parser)]
@@ -50,44 +61,38 @@ struct Cli {
     #[command(subcommand)]
     command: Option<Command>,
     /// Threads to compute with (default: all processors); results do not depend on it
-    #[arg(
-        long,
-        global = true,
-        value_name = "N",
-        allow_negative_numbers = true,
-        display_order = 900
-    )]
+    #[arg(long, global = true, value_name = "N", display_order = 900)]
     threads: Option<usize>,
 }
 
 #[derive(Subcommand)]
 enum Command {
     /// Train a language model from text files (without --data: from a built-in text)
-    Train(train::Args),
+    Train(train::TrainArgs),
     /// Write text with a model (without --model: with a built-in one)
-    Generate(generate::Args),
+    Generate(generate::GenerateArgs),
     /// Measure a model on a text: every token but the first, with its whole left context
-    Eval(eval::Args),
-    /// Tell what a masked language model would put in the place of masks
-    FillMask(fill_mask::Args),
+    Eval(eval::EvalArgs),
+    /// Fill in the masks of a sequence with a masked language model
+    FillMask(fill_mask::FillMaskArgs),
     /// Compute a vector (embedding) of each sequence
-    Embed(embed::Args),
+    Embed(embed::EmbedArgs),
     /// Apply any model to tensors of a file
-    Run(run::Args),
-    /// Make a model directory of another project's weights, or of a model in another form
-    Convert(convert::Args),
-    /// Tell what a model is
-    Info(info::Args),
-    /// Tell the receptive field of a stack of convolutions, layer by layer
-    ReceptiveField(receptive_field::Args),
+    Run(run::RunArgs),
+    /// Convert another project's weights, or a model in another form, into a model directory
+    Convert(convert::ConvertArgs),
+    /// Describe a model
+    Info(info::InfoArgs),
+    /// Compute the receptive field of a stack of convolutions, layer by layer
+    ReceptiveField(receptive_field::ReceptiveFieldArgs),
     /// Measure how fast this machine trains or runs a network
-    Bench(bench::Args),
+    Bench(bench::BenchArgs),
     /// Download a model from the Hugging Face Hub; prints its directory
     #[cfg(feature = "hub")]
-    Pull(pull::Args),
+    Pull(pull::PullArgs),
     /// Upload a model directory to the Hugging Face Hub (needs a token with write access); prints its address
     #[cfg(feature = "hub")]
-    Push(push::Args),
+    Push(push::PushArgs),
     /// Print a script that completes this command's names and flags in a shell
     Completions {
         /// The shell
@@ -100,17 +105,10 @@ enum Command {
     },
 }
 
-/// Wrong use of the command line: exit code 2.
-#[derive(Debug)]
+/// Wrong use of the command line: exit code 2. The text is empty where the causes say all.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
 struct UsageError(String);
-
-impl std::fmt::Display for UsageError {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-impl std::error::Error for UsageError {}
 
 /// An error that ends the program with exit code 2.
 fn usage_error(message: impl Into<String>) -> anyhow::Error {
@@ -118,16 +116,9 @@ fn usage_error(message: impl Into<String>) -> anyhow::Error {
 }
 
 /// The run was stopped by a signal and saved: exit code 128 and the signal's number.
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
+#[error("interrupted")]
 struct Interrupted;
-
-impl std::fmt::Display for Interrupted {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("interrupted")
-    }
-}
-
-impl std::error::Error for Interrupted {}
 
 /// Writes a line of the result, at once.
 fn print_line(line: impl std::fmt::Display) -> anyhow::Result<()> {
@@ -138,9 +129,14 @@ fn print_line(line: impl std::fmt::Display) -> anyhow::Result<()> {
 
 fn main() -> ExitCode {
     report_panics();
-    match parse().and_then(execute) {
+    let mut advice = Advice::default();
+    let done = parse().and_then(|(cli, of_command)| {
+        advice = of_command;
+        execute(cli)
+    });
+    match done {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => exit_code(&error),
+        Err(error) => exit_code(&error, &advice),
     }
 }
 
@@ -167,9 +163,12 @@ fn report_panics() {
 }
 
 /// Reads the command line. Mistakes become one line; help and version are printed as they are.
-fn parse() -> anyhow::Result<Cli> {
-    let matches = about::command().try_get_matches();
-    let parsed = matches.and_then(|matches| Cli::from_arg_matches(&matches));
+fn parse() -> anyhow::Result<(Cli, Advice)> {
+    let mut command = about::command();
+    let parsed = command.try_get_matches_from_mut(std::env::args_os()).and_then(|matches| {
+        let cli = Cli::from_arg_matches(&matches)?;
+        Ok((cli, Advice::new(&command, &matches)))
+    });
     parsed.map_err(|error| match error.kind() {
         ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => error.exit(),
         _ => {
@@ -202,14 +201,11 @@ fn asked(text: &str) -> String {
 
 fn execute(cli: Cli) -> anyhow::Result<()> {
     candle_tcn::kernels::memory::keep_freed_memory();
-    if let Ok(name) = std::env::var("TCN_KERNEL") {
-        name.parse::<candle_tcn::kernels::Kernel>()?.select()?;
-    }
+    // a wrong one is told before any work
+    kernel::from_environment()?;
     if let Some(threads) = cli.threads {
         if !(1..=1024).contains(&threads) {
-            return Err(usage_error(format!(
-                "--threads: expected a whole number from 1 to 1024, found {threads}"
-            )));
+            bail_usage!("--threads: expected a whole number from 1 to 1024, found {threads}");
         }
         rayon::ThreadPoolBuilder::new().num_threads(threads).build_global()?;
     }
@@ -236,20 +232,8 @@ fn execute(cli: Cli) -> anyhow::Result<()> {
     }
 }
 
-/// An error with its causes, each said once.
-fn explain(error: &anyhow::Error) -> String {
-    error
-        .chain()
-        .map(ToString::to_string)
-        .reduce(|text, cause| match text.ends_with(&cause) {
-            true => text,
-            false => format!("{text}: {cause}"),
-        })
-        .unwrap_or_default()
-}
-
 /// Reports the error and chooses the exit code. A closed pipe is no error: whoever read had enough.
-fn exit_code(error: &anyhow::Error) -> ExitCode {
+fn exit_code(error: &anyhow::Error, advice: &Advice) -> ExitCode {
     use candle_tcn::Error;
     for cause in error.chain() {
         if let Some(io) = cause.downcast_ref::<std::io::Error>()
@@ -261,7 +245,7 @@ fn exit_code(error: &anyhow::Error) -> ExitCode {
     if error.is::<Interrupted>() {
         return ExitCode::from(signals::interrupted_code());
     }
-    say!("tcn: {}", explain(error));
+    say!("tcn: {}", advice.explain(error));
     let usage = error.is::<UsageError>()
         || matches!(
             error.downcast_ref::<Error>(),

@@ -1,10 +1,10 @@
-//! How much memory there is, and how much was used.
+//! Memory that is free, and memory that was used.
 
 mod limits;
 
 use std::path::Path;
 
-use candle_tcn::models::{ModelConfig, Stepper};
+use candle_tcn::graph::{Graph, Stepper};
 use candle_tcn::train::Precision;
 use indicatif::HumanBytes;
 
@@ -12,7 +12,7 @@ use crate::usage_error;
 
 /// Refuses training that cannot fit, before anything is allocated.
 pub fn check_training(
-    model: &ModelConfig,
+    model: &Graph,
     batch_size: usize,
     seq_len: usize,
     precision: Precision,
@@ -38,14 +38,10 @@ pub fn check_text(bytes: u64) -> anyhow::Result<u64> {
 }
 
 /// The same of the states, logits and samplers of sequences that are generated at once.
-pub fn check_generation(
-    model: &ModelConfig,
-    sequences: usize,
-    seq_len: usize,
-) -> anyhow::Result<()> {
+pub fn check_generation(model: &Graph, sequences: usize, seq_len: usize) -> anyhow::Result<()> {
     // a sampler counts tokens and sorts them
     const COPIES: f64 = 6.0;
-    let vocab_size = model.vocab_size() as f64;
+    let vocab_size = model.vocab_size().unwrap_or(0) as f64;
     let piece = seq_len.min(Stepper::prefill_len(sequences));
     let logits = COPIES * size_of::<f32>() as f64 * vocab_size;
     let states = sequences as f64 * (model.state_bytes(1)? as f64 + logits);
@@ -55,38 +51,37 @@ pub fn check_generation(
 
 /// The same of a forward pass without gradients: the weights, and the widest layer's rows a few times
 /// over (what it reads, gives and adds).
-pub fn check_forward(model: &ModelConfig, batch_size: usize, seq_len: usize) -> anyhow::Result<()> {
+pub fn check_forward(model: &Graph, batch_size: usize, seq_len: usize) -> anyhow::Result<()> {
     let needed = forward_bytes(model, batch_size, seq_len)?;
     check("a forward pass", needed, model, batch_size, seq_len)
 }
 
-fn forward_bytes(model: &ModelConfig, batch_size: usize, seq_len: usize) -> anyhow::Result<f64> {
+fn forward_bytes(model: &Graph, batch_size: usize, seq_len: usize) -> anyhow::Result<f64> {
     const ROWS: f64 = 4.0;
-    let tensors = model.tensors()?;
-    let widest = tensors.iter().filter_map(|(_, dims)| dims.first()).max();
+    let widest = model.parameters().iter().filter_map(|parameter| parameter.shape.first()).max();
     let widest = widest.copied().unwrap_or(0);
     let rows = batch_size as f64 * seq_len as f64;
-    let numbers = 2.0 * model.parameters()? as f64 + ROWS * rows * widest as f64;
+    let numbers = 2.0 * model.parameter_count()? as f64 + ROWS * rows * widest as f64;
     Ok(size_of::<f32>() as f64 * numbers)
 }
 
 fn check(
     what: &str,
     needed: f64,
-    model: &ModelConfig,
+    model: &Graph,
     batch_size: usize,
     seq_len: usize,
 ) -> anyhow::Result<()> {
     let available = available_bytes().map_or(f64::INFINITY, |bytes| bytes as f64);
     if needed > available {
         let gib = |bytes: f64| bytes / f64::from(1 << 30);
-        return Err(usage_error(format!(
+        bail_usage!(
             "{what} would take about {:.1} GiB, {:.1} GiB are free: lower --batch-size (now {batch_size}), \
              --seq-len (now {seq_len}) or the model's channels ({} parameters)",
             gib(needed),
             gib(available),
-            model.parameters()?
-        )));
+            model.parameter_count()?
+        );
     }
     Ok(())
 }

@@ -1,11 +1,15 @@
-//! What is compiled in, and where a model comes from.
+//! The built-in text and model, and models by directory or name.
 
 use std::path::{Path, PathBuf};
 
 use candle_tcn::LoadedModel;
+use candle_tcn::files::names;
+use candle_tcn::models::ModelConfig;
+use candle_tcn::models::directory::{self, read_config};
 use candle_tcn::text::Tokenizer;
 
 use crate::flags::counted;
+use crate::kernel;
 
 /// The start of the King James Bible (public domain), from Debian's bible-kjv-text: what `tcn train`
 /// reads without `--data`.
@@ -76,19 +80,36 @@ fn from_hub(flag: &str, model: &str) -> anyhow::Result<PathBuf> {
     )
 }
 
+/// The configuration of `--model`, else of `--config`, else the preset.
+pub fn network(
+    preset: &str,
+    config: &Option<PathBuf>,
+    model: &Option<String>,
+) -> anyhow::Result<ModelConfig> {
+    Ok(match (config, model) {
+        (_, Some(model)) => {
+            let dir = resolve("--model", model)?;
+            read_config(directory::described_in(dir).join(names::CONFIG))?
+        }
+        (Some(file), None) => read_config(file)?,
+        (None, None) => ModelConfig::preset(preset)?,
+    })
+}
+
 /// The model of `--model`, or the built-in one.
 pub fn load(model: Option<&str>) -> anyhow::Result<LoadedModel> {
-    Ok(match model {
+    let loaded = match model {
         Some(model) => LoadedModel::load(resolve("--model", model)?)?,
         None => LoadedModel::from_bytes(
             include_str!("../../../models/kjv-tiny/config.json"),
             include_bytes!("../../../models/kjv-tiny/model.safetensors"),
             include_bytes!("../../../models/kjv-tiny/tokenizer.json"),
         )?,
-    })
+    };
+    Ok(loaded.with_kernel(kernel::chosen())?)
 }
 
-/// How many of `tokens` stand for text that the tokenizer has no token for.
+/// Number of `tokens` that stand for text that the tokenizer has no token for.
 pub fn unknown_tokens(tokenizer: &Tokenizer, tokens: &[u32]) -> usize {
     let Some(unknown) = tokenizer.unknown_id() else {
         return 0;
@@ -137,5 +158,5 @@ pub fn warn_of_unknown(text: &dyn std::fmt::Display, count: usize, meaning: &str
     }
 }
 
-/// What unknown tokens do to a loss.
+/// The meaning of unknown tokens for a loss.
 pub const IN_LOSSES: &str = "; losses count it as one symbol";

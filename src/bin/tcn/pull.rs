@@ -6,7 +6,7 @@ use serde_json::json;
 use crate::{hub, print_line};
 
 #[derive(clap::Args)]
-pub struct Args {
+pub struct PullArgs {
     /// org/name or org/name@revision: a branch, a tag, a commit, refs/pr/1
     model: String,
     /// Print the result as one JSON object
@@ -14,7 +14,7 @@ pub struct Args {
     json: bool,
 }
 
-pub fn run(args: Args) -> anyhow::Result<()> {
+pub fn run(args: PullArgs) -> anyhow::Result<()> {
     let id: ModelId = args.model.parse()?;
     let dir = hub::pull(&args.model)?;
     if !args.json {

@@ -2,20 +2,21 @@
 
 use std::path::PathBuf;
 
+use candle_tcn::Error;
 use candle_tcn::hub::{Contents, ModelId};
 use serde_json::json;
 
 use crate::{hub, print_line};
 
 #[derive(clap::Args)]
-pub struct Args {
+pub struct PushArgs {
     /// The model directory; its own folders (checkpoints), hidden files and run.json, which has paths of this
     /// machine, stay here
     dir: PathBuf,
-    /// Where it goes: org/name; made if there is no such repository. HF_TOKEN has to be a token that may write there
+    /// The repository, org/name; created if it does not exist. HF_TOKEN has to be a token with write access
     #[arg(value_name = "ORG/NAME")]
     repository: String,
-    /// Let nobody else see it
+    /// Make the repository private
     #[arg(long)]
     private: bool,
     /// Only list the files that would be uploaded, with their sizes; needs no network
@@ -26,7 +27,7 @@ pub struct Args {
     json: bool,
 }
 
-pub fn run(args: Args) -> anyhow::Result<()> {
+pub fn run(args: PushArgs) -> anyhow::Result<()> {
     if args.dry_run {
         return list(&args);
     }
@@ -34,7 +35,12 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     let (bar, progress) = hub::bar("uploading")?;
     let url = hub.push(&args.dir, &args.repository, args.private, &progress);
     bar.finish_and_clear();
-    let url = url?;
+    let url = url.map_err(|error| match error {
+        Error::Hub { place, status, message } if message.contains("expected a private") => {
+            Error::hub(place, status, message + ", or leave out --private")
+        }
+        other => other,
+    })?;
     match args.json {
         true => print_line(json!({ "url": url, "private": args.private })),
         false => print_line(url),
@@ -42,7 +48,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
 }
 
 /// Prints what would be uploaded.
-fn list(args: &Args) -> anyhow::Result<()> {
+fn list(args: &PushArgs) -> anyhow::Result<()> {
     ModelId::without_revision(&args.repository)?;
     let contents = Contents::of(&args.dir)?;
     if !args.json {

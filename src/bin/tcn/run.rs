@@ -2,18 +2,16 @@
 
 use std::path::PathBuf;
 
-use candle_tcn::LoadedModel;
-use candle_tcn::model_dir::write_tensors;
+use candle_tcn::files::{weights, write_tensors};
 use candle_tcn::models::{RunOptions, run as apply};
 use candle_tcn::train::Precision;
-use candle_tcn::weights;
 use serde_json::json;
 
 use crate::flags::{WholeDtype, refuse_existing};
 use crate::{model, print_line};
 
 #[derive(clap::Args)]
-pub struct Args {
+pub struct RunArgs {
     /// A model directory, or org/name[@revision] on the Hub
     #[arg(long, value_name = "MODEL")]
     model: String,
@@ -28,13 +26,13 @@ pub struct Args {
     #[arg(long)]
     force: bool,
     /// Stream: N steps at a time, each continuing the ones before
-    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    #[arg(long, value_name = "N")]
     chunk: Option<usize>,
     /// Keep this intermediate too: hidden.0 (what the first layer gets), hidden.1, …, logits, or all; may be
     /// given several times
     #[arg(long, value_name = "NAME")]
     record: Vec<String>,
-    /// Do not look at a mask in the input
+    /// Ignore a mask in the input
     #[arg(long)]
     no_mask: bool,
     /// Number format to compute in
@@ -45,9 +43,9 @@ pub struct Args {
     json: bool,
 }
 
-pub fn run(args: Args) -> anyhow::Result<()> {
+pub fn run(args: RunArgs) -> anyhow::Result<()> {
     refuse_existing("--output", &args.output, args.force)?;
-    let loaded = LoadedModel::load(model::resolve("--model", &args.model)?)?;
+    let loaded = model::load(Some(&args.model))?;
     let inputs = weights::read(&args.input)?.tensors;
     let options = RunOptions {
         chunk: args.chunk,

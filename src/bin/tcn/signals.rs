@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 
+use crate::Interrupted;
+
 /// The signal that asked this process to end, 0 for none yet.
 static SIGNAL: AtomicI32 = AtomicI32::new(0);
 
@@ -26,6 +28,14 @@ pub fn on_signals(message: &'static str) -> anyhow::Result<Arc<AtomicBool>> {
         }
     })?;
     Ok(flag)
+}
+
+/// An error if a signal has come.
+pub fn expect_none(interrupted: &AtomicBool) -> anyhow::Result<()> {
+    match interrupted.load(Ordering::SeqCst) {
+        true => Err(Interrupted.into()),
+        false => Ok(()),
+    }
 }
 
 #[cfg(unix)]

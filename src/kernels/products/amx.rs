@@ -8,7 +8,7 @@ use std::sync::OnceLock;
 
 use pulp::x86::V4;
 
-use super::super::isa::{self, Instructions};
+use super::super::instructions::{self, Instructions};
 use super::{Format, Micro, Term, check_block, x86};
 
 /// AMX tiles of bf16: 2 × 2 tiles of C.
@@ -26,7 +26,7 @@ impl Amx {
 /// lets this process use them; asked once.
 pub fn has_amx() -> bool {
     static GRANTED: OnceLock<bool> = OnceLock::new();
-    *GRANTED.get_or_init(|| isa::has_avx512() && has_tiles() && request_tiles())
+    *GRANTED.get_or_init(|| instructions::has_avx512() && has_tiles() && request_tiles())
 }
 
 /// CPUID leaf 7: EDX bit 22 is AMX-BF16, bit 24 AMX-TILE; XCR0 bits 17 and 18: the system saves tiles.

@@ -20,7 +20,7 @@ pub fn ceiling(kernel: Kernel, bf16: bool, threads: usize) -> Option<f64> {
         (Kernel::Avx512, true) if has_bf16_pairs() => avx512_pairs,
         (Kernel::Amx | Kernel::Avx512, _) => avx512,
         (Kernel::Avx2, _) => avx2,
-        (Kernel::Portable | Kernel::Reference, _) => return None,
+        (Kernel::Portable | Kernel::Reference | Kernel::Candle, _) => return None,
     };
     if !kernel.is_available() {
         return None;

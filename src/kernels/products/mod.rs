@@ -21,8 +21,6 @@ mod words;
 mod x86;
 
 pub use buffer::{Buffer, with_buffer};
-pub use gradient::grad_weight;
-pub use shifted::{forward, grad_input};
 pub use words::Format;
 #[cfg(target_arch = "x86_64")]
 pub use {
@@ -30,7 +28,26 @@ pub use {
     x86::has_bf16_pairs,
 };
 
-use super::isa::Instructions;
+use super::Stored;
+use super::conv::{ConvShape, Operands};
+use super::instructions::Instructions;
+
+/// Runs one product of a convolution.
+pub fn run<M: Micro, X: Stored<Real = f32>, Y: Stored<Real = f32>>(
+    micro: M,
+    shape: &ConvShape,
+    operands: Operands<f32, X, Y>,
+) {
+    match operands {
+        Operands::Forward { x, weight, epilogue, y } => {
+            shifted::forward(micro, shape, x, weight, epilogue, y);
+        }
+        Operands::GradInput { dy, weight, dx } => {
+            shifted::grad_input(micro, shape, dy, weight, dx);
+        }
+        Operands::GradWeight { x, dy, dw } => gradient::grad_weight(micro, shape, x, dy, dw),
+    }
+}
 
 /// One term of a sum of products: where its operands begin, in words from the first of A and from the
 /// first of B's panel, and how many words deep it is.

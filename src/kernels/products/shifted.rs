@@ -294,7 +294,7 @@ pub fn forward<M: Micro, X: Stored<Real = f32>, Y: Stored<Real = f32>>(
                         epilogue.store_row(&c[g * width..][..go], g * go, y);
                     }
                 }
-                epilogue.drop_elements(first * shape.out_channels, y);
+                epilogue.drop_elements(micro, first * shape.out_channels, y);
             },
         );
     });

@@ -1,6 +1,6 @@
 //! The blocks of AMX in plain loops, so that what surrounds them is checked on every processor.
 
-use super::super::isa::Instructions;
+use super::super::instructions::Instructions;
 use super::{Format, Micro, Term};
 
 /// The blocks of [`Amx`](super::Amx) in plain loops.

@@ -5,12 +5,12 @@ use std::arch::x86_64::*;
 
 use pulp::x86::{V3, V4};
 
-use super::super::isa::{self, Instructions};
+use super::super::instructions::{self, Instructions};
 use super::{Format, Micro, Term, check_block};
 
 /// Whether there are dot products of bf16 pairs (AVX512-BF16).
 pub fn has_bf16_pairs() -> bool {
-    isa::has_avx512() && is_x86_feature_detected!("avx512bf16")
+    instructions::has_avx512() && is_x86_feature_detected!("avx512bf16")
 }
 
 /// AVX2 and FMA: 6 rows of two vectors of 8. `ROUND` says whether operands are rounded to bf16.

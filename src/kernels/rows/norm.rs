@@ -3,8 +3,8 @@
 use num_traits::{Float, One, Zero};
 use rayon::prelude::*;
 
-use super::super::{Real, Stored, elementwise::Activation, vectorized};
-use super::{reduce, rows_per_piece, sum, sum_pairs};
+use super::super::{Kernel, Real, Stored, elementwise::Activation, instructions::Instructions};
+use super::{piece_of, reduce, sum, sum_pairs};
 
 /// Per-channel affine normalisation of a row: layer norm or root-mean-square norm.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -21,20 +21,8 @@ impl RowNorm {
     fn moments<S: Stored>(&self, row: &[S]) -> (S::Real, S::Real) {
         let zero = S::Real::zero();
         let n = S::Real::of(row.len() as f64);
-        let mean = if self.center {
-            sum(
-                row,
-                #[inline(always)]
-                |x| x,
-            ) / n
-        } else {
-            zero
-        };
-        let square = sum(
-            row,
-            #[inline(always)]
-            |x| (x - mean) * (x - mean),
-        ) / n;
+        let mean = if self.center { sum(row, |x| x) / n } else { zero };
+        let square = sum(row, |x| (x - mean) * (x - mean)) / n;
         let r = S::Real::one() / (square + S::Real::of(self.eps)).sqrt();
         (mean, r)
     }
@@ -42,6 +30,7 @@ impl RowNorm {
     /// `y = then((x − mean)·r·weight + bias)` for each row, `r = 1/√(var + eps)`.
     pub fn forward<S: Stored>(
         &self,
+        kernel: Kernel,
         x: &[S],
         weight: &[S::Real],
         bias: Option<&[S::Real]>,
@@ -49,10 +38,10 @@ impl RowNorm {
         y: &mut [S],
     ) {
         let c = weight.len();
-        let piece = rows_per_piece(c) * c.max(1);
+        let (_, piece) = piece_of(c);
         let pieces = y.par_chunks_mut(piece).zip(x.par_chunks(piece));
         pieces.for_each(|(y, x)| {
-            vectorized(
+            kernel.vectorized(
                 #[inline(always)]
                 || {
                     for (y, x) in y.chunks_exact_mut(c).zip(x.chunks_exact(c)) {
@@ -71,14 +60,20 @@ impl RowNorm {
                 },
             );
             if let Some(activation) = then {
-                activation.apply_in_place(y);
+                activation.apply_in_place(kernel, y);
             }
         });
     }
 
     /// As [`forward`](Self::forward), in place and on the calling thread.
-    pub fn apply_in_place(&self, x: &mut [f32], weight: &[f32], bias: Option<&[f32]>) {
-        vectorized(
+    pub fn apply_in_place(
+        &self,
+        kernel: Kernel,
+        x: &mut [f32],
+        weight: &[f32],
+        bias: Option<&[f32]>,
+    ) {
+        kernel.vectorized(
             #[inline(always)]
             || {
                 for row in x.chunks_exact_mut(weight.len()) {
@@ -110,6 +105,7 @@ impl RowNorm {
     /// `affine` (2·channels) takes the weight's and the bias's, one after the other.
     pub fn backward<S: Stored>(
         &self,
+        kernel: Kernel,
         x: &[S],
         weight: &[S::Real],
         dy: &[S],
@@ -117,30 +113,30 @@ impl RowNorm {
         affine: &mut [S::Real],
     ) {
         let c = weight.len();
-        let piece = rows_per_piece(c) * c.max(1);
-        let pieces = dx.par_chunks_mut(piece).zip(x.par_chunks(piece)).zip(dy.par_chunks(piece));
-        reduce(pieces, affine, |((dx, x), dy), sums| {
-            let (dw, db) = sums.split_at_mut(c);
-            let mut g = vec![S::Real::zero(); c];
-            vectorized(
-                #[inline(always)]
-                || {
-                    let rows = x.chunks_exact(c).zip(dy.chunks_exact(c));
-                    for (dx, (x, dy)) in dx.chunks_exact_mut(c).zip(rows) {
-                        let (mean, r) = self.moments(x);
-                        let sums = dw.iter_mut().zip(&mut *db);
-                        let row = x.iter().zip(dy).zip(weight).zip(&mut g);
-                        for ((((x, dy), &w), g), (dw, db)) in row.zip(sums) {
-                            let dy = dy.load();
-                            *dw += dy * ((x.load() - mean) * r);
-                            *db += dy;
-                            *g = dy * w;
-                        }
-                        self.grad_row(x, &g, (mean, r), dx);
+        let (_, piece) = piece_of(c);
+        reduce(
+            kernel,
+            dx.par_chunks_mut(piece).zip(x.par_chunks(piece)).zip(dy.par_chunks(piece)),
+            affine,
+            #[inline(always)]
+            |((dx, x), dy), sums| {
+                let (dw, db) = sums.split_at_mut(c);
+                let mut g = vec![S::Real::zero(); c];
+                let rows = x.chunks_exact(c).zip(dy.chunks_exact(c));
+                for (dx, (x, dy)) in dx.chunks_exact_mut(c).zip(rows) {
+                    let (mean, r) = self.moments(x);
+                    let sums = dw.iter_mut().zip(&mut *db);
+                    let row = x.iter().zip(dy).zip(weight).zip(&mut g);
+                    for ((((x, dy), &w), g), (dw, db)) in row.zip(sums) {
+                        let dy = dy.load();
+                        *dw += dy * ((x.load() - mean) * r);
+                        *db += dy;
+                        *g = dy * w;
                     }
-                },
-            );
-        });
+                    self.grad_row(x, &g, (mean, r), dx);
+                }
+            },
+        );
     }
 
     /// `dx` of one row.
@@ -154,21 +150,8 @@ impl RowNorm {
     ) {
         let zero = S::Real::zero();
         let count = S::Real::of(g.len() as f64);
-        let g_mean = if self.center {
-            sum(
-                g,
-                #[inline(always)]
-                |g| g,
-            ) / count
-        } else {
-            zero
-        };
-        let along = sum_pairs(
-            x,
-            g,
-            #[inline(always)]
-            |x, g| g * ((x - mean) * r),
-        ) / count;
+        let g_mean = if self.center { sum(g, |g| g) / count } else { zero };
+        let along = sum_pairs(x, g, |x, g| g * ((x - mean) * r)) / count;
         for ((dx, x), &g) in dx.iter_mut().zip(x).zip(g) {
             *dx = S::store(r * (g - g_mean - (x.load() - mean) * r * along));
         }
@@ -181,14 +164,15 @@ mod tests {
 
     #[test]
     fn layer_norm_by_hand() {
-        let mut y = [0.0; 2];
+        let (kernel, mut y) = (Kernel::best(), [0.0; 2]);
         let norm = RowNorm { center: true, eps: 0.0 };
-        norm.forward(&[1.0, 3.0], &[2.0, 2.0], Some(&[1.0, 1.0]), None, &mut y);
+        norm.forward(kernel, &[1.0, 3.0], &[2.0, 2.0], Some(&[1.0, 1.0]), None, &mut y);
         assert_eq!(y, [-1.0, 3.0]);
         let relu = Some(Activation::Relu);
-        norm.forward(&[1.0, 3.0], &[2.0, 2.0], Some(&[1.0, 1.0]), relu, &mut y);
+        norm.forward(kernel, &[1.0, 3.0], &[2.0, 2.0], Some(&[1.0, 1.0]), relu, &mut y);
         assert_eq!(y, [0.0, 3.0]);
-        RowNorm { center: false, eps: 0.0 }.forward(&[3.0, -3.0], &[1.0, 1.0], None, None, &mut y);
+        let rms = RowNorm { center: false, eps: 0.0 };
+        rms.forward(kernel, &[3.0, -3.0], &[1.0, 1.0], None, None, &mut y);
         assert_eq!(y, [1.0, -1.0]);
     }
 }

@@ -2,68 +2,65 @@
 
 use rayon::prelude::*;
 
-use super::super::{Real, vectorized};
-use super::{rows_per_piece, sum_pairs};
+use super::super::{Kernel, Real, pieces::each_piece};
+use super::{piece_of, sum_pairs};
 
 /// Weight norm `w = g·v/‖v‖`, one norm per output channel (Salimans & Kingma 2016,
 /// arXiv:1602.07868; `torch.nn.utils.weight_norm` with `dim=0`). `g` has one number per channel.
-pub fn weight_norm<T: Real>(v: &[T], g: &[T], w: &mut [T]) {
+pub fn weight_norm<T: Real>(kernel: Kernel, v: &[T], g: &[T], w: &mut [T]) {
     let n = v.len() / g.len();
-    let rows = rows_per_piece(n);
-    let pieces = w.par_chunks_mut(rows * n).zip(v.par_chunks(rows * n)).zip(g.par_chunks(rows));
-    pieces.for_each(|((w, v), g)| {
-        vectorized(
-            #[inline(always)]
-            || {
-                for ((w, v), &g) in w.chunks_exact_mut(n).zip(v.chunks_exact(n)).zip(g) {
-                    let scale = g / dot(v, v).sqrt();
-                    for (w, &v) in w.iter_mut().zip(v) {
-                        *w = v * scale;
-                    }
+    let (rows, piece) = piece_of(n);
+    each_piece(
+        kernel,
+        w.par_chunks_mut(piece).zip(v.par_chunks(piece)).zip(g.par_chunks(rows)),
+        #[inline(always)]
+        |((w, v), g)| {
+            for ((w, v), &g) in w.chunks_exact_mut(n).zip(v.chunks_exact(n)).zip(g) {
+                let scale = g / dot(v, v).sqrt();
+                for (w, &v) in w.iter_mut().zip(v) {
+                    *w = v * scale;
                 }
-            },
-        );
-    });
+            }
+        },
+    );
 }
 
 /// The gradients of [`weight_norm`], in one pass: `dg = dw·v/‖v‖` and
 /// `dv = g/‖v‖·(dw − v·(dw·v)/‖v‖²)`.
-pub fn weight_norm_grad<T: Real>(v: &[T], g: &[T], dw: &[T], dv: &mut [T], dg: &mut [T]) {
+pub fn weight_norm_grad<T: Real>(
+    kernel: Kernel,
+    v: &[T],
+    g: &[T],
+    dw: &[T],
+    dv: &mut [T],
+    dg: &mut [T],
+) {
     let n = v.len() / g.len();
-    let rows = rows_per_piece(n);
-    let pieces = dv
-        .par_chunks_mut(rows * n)
-        .zip(dg.par_chunks_mut(rows))
-        .zip(v.par_chunks(rows * n).zip(g.par_chunks(rows)))
-        .zip(dw.par_chunks(rows * n));
-    pieces.for_each(|(((dv, dg), (v, g)), dw)| {
-        vectorized(
-            #[inline(always)]
-            || {
-                let gains = dg.iter_mut().zip(g);
-                let given = v.chunks_exact(n).zip(dw.chunks_exact(n));
-                for ((dv, (v, dw)), (dg, &g)) in dv.chunks_exact_mut(n).zip(given).zip(gains) {
-                    let (square, product) = (dot(v, v), dot(dw, v));
-                    let length = square.sqrt();
-                    let (scale, along) = (g / length, product / square);
-                    *dg = product / length;
-                    for ((dv, &v), &dw) in dv.iter_mut().zip(v).zip(dw) {
-                        *dv = scale * (dw - v * along);
-                    }
+    let (rows, piece) = piece_of(n);
+    let given = v.par_chunks(piece).zip(g.par_chunks(rows)).zip(dw.par_chunks(piece));
+    each_piece(
+        kernel,
+        dv.par_chunks_mut(piece).zip(dg.par_chunks_mut(rows)).zip(given),
+        #[inline(always)]
+        |((dv, dg), ((v, g), dw))| {
+            let gains = dg.iter_mut().zip(g);
+            let given = v.chunks_exact(n).zip(dw.chunks_exact(n));
+            for ((dv, (v, dw)), (dg, &g)) in dv.chunks_exact_mut(n).zip(given).zip(gains) {
+                let (square, product) = (dot(v, v), dot(dw, v));
+                let length = square.sqrt();
+                let (scale, along) = (g / length, product / square);
+                *dg = product / length;
+                for ((dv, &v), &dw) in dv.iter_mut().zip(v).zip(dw) {
+                    *dv = scale * (dw - v * along);
                 }
-            },
-        );
-    });
+            }
+        },
+    );
 }
 
 #[inline(always)]
 fn dot<T: Real>(a: &[T], b: &[T]) -> T {
-    sum_pairs(
-        a,
-        b,
-        #[inline(always)]
-        |a, b| a * b,
-    )
+    sum_pairs(a, b, |a, b| a * b)
 }
 
 #[cfg(test)]
@@ -73,7 +70,7 @@ mod tests {
     #[test]
     fn weight_norm_has_the_length_of_its_gain() {
         let mut w = [0.0; 4];
-        weight_norm(&[3.0, 4.0, 0.0, 2.0], &[10.0, 1.0], &mut w);
+        weight_norm(Kernel::best(), &[3.0, 4.0, 0.0, 2.0], &[10.0, 1.0], &mut w);
         assert_eq!(w, [6.0, 8.0, 0.0, 1.0]);
     }
 }

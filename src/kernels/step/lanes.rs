@@ -6,7 +6,7 @@ use std::arch::x86_64::{__m256, __m256i, __m512, __m512i};
 #[cfg(target_arch = "x86_64")]
 use pulp::x86::{V3, V4};
 
-use super::super::isa::Instructions;
+use super::super::instructions::Instructions;
 
 /// Operations on a panel row: `COLS` columns in two vectors.
 ///

@@ -1,5 +1,6 @@
 //! Weights and rows as the products of a step read them.
 
+use super::super::instructions::Instructions;
 use super::super::products::Buffer;
 use super::super::{Kernel, Stored};
 use super::StepDtype;
@@ -35,14 +36,14 @@ pub struct StepWeights {
     panels: Buffer,
     /// One for each column of each panel.
     pub(super) bias: Vec<f32>,
-    /// One for each column of each panel: what a whole number stands for; of int8 only.
+    /// Scales of int8 weights, one for each column of each panel.
     pub(super) scales: Vec<f32>,
     /// Largest whole number of an int8 row: no sum of products may overflow.
     row_max: f32,
 }
 
 impl StepWeights {
-    /// Packs `weight` (out_channels, in_channels, kernel_size) for the kernel in use.
+    /// Packs `weight` (out_channels, in_channels, kernel_size) for `kernel`.
     ///
     /// # Errors
     /// [`Error::TooLarge`] for an int8 product that is too deep for exact sums.
@@ -50,22 +51,13 @@ impl StepWeights {
     /// # Panics
     /// Where a slice has another length: a fault of the caller.
     pub fn new(
-        dtype: StepDtype,
-        shape: (usize, usize, usize),
-        weight: &[f32],
-        bias: Option<&[f32]>,
-    ) -> Result<Self> {
-        Self::for_kernel(Kernel::current(), dtype, shape, weight, bias)
-    }
-
-    pub(super) fn for_kernel(
         kernel: Kernel,
         dtype: StepDtype,
         (out_channels, in_channels, kernel_size): (usize, usize, usize),
         weight: &[f32],
         bias: Option<&[f32]>,
     ) -> Result<Self> {
-        /// At which int8 rows are still of 6 bits at the least.
+        /// The depth at which int8 rows are still of 6 bits at the least.
         const DEEPEST: usize = 1 << 18;
         let depth = in_channels * kernel_size;
         assert!(weight.len() == out_channels * depth);
@@ -80,7 +72,7 @@ impl StepWeights {
         }
         let cols = match kernel {
             Kernel::Amx | Kernel::Avx512 => 32,
-            Kernel::Avx2 | Kernel::Portable | Kernel::Reference => 16,
+            _ => 16,
         };
         let words = depth.div_ceil(per_word(dtype)).next_multiple_of(step(kernel, dtype));
         let padded = out_channels.next_multiple_of(cols);
@@ -147,7 +139,7 @@ impl StepWeights {
         self.columns * self.depth
     }
 
-    /// Whether there are none.
+    /// `true` if there are none.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
@@ -179,6 +171,26 @@ impl StepWeights {
     /// Words of a packed row: of int8 the last is its scale.
     pub fn row_words(&self) -> usize {
         self.depth_words() + usize::from(self.dtype == StepDtype::Int8)
+    }
+
+    /// Packs rows of [`row_words`](Self::row_words) into `a`: of each, the inputs that its taps read, oldest
+    /// first.
+    ///
+    /// # Panics
+    /// As [`pack_row`](Self::pack_row).
+    #[inline(always)]
+    pub fn pack_rows<'a, T>(&self, a: &mut [u32], taps: impl Fn(usize) -> T)
+    where
+        T: Iterator<Item = &'a [f32]> + Clone,
+    {
+        self.kernel.vectorized(
+            #[inline(always)]
+            || {
+                for (row, packed) in a.chunks_exact_mut(self.row_words()).enumerate() {
+                    self.pack_row(taps(row), packed);
+                }
+            },
+        );
     }
 
     /// Packs one row: the inputs that the taps read, oldest first. `row` has [`row_words`](Self::row_words).
@@ -243,7 +255,7 @@ fn step(kernel: Kernel, dtype: StepDtype) -> usize {
     1
 }
 
-/// What 1 stands for in the int8 weights of one output channel.
+/// Scale of the int8 weights of one output channel.
 fn int8_scale(row: &[f32]) -> f32 {
     row.iter().fold(0.0f32, |max, x| max.max(x.abs())) / WEIGHT_MAX
 }

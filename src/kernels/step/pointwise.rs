@@ -1,36 +1,29 @@
-//! What lies between the products of a step, on the calling thread.
+//! The operations between the products of a step, on the calling thread.
 
 use super::super::elementwise::Activation;
-use super::super::{Stored, vectorized};
+use super::super::instructions::Instructions;
+use super::super::pieces::{combine, map_in_place};
+use super::super::{Kernel, Stored};
 use half::bf16;
 
 /// `x = x + more`; slices of one length.
-pub fn add(x: &mut [f32], more: &[f32]) {
-    vectorized(
-        #[inline(always)]
-        || {
-            for (x, more) in x.iter_mut().zip(more) {
-                *x += more;
-            }
-        },
-    );
+pub fn add(kernel: Kernel, x: &mut [f32], more: &[f32]) {
+    combine(kernel, x, more, |x, more| x + more);
 }
 
 /// `x = max(0, x + more)`, NaN where the sum is; slices of one length.
-pub fn add_relu(x: &mut [f32], more: &[f32]) {
-    vectorized(
-        #[inline(always)]
-        || {
-            for (x, more) in x.iter_mut().zip(more) {
-                *x = Activation::Relu.apply(*x + more);
-            }
-        },
-    );
+pub fn add_relu(kernel: Kernel, x: &mut [f32], more: &[f32]) {
+    combine(kernel, x, more, |x, more| Activation::Relu.apply(x + more));
+}
+
+/// `x = x·more`; slices of one length.
+pub fn multiply(kernel: Kernel, x: &mut [f32], more: &[f32]) {
+    combine(kernel, x, more, |x, more| x * more);
 }
 
 /// `x = (x − mean)·scale + bias` for each channel of each row: batch norm with its moments known.
-pub fn affine(x: &mut [f32], mean: &[f32], scale: &[f32], bias: &[f32]) {
-    vectorized(
+pub fn affine(kernel: Kernel, x: &mut [f32], mean: &[f32], scale: &[f32], bias: &[f32]) {
+    kernel.vectorized(
         #[inline(always)]
         || {
             for row in x.chunks_exact_mut(mean.len()) {
@@ -43,13 +36,6 @@ pub fn affine(x: &mut [f32], mean: &[f32], scale: &[f32], bias: &[f32]) {
 }
 
 /// Rounds to bf16.
-pub fn round(x: &mut [f32]) {
-    vectorized(
-        #[inline(always)]
-        || {
-            for x in x.iter_mut() {
-                *x = bf16::store(*x).load();
-            }
-        },
-    );
+pub fn round(kernel: Kernel, x: &mut [f32]) {
+    map_in_place(kernel, x, |x| bf16::store(x).load());
 }

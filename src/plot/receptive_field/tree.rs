@@ -1,4 +1,4 @@
-//! What is drawn of a stack and where it stands: integers only.
+//! Layout of the picture of a stack: integers only.
 
 use std::ops::RangeInclusive;
 
@@ -9,7 +9,7 @@ use crate::{Error, Result};
 const BEYOND: i64 = 2;
 /// A kernel with more taps than this shows only the edges that end inside the picture.
 const MAX_TAPS: usize = 9;
-/// Edges to steps beyond the picture end at most so many columns outside it.
+/// Most columns that an edge reaches beyond the picture.
 const FAR: i64 = 4096;
 
 // pixels
@@ -22,9 +22,9 @@ const MIN_WIDTH: i64 = 640;
 
 /// One row of dots: the output of a layer, or the input.
 pub(super) struct Level {
-    /// What the output reads of it, in its own steps.
+    /// Its steps that the output reads, in its own count.
     reach: Reach,
-    /// How many of the lowest row's steps one of its own is wide.
+    /// Width of one of its steps, in steps of the lowest row.
     pub(super) jump: i64,
 }
 
@@ -33,7 +33,7 @@ pub(super) struct Tree<'a> {
     /// One more than there are layers.
     pub(super) levels: Vec<Level>,
     pub(super) layers: Vec<&'a Layer>,
-    /// What the lowest row is: the input, or the layer whose output it shows.
+    /// Name of the lowest row: the input, or the layer whose output it shows.
     pub(super) lowest: &'a str,
     pub(super) field: Field,
     /// Residual paths that no taps at offset 0 run along: from which level to which.
@@ -116,7 +116,7 @@ impl<'a> Picture<'a> {
         (width.max(MIN_WIDTH) as u32, height as u32)
     }
 
-    /// Where the step at `offset` stands in the row of `level`; far outside steps are moved nearer.
+    /// Place of the step at `offset` in the row of `level`; steps far outside are moved nearer.
     pub(super) fn point(&self, level: usize, offset: i64) -> (i32, i32) {
         let offset = offset.clamp(self.low - FAR, self.high + FAR);
         let x = GUTTER + (offset - self.low) * self.pitch + self.pitch / 2;
@@ -131,7 +131,7 @@ impl<'a> Picture<'a> {
             .filter(move |step| (low..=high).contains(step))
     }
 
-    /// Whether the output reads the step of `level` at `offset`.
+    /// `true` if the output reads the step of `level` at `offset`.
     pub(super) fn reached(&self, level: usize, offset: i64) -> bool {
         let Level { reach, jump } = &self.tree.levels[level];
         offset % jump == 0 && reach.contains(offset / jump)

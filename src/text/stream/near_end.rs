@@ -5,17 +5,17 @@ use std::io::{Read, Seek, SeekFrom};
 use std::path::Path;
 
 use super::TokenStream;
-use crate::files::{Source, is_packed};
+use crate::files::{Decompressed, is_packed};
 use crate::text::Tokenizer;
-use crate::{Error, Result};
+use crate::{AtPath, Result};
 
 /// Bytes of the end that are tried first, for each token.
 const BYTES_OF_TOKEN: u64 = 4;
 
-/// Bytes of the end that are held at the most; a file with fewer tokens in them is read from its beginning.
+/// Most bytes of the end that are held; a file with fewer tokens in them is read from its beginning.
 const MAX_TAIL: u64 = 1 << 26;
 
-impl TokenStream<Source> {
+impl TokenStream<Decompressed> {
     /// Opens a file so near to its end that its last `tokens` tokens come, the same as if all of it were read; at
     /// its beginning where it has no more of them, or cannot be read from elsewhere (a pipe, a packed file).
     ///
@@ -40,21 +40,20 @@ impl TokenStream<Source> {
         tokens: usize,
     ) -> Result<Self> {
         let path = path.as_ref();
-        let io = |error| Error::io(path, error);
         if !std::fs::metadata(path).is_ok_and(|found| found.is_file()) {
             return Self::open(path, tokenizer);
         }
-        let mut file = File::open(path).map_err(io)?;
-        let len = file.metadata().map_err(io)?.len();
-        let start = match is_packed(&first_bytes(&mut file).map_err(io)?) {
+        let mut file = File::open(path).at(path)?;
+        let len = file.metadata().at(path)?.len();
+        let start = match is_packed(&first_bytes(&mut file).at(path)?) {
             true => 0,
-            false => start_of_last(&mut file, len, tokenizer, tokens).map_err(io)?,
+            false => start_of_last(&mut file, len, tokenizer, tokens).at(path)?,
         };
         if start == 0 {
             return Self::open(path, tokenizer);
         }
-        file.seek(SeekFrom::Start(start)).map_err(io)?;
-        let mut stream = Self::of(Source::new(file), path, tokenizer);
+        file.seek(SeekFrom::Start(start)).at(path)?;
+        let mut stream = Self::of(Decompressed::new(file), path, tokenizer);
         stream.whole = false;
         stream.before = start;
         stream.origin.offset = start;
@@ -68,7 +67,7 @@ fn first_bytes(file: &mut File) -> std::io::Result<Vec<u8>> {
     Ok(start)
 }
 
-/// Where in a file of `len` bytes the last `tokens` tokens begin, or something before them; 0 if not found.
+/// The offset, in a file of `len` bytes, at which the last `tokens` tokens begin, or one before; 0 if not found.
 fn start_of_last(
     file: &mut File,
     len: u64,

@@ -4,7 +4,7 @@ use rayon::prelude::*;
 
 use super::super::check::{Origin, text_of};
 use super::super::corpus::starts_character;
-use super::super::inspect::Encoder;
+use super::super::inspect::EncodingKind;
 use super::super::pieces::{PIECE_BYTES, cut, cut_all};
 use super::Tokenizer;
 use crate::{Error, Result};
@@ -21,9 +21,9 @@ impl Tokenizer {
     /// [`Error::Text`] if a tokenizer from a file cannot encode the text.
     pub fn encode(&self, text: &str) -> Result<Vec<u32>> {
         match &self.inner.encoder {
-            Encoder::Byte(table) => Ok(look_up_bytes(table, text.as_bytes())),
-            Encoder::Char { table, unk } => Ok(look_up_chars(table, *unk, text)),
-            Encoder::General => self.encode_pieces(&self.pieces(text, PIECE_BYTES), true),
+            EncodingKind::Byte(table) => Ok(look_up_bytes(table, text.as_bytes())),
+            EncodingKind::Char { table, unk } => Ok(look_up_chars(table, *unk, text)),
+            EncodingKind::General => self.encode_pieces(&self.pieces(text, PIECE_BYTES), true),
         }
     }
 
@@ -60,11 +60,11 @@ impl Tokenizer {
         (first, whole): (bool, bool),
         origin: &Origin,
     ) -> Result<(Vec<u32>, usize)> {
-        if let Encoder::Byte(table) = &self.inner.encoder {
+        if let EncodingKind::Byte(table) = &self.inner.encoder {
             return Ok((look_up_bytes(table, bytes), bytes.len()));
         }
         let text = text_of(bytes, whole, origin)?;
-        if let Encoder::Char { table, unk } = &self.inner.encoder {
+        if let EncodingKind::Char { table, unk } = &self.inner.encoder {
             return Ok((look_up_chars(table, *unk, text), text.len()));
         }
         let (mut pieces, rest) = cut(text, PIECE_BYTES, &self.inner.cuts);
@@ -81,20 +81,20 @@ impl Tokenizer {
     /// As [`encode`](Self::encode).
     pub(crate) fn encode_inside(&self, text: &str) -> Result<Vec<u32>> {
         match &self.inner.encoder {
-            Encoder::General => self.encode_pieces(&self.pieces(text, PIECE_BYTES), false),
+            EncodingKind::General => self.encode_pieces(&self.pieces(text, PIECE_BYTES), false),
             _ => self.encode(text),
         }
     }
 
-    /// How many of the first bytes of `tail`, the end of a text, are to be left out for the tokens of the rest to be
+    /// The number of bytes at the start of `tail`, the end of a text, to leave out for the tokens of the rest to be
     /// the last ones of the whole text; none where those would be fewer than `tokens`, or it is not known.
     pub(in crate::text) fn skip_to_cut(&self, tail: &[u8], tokens: usize) -> Option<usize> {
         let character = tail.iter().position(|&byte| starts_character(byte));
         match self.inner.encoder {
             // four bytes hold a token
-            Encoder::Byte(_) => Some(0),
-            Encoder::Char { .. } => character,
-            Encoder::General => {
+            EncodingKind::Byte(_) => Some(0),
+            EncodingKind::Char { .. } => character,
+            EncodingKind::General => {
                 let text = std::str::from_utf8(&tail[character?..]).ok()?;
                 let rest = self.inner.cuts.behind_cut(text)?;
                 let enough = self.encode_inside(rest).ok()?.len() >= tokens;

@@ -3,7 +3,7 @@
 use candle_core::Result as CandleResult;
 use serde::{Deserialize, Serialize};
 
-use super::{Update, check_non_negative, check_unit};
+use super::{ParamUpdate, Rule, check_non_negative, check_unit};
 use crate::Result;
 use crate::ops::inplace;
 
@@ -25,7 +25,7 @@ pub struct AdamWConfig {
     pub beta2: f64,
     /// Added to the denominator.
     pub eps: f64,
-    /// λ, per unit of learning rate. Biases, norms and gains are spared, see [`super::Optimizer`].
+    /// λ, per unit of learning rate. Biases, norms and gains are spared, see [`super::NamedOptimizer`].
     pub weight_decay: f64,
 }
 
@@ -36,19 +36,23 @@ impl Default for AdamWConfig {
     }
 }
 
-impl AdamWConfig {
-    pub(super) fn validate(&self) -> Result<()> {
+impl Rule for AdamWConfig {
+    fn name(&self) -> &'static str {
+        "adamw"
+    }
+
+    fn validate(&self) -> Result<()> {
         check_unit("optimizer.beta1", self.beta1)?;
         check_unit("optimizer.beta2", self.beta2)?;
         check_non_negative("optimizer.eps", self.eps)?;
         check_non_negative("optimizer.weight_decay", self.weight_decay)
     }
 
-    pub(super) fn slots(&self) -> &'static [&'static str] {
+    fn slots(&self) -> &'static [&'static str] {
         &["m", "v"]
     }
 
-    pub(super) fn update(&self, u: &Update) -> CandleResult<()> {
+    fn update(&self, u: &ParamUpdate) -> CandleResult<()> {
         let Self { beta1, beta2, eps, .. } = *self;
         let [m, v] = u.slots else {
             candle_core::bail!("adamw: expected two moments, found {}", u.slots.len())

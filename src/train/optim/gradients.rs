@@ -1,8 +1,11 @@
 //! The gradients of one step, in the order of the parameters.
 
+use std::sync::OnceLock;
+
 use candle_core::{Tensor, Var, backprop::GradStore};
 use rayon::prelude::*;
 
+use crate::graph::Graph;
 use crate::ops;
 use crate::ops::inplace::sum_of_squares;
 use crate::{Error, Result};
@@ -32,16 +35,18 @@ use crate::{Error, Result};
 #[derive(Clone, Debug)]
 pub struct Gradients {
     tensors: Vec<Option<Tensor>>,
-    /// What the tensors are still to be multiplied by: the optimizer does it in its own pass. Two
+    /// A factor that the tensors are still to be multiplied by: the optimizer does it in its own pass. Two
     /// parameters may share one tensor, which is then not scaled twice.
     factor: f64,
+    /// Norm of the tensors without the factor, where it was asked for.
+    length: OnceLock<f64>,
 }
 
 impl Gradients {
     /// One gradient, or `None`, for each parameter in order.
     pub fn new(grads: Vec<Option<Tensor>>) -> Self {
         let tensors = grads.into_iter().map(|g| g.map(|g| g.detach())).collect();
-        Self { tensors, factor: 1. }
+        Self { tensors, factor: 1., length: OnceLock::new() }
     }
 
     /// Takes the gradients of `params` from what `loss.backward()` returned. A parameter that the
@@ -49,6 +54,15 @@ impl Gradients {
     pub fn from_store(store: &GradStore, params: &[(String, Var)]) -> Self {
         // detached: a gradient would otherwise keep the activations of the whole graph alive
         Self::new(params.iter().map(|(_, p)| store.get(p).cloned()).collect())
+    }
+
+    /// Takes the gradients of `params` from what [`Tape::backward`](crate::graph::Tape::backward) returned for a
+    /// network of this graph. A parameter that is none of the network's has none.
+    pub fn of(graph: &Graph, mut grads: Vec<Option<Tensor>>, params: &[(String, Var)]) -> Self {
+        let places = params.iter().map(|(name, _)| {
+            graph.parameters().iter().position(|parameter| parameter.name == *name)
+        });
+        Self::new(places.map(|place| grads.get_mut(place?)?.take()).collect())
     }
 
     /// The gradients in the order of the parameters.
@@ -81,6 +95,7 @@ impl Gradients {
     /// dtype.
     pub fn accumulate(&mut self, other: &Self) -> Result<()> {
         check_len(self.tensors.len(), other.tensors.len())?;
+        self.length = OnceLock::new();
         if self.factor != other.factor {
             self.tensors = self.tensors()?;
             self.factor = 1.;
@@ -106,9 +121,7 @@ impl Gradients {
     ///
     /// [`Error::Invalid`] unless `factor` is finite.
     pub fn scale(&mut self, factor: f64) -> Result<()> {
-        if !factor.is_finite() {
-            return Err(Error::invalid("factor", "a finite number", factor));
-        }
+        Error::require(factor.is_finite(), "factor", "a finite number", factor)?;
         self.factor *= factor;
         Ok(())
     }
@@ -119,12 +132,16 @@ impl Gradients {
     ///
     /// [`Error::Candle`] if a gradient cannot be read.
     pub fn norm(&self) -> Result<f64> {
+        if let Some(length) = self.length.get() {
+            return Ok(self.factor.abs() * length);
+        }
         let squares = self
             .tensors
             .par_iter()
             .map(|grad| grad.as_ref().map_or(Ok(0.), sum_of_squares))
             .collect::<candle_core::Result<Vec<f64>>>()?;
-        Ok(self.factor.abs() * squares.iter().sum::<f64>().sqrt())
+        let length = squares.iter().sum::<f64>().sqrt();
+        Ok(self.factor.abs() * self.length.get_or_init(|| length))
     }
 
     /// Multiplies all gradients by min(1, `max_norm` / (norm + 1e-6)), as
@@ -137,10 +154,8 @@ impl Gradients {
     ///
     /// [`Error::Invalid`] unless `max_norm` is finite and above 0.
     pub fn clip(&mut self, max_norm: f64) -> Result<f64> {
-        if !(max_norm.is_finite() && max_norm > 0.) {
-            let expected = "a finite number above 0";
-            return Err(Error::invalid("clip", expected, max_norm));
-        }
+        let allowed = max_norm.is_finite() && max_norm > 0.;
+        Error::require(allowed, "clip", "a finite number above 0", max_norm)?;
         let norm = self.norm()?;
         let coef = max_norm / (norm + 1e-6);
         if norm.is_finite() && coef < 1. {
@@ -151,9 +166,5 @@ impl Gradients {
 }
 
 pub(super) fn check_len(expected: usize, found: usize) -> Result<()> {
-    if found != expected {
-        let expected = format!("{expected}, one per parameter");
-        return Err(Error::invalid("gradients", expected, found));
-    }
-    Ok(())
+    Error::require(found == expected, "gradients", &format!("{expected}, one per parameter"), found)
 }

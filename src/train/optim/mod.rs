@@ -19,7 +19,7 @@ pub use sgd::SgdConfig;
 use crate::ops::inplace;
 use crate::{Error, Result};
 
-/// Which optimizer, with its settings; in JSON an object whose `name` chooses one.
+/// An optimizer and its settings; in JSON an object whose `name` chooses one.
 ///
 /// Settings left out have PyTorch's default values, unknown ones are refused. The learning rate is
 /// not among them: it comes from the [schedule](super::schedule) at every step.
@@ -55,11 +55,7 @@ impl Default for OptimizerConfig {
 impl OptimizerConfig {
     /// The name that chooses this optimizer in JSON.
     pub fn name(&self) -> &'static str {
-        match self {
-            Self::AdamW(_) => "adamw",
-            Self::Sgd(_) => "sgd",
-            Self::RmsProp(_) => "rmsprop",
-        }
+        self.rule().name()
     }
 
     /// Checks every setting.
@@ -69,29 +65,28 @@ impl OptimizerConfig {
     /// [`Error::Invalid`] with the field, unless `beta1`, `beta2`, `alpha` and `momentum` are in
     /// 0 ≤ x < 1 and `eps` and `weight_decay` are finite and not negative.
     pub fn validate(&self) -> Result<()> {
-        match self {
-            Self::AdamW(config) => config.validate(),
-            Self::Sgd(config) => config.validate(),
-            Self::RmsProp(config) => config.validate(),
-        }
+        self.rule().validate()
     }
 
+    fn rule(&self) -> &dyn Rule {
+        match self {
+            Self::AdamW(config) => config,
+            Self::Sgd(config) => config,
+            Self::RmsProp(config) => config,
+        }
+    }
+}
+
+/// The update rule of an optimizer.
+trait Rule: Sync {
+    /// The name that chooses it in JSON.
+    fn name(&self) -> &'static str;
+    /// Checks every setting.
+    fn validate(&self) -> Result<()>;
     /// The names of the tensors that are kept per parameter.
-    fn slots(&self) -> &'static [&'static str] {
-        match self {
-            Self::AdamW(config) => config.slots(),
-            Self::Sgd(config) => config.slots(),
-            Self::RmsProp(config) => config.slots(),
-        }
-    }
-
-    fn update(&self, update: &Update) -> CandleResult<()> {
-        match self {
-            Self::AdamW(config) => config.update(update),
-            Self::Sgd(config) => config.update(update),
-            Self::RmsProp(config) => config.update(update),
-        }
-    }
+    fn slots(&self) -> &'static [&'static str];
+    /// Updates one parameter and its slots.
+    fn update(&self, update: &ParamUpdate) -> CandleResult<()>;
 }
 
 /// Updates parameters from their gradients.
@@ -111,27 +106,27 @@ impl OptimizerConfig {
 ///
 /// ```
 /// use candle_core::{Device, Var};
-/// use candle_tcn::train::optim::{Gradients, Optimizer, OptimizerConfig, SgdConfig};
+/// use candle_tcn::train::optim::{Gradients, NamedOptimizer, OptimizerConfig, SgdConfig};
 ///
 /// let w = Var::new(&[1f64, 2.], &Device::Cpu)?;
 /// let params = vec![("w".to_string(), w.clone())];
 /// let config = OptimizerConfig::Sgd(SgdConfig::default());
-/// let mut optimizer = Optimizer::new(config, params.clone())?;
+/// let mut optimizer = NamedOptimizer::new(config, params.clone())?;
 /// let loss = w.sqr()?.sum_all()?; // ∂loss/∂w = 2w
 /// optimizer.step(&Gradients::from_store(&loss.backward()?, &params), 0.25)?;
 /// assert_eq!(w.to_vec1::<f64>()?, [0.5, 1.0]); // w − 0.25 · 2w
 /// # Ok::<(), candle_tcn::Error>(())
 /// ```
 #[derive(Debug)]
-pub struct Optimizer {
+pub struct NamedOptimizer {
     config: OptimizerConfig,
     params: Vec<(String, Var)>,
-    /// for each parameter its moments, in the order of `config.slots()`
+    /// for each parameter its moments, in the order of `Rule::slots`
     slots: Vec<Vec<Var>>,
     step: usize,
 }
 
-impl Optimizer {
+impl NamedOptimizer {
     /// An optimizer of `params` with all moments zero.
     ///
     /// # Errors
@@ -148,7 +143,7 @@ impl Optimizer {
         let zeros = |param: &Var| Var::zeros(param.shape(), param.dtype(), param.device());
         let slots = params
             .iter()
-            .map(|(_, param)| config.slots().iter().map(|_| zeros(param)).collect())
+            .map(|(_, param)| config.rule().slots().iter().map(|_| zeros(param)).collect())
             .collect::<CandleResult<_>>()?;
         Ok(Self { config, params, slots, step: 0 })
     }
@@ -172,6 +167,8 @@ impl Optimizer {
     /// parameter. Nothing was updated then.
     pub fn step(&mut self, grads: &Gradients, lr: f64) -> Result<()> {
         check_non_negative("lr", lr)?;
+        let norm = grads.norm()?;
+        Error::require(norm.is_finite(), "gradients", "finite numbers", norm)?;
         let (grads, factor) = grads.parts();
         gradients::check_len(self.params.len(), grads.len())?;
         for ((name, param), grad) in self.params.iter().zip(grads) {
@@ -180,11 +177,11 @@ impl Optimizer {
             }
         }
         self.step += 1;
-        let (config, step) = (&self.config, self.step as f64);
+        let (rule, step) = (self.config.rule(), self.step as f64);
         let tasks = self.params.par_iter().zip(&self.slots).zip(grads);
         tasks.try_for_each(|(((name, param), slots), grad)| {
             let Some(grad) = grad else { return Ok(()) };
-            config.update(&Update {
+            rule.update(&ParamUpdate {
                 param,
                 grad: &grad.contiguous()?,
                 factor,
@@ -260,7 +257,7 @@ impl Optimizer {
 
     fn named_slots(&self) -> impl Iterator<Item = (String, &Var)> {
         let optimizer = self.config.name();
-        let kinds = self.config.slots();
+        let kinds = self.config.rule().slots();
         let params = self.params.iter().zip(&self.slots);
         params.flat_map(move |((param, _), slots)| {
             let named = kinds.iter().zip(slots);
@@ -270,7 +267,7 @@ impl Optimizer {
 }
 
 /// One parameter's share of a step.
-struct Update<'a> {
+struct ParamUpdate<'a> {
     param: &'a Var,
     /// contiguous
     grad: &'a Tensor,
@@ -281,11 +278,11 @@ struct Update<'a> {
     step: f64,
     lr: f64,
     decays: bool,
-    /// whether `ops::inplace` works on this parameter
+    /// `true` if `ops::inplace` works on this parameter
     in_place: bool,
 }
 
-impl Update<'_> {
+impl ParamUpdate<'_> {
     fn decay(&self, weight_decay: f64) -> f64 {
         if self.decays { weight_decay } else { 0. }
     }
@@ -320,17 +317,13 @@ fn check_like(name: &str, expected: &Tensor, found: &Tensor) -> Result<()> {
 }
 
 fn check_non_negative(field: &str, value: f64) -> Result<()> {
-    if !(value.is_finite() && value >= 0.) {
-        return Err(Error::invalid(field, "a finite number of at least 0", value));
-    }
-    Ok(())
+    let allowed = value.is_finite() && value >= 0.;
+    Error::require(allowed, field, "a finite number of at least 0", value)
 }
 
 fn check_unit(field: &str, value: f64) -> Result<()> {
-    if !(0. ..1.).contains(&value) {
-        return Err(Error::invalid(field, "a number of at least 0 and below 1", value));
-    }
-    Ok(())
+    let expected = "a number of at least 0 and below 1";
+    Error::require((0. ..1.).contains(&value), field, expected, value)
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 use candle_core::Result as CandleResult;
 use serde::{Deserialize, Serialize};
 
-use super::{Update, check_non_negative, check_unit};
+use super::{ParamUpdate, Rule, check_non_negative, check_unit};
 use crate::Result;
 use crate::ops::inplace;
 
@@ -27,7 +27,7 @@ pub struct RmsPropConfig {
     /// μ; at least 0, below 1. At 0 there is no buffer.
     pub momentum: f64,
     /// L2 penalty added to the gradient. Biases, norms and gains are spared, see
-    /// [`super::Optimizer`].
+    /// [`super::NamedOptimizer`].
     pub weight_decay: f64,
 }
 
@@ -38,19 +38,23 @@ impl Default for RmsPropConfig {
     }
 }
 
-impl RmsPropConfig {
-    pub(super) fn validate(&self) -> Result<()> {
+impl Rule for RmsPropConfig {
+    fn name(&self) -> &'static str {
+        "rmsprop"
+    }
+
+    fn validate(&self) -> Result<()> {
         check_unit("optimizer.alpha", self.alpha)?;
         check_unit("optimizer.momentum", self.momentum)?;
         check_non_negative("optimizer.eps", self.eps)?;
         check_non_negative("optimizer.weight_decay", self.weight_decay)
     }
 
-    pub(super) fn slots(&self) -> &'static [&'static str] {
+    fn slots(&self) -> &'static [&'static str] {
         if self.momentum > 0. { &["v", "momentum"] } else { &["v"] }
     }
 
-    pub(super) fn update(&self, u: &Update) -> CandleResult<()> {
+    fn update(&self, u: &ParamUpdate) -> CandleResult<()> {
         let Self { alpha, eps, momentum, .. } = *self;
         let (param, lr, factor) = (u.param, u.lr, u.factor);
         let decay = u.decay(self.weight_decay);

@@ -3,7 +3,7 @@
 use candle_core::Result as CandleResult;
 use serde::{Deserialize, Serialize};
 
-use super::{Update, check_non_negative, check_unit};
+use super::{ParamUpdate, Rule, check_non_negative, check_unit};
 use crate::ops::inplace;
 use crate::{Error, Result};
 
@@ -24,25 +24,27 @@ pub struct SgdConfig {
     /// Look ahead along the momentum; needs `momentum` above 0.
     pub nesterov: bool,
     /// L2 penalty added to the gradient. Biases, norms and gains are spared, see
-    /// [`super::Optimizer`].
+    /// [`super::NamedOptimizer`].
     pub weight_decay: f64,
 }
 
-impl SgdConfig {
-    pub(super) fn validate(&self) -> Result<()> {
+impl Rule for SgdConfig {
+    fn name(&self) -> &'static str {
+        "sgd"
+    }
+
+    fn validate(&self) -> Result<()> {
         check_unit("optimizer.momentum", self.momentum)?;
-        if self.nesterov && self.momentum == 0. {
-            let expected = "above 0 with nesterov";
-            return Err(Error::invalid("optimizer.momentum", expected, 0));
-        }
+        let allowed = !self.nesterov || self.momentum > 0.;
+        Error::require(allowed, "optimizer.momentum", "above 0 with nesterov", 0)?;
         check_non_negative("optimizer.weight_decay", self.weight_decay)
     }
 
-    pub(super) fn slots(&self) -> &'static [&'static str] {
+    fn slots(&self) -> &'static [&'static str] {
         if self.momentum > 0. { &["momentum"] } else { &[] }
     }
 
-    pub(super) fn update(&self, u: &Update) -> CandleResult<()> {
+    fn update(&self, u: &ParamUpdate) -> CandleResult<()> {
         let (param, lr, momentum, nesterov) = (u.param, u.lr, self.momentum, self.nesterov);
         let (factor, decay) = (u.factor, u.decay(self.weight_decay));
         match u.slots {

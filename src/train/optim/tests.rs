@@ -23,10 +23,11 @@ fn tensor_arithmetic_equals_the_pass_in_place() -> Result<()> {
         let config = config(json);
         let run = |in_place: bool| {
             let param = Var::from_tensor(&data)?;
-            let slots = config.slots().iter().map(|_| Var::zeros((3, 4), DType::F64, &Device::Cpu));
+            let slots =
+                config.rule().slots().iter().map(|_| Var::zeros((3, 4), DType::F64, &Device::Cpu));
             let slots = slots.collect::<CandleResult<Vec<_>>>()?;
             for step in 1..=4 {
-                config.update(&Update {
+                config.rule().update(&ParamUpdate {
                     param: &param,
                     grad: &(&grad * f64::from(step))?,
                     factor: 0.7,
@@ -51,7 +52,8 @@ fn half_precision_parameters_are_updated() -> Result<()> {
     for json in CONFIGS {
         let param = Var::zeros(3, DType::BF16, &Device::Cpu)?;
         let grad = param.ones_like()?;
-        let mut optimizer = Optimizer::new(config(json), vec![("w".to_string(), param.clone())])?;
+        let mut optimizer =
+            NamedOptimizer::new(config(json), vec![("w".to_string(), param.clone())])?;
         optimizer.step(&Gradients::new(vec![Some(grad)]), 0.5)?;
         let found = param.to_dtype(DType::F64)?.to_vec1::<f64>()?;
         assert!(found.iter().all(|&x| x < 0.), "{json}: {found:?}");
@@ -77,7 +79,7 @@ fn a_shared_or_strided_gradient_counts_once_each() -> Result<()> {
     let loss = (a.as_tensor() + b.as_tensor())?.sum_all()?;
     let mut grads = Gradients::from_store(&loss.backward()?, &params);
     grads.scale(0.5)?;
-    let mut optimizer = Optimizer::new(config(r#"{"name": "sgd"}"#), params)?;
+    let mut optimizer = NamedOptimizer::new(config(r#"{"name": "sgd"}"#), params)?;
     optimizer.step(&grads, 1.)?;
     assert_eq!(a.to_vec1::<f64>()?, [-0.5; 3]);
     assert_eq!(b.to_vec1::<f64>()?, [-0.5; 3]);
@@ -94,7 +96,7 @@ fn a_parameter_without_gradient_stays() -> Result<()> {
     assert_eq!(grads.norm()?, 2.);
     grads.accumulate(&grads.clone())?;
     assert_eq!(grads.norm()?, 4.);
-    let mut optimizer = Optimizer::new(OptimizerConfig::default(), params)?;
+    let mut optimizer = NamedOptimizer::new(OptimizerConfig::default(), params)?;
     optimizer.step(&grads, 0.1)?;
     assert_eq!(a.flatten_all()?.to_vec1::<f32>()?, [1.; 4]);
     assert!(b.flatten_all()?.to_vec1::<f32>()?.iter().all(|&x| x < 0.91));
@@ -117,14 +119,14 @@ fn wrong_arguments_are_named() -> Result<()> {
         let var = Var::zeros(2, DType::F32, &Device::Cpu)?;
         Ok::<_, Error>(vec![("b".to_string(), var.clone()), ("a".to_string(), var)])
     };
-    let error = Optimizer::new(OptimizerConfig::default(), vars()?).expect_err("order");
+    let error = NamedOptimizer::new(OptimizerConfig::default(), vars()?).expect_err("order");
     assert_eq!(
         error.to_string(),
         "parameters: expected sorted by name, each name once, found b before a"
     );
     let mut params = vars()?;
     params.reverse();
-    let mut optimizer = Optimizer::new(OptimizerConfig::default(), params)?;
+    let mut optimizer = NamedOptimizer::new(OptimizerConfig::default(), params)?;
     let mut message = |grads: Vec<Option<Tensor>>, lr| {
         let error = optimizer.step(&Gradients::new(grads), lr).expect_err("wrong arguments");
         error.to_string()

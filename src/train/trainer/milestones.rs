@@ -6,14 +6,14 @@ use super::super::progress::Clock;
 use super::Trainer;
 use crate::Result;
 
-/// The part of a budget that validations may take together, where nobody says how many there are to be.
+/// The part of a budget that validations may take together, unless the configuration says how many there are.
 const VALIDATIONS_SHARE: f64 = 0.1;
 
-/// A step costs as much as so many forward passes.
+/// Cost of a step, in forward passes.
 const FORWARDS_OF_A_STEP: f64 = 3.0;
 
 impl Trainer {
-    /// Validations of the whole run at the most, as far as that is known: not where they are counted in steps and the budget
+    /// Most validations of the whole run, if that is known: not if they are counted in steps and the budget
     /// in minutes.
     pub fn planned_validations(&self) -> Option<usize> {
         let Some(every) = self.config.valid_every else {
@@ -72,7 +72,7 @@ impl Trainer {
             && self.affords_one(valid, clock)
     }
 
-    /// Validations over the run: as many as are wanted and a part of the budget pays for, one at the least. That
+    /// Validations over the run: as many as are wanted and a part of the budget pays for, at least one. That
     /// depends on nothing but the configuration and the text.
     fn validations(&self, valid: &ValidSet) -> usize {
         let wanted = self.config.default_validations();

@@ -8,25 +8,23 @@ use candle_core::{DType, Device, Tensor};
 use super::super::checkpoint::{Checkpoint, TensorFiles};
 use super::super::config::TrainConfig;
 use super::super::metrics::MetricsLog;
-use super::super::optim::Optimizer;
-use super::super::progress::{Clock, Progress, hash_tokens};
+use super::super::optim::NamedOptimizer;
+use super::super::progress::{Clock, RunProgress, hash_tokens};
 use super::super::run_dir::RunDir;
 use super::super::schedule::Schedule;
 use super::Trainer;
-use crate::models::{Model, ModelConfig};
-use crate::nn::{Params, State};
-use crate::{Error, Result, model_dir};
-
-const WEIGHTS: &str = "model.safetensors";
-const OPTIMIZER: &str = "optimizer.safetensors";
-const STATE: &str = "state.safetensors";
+use crate::files::names::{CONFIG, METRICS, OPTIMIZER, STATE, WEIGHTS};
+use crate::graph::{Graph, Network, State};
+use crate::models::directory::read_config;
+use crate::nn::Params;
+use crate::{Error, Result};
 
 /// Contents of a checkpoint.
 struct Restored {
-    progress: Progress,
+    progress: RunProgress,
     params: Params,
-    model: Model,
-    optimizer: Optimizer,
+    model: Network,
+    optimizer: NamedOptimizer,
     state: State,
 }
 
@@ -43,24 +41,37 @@ impl Trainer {
         run: RunDir,
         change: impl FnOnce(&mut TrainConfig),
     ) -> Result<Self> {
-        let model_config = model_dir::read_config(run.join(model_dir::CONFIG))?;
-        let (restored, broken) = newest_whole(&run, &model_config)?;
+        let model = read_config(run.join(CONFIG))?;
+        model.require_causal()?;
+        Self::resume_graph(tokens, run, model.graph()?, change)
+    }
+
+    /// As [`resume`](Self::resume), of a network of one's own.
+    ///
+    /// # Errors
+    /// As [`resume`](Self::resume).
+    pub fn resume_graph(
+        tokens: Vec<u32>,
+        run: RunDir,
+        graph: Graph,
+        change: impl FnOnce(&mut TrainConfig),
+    ) -> Result<Self> {
+        graph.expect_language_model()?;
+        let (restored, broken) = newest_whole(&run, &graph)?;
         let Restored { progress, params, model, optimizer, state } = restored;
         check_text(&progress, &tokens)?;
         let mut config = progress.config.clone();
         change(&mut config);
         config.validate()?;
-        model_config.require_causal()?;
         let schedule = Schedule::resume(config.schedule.clone(), progress.schedule.clone())?;
         let mut batches = config.lay_out(tokens)?;
         batches.seek(progress.position)?;
-        let log = MetricsLog::resume(run.join(RunDir::METRICS), progress.step)?;
+        let log = MetricsLog::resume(run.join(METRICS), progress.step)?;
         let aside = |(checkpoint, error): (Checkpoint, Error)| Ok((error, checkpoint.set_aside()?));
         let damaged = broken.into_iter().map(aside).collect::<Result<_>>()?;
         Ok(Self {
             config,
             model,
-            model_config,
             params,
             optimizer,
             schedule,
@@ -105,13 +116,10 @@ impl Trainer {
 }
 
 /// The newest checkpoint that can be read, and those before it that cannot.
-fn newest_whole(
-    run: &RunDir,
-    model_config: &ModelConfig,
-) -> Result<(Restored, Vec<(Checkpoint, Error)>)> {
+fn newest_whole(run: &RunDir, graph: &Graph) -> Result<(Restored, Vec<(Checkpoint, Error)>)> {
     let mut broken = Vec::new();
     for checkpoint in run.checkpoints().newest_first()? {
-        match restore(&checkpoint, model_config) {
+        match restore(&checkpoint, graph) {
             Ok(restored) => return Ok((restored, broken)),
             // not damaged: closed to this user
             Err(Error::Io { path, source }) if source.kind() == ErrorKind::PermissionDenied => {
@@ -122,19 +130,19 @@ fn newest_whole(
     }
     Err(match broken.into_iter().next() {
         Some((_, error)) => error,
-        None => Error::file(run.checkpoints().path(), "expected a checkpoint step-N, found none"),
+        None => Error::NoCheckpoint { path: run.checkpoints().path().into() },
     })
 }
 
-fn restore(checkpoint: &Checkpoint, model_config: &ModelConfig) -> Result<Restored> {
+fn restore(checkpoint: &Checkpoint, graph: &Graph) -> Result<Restored> {
     let in_file = |name: &str, error: Error| Error::file(checkpoint.file(name), error.to_string());
     checkpoint.verify()?;
-    let progress: Progress = checkpoint.trainer()?;
+    let progress: RunProgress = checkpoint.trainer()?;
     let params = Params::new(progress.config.seed, DType::F32, &Device::Cpu);
-    let model = Model::new(model_config, params.builder())?;
+    let model = Network::new(graph.clone(), params.builder())?;
     let weights = checkpoint.tensors(WEIGHTS)?;
     params.load(&weights).map_err(|e| in_file(WEIGHTS, e))?;
-    let mut optimizer = Optimizer::new(progress.config.optimizer.clone(), params.trainable())?;
+    let mut optimizer = NamedOptimizer::new(progress.config.optimizer.clone(), params.trainable())?;
     let moments = checkpoint.tensors(OPTIMIZER)?;
     optimizer.load_state(&moments).map_err(|e| in_file(OPTIMIZER, e))?;
     let state = restore_state(progress.config.batch_size, checkpoint.tensors(STATE)?)
@@ -142,7 +150,7 @@ fn restore(checkpoint: &Checkpoint, model_config: &ModelConfig) -> Result<Restor
     Ok(Restored { progress, params, model, optimizer, state })
 }
 
-fn check_text(progress: &Progress, tokens: &[u32]) -> Result<()> {
+fn check_text(progress: &RunProgress, tokens: &[u32]) -> Result<()> {
     let began = progress.text_tokens;
     let found = match &progress.text_sha256 {
         _ if began != tokens.len() => tokens.len().to_string(),
@@ -150,7 +158,7 @@ fn check_text(progress: &Progress, tokens: &[u32]) -> Result<()> {
         _ => return Ok(()),
     };
     let expected = format!("the {began} training tokens that the run began with");
-    Err(Error::invalid("--data", expected, found))
+    Err(Error::invalid("data", expected, found))
 }
 
 fn restore_state(batch: usize, mut tensors: HashMap<String, Tensor>) -> Result<State> {

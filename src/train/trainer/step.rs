@@ -4,8 +4,7 @@ use candle_core::{Device, Tensor};
 
 use super::super::optim::Gradients;
 use super::Trainer;
-use crate::nn::Pass;
-use crate::ops::tape::Tape;
+use crate::graph::Run;
 use crate::profile::{self, Part};
 use crate::text::{Batch, BatchMode};
 use crate::{Error, Result, ops};
@@ -53,31 +52,29 @@ impl Trainer {
     fn gradients(&mut self, batch: &Batch, micro: u64) -> Result<(f64, Gradients)> {
         let ids =
             Tensor::from_slice(&batch.inputs, (batch.batch_size, batch.seq_len), &Device::Cpu)?;
-        let mut pass = Pass::train(self.config.seed, micro).with_dtype(self.config.dtype.dtype());
+        let mut run = Run::train(self.config.seed, micro).with_dtype(self.config.dtype.dtype());
         if self.config.batches == BatchMode::Carry {
             if batch.starts_fresh {
                 self.state = self.model.init_state(batch.batch_size)?;
             }
-            pass = pass.with_state(&mut self.state);
+            run = run.with_state(&mut self.state);
         }
-        let (loss, tape) = Tape::record(|| {
-            let logits = self.model.forward(&ids, &mut pass)?;
-            scored_loss(logits, batch)
-        })?;
-        let value = f64::from(loss.to_scalar::<f32>()?);
-        let params = self.optimizer.params().iter().map(|(_, var)| &**var);
-        Ok((value, Gradients::new(tape.backward(loss, params)?)))
+        let (outputs, tape) = self.model.trace(&[&ids], run)?;
+        let (loss, grad) = scored_loss(&outputs.into_first()?, batch)?;
+        let grads = tape.backward(vec![grad])?;
+        Ok((loss, Gradients::of(self.model.graph(), grads, self.optimizer.params())))
     }
 }
 
-/// The mean loss of the scored tokens.
-fn scored_loss(logits: Tensor, batch: &Batch) -> Result<Tensor> {
+/// The loss over the tokens that count, and its gradient.
+fn scored_loss(logits: &Tensor, batch: &Batch) -> Result<(f64, Tensor)> {
     let from = batch.scored_from;
     if from == 0 {
-        return ops::cross_entropy(&logits, &batch.targets);
+        return ops::cross_entropy_with_gradient(logits, &batch.targets);
     }
-    let logits = ops::narrow_time(&logits, from, batch.seq_len - from)?;
+    let scored = ops::narrow_time(logits, from, batch.seq_len - from)?;
     let rows = batch.targets.chunks_exact(batch.seq_len);
     let targets: Vec<u32> = rows.flat_map(|row| &row[from..]).copied().collect();
-    ops::cross_entropy(&logits, &targets)
+    let (loss, grad) = ops::cross_entropy_with_gradient(&scored, &targets)?;
+    Ok((loss, grad.pad_with_zeros(1, from, 0)?))
 }

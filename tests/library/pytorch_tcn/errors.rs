@@ -1,13 +1,14 @@
 //! What does not fit is named.
 
 use candle_core::{DType, Device, Tensor};
-use candle_tcn::models::{Model, ModelConfig, convert};
-use candle_tcn::nn::{Params, Pass};
+use candle_tcn::graph::Run;
+use candle_tcn::models::{ModelConfig, convert};
+use candle_tcn::nn::Params;
 use candle_tcn::{Error, Result};
 use serde_json::{Value, json};
 
 use super::{golden, message};
-use crate::common::{Tensors, output};
+use crate::common::{Tensors, UnderTest, output};
 
 fn parsed(fields: Value) -> Result<ModelConfig> {
     let mut json = json!({"model_type": "pytorch_tcn", "num_inputs": 2, "num_channels": [3, 3]});
@@ -15,7 +16,7 @@ fn parsed(fields: Value) -> Result<ModelConfig> {
         json[name] = value.clone();
     }
     let config = ModelConfig::from_json(&json.to_string(), "config.json")?;
-    config.validate().map(|()| config)
+    config.graph().map(|_| config)
 }
 
 #[test]
@@ -53,7 +54,7 @@ fn what_pytorch_tcn_refuses_is_refused_with_the_field() {
         let mut json = json!({"model_type": kind, "in_channels": 3, "out_channels": 2});
         json.as_object_mut().unwrap().extend(fields.as_object().unwrap().clone());
         let config = ModelConfig::from_json(&json.to_string(), "config.json").unwrap();
-        let error = message(config.tensors());
+        let error = message(config.graph());
         assert!(error.starts_with(named), "{error}");
     }
 }
@@ -62,11 +63,11 @@ fn what_pytorch_tcn_refuses_is_refused_with_the_field() {
 fn inputs_that_do_not_fit_are_named() -> Result<()> {
     let config = parsed(json!({"embedding_shapes": [[4], [2, 7]], "use_norm": null}))?;
     let params = Params::new(1, DType::F32, &Device::Cpu);
-    let model = Model::new(&config, params.builder())?;
+    let model = config.build(params.builder())?.under_test();
     let zeros = |dims: &[usize]| Tensor::zeros(dims, DType::F32, &Device::Cpu);
     let forward = |xs: Tensor, embeddings: &[Tensor]| {
-        let error = model.forward(&xs, &mut Pass::eval().with_embeddings(embeddings));
-        message(error)
+        let inputs: Vec<_> = [&xs].into_iter().chain(embeddings).collect();
+        message(model.run(&inputs, Run::eval()))
     };
     let fits = zeros(&[1, 9, 2])?;
     assert!(forward(zeros(&[1, 2, 9])?, &[]).contains("frames (batch, time, 2)"));
@@ -98,7 +99,7 @@ fn inputs_that_do_not_fit_are_named() -> Result<()> {
 fn what_needs_tokens_says_so() -> Result<()> {
     let config = parsed(json!({}))?;
     let params = Params::new(1, DType::F32, &Device::Cpu);
-    let model = Model::new(&config, params.builder())?;
+    let model = config.build(params.builder())?.under_test();
     let of_stepper = message(model.stepper(candle_tcn::nn::StepDtype::F32));
     let of_evaluation = message(candle_tcn::train::evaluate(&model, &[1, 2, 3], 2));
     for error in [of_stepper, of_evaluation, message(config.expect_tokens())] {

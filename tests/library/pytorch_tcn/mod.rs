@@ -4,14 +4,13 @@
 mod errors;
 
 use crate::common;
-use crate::common::{Tensors, Tolerance, max_abs, output, under};
+use crate::common::{Tensors, Tolerance, UnderTest, max_abs, output, under};
 use candle_core::{DType, Device, Tensor, Var};
 use candle_nn::VarBuilder;
-use candle_tcn::model_dir::{self, write_tensors};
-use candle_tcn::models::{
-    Converted, FrameLayout, Input, Model, ModelConfig, RunOptions, convert, run,
-};
-use candle_tcn::nn::{Params, Pass};
+use candle_tcn::files::{names, write_tensors};
+use candle_tcn::graph::Run;
+use candle_tcn::models::{Converted, FrameLayout, ModelConfig, Network, RunOptions, convert, run};
+use candle_tcn::nn::Params;
 use candle_tcn::{LoadedModel, Result};
 use serde_json::Value;
 
@@ -82,11 +81,9 @@ impl Golden {
 
     /// A tensor in the file's layout as (batch, time, channels), or the other way round.
     fn turned(&self, config: &ModelConfig, tensor: &Tensor) -> Result<Tensor> {
-        Ok(match config.input() {
-            Input::Frames { layout: FrameLayout::ChannelsFirst, .. } => {
-                tensor.transpose(1, 2)?.contiguous()?
-            }
-            _ => tensor.clone(),
+        Ok(match config.architecture().layout() {
+            FrameLayout::ChannelsFirst => tensor.transpose(1, 2)?.contiguous()?,
+            FrameLayout::ChannelsLast => tensor.clone(),
         })
     }
 
@@ -94,7 +91,7 @@ impl Golden {
         self.turned(config, &self.io[name].to_dtype(dtype)?)
     }
 
-    /// The conditioning inputs, as a pass takes them.
+    /// The conditioning inputs, as a run takes them.
     fn embeddings(&self, dtype: DType) -> Result<Vec<Tensor>> {
         let named = (0..).map_while(|i| self.io.get(&format!("embedding.{i}")));
         let turn = |embedding: &Tensor| rows(&embedding.to_dtype(dtype)?);
@@ -107,12 +104,18 @@ impl Golden {
         blocks.map_or(Vec::new(), |blocks| blocks.iter().map(size).collect())
     }
 
-    fn frozen(&self) -> Result<(ModelConfig, Model)> {
+    fn frozen(&self) -> Result<(ModelConfig, Network)> {
         let Converted { config, tensors, .. } = self.convert()?;
         let vb = VarBuilder::from_tensors(tensors, DType::F32, &Device::Cpu);
-        let model = Model::new(&config, vb)?.freeze()?;
+        let model = config.build(vb)?.under_test().freeze()?;
         Ok((config, model))
     }
+}
+
+/// The output for `xs` with conditioning inputs.
+fn conditioned(model: &Network, xs: &Tensor, embeddings: &[Tensor], run: Run) -> Result<Tensor> {
+    let inputs: Vec<_> = [xs].into_iter().chain(embeddings).collect();
+    model.run(&inputs, run)?.into_first()
 }
 
 /// An embedding (batch, channels, time) as (batch, time, channels).
@@ -130,14 +133,14 @@ fn outputs_and_every_gradient() -> Result<()> {
         for (dtype, tolerance) in [(DType::F64, F64), (DType::F32, F32)] {
             let what = format!("{} {dtype:?}", golden.name);
             let params = Params::new(0, dtype, &Device::Cpu);
-            let model = Model::new(&config, params.builder())?;
+            let model = config.build(params.builder())?.under_test();
             common::load(&params, &tensors)?;
             let xs = Var::from_tensor(&golden.io(&config, "input", dtype)?)?;
             let embeddings = golden.embeddings(dtype)?;
             let leaves = embeddings.iter().map(Var::from_tensor);
             let leaves = leaves.collect::<candle_core::Result<Vec<_>>>()?;
             let given: Vec<Tensor> = leaves.iter().map(|leaf| leaf.as_tensor().clone()).collect();
-            let ys = model.forward(&xs, &mut Pass::eval().with_embeddings(&given))?;
+            let ys = conditioned(&model, &xs, &given, Run::eval())?;
             assert_close(&what, &ys, &golden.io(&config, "output", dtype)?, tolerance)?;
 
             let coefficients = match golden.io.contains_key("loss_coef") {
@@ -215,8 +218,8 @@ fn streams_chunk_by_chunk() -> Result<()> {
                 };
                 let embeddings =
                     embeddings.iter().map(piece).collect::<candle_core::Result<Vec<_>>>()?;
-                let mut pass = Pass::eval().with_state(&mut state).with_embeddings(&embeddings);
-                pieces.push(model.forward(&piece(&of_row(&xs)?)?, &mut pass)?);
+                let run = Run::eval().with_state(&mut state);
+                pieces.push(conditioned(&model, &piece(&of_row(&xs)?)?, &embeddings, run)?);
                 start += len;
             }
             let what = format!("{} row {row}", golden.name);
@@ -248,8 +251,8 @@ fn whole_batches_and_single_taps_stream_too() -> Result<()> {
             "temporal_conv1d" => kwargs["stride"].as_u64().unwrap_or(1) as usize,
             _ => 1,
         };
-        if !config.is_causal() {
-            assert_eq!(config.state_bytes(1)?, 0);
+        if !config.graph()?.is_causal() {
+            assert_eq!(config.graph()?.state_bytes(1)?, 0);
             // a single tap sees no later input whatever the option says
             if kwargs["kernel_size"] != 1 {
                 let error = message(output(&model, &config, &golden.io, Some(3)));
@@ -268,7 +271,7 @@ fn whole_batches_and_single_taps_stream_too() -> Result<()> {
             assert_close(&what, &ys, expected, F32)?;
         }
         let floats: usize = model.init_state(1)?.shapes().iter().map(|s| s.span * s.channels).sum();
-        assert_eq!(config.state_bytes(1)?, 4 * floats);
+        assert_eq!(config.graph()?.state_bytes(1)?, 4 * floats);
     }
     Ok(())
 }
@@ -283,12 +286,11 @@ fn batch_statistics_of_a_training_step() -> Result<()> {
         };
         let config = config.with_dropout(0.0);
         let params = Params::new(0, DType::F64, &Device::Cpu);
-        let model = Model::new(&config, params.builder())?;
+        let model = config.build(params.builder())?.under_test();
         common::load(&params, &tensors)?;
         let xs = golden.io(&config, "input", DType::F64)?;
         let embeddings = golden.embeddings(DType::F64)?;
-        let mut pass = Pass::train(1, 1).with_embeddings(&embeddings);
-        let ys = model.forward(&xs, &mut pass)?;
+        let ys = conditioned(&model, &xs, &embeddings, Run::train(1, 1))?;
         assert_close(&golden.name, &ys, &golden.turned(&config, expected)?, F64)?;
         let mut updated = under("train_updated.", &golden.io);
         updated.extend(under("train.", &golden.io));
@@ -312,7 +314,7 @@ fn the_outputs_of_all_blocks_can_be_recorded() -> Result<()> {
     let json = r#"{"model_type": "pytorch_tcn", "num_inputs": 3, "num_channels": [4, 5, 6], "kernel_size": 2,
         "use_skip_connections": false}"#;
     let config = ModelConfig::from_json(json, "config.json")?;
-    let model = Model::new(&config, Params::new(1, DType::F32, &Device::Cpu).builder())?;
+    let model = config.build(Params::new(1, DType::F32, &Device::Cpu).builder())?.under_test();
     let input = Tensor::rand(-1f32, 1., (2, 3, 9), &Device::Cpu)?;
     let inputs = Tensors::from([("input".to_string(), input.clone())]);
     for chunk in [None, Some(4)] {
@@ -337,9 +339,9 @@ fn a_directory_without_a_tokenizer_loads() -> Result<()> {
     let Converted { config, tensors, .. } = golden.convert()?;
     let dir = tempfile::tempdir().expect("a temporary directory");
     let json = config.to_json()?;
-    std::fs::write(dir.path().join(model_dir::CONFIG), json).expect("written");
-    write_tensors(dir.path().join(model_dir::WEIGHTS), &tensors)?;
-    let loaded = LoadedModel::load(dir.path())?;
+    std::fs::write(dir.path().join(names::CONFIG), json).expect("written");
+    write_tensors(dir.path().join(names::WEIGHTS), &tensors)?;
+    let loaded = LoadedModel::load(dir.path())?.under_test();
     let ys = output(&loaded.model, &loaded.config, &golden.io, Some(4))?;
     assert_close(&golden.name, &ys, &golden.io["streaming_output"], F32)?;
     let error = message(loaded.tokenizer());

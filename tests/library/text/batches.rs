@@ -107,7 +107,7 @@ fn seek_continues_exactly() {
             }
         }
         let end = BatchPosition { epoch: 0, index: steps };
-        assert!(whole.seek(end).unwrap_err().to_string().contains("--data"));
+        assert!(whole.seek(end).unwrap_err().to_string().contains("data position"));
     }
 }
 
@@ -128,13 +128,13 @@ fn bad_sizes_are_errors() {
         Batches::new((0..tokens).collect(), batch_size, seq_len, mode, 0).unwrap_err().to_string()
     };
     let carry = BatchMode::Carry;
-    assert!(message(9, 0, 3, carry).starts_with("--batch-size"));
-    assert!(message(9, 1, 0, carry).starts_with("--seq-len"));
+    assert!(message(9, 0, 3, carry).starts_with("batch_size"));
+    assert!(message(9, 1, 0, carry).starts_with("seq_len"));
     assert!(message(9, 1, 3, BatchMode::Overlap { history: 3 }).starts_with("history"));
     assert_eq!(
         message(12, 3, 4, carry),
-        "text: expected at least 13 tokens for one batch (--batch-size 3, --seq-len 4), \
-         found 12; lower --batch-size or --seq-len, or give more text"
+        "text: expected at least 13 tokens for one batch (batch_size 3, seq_len 4), \
+         found 12"
     );
     assert!(message(0, 1, 1, carry).contains("found 0"));
     for (batch_size, seq_len) in [(usize::MAX, 2), (2, usize::MAX), (usize::MAX, usize::MAX)] {

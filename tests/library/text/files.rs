@@ -36,7 +36,7 @@ fn unusable_files_are_errors() {
     let error = make_error(folder.path().to_str().unwrap());
     assert!(error.contains("found a folder"), "{error}");
     let error = make_error("chars");
-    assert!(error.contains("chars: no such file; --tokenizer takes char, byte"), "{error}");
+    assert!(error.contains("chars: no such file; a tokenizer is char, byte"), "{error}");
 }
 
 fn make_error(spec: &str) -> String {

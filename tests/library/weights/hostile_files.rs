@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use candle_tcn::weights;
+use candle_tcn::files::weights;
 
 use super::bytes::*;
 use super::{File, MAX_BYTES, fixture};

@@ -9,7 +9,7 @@ mod torch_files;
 use std::path::{Path, PathBuf};
 
 use candle_core::Tensor;
-use candle_tcn::weights::{self, Weights};
+use candle_tcn::files::weights::{self, Weights};
 
 /// The most that a hostile file may make the program hold.
 const MAX_BYTES: u64 = 100 << 20;

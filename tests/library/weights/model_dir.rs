@@ -2,7 +2,8 @@
 
 use std::path::Path;
 
-use candle_tcn::{LoadedModel, model_dir, weights};
+use candle_tcn::LoadedModel;
+use candle_tcn::files::{weights, write_tensors};
 
 use super::{File, MAX_BYTES};
 
@@ -40,7 +41,7 @@ fn a_configuration_that_asks_for_a_terabyte_allocates_nothing() {
         config["network"]["num_channels"] = vec![widest; 6].into();
     });
     let parameters = candle_tcn::models::ModelConfig::from_json(&wide, "").expect("valid");
-    assert!(parameters.parameters().expect("no overflow") > 1 << 40);
+    assert!(parameters.graph().expect("sizes").parameter_count().expect("no overflow") > 1 << 40);
     let message = refused("config.json", wide.as_bytes());
     assert!(
         message.contains(
@@ -114,12 +115,11 @@ fn weights_of_another_model_are_not_read() {
 
 #[test]
 fn names_of_tensors_are_shown_in_one_short_line() {
-    let tiny =
-        model_dir::read_tensors(Path::new(TINY).join("model.safetensors")).expect("the model");
+    let tiny = weights::read(Path::new(TINY).join("model.safetensors")).expect("the model").tensors;
     let mut more = tiny.clone();
     more.insert("\u{1b}[31m".repeat(10_000), tiny["encoder.weight"].clone());
     let file = File::new("model.safetensors", b"");
-    model_dir::write_tensors(&file.path, &more).expect("writable");
+    write_tensors(&file.path, &more).expect("writable");
     let message = refused("model.safetensors", &std::fs::read(&file.path).expect("written"));
     assert!(
         message.contains("no such tensor in this configuration") && !message.contains('\u{1b}'),
@@ -134,11 +134,11 @@ fn a_model_directory_is_the_same_in_every_form_of_its_weights() {
         std::fs::copy(Path::new(TINY).join(file), folder.path().join(file)).expect("writable");
     }
     let tensors =
-        model_dir::read_tensors(Path::new(TINY).join("model.safetensors")).expect("the model");
+        weights::read(Path::new(TINY).join("model.safetensors")).expect("the model").tensors;
     let (names, mut map): (Vec<&String>, Vec<String>) = (tensors.keys().collect(), Vec::new());
     for (i, names) in names.chunks(names.len().div_ceil(2)).enumerate() {
         let part = names.iter().map(|name| (name.to_string(), tensors[*name].clone()));
-        model_dir::write_tensors(folder.path().join(format!("{i}.safetensors")), &part.collect())
+        write_tensors(folder.path().join(format!("{i}.safetensors")), &part.collect())
             .expect("writable");
         map.extend(names.iter().map(|name| format!(r#""{name}": "{i}.safetensors""#)));
     }
@@ -148,7 +148,8 @@ fn a_model_directory_is_the_same_in_every_form_of_its_weights() {
     let logits = |dir: &Path| {
         let loaded = LoadedModel::load(dir).expect("a model");
         assert!(!loaded.int8);
-        let logits = loaded.model.forward(&ids, &mut candle_tcn::nn::Pass::eval()).expect("logits");
+        let logits =
+            loaded.model.forward_with(&ids, candle_tcn::graph::Run::eval()).expect("logits");
         logits.flatten_all().and_then(|logits| logits.to_vec1::<f32>()).expect("floats")
     };
     assert_eq!(logits(folder.path()), logits(Path::new(TINY)));

@@ -3,7 +3,8 @@
 use std::collections::HashMap;
 
 use candle_core::{DType, Device, Tensor};
-use candle_tcn::{Result, weights};
+use candle_tcn::Result;
+use candle_tcn::files::weights;
 
 use super::bytes::{archive, dict, floats, storage, tensor, text, tuple};
 use super::{File, assert_same, fixture};

@@ -7,17 +7,17 @@ use candle_tcn::kernels::step::read_bandwidth;
 use candle_tcn::models::{ModelConfig, Stepper};
 use serde::Serialize;
 
-use super::Args;
+use super::BenchArgs;
 use super::report::{Setting, line};
 use super::work::{self, SEED, random_ids};
-use crate::{memory, print_line};
+use crate::{kernel, memory, print_line};
 
 /// Tokens of each sequence that are drawn in a run.
 const TOKENS: usize = 2000;
 
 /// The result; with `--json` as it is.
 #[derive(Serialize)]
-struct Report {
+struct GenerateReport {
     #[serde(flatten)]
     setting: Setting,
     /// Of all sequences together, drawing included; the median of the runs.
@@ -30,20 +30,21 @@ struct Report {
     step_worst_us: f64,
     /// Weights that a step reads.
     weight_bytes: usize,
-    /// What one thread reads in a second from so many bytes again and again, measured in this run.
+    /// Bytes that one thread reads in a second from a buffer of that size again and again, measured in this run.
     read_bytes_per_s: f64,
     /// The time that reading the weights would take, in times of a step.
     bandwidth_share: f64,
 }
 
-pub fn run(args: &Args, config: &ModelConfig) -> anyhow::Result<()> {
+pub fn run(args: &BenchArgs, config: &ModelConfig) -> anyhow::Result<()> {
     let (batch_size, dtype) = (args.batch_size(), args.dtype.step());
-    memory::check_generation(config, batch_size, args.seq_len())?;
+    memory::check_generation(&config.graph()?, batch_size, args.seq_len())?;
     let mut setting = Setting::new(args, config, dtype.name())?;
     let stepper = work::model(config)?.stepper(dtype)?;
 
     let weight_bytes = stepper.net().weight_bytes();
-    let mut bandwidth = read_bandwidth(weight_bytes);
+    let kernel = kernel::chosen();
+    let mut bandwidth = read_bandwidth(kernel, weight_bytes);
     let (mut prefills, mut rates, mut steps) = (Vec::new(), Vec::new(), Vec::new());
     let run = || {
         anyhow::Ok((
@@ -59,14 +60,14 @@ pub fn run(args: &Args, config: &ModelConfig) -> anyhow::Result<()> {
         prefills.push(prefill);
         rates.push((times.len() * batch_size) as f64 / times.iter().sum::<f64>());
         steps.extend(times);
-        bandwidth = bandwidth.max(read_bandwidth(weight_bytes));
+        bandwidth = bandwidth.max(read_bandwidth(kernel, weight_bytes));
     }
     for list in [&mut prefills, &mut rates, &mut steps] {
         list.sort_by(f64::total_cmp);
     }
     let at = |list: &[f64], share: f64| list[((list.len() - 1) as f64 * share) as usize];
     setting.peak_memory_bytes = memory::peak_bytes();
-    let report = Report {
+    let report = GenerateReport {
         setting,
         tokens_per_s: at(&rates, 0.5),
         prefill_tokens_per_s: at(&prefills, 0.5),
@@ -116,7 +117,7 @@ fn generate(stepper: &Stepper, batch_size: usize) -> anyhow::Result<Vec<f64>> {
     Ok(times)
 }
 
-impl Report {
+impl GenerateReport {
     fn print(&self, json: bool) -> anyhow::Result<()> {
         if json {
             return print_line(serde_json::to_string(self)?);

@@ -1,6 +1,5 @@
 //! `tcn bench`: how fast this machine trains or runs a network.
 
-mod flops;
 mod generate;
 mod report;
 mod work;
@@ -9,18 +8,18 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use candle_tcn::models::ModelConfig;
-use candle_tcn::profile;
 use candle_tcn::train::Precision;
+use candle_tcn::{kernels, profile};
 use clap::ValueEnum;
 
-use crate::flags::{self, Dtype, count};
-use crate::{memory, usage_error};
+use crate::flags::{Dtype, count};
+use crate::{kernel, memory, model, usage_error};
 use report::{Profile, Report, Setting};
-use work::Work;
+use work::TimedWork;
 
 #[derive(clap::Args)]
-pub struct Args {
-    /// What to measure
+pub struct BenchArgs {
+    /// The work to measure
     #[arg(value_enum, value_name = "train|forward|generate")]
     what: What,
     /// The network, by name; the default is what PyTorch is compared with
@@ -33,24 +32,24 @@ pub struct Args {
     #[arg(long, value_name = "DIR")]
     model: Option<String>,
     /// Rows of a batch, or sequences that are generated at once (default: 32, generate: 1)
-    #[arg(long, value_name = "N", value_parser = count, allow_negative_numbers = true)]
+    #[arg(long, value_name = "N", value_parser = count)]
     batch_size: Option<usize>,
     /// Tokens of a row, or of a prompt (default: 400, generate: 12800)
-    #[arg(long, value_name = "N", value_parser = count, allow_negative_numbers = true)]
+    #[arg(long, value_name = "N", value_parser = count)]
     seq_len: Option<usize>,
-    /// Token ids there are (default: the network's own; 50 where it leaves that to a tokenizer)
-    #[arg(long, value_name = "N", value_parser = count, allow_negative_numbers = true)]
+    /// Size of the vocabulary (default: the network's own; 50 if it leaves that to a tokenizer)
+    #[arg(long, value_name = "N", value_parser = count)]
     vocab_size: Option<usize>,
-    /// How numbers are kept
+    /// Number format
     #[arg(long, value_enum, default_value_t = Dtype::Auto)]
     dtype: Dtype,
     /// Timed runs; the median counts
-    #[arg(long, value_name = "N", value_parser = count, allow_negative_numbers = true, default_value = "7")]
+    #[arg(long, value_name = "N", value_parser = count, default_value = "7")]
     runs: usize,
-    /// Runs before them
-    #[arg(long, value_name = "N", allow_negative_numbers = true, default_value_t = 3)]
+    /// Untimed runs before them
+    #[arg(long, value_name = "N", default_value_t = 3)]
     warmup: usize,
-    /// Tell where the time of training or of a forward pass goes
+    /// Break down the time of training or of a forward pass
     #[arg(long)]
     profile: bool,
     /// Print the result as one JSON object
@@ -78,13 +77,13 @@ impl What {
     }
 }
 
-/// What a second of multiply-adds alone is on these threads, 10⁹ operations.
+/// Multiply-adds alone on these threads, 10⁹ operations a second.
 fn ceiling_gflops(precision: Precision) -> Option<f64> {
-    let threads = rayon::current_num_threads();
-    candle_tcn::kernels::ceiling(precision == Precision::Bf16, threads).map(|flops| flops / 1e9)
+    let (bf16, threads) = (precision == Precision::Bf16, rayon::current_num_threads());
+    kernels::ceiling(kernel::chosen(), bf16, threads).map(|flops| flops / 1e9)
 }
 
-pub fn run(args: Args) -> anyhow::Result<()> {
+pub fn run(args: BenchArgs) -> anyhow::Result<()> {
     let model = args.network()?;
     match args.what {
         What::Train | What::Forward => whole_sequences(&args, model),
@@ -96,21 +95,21 @@ pub fn run(args: Args) -> anyhow::Result<()> {
 }
 
 /// Training or a forward pass.
-fn whole_sequences(args: &Args, model: ModelConfig) -> anyhow::Result<()> {
+fn whole_sequences(args: &BenchArgs, model: ModelConfig) -> anyhow::Result<()> {
     let precision = args.dtype.precision()?;
     let (batch_size, seq_len) = (args.batch_size(), args.seq_len());
     // as far as it fits a tensor at all
-    model.training_bytes(batch_size, seq_len, precision.dtype())?;
+    model.graph()?.training_bytes(batch_size, seq_len, precision.dtype())?;
     let mut setting = Setting::new(args, &model, precision.dtype().as_str())?;
-    let flops = flops::forward_flops(&model)?;
+    let flops = model.graph()?.cost()?.flops;
     let (flops, mut work) = match args.what {
         What::Train => {
-            memory::check_training(&model, batch_size, seq_len, precision)?;
+            memory::check_training(&model.graph()?, batch_size, seq_len, precision)?;
             let work = work::training(model, batch_size, seq_len, precision)?;
             (3.0 * flops, work)
         }
         What::Forward | What::Generate => {
-            memory::check_forward(&model, batch_size, seq_len)?;
+            memory::check_forward(&model.graph()?, batch_size, seq_len)?;
             (flops, work::forward(model, batch_size, seq_len, precision)?)
         }
     };
@@ -136,7 +135,7 @@ fn whole_sequences(args: &Args, model: ModelConfig) -> anyhow::Result<()> {
     report.print(args.json)
 }
 
-impl Args {
+impl BenchArgs {
     fn batch_size(&self) -> usize {
         self.batch_size.unwrap_or(match self.what {
             What::Train | What::Forward => 32,
@@ -153,34 +152,36 @@ impl Args {
 
     fn network(&self) -> anyhow::Result<ModelConfig> {
         const VOCAB_SIZE: usize = 50;
-        let config = flags::network(&self.preset, &self.config, &self.model)?;
+        let config = model::network(&self.preset, &self.config, &self.model)?;
         config.expect_tokens()?;
         let own = Some(config.vocab_size()).filter(|&size| size > 0);
         let vocab_size = self.vocab_size.or(own).unwrap_or(VOCAB_SIZE);
         let config = config.with_vocab_size(vocab_size);
-        config.validate()?;
+        config.graph()?;
         Ok(config)
     }
 
     /// The times of all runs, and where they went.
-    fn timed(&self, work: &mut Work) -> anyhow::Result<(Vec<Duration>, Option<Profile>)> {
-        if self.profile {
-            profile::enable();
+    fn timed(&self, work: &mut TimedWork) -> anyhow::Result<(Vec<Duration>, Option<Profile>)> {
+        let mut runs = || -> anyhow::Result<Vec<Duration>> {
+            let time = |_| {
+                let start = Instant::now();
+                work()?;
+                Ok(start.elapsed())
+            };
+            (0..self.runs).map(time).collect()
+        };
+        if !self.profile {
+            return Ok((runs()?, None));
         }
-        let mut times = Vec::new();
-        for _ in 0..self.runs {
-            let start = Instant::now();
-            work()?;
-            times.push(start.elapsed());
-        }
-        profile::disable();
+        let (times, parts) = profile::record(runs);
+        let times = times?;
         let total = times.iter().sum();
-        let parts = || Profile::new(&profile::report(), total, self.runs);
-        Ok((times, self.profile.then(parts)))
+        Ok((times, Some(Profile::new(&parts, total, self.runs))))
     }
 }
 
-/// The middle of `times`, of which there is one at least.
+/// The median of `times`, which is not empty.
 fn median(mut times: Vec<Duration>) -> Duration {
     times.sort_unstable();
     let (low, high) = (times[(times.len() - 1) / 2], times[times.len() / 2]);

@@ -1,16 +1,15 @@
-//! What `tcn bench` tells.
+//! The report of `tcn bench`.
 
 use std::time::Duration;
 
-use candle_tcn::kernels::Kernel;
 use candle_tcn::models::ModelConfig;
 use candle_tcn::profile::Part;
 use serde::Serialize;
 
-use super::Args;
-use crate::print_line;
+use super::BenchArgs;
+use crate::{kernel, print_line};
 
-/// What was measured, and how.
+/// The setting of a measurement.
 #[derive(Serialize)]
 pub struct Setting {
     pub what: &'static str,
@@ -22,17 +21,17 @@ pub struct Setting {
     pub seq_len: usize,
     pub vocab_size: usize,
     pub runs: usize,
-    /// Where the system tells; of the whole measurement.
+    /// Of the whole measurement, if the system tells.
     pub peak_memory_bytes: Option<u64>,
 }
 
 impl Setting {
-    pub fn new(args: &Args, model: &ModelConfig, dtype: &'static str) -> anyhow::Result<Self> {
+    pub fn new(args: &BenchArgs, model: &ModelConfig, dtype: &'static str) -> anyhow::Result<Self> {
         Ok(Self {
             what: args.what.name(),
-            kernel: Kernel::current().name(),
+            kernel: kernel::chosen().name(),
             dtype,
-            parameters: model.parameters()?,
+            parameters: model.graph()?.parameter_count()?,
             threads: rayon::current_num_threads(),
             batch_size: args.batch_size(),
             seq_len: args.seq_len(),
@@ -76,9 +75,9 @@ pub struct Report {
     pub setting: Setting,
     /// Median.
     pub tokens_per_s: f64,
-    /// 10⁹ operations in a second, of [`forward_flops`](super::flops::forward_flops).
+    /// 10⁹ operations in a second, of [`Cost::flops`](candle_tcn::graph::Cost::flops).
     pub gflops: f64,
-    /// What the same instructions do in a second, on the same threads, with nothing to load.
+    /// Rate of the same instructions on the same threads, with nothing to load.
     pub ceiling_gflops: Option<f64>,
     /// Seconds of a run by part; with `--profile` only.
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -1,15 +1,18 @@
-//! What `tcn bench` times.
+//! The work that `tcn bench` times.
 
 use candle_core::{DType, Device, Tensor};
 use candle_nn::VarBuilder;
-use candle_tcn::models::{Model, ModelConfig};
-use candle_tcn::nn::{Params, Pass};
+use candle_tcn::graph::Run;
+use candle_tcn::models::{ModelConfig, Network};
+use candle_tcn::nn::Params;
 use candle_tcn::text::BatchMode;
 use candle_tcn::train::optim::{OptimizerConfig, SgdConfig};
 use candle_tcn::train::schedule::ScheduleConfig;
 use candle_tcn::train::{Budget, Precision, RunDir, TrainConfig, Trainer};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
+
+use crate::kernel;
 
 /// Learning rate and largest gradient norm: those of the reference code's character model would not
 /// change the time, but random text at its rate of 4 leaves the numbers.
@@ -23,7 +26,7 @@ pub const SEED: u64 = 0;
 const BATCHES: usize = 4;
 
 /// One run of what is measured.
-pub type Work = Box<dyn FnMut() -> candle_tcn::Result<()>>;
+pub type TimedWork = Box<dyn FnMut() -> candle_tcn::Result<()>>;
 
 /// A step of [`Trainer`]: forward, loss, backward, clipping, SGD. Windows carry no state over and every
 /// token is scored.
@@ -32,7 +35,7 @@ pub fn training(
     batch_size: usize,
     seq_len: usize,
     dtype: Precision,
-) -> anyhow::Result<Work> {
+) -> anyhow::Result<TimedWork> {
     let config = TrainConfig {
         batch_size,
         seq_len,
@@ -53,16 +56,16 @@ pub fn training(
     // a step writes nothing, so that the folder may go before the first
     let folder = tempfile::tempdir()?;
     let run = RunDir::create(folder.path(), 1)?;
-    let mut trainer = Trainer::new(config, model, batches, run)?;
+    let mut trainer = Trainer::new(config, &model, batches, run)?.with_kernel(kernel::chosen())?;
     Ok(Box::new(move || trainer.step(LR).map(drop)))
 }
 
 /// A model with weights as at the start of training, as it is used after it.
-pub fn model(config: &ModelConfig) -> candle_tcn::Result<Model> {
+pub fn model(config: &ModelConfig) -> candle_tcn::Result<Network> {
     let params = Params::new(SEED, DType::F32, &Device::Cpu);
-    Model::new(config, params.builder())?;
+    config.build(params.builder())?;
     let weights = VarBuilder::from_tensors(params.snapshot()?, DType::F32, &Device::Cpu);
-    Model::new(config, weights)?.freeze()
+    config.build(weights)?.with_kernel(kernel::chosen())?.freeze()
 }
 
 /// A forward pass of the model as it is used after training, without gradients.
@@ -71,14 +74,11 @@ pub fn forward(
     batch_size: usize,
     seq_len: usize,
     dtype: Precision,
-) -> anyhow::Result<Work> {
+) -> anyhow::Result<TimedWork> {
     let model = model(&config)?;
     let ids = random_ids(config.vocab_size(), batch_size * seq_len);
     let ids = Tensor::from_vec(ids, (batch_size, seq_len), &Device::Cpu)?;
-    Ok(Box::new(move || {
-        let mut pass = Pass::eval().with_dtype(dtype.dtype());
-        model.forward(&ids, &mut pass).map(drop)
-    }))
+    Ok(Box::new(move || model.run(&[&ids], Run::eval().with_dtype(dtype.dtype())).map(drop)))
 }
 
 /// Token ids of equal probability.

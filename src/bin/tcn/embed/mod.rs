@@ -11,9 +11,10 @@ use std::sync::atomic::Ordering;
 
 use candle_core::Tensor;
 use candle_tcn::encode::Encoder;
-use candle_tcn::files::{is_standard_input, sha256, sha256_of};
-use candle_tcn::text::Inputs;
-use candle_tcn::{LoadedModel, model_dir, weights};
+use candle_tcn::files::{is_standard_input, names, sha256, sha256_of, weights};
+use candle_tcn::models::directory;
+use candle_tcn::text::{Inputs, Tokenizer};
+use candle_tcn::{AtPath, Error, LoadedModel};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
 
@@ -21,8 +22,8 @@ use crate::flags::{WholeDtype, count, counted, refuse_existing};
 use crate::model::Unknown;
 use crate::progress::Pace;
 use crate::signals::on_signals;
-use crate::{Interrupted, model, print_line};
-use output::{Format, Partial, Row, Settings};
+use crate::{Interrupted, kernel, model, print_line};
+use output::{Embedding, OutputFormat, Partial, Settings};
 
 /// Most sequences that are sorted into batches together, after which progress is kept.
 const TOGETHER: usize = 1024;
@@ -31,14 +32,14 @@ const TOGETHER: usize = 1024;
 const BATCHES: usize = 64;
 
 #[derive(clap::Args)]
-pub struct Args {
+pub struct EmbedArgs {
     /// A model directory, or org/name[@revision] on the Hub
     #[arg(long, value_name = "MODEL")]
     model: String,
     /// Sequences, one a line or FASTA; `-` is standard input
     #[arg(long, value_name = "FILE")]
     input: PathBuf,
-    /// Where to write: .safetensors, .npy or .jsonl. An interrupted run goes on where it was
+    /// File to write: .safetensors, .npy or .jsonl. An interrupted run goes on from where it was
     #[arg(long, value_name = "FILE")]
     output: PathBuf,
     /// Layer whose output is taken; 0 is the input of the first (default: the last)
@@ -48,12 +49,12 @@ pub struct Args {
     #[arg(long)]
     per_position: bool,
     /// Tokens that are computed at once, which bounds the memory
-    #[arg(long, value_name = "N", value_parser = count, allow_negative_numbers = true, default_value = "16384")]
+    #[arg(long, value_name = "N", value_parser = count, default_value = "16384")]
     batch_tokens: usize,
     /// Number format to compute in
     #[arg(long, value_enum, default_value_t = WholeDtype::F32)]
     dtype: WholeDtype,
-    /// Begin anew, even if an interrupted run could go on or the output exists
+    /// Start over, even if an interrupted run could go on or the output exists
     #[arg(long)]
     force: bool,
     /// Print the result as one JSON object
@@ -61,15 +62,15 @@ pub struct Args {
     json: bool,
 }
 
-pub fn run(args: Args) -> anyhow::Result<()> {
-    let format = Format::of(&args.output, args.per_position)?;
+pub fn run(args: EmbedArgs) -> anyhow::Result<()> {
+    let format = OutputFormat::of(&args.output, args.per_position)?;
     refuse_existing("--output", &args.output, args.force)?;
     let interrupted = on_signals("finishing these sequences, then saving")?;
     let dir = model::resolve("--model", &args.model)?;
-    let loaded = LoadedModel::load(&dir)?;
+    let loaded = LoadedModel::load(&dir)?.with_kernel(kernel::chosen())?;
     let tokenizer = loaded.tokenizer()?;
     let dtype = args.dtype.precision().dtype();
-    let encoder = Encoder::new(&loaded.config, &loaded.model, args.batch_tokens, dtype)?;
+    let encoder = Encoder::new(&loaded.model, args.batch_tokens, dtype)?;
     let layer = encoder.layer(args.layer)?;
     let settings = Settings {
         version: env!("CARGO_PKG_VERSION").into(),
@@ -85,18 +86,8 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     let bar = ProgressBar::no_length().with_style(ProgressStyle::with_template(
         "embedding {spinner} {human_pos} sequences {per_sec} {elapsed}",
     )?);
-    for _ in 0..partial.rows() {
-        if sequences.next().transpose()?.is_none() {
-            anyhow::bail!(
-                "{}: has fewer sequences than when this run was interrupted; begin anew with --force",
-                args.input.display()
-            );
-        }
-    }
-    if partial.rows() > 0 {
-        say!("going on after {}", counted(partial.rows(), "sequence"));
-        bar.set_position(partial.rows());
-    }
+    skip(&mut sequences, &partial, &args.input)?;
+    bar.set_position(partial.rows());
     let mut unknown = Unknown::default();
     let mut pace = Pace::new();
     loop {
@@ -104,14 +95,8 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         if some.is_empty() {
             break;
         }
-        partial.append(&embed(
-            &encoder,
-            tokenizer,
-            &layer,
-            some,
-            args.per_position,
-            (&bar, &mut unknown),
-        )?)?;
+        let seen = (&bar, &mut unknown);
+        partial.append(&embed(&encoder, tokenizer, &layer, some, args.per_position, seen)?)?;
         // nobody knows how many come
         if bar.is_hidden() && pace.is_due(0.0) {
             say!("{} embedded", counted(partial.rows(), "sequence"));
@@ -129,10 +114,30 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     unknown.warn();
     if partial.rows() == 0 {
         let message = "expected at least one sequence, found none";
-        return Err(candle_tcn::Error::file(&args.input, message).into());
+        return Err(Error::file(&args.input, message).into());
     }
     let (rows, width) = (partial.rows(), partial.width());
     partial.finish(format, &args.output)?;
+    report(&args, rows, width, &layer)
+}
+
+/// Passes over the sequences that an interrupted run has embedded.
+fn skip(sequences: &mut Sequences, partial: &Partial, input: &Path) -> anyhow::Result<()> {
+    for _ in 0..partial.rows() {
+        if sequences.next().transpose()?.is_none() {
+            anyhow::bail!(
+                "{}: has fewer sequences than when this run was interrupted; begin anew with --force",
+                input.display()
+            );
+        }
+    }
+    if partial.rows() > 0 {
+        say!("going on after {}", counted(partial.rows(), "sequence"));
+    }
+    Ok(())
+}
+
+fn report(args: &EmbedArgs, rows: u64, width: usize, layer: &str) -> anyhow::Result<()> {
     match args.json {
         true => print_line(
             json!({"sequences": rows, "width": width, "layer": layer, "out": args.output}),
@@ -146,14 +151,14 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     }
 }
 
-/// SHA-256 of what is embedded; none for a pipe, which nobody can read again.
+/// SHA-256 of the input; none for a pipe, which cannot be read again.
 fn hash_of_input(input: &Path) -> anyhow::Result<Option<String>> {
     let inputs = Inputs::find(&[input.to_path_buf()])?;
     let is_lasting = |path: &PathBuf| path.is_file() && !is_standard_input(path);
     if !inputs.files().iter().all(is_lasting) {
         return Ok(None);
     }
-    let hash = sha256(inputs.open()?).map_err(|e| candle_tcn::Error::io(input, e))?;
+    let hash = sha256(inputs.open()?).at(input)?;
     Ok(Some(hash))
 }
 
@@ -162,9 +167,9 @@ fn hashes(dir: &Path) -> anyhow::Result<Vec<String>> {
     let weights = weights::find(dir)?;
     let mut files: Vec<PathBuf> = weights::open(&weights)?.paths().map(PathBuf::from).collect();
     files.push(weights);
-    let described = model_dir::described_in(dir);
-    files.push(described.join(model_dir::CONFIG));
-    let tokenizers = [model_dir::TOKENIZER, model_dir::VOCABULARY].map(|name| described.join(name));
+    let described = directory::described_in(dir);
+    files.push(described.join(names::CONFIG));
+    let tokenizers = [names::TOKENIZER, names::VOCABULARY].map(|name| described.join(name));
     files.extend(tokenizers.into_iter().find(|path| path.exists()));
     Ok(files.iter().map(sha256_of).collect::<Result<_, _>>()?)
 }
@@ -192,25 +197,36 @@ fn next_group(
     Ok(group)
 }
 
+/// The tokens of each sequence; an error where `fault` finds one in them.
+pub fn encode(
+    tokenizer: &Tokenizer,
+    sequences: &[Sequence],
+    unknown: &mut Unknown,
+    fault: impl Fn(&[u32]) -> Option<String>,
+) -> anyhow::Result<Vec<Vec<u32>>> {
+    let one = |sequence: &Sequence| {
+        let tokens = tokenizer.encode(&sequence.text)?;
+        if let Some(fault) = fault(&tokens) {
+            return Err(Error::Text(format!("{}: {fault}", sequence.name())).into());
+        }
+        unknown.count(&sequence.name(), tokenizer, &tokens);
+        Ok(tokens)
+    };
+    sequences.iter().map(one).collect()
+}
+
 /// The rows of some sequences, in their order.
 fn embed(
     encoder: &Encoder,
-    tokenizer: &candle_tcn::text::Tokenizer,
+    tokenizer: &Tokenizer,
     layer: &str,
     sequences: Vec<Sequence>,
     per_position: bool,
     (bar, unknown): (&ProgressBar, &mut Unknown),
-) -> anyhow::Result<Vec<Row>> {
-    let mut ids = Vec::with_capacity(sequences.len());
-    for sequence in &sequences {
-        let tokens = tokenizer.encode(&sequence.text)?;
-        if tokens.is_empty() {
-            let message = format!("{}: expected a sequence, found no token", sequence.name());
-            return Err(candle_tcn::Error::Text(message).into());
-        }
-        unknown.count(&sequence.name(), tokenizer, &tokens);
-        ids.push(tokens);
-    }
+) -> anyhow::Result<Vec<Embedding>> {
+    let ids = encode(tokenizer, &sequences, unknown, |tokens| {
+        tokens.is_empty().then(|| "expected a sequence, found no token".into())
+    })?;
     let mut numbers = vec![Vec::new(); ids.len()];
     encoder.run(&ids, layer, |i, hidden: &Tensor| {
         let hidden = match per_position {
@@ -220,14 +236,14 @@ fn embed(
         numbers[i] = hidden.flatten_all()?.to_vec1::<f32>()?;
         if let Some(bad) = numbers[i].iter().find(|number| !number.is_finite()) {
             let expected = format!("finite numbers for {}", sequences[i].name());
-            return Err(candle_tcn::Error::invalid("embedding", expected, bad));
+            return Err(Error::invalid("embedding", expected, bad));
         }
         bar.inc(1);
         Ok(())
     })?;
     let rows = sequences.into_iter().zip(&ids).zip(numbers);
     Ok(rows
-        .map(|((sequence, ids), numbers)| Row {
+        .map(|((sequence, ids), numbers)| Embedding {
             id: sequence.id,
             positions: if per_position { ids.len() } else { 1 },
             numbers,

@@ -5,18 +5,18 @@ use std::fs::File;
 use std::io::{BufWriter, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
-use candle_tcn::Error;
 use candle_tcn::files::{Lock, Replacement};
+use candle_tcn::{AtPath, Error};
 use safetensors::tensor::{Dtype, Metadata, TensorInfo};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use super::rows::{Note, Rows};
+use super::rows::{Note, RowReader};
 use crate::usage_error;
 
 /// The form of the output.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub enum Format {
+pub enum OutputFormat {
     /// `embeddings` (sequences, width), or a tensor `0`, `1`, … (positions, width) for each sequence
     Safetensors,
     /// (sequences, width)
@@ -25,7 +25,7 @@ pub enum Format {
     JsonLines,
 }
 
-impl Format {
+impl OutputFormat {
     /// By the file's ending.
     pub fn of(path: &Path, per_position: bool) -> anyhow::Result<Self> {
         let ending = path.extension().map(|ending| ending.to_string_lossy().to_lowercase());
@@ -44,14 +44,14 @@ impl Format {
     }
 }
 
-/// What a run was asked for: one that goes on has to be asked for the same. Files are known by their SHA-256.
+/// The settings of a run: one that goes on has to have the same. Files are known by their SHA-256.
 #[derive(PartialEq, Serialize, Deserialize)]
 pub struct Settings {
     /// Of this program: others may compute other last digits.
     pub version: String,
     /// Of configuration, weights and tokenizer.
     pub model: Vec<String>,
-    /// None for standard input and pipes, which cannot be read again: nobody goes on with such a run.
+    /// None for standard input and pipes, which cannot be read again: such a run cannot go on.
     pub input: Option<String>,
     pub layer: String,
     pub per_position: bool,
@@ -60,7 +60,7 @@ pub struct Settings {
 }
 
 /// The embedding of a sequence.
-pub struct Row {
+pub struct Embedding {
     pub id: Option<String>,
     pub positions: usize,
     /// (positions, width)
@@ -119,11 +119,10 @@ impl Partial {
             true => 0,
             false => partial.scan(settings)?,
         };
-        let io = |error| Error::io(&partial.path, error);
-        partial.file.set_len(end).map_err(io)?;
-        partial.file.seek(SeekFrom::Start(end)).map_err(io)?;
+        partial.file.set_len(end).at(&partial.path)?;
+        partial.file.seek(SeekFrom::Start(end)).at(&partial.path)?;
         if end == 0 {
-            writeln!(partial.file, "{}", serde_json::to_string(settings)?).map_err(io)?;
+            writeln!(partial.file, "{}", serde_json::to_string(settings)?).at(&partial.path)?;
         }
         partial.is_own = true;
         Ok(partial)
@@ -133,7 +132,7 @@ impl Partial {
     fn expect_ours(&self) -> anyhow::Result<()> {
         let mut start = Vec::new();
         let read = (&self.file).take(16).read_to_end(&mut start);
-        read.map_err(|e| Error::io(&self.path, e))?;
+        read.at(&self.path)?;
         let is_ours = |first: &&str| {
             let len = first.len().min(start.len());
             start[..len] == first.as_bytes()[..len]
@@ -146,9 +145,9 @@ impl Partial {
         Err(Error::file(&self.path, message).into())
     }
 
-    /// Counts the rows that can be used; where the last of them ends. 0 where the file is to begin anew.
+    /// Counts the rows that can be used; gives the end of the last. 0 if the file has to start over.
     fn scan(&mut self, settings: &Settings) -> anyhow::Result<u64> {
-        let mut reader = Rows::new(&self.path)?;
+        let mut reader = RowReader::new(&self.path)?;
         let found: Option<Settings> = serde_json::from_str(&reader.settings).ok();
         match found {
             // cut before its first line was whole
@@ -158,10 +157,10 @@ impl Partial {
             // nobody has anything to lose
             Some(_) if reader.at == reader.len => return Ok(0),
             _ => {
-                return Err(usage_error(format!(
+                bail_usage!(
                     "--output: {} is left over from a run with another input, model or settings; begin anew with --force",
                     self.path.display()
-                )));
+                );
             }
         }
         let mut end = reader.at;
@@ -194,7 +193,7 @@ impl Partial {
     }
 
     /// Appends rows and makes them last.
-    pub fn append(&mut self, rows: &[Row]) -> anyhow::Result<()> {
+    pub fn append(&mut self, rows: &[Embedding]) -> anyhow::Result<()> {
         let mut out = BufWriter::new(&self.file);
         let mut notes = Vec::with_capacity(rows.len());
         let mut write = || -> std::io::Result<()> {
@@ -213,27 +212,26 @@ impl Partial {
             }
             out.flush()
         };
-        write().map_err(|e| Error::io(&self.path, e))?;
+        write().at(&self.path)?;
         drop(out);
-        self.file.sync_data().map_err(|e| Error::io(&self.path, e))?;
+        self.file.sync_data().at(&self.path)?;
         notes.iter().for_each(|note| self.count(note));
         Ok(())
     }
 
     /// Writes the output and removes the partial file.
-    pub fn finish(mut self, format: Format, output: &Path) -> anyhow::Result<()> {
-        let io = |error| Error::io(output, error);
+    pub fn finish(mut self, format: OutputFormat, output: &Path) -> anyhow::Result<()> {
         let mut replacement = Replacement::begin(output)?;
         let mut out = BufWriter::new(replacement.file());
         match format {
-            Format::Safetensors => self.write_safetensors(&mut out)?,
-            Format::Npy => {
-                out.write_all(&npy_header(self.rows, self.width)).map_err(io)?;
+            OutputFormat::Safetensors => self.write_safetensors(&mut out)?,
+            OutputFormat::Npy => {
+                out.write_all(&npy_header(self.rows, self.width)).at(output)?;
                 self.copy_numbers(&mut out)?;
             }
-            Format::JsonLines => self.write_json_lines(&mut out)?,
+            OutputFormat::JsonLines => self.write_json_lines(&mut out)?,
         }
-        out.flush().map_err(io)?;
+        out.flush().at(output)?;
         drop(out);
         replacement.commit()?;
         self.is_kept = false;
@@ -242,7 +240,7 @@ impl Partial {
 
     fn write_safetensors(&self, out: &mut impl Write) -> anyhow::Result<()> {
         let mut tensors = Vec::new();
-        let mut reader = Rows::new(&self.path)?;
+        let mut reader = RowReader::new(&self.path)?;
         let settings: Settings = serde_json::from_str(&reader.settings)?;
         let mut tensor = |name: String, shape: Vec<usize>, start: usize| {
             let end = start + shape.iter().product::<usize>() * size_of::<f32>();
@@ -268,7 +266,7 @@ impl Partial {
     }
 
     fn copy_numbers(&self, out: &mut impl Write) -> anyhow::Result<()> {
-        let mut reader = Rows::new(&self.path)?;
+        let mut reader = RowReader::new(&self.path)?;
         while let Some((_, bytes)) = reader.row()? {
             out.write_all(&bytes)?;
         }
@@ -276,7 +274,7 @@ impl Partial {
     }
 
     fn write_json_lines(&self, out: &mut impl Write) -> anyhow::Result<()> {
-        let mut reader = Rows::new(&self.path)?;
+        let mut reader = RowReader::new(&self.path)?;
         for index in 0.. {
             let Some((note, bytes)) = reader.row()? else {
                 break;
@@ -293,7 +291,7 @@ impl Partial {
     }
 }
 
-/// A file without rows, or with rows that nobody can go on with, goes with its run.
+/// A file without rows, or of a run that cannot go on, is removed with its run.
 impl Drop for Partial {
     fn drop(&mut self) {
         if self.is_own && (!self.is_kept || self.rows == 0) {

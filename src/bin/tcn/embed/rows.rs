@@ -4,13 +4,13 @@ use std::fs::File;
 use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 
-use candle_tcn::Error;
+use candle_tcn::{AtPath, Error};
 use serde::{Deserialize, Serialize};
 
 /// The longest line that a partial file's own notes take.
 const MAX_NOTE: u64 = 1 << 20;
 
-/// What stands before the numbers of a row, as a line of JSON.
+/// The line of JSON before the numbers of a row.
 #[derive(Serialize, Deserialize)]
 pub struct Note {
     pub id: Option<String>,
@@ -22,7 +22,7 @@ pub struct Note {
 }
 
 /// Reads a partial file from the beginning.
-pub struct Rows {
+pub struct RowReader {
     path: PathBuf,
     reader: BufReader<File>,
     pub settings: String,
@@ -31,11 +31,10 @@ pub struct Rows {
     pub len: u64,
 }
 
-impl Rows {
+impl RowReader {
     pub fn new(path: &Path) -> anyhow::Result<Self> {
-        let io = |error| Error::io(path, error);
-        let file = File::open(path).map_err(io)?;
-        let len = file.metadata().map_err(io)?.len();
+        let file = File::open(path).at(path)?;
+        let len = file.metadata().at(path)?.len();
         let mut rows = Self {
             path: path.into(),
             reader: BufReader::new(file),
@@ -51,7 +50,7 @@ impl Rows {
     fn line(&mut self) -> anyhow::Result<Option<String>> {
         let mut bytes = Vec::new();
         let read = (&mut self.reader).take(MAX_NOTE).read_until(b'\n', &mut bytes);
-        self.at += read.map_err(|e| Error::io(&self.path, e))? as u64;
+        self.at += read.at(&self.path)? as u64;
         let whole = bytes.ends_with(b"\n");
         Ok(whole.then(|| String::from_utf8_lossy(&bytes).into_owned()))
     }
@@ -78,7 +77,7 @@ impl Rows {
             return Ok(None);
         };
         let relative = i64::try_from(bytes)?;
-        self.reader.seek_relative(relative).map_err(|e| Error::io(&self.path, e))?;
+        self.reader.seek_relative(relative).at(&self.path)?;
         self.at += bytes;
         Ok(Some(note))
     }
@@ -88,7 +87,7 @@ impl Rows {
             return Ok(None);
         };
         let mut bytes = vec![0; usize::try_from(len)?];
-        self.reader.read_exact(&mut bytes).map_err(|e| Error::io(&self.path, e))?;
+        self.reader.read_exact(&mut bytes).at(&self.path)?;
         self.at += len;
         Ok(Some((note, bytes)))
     }

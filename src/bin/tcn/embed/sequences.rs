@@ -4,9 +4,9 @@ use std::collections::VecDeque;
 use std::io::{BufRead, BufReader, Chain, Cursor, Read};
 use std::path::{Path, PathBuf};
 
-use candle_tcn::Error;
-use candle_tcn::files::Source;
+use candle_tcn::files::Decompressed;
 use candle_tcn::text::{Inputs, not_text};
+use candle_tcn::{AtPath, Error};
 
 /// The longest line or sequence; longer ones are something else.
 const MAX_BYTES: u64 = 1 << 28;
@@ -29,7 +29,7 @@ impl Sequence {
         Self { id: None, text: text.to_string() }
     }
 
-    /// What to call it in a message.
+    /// Its name in messages.
     pub fn name(&self) -> String {
         match &self.id {
             Some(id) => id.clone(),
@@ -45,7 +45,7 @@ impl Sequence {
 /// Empty lines and a byte order mark are skipped, and in FASTA comments, which begin with `;`.
 pub struct Sequences {
     path: PathBuf,
-    reader: BufReader<Chain<Cursor<Vec<u8>>, Source>>,
+    reader: BufReader<Chain<Cursor<Vec<u8>>, Decompressed>>,
     line: u64,
     /// Lines that were read and belong to the next sequences.
     next: VecDeque<String>,
@@ -55,10 +55,9 @@ pub struct Sequences {
 impl Sequences {
     /// Opens a file, a folder or a pattern; `-` is standard input.
     pub fn open(path: &Path) -> anyhow::Result<Self> {
-        let io = |error| Error::io(path, error);
         let mut text = Inputs::find(&[path.to_path_buf()])?.open()?;
         let mut start = Vec::new();
-        text.by_ref().take(START_BYTES).read_to_end(&mut start).map_err(io)?;
+        text.by_ref().take(START_BYTES).read_to_end(&mut start).at(path)?;
         if let Some(kind) = not_text(&start) {
             let message = format!("expected sequences in UTF-8, found {kind}");
             return Err(Error::file(path, message).into());
@@ -95,7 +94,7 @@ impl Sequences {
             let mut bytes = Vec::new();
             self.line += 1;
             let read = (&mut self.reader).take(MAX_BYTES).read_until(b'\n', &mut bytes);
-            if read.map_err(|e| Error::io(&self.path, e))? == 0 {
+            if read.at(&self.path)? == 0 {
                 return Ok(None);
             }
             if bytes.len() as u64 == MAX_BYTES {

@@ -10,7 +10,7 @@ use crate::flags::{Dtype, with_code_points};
 use crate::usage_error;
 
 #[derive(clap::Args)]
-pub struct Args {
+pub struct GenerateArgs {
     /// A model directory, or org/name[@revision] on the Hub (default: the built-in model)
     #[arg(long, value_name = "MODEL")]
     pub model: Option<String>,
@@ -35,35 +35,35 @@ pub struct Args {
     #[arg(long, requires = "save_state")]
     pub force: bool,
     /// Write at most N tokens
-    #[arg(long, value_name = "N", allow_negative_numbers = true, default_value_t = 500)]
+    #[arg(long, value_name = "N", default_value_t = 500)]
     max_tokens: usize,
     /// 0 always takes the likeliest token, 1 the model's own distribution
-    #[arg(long, value_name = "X", allow_negative_numbers = true, default_value_t = 0.8)]
+    #[arg(long, value_name = "X", default_value_t = 0.8)]
     temperature: f64,
     /// Draw from the K likeliest tokens only
-    #[arg(long, value_name = "K", allow_negative_numbers = true)]
+    #[arg(long, value_name = "K")]
     top_k: Option<usize>,
     /// Draw from the likeliest tokens that together have this probability
-    #[arg(long, value_name = "P", allow_negative_numbers = true)]
+    #[arg(long, value_name = "P")]
     top_p: Option<f64>,
     /// Draw from tokens at least this fraction as likely as the likeliest
-    #[arg(long, value_name = "P", allow_negative_numbers = true)]
+    #[arg(long, value_name = "P")]
     min_p: Option<f64>,
     /// Draw from the tokens whose likelihood is nearest to the expected one, which together have this
     /// probability
-    #[arg(long, value_name = "P", allow_negative_numbers = true)]
+    #[arg(long, value_name = "P")]
     typical_p: Option<f64>,
     /// Above 1: make tokens that came recently less likely
-    #[arg(long, value_name = "X", allow_negative_numbers = true, default_value_t = 1.0)]
+    #[arg(long, value_name = "X", default_value_t = 1.0)]
     repetition_penalty: f64,
     /// Subtract this from the logit of every token that came recently
-    #[arg(long, value_name = "X", allow_negative_numbers = true, default_value_t = 0.0)]
+    #[arg(long, value_name = "X", default_value_t = 0.0)]
     presence_penalty: f64,
     /// Subtract this from a token's logit for each time that it came recently
-    #[arg(long, value_name = "X", allow_negative_numbers = true, default_value_t = 0.0)]
+    #[arg(long, value_name = "X", default_value_t = 0.0)]
     frequency_penalty: f64,
-    /// How many of the last tokens are recent, for the three penalties (default: 256)
-    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    /// Number of last tokens that are recent, for the three penalties (default: 256)
+    #[arg(long, value_name = "N")]
     penalty_window: Option<usize>,
     /// Add X to the logit of the token TEXT; may be given several times
     #[arg(long, value_name = "TEXT=X", value_parser = logit_bias, allow_hyphen_values = true)]
@@ -81,22 +81,16 @@ pub struct Args {
     #[arg(long, value_name = "CHARS", value_parser = unescaped, allow_hyphen_values = true, default_value = "")]
     allow_chars: String,
     /// Complete no stop text before this many tokens
-    #[arg(
-        long,
-        value_name = "N",
-        allow_negative_numbers = true,
-        requires = "stop",
-        default_value_t = 0
-    )]
+    #[arg(long, value_name = "N", requires = "stop", default_value_t = 0)]
     min_tokens: usize,
     /// Stop before this text (\n, \t, \r, \\ and \u{E9} as in a program); may be given several times
     #[arg(long, value_name = "TEXT", value_parser = unescaped, allow_hyphen_values = true)]
     stop: Vec<String>,
-    /// Decides what is drawn (default: another each time, named on standard error)
-    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    /// Seed of the draws (default: a new one each time, printed on standard error)
+    #[arg(long, value_name = "N")]
     seed: Option<u64>,
-    /// Texts to write, side by side
-    #[arg(long, value_name = "N", allow_negative_numbers = true, default_value_t = 1)]
+    /// Number of texts to write, as one batch
+    #[arg(long, value_name = "N", default_value_t = 1)]
     pub num_samples: u64,
     /// Number format of the weights
     #[arg(long, value_enum, default_value_t = Dtype::Auto)]
@@ -142,7 +136,7 @@ fn unescaped(text: &str) -> Result<String, String> {
     Ok(plain + rest)
 }
 
-impl Args {
+impl GenerateArgs {
     /// The file that the prompt is read from, `-` for standard input; none for one that the command line holds.
     pub fn prompt_source(&self) -> Option<&Path> {
         let given = Path::new(&self.prompt);
@@ -167,17 +161,17 @@ impl Args {
         if let Some((flag, _)) = filters.iter().find(|(_, given)| *given)
             && self.temperature == 0.0
         {
-            return Err(usage_error(format!(
+            bail_usage!(
                 "{flag}: chooses what is drawn from; with --temperature 0 nothing is drawn, the likeliest token comes"
-            )));
+            );
         }
         let penalized = self.repetition_penalty != 1.0
             || self.presence_penalty != 0.0
             || self.frequency_penalty != 0.0;
         if self.penalty_window.is_some() && !penalized {
-            return Err(usage_error(
-                "--penalty-window: expected together with --repetition-penalty, --presence-penalty or --frequency-penalty",
-            ));
+            bail_usage!(
+                "--penalty-window: expected together with --repetition-penalty, --presence-penalty or --frequency-penalty"
+            );
         }
         Ok(())
     }
@@ -194,7 +188,7 @@ impl Args {
         self.logit_bias.iter().map(one).collect()
     }
 
-    /// Whether the text will be drawn by chance, with a seed that nobody named.
+    /// `true` if the text will be drawn with a seed that was not given.
     pub fn is_unseeded(&self) -> bool {
         self.seed.is_none() && self.temperature > 0.0
     }

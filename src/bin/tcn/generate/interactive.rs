@@ -12,7 +12,7 @@ use super::output::next_piece;
 use crate::Interrupted;
 use crate::model::{unknown_tokens, warn_of_unknown};
 
-/// How often Ctrl-C is looked for at the prompt.
+/// Time between two looks for Ctrl-C at the prompt.
 const POLL: Duration = Duration::from_millis(50);
 
 pub fn run(

@@ -4,7 +4,7 @@ mod args;
 mod interactive;
 mod output;
 
-pub use args::Args;
+pub use args::GenerateArgs;
 
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -15,12 +15,12 @@ use candle_tcn::text::{TokenStream, Tokenizer};
 use serde_json::json;
 
 use crate::flags::{refuse_existing, with_code_points};
+use crate::line_ends;
 use crate::model::{self, unknown_tokens, warn_of_unknown};
 use crate::progress::read_through;
-use crate::signals::on_signals;
-use crate::{Interrupted, line_ends, usage_error};
+use crate::signals::{expect_none, on_signals};
 
-pub fn run(args: Args) -> anyhow::Result<()> {
+pub fn run(args: GenerateArgs) -> anyhow::Result<()> {
     check(&args)?;
     let interrupted = on_signals("")?;
     let loaded = model::load(args.model.as_deref())?;
@@ -48,13 +48,13 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     done
 }
 
-fn check(args: &Args) -> anyhow::Result<()> {
+fn check(args: &GenerateArgs) -> anyhow::Result<()> {
     args.check_effects()?;
     if args.save_state.is_some() && args.num_samples != 1 {
-        return Err(usage_error(format!(
+        bail_usage!(
             "--save-state: keeps the state of a single text, found --num-samples {}; save the prompt's with --max-tokens 0, then load it for several",
             args.num_samples
-        )));
+        );
     }
     if let Some(path) = &args.save_state {
         // going on with one's own state replaces it
@@ -63,15 +63,15 @@ fn check(args: &Args) -> anyhow::Result<()> {
         refuse_existing("--save-state", path, args.force || own)?;
     }
     if args.interactive && args.prompt_source().is_some_and(is_standard_input) {
-        return Err(usage_error(
-            "--interactive: reads standard input itself, expected the prompt from --prompt or a file",
-        ));
+        bail_usage!(
+            "--interactive: reads standard input itself, expected the prompt from --prompt or a file"
+        );
     }
     Ok(())
 }
 
 fn read_prompt(
-    args: &Args,
+    args: &GenerateArgs,
     generator: &mut Generator,
     tokenizer: &Tokenizer,
     interrupted: &AtomicBool,
@@ -102,10 +102,7 @@ fn read_prompt(
         }
     }
     generator.read_tokens(&last)?;
-    match interrupted.load(Ordering::SeqCst) {
-        true => Err(Interrupted.into()),
-        false => Ok(()),
-    }
+    expect_none(interrupted)
 }
 
 /// Names the characters of a prompt that the tokenizer has no token for.
@@ -125,7 +122,7 @@ fn tell_unknown(prompt: &str, tokenizer: &Tokenizer) {
 
 /// Writes the samples; the generator then is where a single one ended.
 fn write(
-    args: &Args,
+    args: &GenerateArgs,
     seed: u64,
     generator: &mut Generator,
     tokenizer: &Tokenizer,
@@ -145,8 +142,5 @@ fn write(
     };
     written?;
     went_on?;
-    match interrupted.load(Ordering::SeqCst) {
-        true => Err(Interrupted.into()),
-        false => Ok(()),
-    }
+    expect_none(interrupted)
 }

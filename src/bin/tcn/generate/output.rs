@@ -1,4 +1,4 @@
-//! What is written of texts in the making.
+//! Output of texts while they are generated.
 
 use std::collections::BTreeMap;
 use std::io::Write;
@@ -21,7 +21,7 @@ pub fn next_piece(
     generation.next().transpose()
 }
 
-/// What is not written yet of a text.
+/// The part of a text that is not written yet.
 #[derive(Default)]
 struct Waiting {
     text: String,

@@ -5,8 +5,9 @@ mod images;
 mod size;
 
 use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
+use candle_tcn::Result;
 use candle_tcn::files::write_atomic;
 use candle_tcn::geometry::{
     Dilations, Growth, MAX_LAYERS, Padding, Plan, PlanOptions, Stack, plan,
@@ -14,12 +15,13 @@ use candle_tcn::geometry::{
 use candle_tcn::plot::receptive_field_svg;
 use serde_json::json;
 
-use crate::flags::{self, count};
-use crate::{explain, print_line, usage_error};
-use size::{List, Size, dilations, strides};
+use crate::flags::{count, counted};
+use crate::{UsageError, model, print_line, usage_error};
+pub use size::Size;
+use size::{List, dilations, strides};
 
 #[derive(clap::Args)]
-pub struct Args {
+pub struct ReceptiveFieldArgs {
     /// Measure a compiled-in configuration
     #[arg(long, value_name = "NAME")]
     preset: Option<String>,
@@ -29,47 +31,48 @@ pub struct Args {
     /// Measure a model: a directory, or org/name[@revision] on the Hub
     #[arg(long, value_name = "MODEL")]
     model: Option<String>,
-    /// Measure a stack of convolutions with so many taps; of images: HEIGHTxWIDTH, such as 3x3
-    #[arg(long, value_name = "K", value_parser = size::one, allow_negative_numbers = true)]
+    /// Measure a stack of convolutions with K taps; over images: HEIGHTxWIDTH, such as 3x3
+    #[arg(long, value_name = "K", value_parser = size::one)]
     kernel_size: Option<Size>,
-    /// Its dilations, such as 1,2,4 or, doubling, 1..128; of images also 1,2x4
+    /// Its dilations, such as 1,2,4 or, doubling, 1..128; over images also 1,2x4
     #[arg(long, value_name = "LIST", value_parser = dilations, allow_hyphen_values = true)]
     dilations: Option<List>,
-    /// A stride for each of --dilations, taken by its first convolution; of images also 2,1x2
+    /// A stride for each of --dilations, taken by its first convolution; over images also 2,1x2
     #[arg(long, value_name = "LIST", value_parser = strides, allow_hyphen_values = true)]
     strides: Option<List>,
-    /// Instead of --dilations: how many there are, growing from 1
-    #[arg(long, value_name = "N", value_parser = count, allow_negative_numbers = true)]
+    /// Instead of --dilations: N of them, growing from 1
+    #[arg(long, value_name = "N", value_parser = count)]
     levels: Option<usize>,
-    /// By what the dilations of --levels grow [default: 2]
-    #[arg(long, value_name = "B", value_parser = count, allow_negative_numbers = true)]
+    /// Factor by which the dilations of --levels grow [default: 2]
+    #[arg(long, value_name = "B", value_parser = count)]
     base: Option<usize>,
     /// Convolutions for each dilation [default: 1]
-    #[arg(long, value_name = "N", value_parser = count, allow_negative_numbers = true)]
+    #[arg(long, value_name = "N", value_parser = count)]
     convs_per_block: Option<usize>,
-    /// How often the dilations are repeated [default: 1]
-    #[arg(long, value_name = "S", value_parser = count, allow_negative_numbers = true)]
+    /// Repetitions of the dilations [default: 1]
+    #[arg(long, value_name = "S", value_parser = count)]
     stacks: Option<usize>,
-    /// Convolutions that see as far ahead as back
+    /// Centred convolutions, which see as far ahead as back
     #[arg(long)]
     non_causal: bool,
     /// Draw the tree of inputs that one output reads
     #[arg(long, value_name = "FILE")]
     svg: Option<PathBuf>,
-    /// Instead of measuring: list stacks that reach so many steps, cheapest first
-    #[arg(long, value_name = "N", value_parser = count, allow_negative_numbers = true)]
+    /// Instead of measuring: list stacks that reach N steps, cheapest first
+    #[arg(long, value_name = "N", value_parser = count)]
     at_least: Option<usize>,
     /// Channels by which --at-least counts parameters [default: 128]
-    #[arg(long, value_name = "C", value_parser = count, allow_negative_numbers = true)]
+    #[arg(long, value_name = "C", value_parser = count)]
     channels: Option<usize>,
     /// Print the result as one JSON object
     #[arg(long)]
     json: bool,
 }
 
-pub fn run(args: Args) -> anyhow::Result<()> {
+pub fn run(args: ReceptiveFieldArgs) -> anyhow::Result<()> {
     match args.at_least {
         Some(at_least) => search(&args, at_least),
+        None if args.channels.is_some() => bail_usage!("--channels goes with --at-least only"),
         None if images::is_described(&args) => images::measure(&args),
         None => measure(&args),
     }
@@ -81,7 +84,7 @@ fn given(flags: &[(&'static str, bool)]) -> Vec<&'static str> {
 }
 
 /// The flags that describe a stack, and whether they are given.
-fn shape_flags(args: &Args) -> [(&'static str, bool); 8] {
+fn shape_flags(args: &ReceptiveFieldArgs) -> [(&'static str, bool); 8] {
     [
         ("--kernel-size", args.kernel_size.is_some()),
         ("--dilations", args.dilations.is_some()),
@@ -95,7 +98,7 @@ fn shape_flags(args: &Args) -> [(&'static str, bool); 8] {
 }
 
 /// The flags that name a configuration, and whether they are given.
-fn source_flags(args: &Args) -> [(&'static str, bool); 3] {
+fn source_flags(args: &ReceptiveFieldArgs) -> [(&'static str, bool); 3] {
     [
         ("--preset", args.preset.is_some()),
         ("--config", args.config.is_some()),
@@ -104,7 +107,7 @@ fn source_flags(args: &Args) -> [(&'static str, bool); 3] {
 }
 
 /// The stack that the flags name or describe.
-fn stack(args: &Args) -> anyhow::Result<Stack> {
+fn stack(args: &ReceptiveFieldArgs) -> anyhow::Result<Stack> {
     let sources = given(&source_flags(args));
     let shape = given(&shape_flags(args));
     match (&sources[..], &shape[..]) {
@@ -123,18 +126,18 @@ fn stack(args: &Args) -> anyhow::Result<Stack> {
     }
 }
 
-fn configured(args: &Args) -> anyhow::Result<Stack> {
+fn configured(args: &ReceptiveFieldArgs) -> anyhow::Result<Stack> {
     let preset = args.preset.as_deref().unwrap_or_default();
-    let config = flags::network(preset, &args.config, &args.model);
+    let config = model::network(preset, &args.config, &args.model);
     let stack = config.and_then(|config| Ok(config.geometry()?));
     stack.map_err(|error| match error.downcast_ref() {
         Some(candle_tcn::Error::Hub { .. }) => error,
         // a file is to this command what flags are to others
-        _ => usage_error(explain(&error)),
+        _ => error.context(UsageError(String::new())),
     })
 }
 
-fn described(args: &Args) -> anyhow::Result<Stack> {
+fn described(args: &ReceptiveFieldArgs) -> anyhow::Result<Stack> {
     let padding = match args.non_causal {
         true => Padding::Same,
         false => Padding::Causal,
@@ -143,20 +146,24 @@ fn described(args: &Args) -> anyhow::Result<Stack> {
 }
 
 /// The stack along one axis: `of` takes its part of a size.
-fn axis(args: &Args, padding: Padding, of: fn(&Size) -> usize) -> anyhow::Result<Stack> {
+fn axis(
+    args: &ReceptiveFieldArgs,
+    padding: Padding,
+    of: fn(&Size) -> usize,
+) -> anyhow::Result<Stack> {
     let kernel_size = args
         .kernel_size
         .ok_or_else(|| usage_error("--kernel-size is missing: the taps of each convolution"))?;
     let stacks = args.stacks.unwrap_or(1);
     let dilations = match (&args.dilations, args.levels) {
         (Some(_), Some(_)) => {
-            return Err(usage_error("--dilations and --levels exclude each other; leave one out"));
+            bail_usage!("--dilations and --levels exclude each other; leave one out");
         }
         (None, None) => {
-            return Err(usage_error("--dilations is missing, such as 1,2,4 (or --levels N)"));
+            bail_usage!("--dilations is missing, such as 1,2,4 (or --levels N)");
         }
         (Some(_), None) if args.base.is_some() => {
-            return Err(usage_error("--base goes with --levels, not with --dilations"));
+            bail_usage!("--base goes with --levels, not with --dilations");
         }
         (Some(list), None) => repeated(&list.axis(of), stacks)?,
         (None, Some(levels)) => {
@@ -170,8 +177,7 @@ fn axis(args: &Args, padding: Padding, of: fn(&Size) -> usize) -> anyhow::Result
         None => Ok(stack),
         Some(strides) => {
             let strides = repeated(&strides.axis(of), stacks)?;
-            let stack = stack.with_strides(&strides);
-            stack.map_err(|error| usage_error(format!("--strides: {error}")))
+            Ok(stack.with_strides(&strides)?)
         }
     }
 }
@@ -186,20 +192,12 @@ fn repeated(list: &[usize], stacks: usize) -> anyhow::Result<Vec<usize>> {
     }
 }
 
-const CHANNELS_ALONE: &str = "--channels goes with --at-least only";
-
-fn measure(args: &Args) -> anyhow::Result<()> {
-    if args.channels.is_some() {
-        return Err(usage_error(CHANNELS_ALONE));
-    }
+fn measure(args: &ReceptiveFieldArgs) -> anyhow::Result<()> {
     let stack = stack(args)?;
     let field = stack.receptive_field()?;
     let rows = stack.table()?;
     let holes = stack.reach()?.map(|reach| reach.holes());
-    if let Some(path) = &args.svg {
-        let svg = receptive_field_svg(&stack)?;
-        draw(path, &svg)?;
-    }
+    draw(args, || receptive_field_svg(&stack))?;
     if args.json {
         let layers = rows.iter().map(|row| {
             json!({
@@ -209,7 +207,6 @@ fn measure(args: &Args) -> anyhow::Result<()> {
                 "receptive_field": row.field.total,
             })
         });
-        let holes = holes.map(|holes| json!({"count": holes.count, "first": holes.first}));
         return print_line(json!({
             "receptive_field": field.total,
             "left": field.left,
@@ -228,7 +225,7 @@ fn measure(args: &Args) -> anyhow::Result<()> {
     print_table(&table)?;
     print_line(format_args!(
         "\nreceptive field: {} (the step itself, {} before it, {} after it)",
-        steps(field.total),
+        counted(field.total, "step"),
         field.left,
         field.right
     ))?;
@@ -238,36 +235,35 @@ fn measure(args: &Args) -> anyhow::Result<()> {
         Some(holes) => {
             let first: Vec<String> = holes.first.iter().map(i64::to_string).collect();
             let more = if holes.count > first.len() { ", ..." } else { "" };
-            let (count, first) = (steps(holes.count), first.join(", "));
+            let (count, first) = (counted(holes.count, "step"), first.join(", "));
             format!("holes: {count} inside the field never read, nearest first: {first}{more}")
         }
     })
 }
 
-fn search(args: &Args, at_least: usize) -> anyhow::Result<()> {
+fn search(args: &ReceptiveFieldArgs, at_least: usize) -> anyhow::Result<()> {
     let mut others = given(&source_flags(args));
     others.extend(given(&shape_flags(args)));
     others.extend(given(&[("--svg", args.svg.is_some())]));
     others.retain(|flag| !["--kernel-size", "--convs-per-block"].contains(flag));
     if let Some(flag) = others.first() {
-        return Err(usage_error(format!(
+        bail_usage!(
             "{flag} does not go with --at-least, which takes only --kernel-size, \
              --convs-per-block, --channels and --json"
-        )));
+        );
     }
     let mut options = PlanOptions::default();
     options.convs_per_block = args.convs_per_block.unwrap_or(options.convs_per_block);
     options.channels = args.channels.unwrap_or(options.channels);
     if let Some(kernel_size) = args.kernel_size {
         if kernel_size.is_pair {
-            return Err(usage_error("--at-least plans one axis: give --kernel-size as one number"));
+            bail_usage!("--at-least plans one axis: give --kernel-size as one number");
         }
         let kernel_size = kernel_size.height;
         options.kernel_sizes = kernel_size..=kernel_size;
     }
     let plans = plan(at_least, &options)?;
     if args.json {
-        let plans: Vec<_> = plans.iter().map(plan_json).collect();
         return print_line(json!({"at_least": at_least, "plans": plans}));
     }
     let heads =
@@ -277,22 +273,10 @@ fn search(args: &Args, at_least: usize) -> anyhow::Result<()> {
     print_table(&table)?;
     print_line(format_args!(
         "\nstacks that reach at least {}, cheapest first; convolutions a block: {}, channels: {}",
-        steps(at_least),
+        counted(at_least, "step"),
         options.convs_per_block,
         options.channels
     ))
-}
-
-fn plan_json(plan: &Plan) -> serde_json::Value {
-    json!({
-        "kernel_size": plan.kernel_size,
-        "levels": plan.levels,
-        "stacks": plan.stacks,
-        "dilations": plan.dilations,
-        "receptive_field": plan.receptive_field,
-        "layers": plan.layers,
-        "parameters": plan.parameters,
-    })
 }
 
 fn plan_row(plan: &Plan) -> [String; 7] {
@@ -313,15 +297,13 @@ fn plan_row(plan: &Plan) -> [String; 7] {
     [kernel, levels, stacks, layers, field, parameters, dilations]
 }
 
-fn steps(count: usize) -> String {
-    let plural = if count == 1 { "" } else { "s" };
-    format!("{count} step{plural}")
-}
-
-/// Writes the file of `--svg`.
-fn draw(path: &Path, svg: &str) -> anyhow::Result<()> {
-    write_atomic(path, |file| file.write_all(svg.as_bytes()))?;
-    say!("drawn: {}", path.display());
+/// Writes the file of `--svg`, if there is the flag.
+fn draw(args: &ReceptiveFieldArgs, svg: impl FnOnce() -> Result<String>) -> anyhow::Result<()> {
+    if let Some(path) = &args.svg {
+        let svg = svg()?;
+        write_atomic(path, |file| file.write_all(svg.as_bytes()))?;
+        say!("drawn: {}", path.display());
+    }
     Ok(())
 }
 

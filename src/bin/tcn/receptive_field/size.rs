@@ -9,7 +9,7 @@ use crate::flags::count;
 pub struct Size {
     pub height: usize,
     pub width: usize,
-    /// Whether both were given.
+    /// `true` if both were given.
     pub is_pair: bool,
 }
 

@@ -2,9 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
-use candle_tcn::Error;
 use candle_tcn::files::Lock;
 use candle_tcn::train::RunDir;
+use candle_tcn::{AtPath, Error};
 
 /// Directory of a run, held for this process. Dropped before the run has a checkpoint, it brings back the run
 /// that was to be replaced.
@@ -16,7 +16,7 @@ pub struct Claim {
 impl Claim {
     /// Makes the directory, holds it, and brings back a run that an earlier process began to replace.
     pub fn take(path: &Path) -> anyhow::Result<Self> {
-        std::fs::create_dir_all(path).map_err(|e| Error::io(path, e))?;
+        std::fs::create_dir_all(path).at(path)?;
         let lock = Lock::take(path)?
             .ok_or_else(|| Error::file(path, "in use by another run; choose another --out"))?;
         let claim = Self { path: path.to_path_buf(), _lock: lock };
@@ -27,7 +27,7 @@ impl Claim {
     /// Makes and takes `runs/NAME`, or with a number where that exists.
     pub fn take_new(name: &str) -> anyhow::Result<Self> {
         let runs = Path::new("runs");
-        std::fs::create_dir_all(runs).map_err(|e| Error::io(runs, e))?;
+        std::fs::create_dir_all(runs).at(runs)?;
         let mut number = 1;
         loop {
             let path = match number {

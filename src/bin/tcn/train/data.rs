@@ -11,20 +11,20 @@ use serde::{Deserialize, Serialize};
 use crate::flags::counted;
 use crate::{line_ends, memory, model};
 
-/// Where the text comes from.
+/// The source of the text.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct Source {
+pub struct TextSource {
     /// Training files, folders and patterns; none mean the built-in text.
     pub data: Vec<PathBuf>,
     /// A file, folder or pattern to validate on, instead of a part of the training text.
     pub valid: Option<PathBuf>,
     /// The last part of the text that is validated on.
     pub valid_fraction: f64,
-    /// Bytes of it at the most.
+    /// Most bytes of it.
     pub valid_bytes: usize,
 }
 
-impl Source {
+impl TextSource {
     /// The first file's name, for the run's directory.
     pub fn stem(&self) -> String {
         let Some(first) = self.data.first() else {
@@ -44,7 +44,7 @@ impl Source {
     }
 
     /// Takes over where the texts are now, as far as `other` says; `true` if it says something.
-    pub fn move_to(&mut self, other: Source) -> bool {
+    pub fn move_to(&mut self, other: TextSource) -> bool {
         let said = (!other.data.is_empty(), other.valid.is_some());
         if said.0 {
             self.data = other.data;
@@ -100,7 +100,7 @@ fn tell_of_found(inputs: &Inputs) {
     say!("{} of text{passed}", counted(inputs.files().len(), "file"));
 }
 
-/// Where the tokenizer comes from.
+/// The source of the tokenizer.
 pub enum Tokens<'a> {
     /// Made as `--tokenizer` says, from the training text.
     Make(&'a TokenizerSpec),
@@ -110,10 +110,10 @@ pub enum Tokens<'a> {
 
 /// Everything a run reads.
 pub struct Data {
-    pub source: Source,
+    pub source: TextSource,
     pub tokenizer: Tokenizer,
     spec: String,
-    /// How many tokens are trained on.
+    /// Number of tokens that are trained on.
     pub train_tokens: usize,
     pub valid: ValidSet,
     bytes: [usize; 2],
@@ -121,7 +121,7 @@ pub struct Data {
 
 impl Data {
     /// Reads and encodes everything; the training tokens come beside.
-    pub fn read(source: Source, tokens: Tokens) -> anyhow::Result<(Self, Vec<u32>)> {
+    pub fn read(source: TextSource, tokens: Tokens) -> anyhow::Result<(Self, Vec<u32>)> {
         let [data, held_out] = source.inputs()?;
         let sizes = data.iter().chain(&held_out).map(Inputs::bytes);
         let most = memory::check_text(sizes.sum())?;
@@ -177,7 +177,7 @@ impl Data {
         Ok((data, train))
     }
 
-    /// What `--tokenizer` said.
+    /// The value of `--tokenizer`.
     pub fn tokenizer_name(&self) -> String {
         self.spec.clone()
     }

@@ -7,39 +7,46 @@ mod start;
 mod watch;
 
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 
 use anyhow::Context;
+use candle_tcn::files::names;
 use candle_tcn::generate::{GenerateConfig, Generator, SamplerConfig};
-use candle_tcn::kernels::Kernel;
-use candle_tcn::models::{Model, ModelConfig};
+use candle_tcn::models::directory::read_config;
+use candle_tcn::models::{ModelConfig, Network};
 use candle_tcn::nn::StepDtype;
 use candle_tcn::text::{Tokenizer, TokenizerSpec};
 use candle_tcn::train::{CardInfo, Outcome, Precision, RunDir, TrainConfig, Trainer, model_card};
 use candle_tcn::{Error, LoadedModel};
-use candle_tcn::{model_dir, plot, train};
+use candle_tcn::{plot, train};
 use serde_json::json;
 
 use crate::flags::counted;
-use crate::signals::on_signals;
-use crate::{Interrupted, memory, print_line, usage_error};
+use crate::signals::{expect_none, on_signals};
+use crate::{Interrupted, kernel, memory, print_line, usage_error};
 use claim::Claim;
-use data::{Data, Source};
-pub use options::Args;
+use data::{Data, TextSource};
+pub use options::TrainArgs;
 use start::Start;
 use watch::Watch;
+
+/// Command lines of a model card.
+const USAGE: &str = "\
+tcn generate --model DIR
+tcn eval --model DIR --data FILE
+tcn receptive-field --model DIR";
 
 /// Checkpoints that stay.
 const KEEP: usize = 2;
 
-pub fn run(args: Args) -> anyhow::Result<()> {
+pub fn run(args: TrainArgs) -> anyhow::Result<()> {
     let interrupted = on_signals("finishing this step, then saving")?;
     let Started { mut trainer, run, data, start, claim: _claim } = match args.resume {
         true => resume(&args)?,
         false => begin(&args, &interrupted)?,
     };
     let parameters = trainer.params().count();
-    let field = trainer.model_config().geometry()?.receptive_field()?.total;
+    let field = trainer.network().graph().stack()?.receptive_field()?.total;
     if !args.loudness().quiet {
         say!(
             "{parameters} parameters in {}, receptive field {field}; {} training and {} validation tokens of {}; in {}",
@@ -64,8 +71,8 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     watch.finish();
     write_loss(&run)?;
     match run.owns_card() {
-        true => write_card(&run, trainer.model_config(), &outcome, &data, &start)?,
-        false => say!("{} was edited and stays as it is", run.join(RunDir::CARD).display()),
+        true => write_card(&run, &read_config(run.join(names::CONFIG))?, &outcome, &data, &start)?,
+        false => say!("{} was edited and stays as it is", run.join(names::CARD).display()),
     }
     report(&args, &run, parameters, &outcome)?;
     if outcome.interrupted {
@@ -77,7 +84,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
 
 /// The type and the kernel, as `bf16 (avx512)`.
 fn computed_in(dtype: Precision) -> String {
-    format!("{} ({})", dtype.dtype().as_str(), Kernel::current().name())
+    format!("{} ({})", dtype.dtype().as_str(), kernel::chosen().name())
 }
 
 /// A run that begins or goes on.
@@ -89,7 +96,7 @@ struct Started {
     claim: Claim,
 }
 
-fn begin(args: &Args, interrupted: &AtomicBool) -> anyhow::Result<Started> {
+fn begin(args: &TrainArgs, interrupted: &AtomicBool) -> anyhow::Result<Started> {
     let source = args.source()?;
     let config = args.train_config(usize::MAX)?;
     config.validate()?;
@@ -113,14 +120,12 @@ fn begin(args: &Args, interrupted: &AtomicBool) -> anyhow::Result<Started> {
     let (data, tokens) = Data::read(source, data::Tokens::Make(&spec))?;
     let config = fitted(args, config, tokens.len())?;
     let model = model.with_vocab_size(data.tokenizer.vocab_size());
-    model.validate()?;
+    model.graph()?;
     model.geometry()?.receptive_field()?;
     check_memory(&model, &config)?;
     let batches = config.lay_out(tokens).with_context(|| data.source.describe())?;
     let start = Start::new(data.source.clone());
-    if interrupted.load(Ordering::SeqCst) {
-        return Err(Interrupted.into());
-    }
+    expect_none(interrupted)?;
     let claim = match (claim, &args.out) {
         (Some(claim), _) => claim,
         (None, Some(out)) => Claim::take(out)?,
@@ -131,17 +136,18 @@ fn begin(args: &Args, interrupted: &AtomicBool) -> anyhow::Result<Started> {
         false => RunDir::create(claim.path(), KEEP)?,
     };
     start.write(&run)?;
-    data.tokenizer.save(run.join(model_dir::TOKENIZER))?;
-    let trainer = Trainer::new(config, model, batches, run.clone())?;
+    data.tokenizer.save(run.join(names::TOKENIZER))?;
+    let trainer =
+        Trainer::new(config, &model, batches, run.clone())?.with_kernel(kernel::chosen())?;
     Ok(Started { trainer, run, data, start, claim })
 }
 
 fn check_memory(model: &ModelConfig, config: &TrainConfig) -> anyhow::Result<()> {
-    memory::check_training(model, config.batch_size, config.seq_len, config.dtype)
+    memory::check_training(&model.graph()?, config.batch_size, config.seq_len, config.dtype)
 }
 
-/// The configuration for a text of so many tokens, and a word on what is less than usual.
-fn fitted(args: &Args, usual: TrainConfig, tokens: usize) -> anyhow::Result<TrainConfig> {
+/// The configuration for a text of `tokens` tokens, and a line about what is less than usual.
+fn fitted(args: &TrainArgs, usual: TrainConfig, tokens: usize) -> anyhow::Result<TrainConfig> {
     let config = args.train_config(tokens)?;
     if (config.batch_size, config.seq_len) != (usual.batch_size, usual.seq_len) {
         say!(
@@ -157,22 +163,22 @@ fn fitted(args: &Args, usual: TrainConfig, tokens: usize) -> anyhow::Result<Trai
 }
 
 /// `--force` never removes what the new run is to read.
-fn refuse_to_remove_inputs(out: &Path, source: &Source) -> anyhow::Result<()> {
+fn refuse_to_remove_inputs(out: &Path, source: &TextSource) -> anyhow::Result<()> {
     let real = |path: &PathBuf| std::fs::canonicalize(path).ok();
     let goes: Vec<PathBuf> = RunDir::contents(out)?.iter().filter_map(real).collect();
     let inputs = source.data.iter().map(|path| ("--data", path));
     for (flag, input) in inputs.chain(source.valid.iter().map(|path| ("--valid", path))) {
         if real(input).is_some_and(|input| goes.iter().any(|gone| input.starts_with(gone))) {
-            return Err(usage_error(format!(
+            bail_usage!(
                 "{flag}: {} belongs to the run that --force would replace; move it, or choose another --out",
                 input.display()
-            )));
+            );
         }
     }
     Ok(())
 }
 
-fn resume(args: &Args) -> anyhow::Result<Started> {
+fn resume(args: &TrainArgs) -> anyhow::Result<Started> {
     let out = args
         .out
         .as_ref()
@@ -187,20 +193,21 @@ fn resume(args: &Args) -> anyhow::Result<Started> {
     // before anything of the run is looked at
     let claim = Claim::take(out)?;
     let run = RunDir::open(out, KEEP)?;
-    let mut start = Start::read(&run.join(RunDir::STARTED))?;
+    let mut start = Start::read(&run.join(names::RUN))?;
     let given = args.source()?;
     let is_given_again = given.is_piped();
     let moved = start.source.move_to(given);
     if !is_given_again && start.source.is_piped() {
-        return Err(usage_error(
+        bail_usage!(
             "--resume: the run read its text from standard input, which is gone: name it again with --data FILE, or \
-             --data - and the same text",
-        ));
+             --data - and the same text"
+        );
     }
-    let tokenizer = run.join(model_dir::TOKENIZER);
+    let tokenizer = run.join(names::TOKENIZER);
     let (data, tokens) = Data::read(start.source.clone(), data::Tokens::Load(&tokenizer))
         .context("--data and --valid tell where the texts of a run are now")?;
-    let trainer = Trainer::resume(tokens, run.clone(), |config| args.change(config))?;
+    let trainer = Trainer::resume(tokens, run.clone(), |config| args.change(config))?
+        .with_kernel(kernel::chosen())?;
     for (error, kept) in trainer.damaged() {
         say!("{error}; kept as {}; going on from step {}", kept.display(), trainer.steps());
     }
@@ -211,12 +218,13 @@ fn resume(args: &Args) -> anyhow::Result<Started> {
 }
 
 fn write_loss(run: &RunDir) -> candle_tcn::Result<()> {
-    let records = train::read_metrics(run.join(RunDir::METRICS))?;
-    run.write(RunDir::PICTURE, &plot::loss_svg(&records)?)
+    let records = train::read_metrics(run.join(names::METRICS))?;
+    let points: Vec<_> = records.iter().map(Into::into).collect();
+    run.write(names::LOSS_CURVE, &plot::loss_svg(&points)?)
 }
 
-/// What a model writes by itself: the same text for the same weights.
-fn sample(model: &Model, tokenizer: &Tokenizer, max_tokens: usize) -> candle_tcn::Result<String> {
+/// A text that a model writes by itself: the same for the same weights.
+fn sample(model: &Network, tokenizer: &Tokenizer, max_tokens: usize) -> candle_tcn::Result<String> {
     let config = GenerateConfig {
         max_tokens,
         sampler: SamplerConfig { temperature: 0.8, ..Default::default() },
@@ -233,14 +241,14 @@ fn write_card(
     data: &Data,
     start: &Start,
 ) -> anyhow::Result<()> {
-    let loaded = LoadedModel::load(run.path())?;
+    let loaded = LoadedModel::load(run.path())?.with_kernel(kernel::chosen())?;
     let sample = sample(&loaded.model, loaded.tokenizer()?, 400)?;
     let summary = serde_json::to_value(model)?;
     let card = model_card(&CardInfo {
         name: run.path().file_name().map_or("model".into(), |n| n.to_string_lossy().into_owned()),
         model_type: model.model_type().to_string(),
         config: flatten(&summary),
-        parameters: model.parameters()?,
+        parameters: model.graph()?.parameter_count()?,
         receptive_field: model.geometry()?.receptive_field()?.total,
         tokenizer: data.tokenizer_name(),
         vocab_size: data.tokenizer.vocab_size(),
@@ -251,9 +259,10 @@ fn write_card(
         tokens: outcome.tokens,
         seconds: outcome.seconds,
         command: start.public_command(),
+        usage: USAGE.into(),
         sample,
     });
-    Ok(run.write(RunDir::CARD, &card)?)
+    Ok(run.write(names::CARD, &card)?)
 }
 
 /// The fields of a configuration, nested ones by their own names.
@@ -271,7 +280,12 @@ fn flatten(value: &serde_json::Value) -> Vec<(String, String)> {
     fields
 }
 
-fn report(args: &Args, run: &RunDir, parameters: usize, outcome: &Outcome) -> anyhow::Result<()> {
+fn report(
+    args: &TrainArgs,
+    run: &RunDir,
+    parameters: usize,
+    outcome: &Outcome,
+) -> anyhow::Result<()> {
     if args.json {
         return print_line(json!({
             "steps": outcome.steps,

@@ -2,16 +2,17 @@
 
 use std::path::PathBuf;
 
+use candle_tcn::Error;
 use candle_tcn::files::is_standard_input;
+use candle_tcn::models::directory;
 use candle_tcn::models::{ModelConfig, PRESETS};
 use candle_tcn::text::BatchMode;
 use candle_tcn::train::optim::{AdamWConfig, OptimizerConfig, RmsPropConfig, SgdConfig};
 use candle_tcn::train::schedule::ScheduleConfig;
 use candle_tcn::train::{Budget, TrainConfig};
-use candle_tcn::{Error, model_dir};
 use clap::ValueEnum;
 
-use super::data::Source;
+use super::data::TextSource;
 use super::watch::Loudness;
 use crate::flags::{WholeDtype, count};
 use crate::usage_error;
@@ -29,7 +30,7 @@ const SEQ_LEN: usize = 256;
 const WEIGHT_DECAY: f64 = 2.0;
 
 #[derive(clap::Args)]
-pub struct Args {
+pub struct TrainArgs {
     /// Texts, joined in this order: files, also .gz and .zst, folders, patterns such as 'notes/*.txt', `-` for
     /// standard input (default: a built-in text, the start of the King James Bible)
     #[arg(long, value_name = "FILE", num_args = 1..)]
@@ -38,16 +39,10 @@ pub struct Args {
     #[arg(long, value_name = "FILE")]
     valid: Option<PathBuf>,
     /// Fraction of the data, taken from its end, to validate on
-    #[arg(
-        long,
-        value_name = "F",
-        allow_negative_numbers = true,
-        conflicts_with = "valid",
-        default_value_t = 0.1
-    )]
+    #[arg(long, value_name = "F", conflicts_with = "valid", default_value_t = 0.1)]
     valid_fraction: f64,
     /// Validate on at most N bytes
-    #[arg(long, value_name = "N", allow_negative_numbers = true, default_value_t = 400_000)]
+    #[arg(long, value_name = "N", default_value_t = 400_000)]
     valid_bytes: usize,
     /// char, byte, bpe:N, or a tokenizer.json
     #[arg(long, value_name = "SPEC", default_value = "char")]
@@ -60,7 +55,7 @@ pub struct Args {
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
     /// Replaces every dropout probability of the network
-    #[arg(long, value_name = "P", allow_negative_numbers = true)]
+    #[arg(long, value_name = "P")]
     dropout: Option<f64>,
 
     /// Directory of the run (default: a new one in runs/)
@@ -79,63 +74,63 @@ pub struct Args {
     pub force: bool,
 
     /// Train for N optimizer steps
-    #[arg(long, value_name = "N", allow_negative_numbers = true, group = "budget")]
+    #[arg(long, value_name = "N", group = "budget")]
     steps: Option<usize>,
     /// Train for X passes over the text
-    #[arg(long, value_name = "X", allow_negative_numbers = true, group = "budget")]
+    #[arg(long, value_name = "X", group = "budget")]
     epochs: Option<f64>,
     /// Train for X minutes, to which the learning rate schedule is fitted (default: 2.5, unless --steps or --epochs
     /// is given)
-    #[arg(long, value_name = "X", allow_negative_numbers = true, group = "budget")]
+    #[arg(long, value_name = "X", group = "budget")]
     minutes: Option<f64>,
 
     /// Rows of a batch (default: 16, fewer for a short text)
-    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    #[arg(long, value_name = "N")]
     batch_size: Option<usize>,
     /// Tokens of a row (default: 256, fewer for a short text)
-    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    #[arg(long, value_name = "N")]
     seq_len: Option<usize>,
     /// carry: rows are streams whose left context is carried from window to window; overlap: shuffled
     /// windows whose first --history tokens are not scored
-    #[arg(long, value_enum, default_value_t = Context::Carry)]
-    context: Context,
+    #[arg(long, value_enum, default_value_t = ContextMode::Carry)]
+    context: ContextMode,
     /// Unscored tokens at the start of a window, with --context overlap (default: a fifth of --seq-len)
-    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    #[arg(long, value_name = "N")]
     history: Option<usize>,
     /// Batches whose gradients are averaged for one step
-    #[arg(long, value_name = "N", allow_negative_numbers = true, default_value_t = 1)]
+    #[arg(long, value_name = "N", default_value_t = 1)]
     accumulate: usize,
 
     /// The optimizer
     #[arg(long, value_enum, default_value_t = OptimizerName::Adamw)]
     optimizer: OptimizerName,
     /// Learning rate (default: 0.004 for adamw, 0.5 for sgd, 0.0005 for rmsprop)
-    #[arg(long, value_name = "X", allow_negative_numbers = true)]
+    #[arg(long, value_name = "X")]
     lr: Option<f64>,
     /// Momentum of sgd and rmsprop (default: 0)
-    #[arg(long, value_name = "X", allow_negative_numbers = true)]
+    #[arg(long, value_name = "X")]
     momentum: Option<f64>,
     /// Weight decay (default: 2 for adamw, 0 for the others)
-    #[arg(long, value_name = "X", allow_negative_numbers = true)]
+    #[arg(long, value_name = "X")]
     weight_decay: Option<f64>,
-    /// How the learning rate changes; plateau divides it by ten when the validation loss is above the
+    /// Course of the learning rate; plateau divides it by ten when the validation loss is above the
     /// worst of the last three
     #[arg(long, value_enum, default_value_t = ScheduleName::Cosine)]
     schedule: ScheduleName,
     /// The part of the run over which a cosine schedule rises (default: 0.02)
-    #[arg(long, value_name = "F", allow_negative_numbers = true)]
+    #[arg(long, value_name = "F")]
     warmup: Option<f64>,
     /// The largest gradient norm; 0 for no limit (default: 1)
-    #[arg(long, value_name = "X", allow_negative_numbers = true)]
+    #[arg(long, value_name = "X")]
     clip: Option<f64>,
     /// Steps between validations (default: five over the run, twenty or more with --patience or --schedule plateau)
-    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    #[arg(long, value_name = "N")]
     valid_every: Option<usize>,
-    /// Stop after so many validations without a new best
-    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    /// Stop after N validations without a new best
+    #[arg(long, value_name = "N")]
     patience: Option<usize>,
-    /// Decides initial weights, the order of the data and dropout
-    #[arg(long, value_name = "N", allow_negative_numbers = true, default_value_t = 1)]
+    /// Seed of initial weights, the order of the data and dropout
+    #[arg(long, value_name = "N", default_value_t = 1)]
     seed: u64,
     /// Number format between the layers and of what is multiplied
     #[arg(long, value_enum, default_value_t = WholeDtype::Auto)]
@@ -144,7 +139,7 @@ pub struct Args {
     #[arg(long, conflicts_with = "log_every")]
     quiet: bool,
     /// Write a line of progress every N steps (default: a bar on a terminal, elsewhere a line every 10 s)
-    #[arg(long, value_name = "N", value_parser = count, allow_negative_numbers = true)]
+    #[arg(long, value_name = "N", value_parser = count)]
     log_every: Option<usize>,
     /// Print the result as one JSON object
     #[arg(long)]
@@ -152,7 +147,7 @@ pub struct Args {
 }
 
 #[derive(Clone, Copy, ValueEnum)]
-enum Context {
+enum ContextMode {
     Carry,
     Overlap,
 }
@@ -176,9 +171,9 @@ fn preset_help() -> String {
     format!("The network, by name (default: char; char-tiny for the built-in text)\n{list}")
 }
 
-impl Args {
-    /// Where the text comes from; paths made absolute, for a resume from another folder.
-    pub fn source(&self) -> anyhow::Result<Source> {
+impl TrainArgs {
+    /// The source of the text; paths made absolute, for a resume from another folder.
+    pub fn source(&self) -> anyhow::Result<TextSource> {
         let absolute = |path: &PathBuf| match path.to_str() {
             Some(_) if is_standard_input(path) => Ok(path.clone()),
             Some(_) => Ok(std::path::absolute(path)?),
@@ -187,7 +182,7 @@ impl Args {
                 path.display()
             ))),
         };
-        Ok(Source {
+        Ok(TextSource {
             data: self.data.iter().map(absolute).collect::<anyhow::Result<_>>()?,
             valid: self.valid.as_ref().map(absolute).transpose()?,
             valid_fraction: self.valid_fraction,
@@ -199,7 +194,7 @@ impl Args {
         Loudness { quiet: self.quiet, log_every: self.log_every }
     }
 
-    /// What the network is called in the run's name.
+    /// The network's name in that of the run.
     pub fn model_name(&self) -> String {
         match (&self.config, &self.preset) {
             (Some(file), _) => {
@@ -213,7 +208,7 @@ impl Args {
 
     pub fn model_config(&self) -> anyhow::Result<ModelConfig> {
         let config = match &self.config {
-            Some(file) => model_dir::read_config(file)?,
+            Some(file) => directory::read_config(file)?,
             None => ModelConfig::preset(&self.model_name())?,
         };
         let config = match self.dropout {
@@ -237,7 +232,7 @@ impl Args {
         steps.or(self.epochs.map(Budget::Epochs)).or(self.minutes.map(Budget::Minutes))
     }
 
-    /// What `--resume` may change.
+    /// Changes what `--resume` may change.
     pub fn change(&self, config: &mut TrainConfig) {
         if let Some(budget) = self.budget() {
             config.budget = budget;
@@ -250,26 +245,24 @@ impl Args {
         }
     }
 
-    /// The configuration for a text of so many tokens, whose rows and batches are shorter than usual where it is,
+    /// The configuration for a text of `tokens` tokens, whose rows and batches are shorter than usual where it is,
     /// unless the flags say.
     pub fn train_config(&self, tokens: usize) -> anyhow::Result<TrainConfig> {
         let (batch_size, seq_len) = self.sizes(tokens);
         let batches = match (self.context, self.history) {
-            (Context::Carry, None) => BatchMode::Carry,
-            (Context::Carry, Some(_)) => {
-                return Err(usage_error("--history: expected together with --context overlap"));
+            (ContextMode::Carry, None) => BatchMode::Carry,
+            (ContextMode::Carry, Some(_)) => {
+                bail_usage!("--history: expected together with --context overlap");
             }
-            (Context::Overlap, history) => {
+            (ContextMode::Overlap, history) => {
                 BatchMode::Overlap { history: history.unwrap_or(seq_len / 5) }
             }
         };
         if self.warmup.is_some() && !matches!(self.schedule, ScheduleName::Cosine) {
-            return Err(usage_error("--warmup: expected together with --schedule cosine"));
+            bail_usage!("--warmup: expected together with --schedule cosine");
         }
         if self.momentum.is_some() && matches!(self.optimizer, OptimizerName::Adamw) {
-            return Err(usage_error(
-                "--momentum: expected together with --optimizer sgd or rmsprop",
-            ));
+            bail_usage!("--momentum: expected together with --optimizer sgd or rmsprop");
         }
         Ok(TrainConfig {
             batch_size,

@@ -1,18 +1,19 @@
-//! How a run was started.
+//! The start of a run, as it is recorded.
 
 use std::path::Path;
 
-use candle_tcn::Error;
+use candle_tcn::files::names;
 use candle_tcn::train::RunDir;
+use candle_tcn::{AtPath, Error};
 use serde::{Deserialize, Serialize};
 
-use super::data::Source;
+use super::data::TextSource;
 
 /// Content of `run.json`: what a run was started with, for whoever continues it. It names folders of this
 /// machine and is not published.
 #[derive(Serialize, Deserialize)]
 pub struct Start {
-    pub source: Source,
+    pub source: TextSource,
     /// The command line as it can be typed again.
     command: String,
     /// The same in its parts; older runs have none.
@@ -22,7 +23,7 @@ pub struct Start {
 
 impl Start {
     /// Of this process.
-    pub fn new(source: Source) -> Self {
+    pub fn new(source: TextSource) -> Self {
         let arguments = std::env::args_os().map(|part| part.to_string_lossy().into_owned());
         let arguments: Vec<_> = arguments.collect();
         let command = typed(arguments.iter().map(String::as_str));
@@ -30,12 +31,12 @@ impl Start {
     }
 
     pub fn read(file: &Path) -> anyhow::Result<Self> {
-        let text = std::fs::read_to_string(file).map_err(|e| Error::io(file, e))?;
+        let text = std::fs::read_to_string(file).at(file)?;
         serde_json::from_str(&text).map_err(|e| Error::file(file, e.to_string()).into())
     }
 
     pub fn write(&self, run: &RunDir) -> anyhow::Result<()> {
-        Ok(run.write(RunDir::STARTED, &serde_json::to_string_pretty(self)?)?)
+        Ok(run.write(names::RUN, &serde_json::to_string_pretty(self)?)?)
     }
 
     /// The command line for others to read: files by their names alone, without the folders of this machine.

@@ -1,11 +1,11 @@
-//! What a person sees of a run: a progress bar, figures and a sample of text at each validation.
+//! The view of a run: a progress bar, figures and a sample of text at each validation.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use candle_tcn::Result;
-use candle_tcn::models::Model;
+use candle_tcn::graph::Network;
 use candle_tcn::text::Tokenizer;
 use candle_tcn::train::{Observer, Record, RunDir};
 use indicatif::{HumanDuration, ProgressBar, ProgressStyle};
@@ -28,12 +28,12 @@ pub struct Watch<'a> {
     loudness: Loudness,
 }
 
-/// What is said of a run in the making.
+/// The amount of output while a run trains.
 #[derive(Clone, Copy)]
 pub struct Loudness {
     /// Nothing: no bar, no lines, no samples.
     pub quiet: bool,
-    /// A line every so many steps, with a terminal or without.
+    /// A line every `n` steps, with a terminal or without.
     pub log_every: Option<usize>,
 }
 
@@ -99,7 +99,7 @@ impl Observer for Watch<'_> {
         self.bar.set_message(format!("{}; validating {}%", self.last, 100 * done / total.max(1)));
     }
 
-    fn validated(&mut self, record: &Record, model: &Model, best: bool) -> Result<()> {
+    fn validated(&mut self, record: &Record, model: &Network, best: bool) -> Result<()> {
         let (loss, bpc) =
             (record.valid_loss.unwrap_or(f64::NAN), record.valid_bpc.unwrap_or(f64::NAN));
         self.say(&format!(

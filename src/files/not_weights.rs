@@ -1,0 +1,92 @@
+//! Files that people take for weights: what they are, and what to do with them.
+
+use std::path::Path;
+
+use super::formats;
+
+/// Advice for a file of weights in a format that is not read here.
+fn as_weights(kind: &str) -> &'static str {
+    match kind {
+        "an HDF5 file" => {
+            ", as Keras writes it; load it in Python and save the tensors as safetensors"
+        }
+        "a GGUF file" => " of llama.cpp, whose networks are others",
+        "a NumPy array" => "; save the tensors by name as safetensors",
+        "a gzip file" | "a zstd file" | "an xz file" | "a bzip2 file" => "; unpack it first",
+        _ if kind.ends_with("archive") => "; unpack it first",
+        _ => "",
+    }
+}
+
+/// Names a file that begins so and is neither safetensors nor PyTorch's.
+pub(super) fn recognize(start: &[u8], path: &Path) -> Option<String> {
+    if start.is_empty() {
+        return Some("an empty file".into());
+    }
+    if let Some(kind) = formats::recognize(start) {
+        return Some(format!("{kind}{}", as_weights(kind)));
+    }
+    if start.starts_with(b"\xef\xbb\xbf") {
+        return Some("text".into());
+    }
+    let ending = path.extension().map(|ending| ending.to_string_lossy().to_lowercase());
+    match ending.as_deref() {
+        // protocol buffers have no first bytes of their own
+        Some("onnx") if start[0] == 8 => {
+            return Some("an ONNX file; save the state dict of the PyTorch model instead".into());
+        }
+        Some("pb") => {
+            return Some("a TensorFlow graph; save the tensors as safetensors in Python".into());
+        }
+        Some("ckpt" | "index") if !is_text(start) => {
+            return Some(
+                "a TensorFlow checkpoint; save the tensors as safetensors in Python".into(),
+            );
+        }
+        _ => {}
+    }
+    let text = is_text(start).then(|| String::from_utf8_lossy(start))?;
+    let text = text.trim_start().to_lowercase();
+    Some(match text.chars().next() {
+        Some('<')
+            if ["<!doctype html", "<html", "<head", "<!--"]
+                .iter()
+                .any(|tag| text.starts_with(tag)) =>
+        {
+            "an HTML page, perhaps that of an error or of a login where a download was meant".into()
+        }
+        Some('<') => "XML or HTML".into(),
+        Some('{' | '[') => "JSON, such as a configuration; weights are another file".into(),
+        _ => "text".into(),
+    })
+}
+
+/// Names an archive of these entries that PyTorch did not write.
+pub(super) fn recognize_archive<'a>(names: impl Iterator<Item = &'a str>) -> &'static str {
+    let names: Vec<&str> = names.collect();
+    let has = |ending: &str| names.iter().any(|name| name.ends_with(ending));
+    if has("model.weights.h5") {
+        "a model of Keras; load it in Python and save the tensors as safetensors"
+    } else if !names.is_empty() && names.iter().all(|name| name.ends_with(".npy")) {
+        "NumPy arrays (.npz); save them as safetensors"
+    } else if has("word/document.xml") || has("xl/workbook.xml") {
+        "a document of an office program"
+    } else if has("data.pkl") {
+        "several"
+    } else {
+        "another archive"
+    }
+}
+
+/// Mostly printable characters, and none that text never has.
+fn is_text(start: &[u8]) -> bool {
+    let valid = match std::str::from_utf8(start) {
+        Ok(text) => text,
+        // the last character may be cut
+        Err(error) if error.error_len().is_none() => {
+            std::str::from_utf8(&start[..error.valid_up_to()]).unwrap_or_default()
+        }
+        Err(_) => return false,
+    };
+    !valid.is_empty() && !valid.chars().any(|c| c.is_control() && !c.is_whitespace())
+}

@@ -1,0 +1,77 @@
+//! The choice of an implementation for one product of a convolution.
+
+use super::super::{Kernel, Stored, unpacked};
+use super::{ConvShape, Epilogue};
+
+/// One of the three products with what it reads and writes; sizes are checked before.
+///
+/// The type of `x` says what is computed with: operands of `bf16` activations are rounded to bf16,
+/// sums are not.
+#[derive(Debug)]
+pub enum Operands<'a, R, X, Y> {
+    /// See [`forward`](super::forward); of `x` also the history.
+    Forward {
+        x: (&'a [X], &'a [X]),
+        weight: &'a [R],
+        epilogue: &'a Epilogue<'a, R>,
+        y: &'a mut [Y],
+    },
+    /// See [`grad_input`](super::grad_input).
+    GradInput { dy: &'a [Y], weight: &'a [R], dx: &'a mut [X] },
+    /// See [`grad_weight`](super::grad_weight); of `x` also the history.
+    GradWeight { x: (&'a [X], &'a [X]), dy: &'a [Y], dw: &'a mut [R] },
+}
+
+/// Groups narrower than this waste most of a block of registers; loops over channels are faster.
+const NARROW: usize = 8;
+
+/// Products of `f32` and `bf16`: our kernels where the processor has the instructions.
+pub fn single<X: Stored<Real = f32>, Y: Stored<Real = f32>>(
+    kernel: Kernel,
+    shape: &ConvShape,
+    operands: Operands<f32, X, Y>,
+) {
+    #[cfg(target_arch = "x86_64")]
+    if shape.groups == 1 || shape.group_in().min(shape.group_out()) >= NARROW {
+        use super::super::products::{Amx, Avx2, Avx512, Avx512Pairs, run};
+        let bf16 = size_of::<X>() < size_of::<f32>();
+        let wide = matches!(kernel, Kernel::Avx512 | Kernel::Amx);
+        if kernel == Kernel::Amx
+            && bf16
+            && let Some(micro) = Amx::new()
+        {
+            return run(micro, shape, operands);
+        }
+        if wide
+            && bf16
+            && let Some(micro) = Avx512Pairs::new()
+        {
+            return run(micro, shape, operands);
+        }
+        if wide
+            && bf16
+            && let Some(micro) = Avx512::<true>::new()
+        {
+            return run(micro, shape, operands);
+        }
+        if wide
+            && !bf16
+            && let Some(micro) = Avx512::<false>::new()
+        {
+            return run(micro, shape, operands);
+        }
+        if kernel == Kernel::Avx2
+            && bf16
+            && let Some(micro) = Avx2::<true>::new()
+        {
+            return run(micro, shape, operands);
+        }
+        if kernel == Kernel::Avx2
+            && !bf16
+            && let Some(micro) = Avx2::<false>::new()
+        {
+            return run(micro, shape, operands);
+        }
+    }
+    unpacked::run(kernel, shape, operands);
+}

@@ -1,0 +1,95 @@
+//! One row for a whole sequence or image.
+
+use candle_core::{DType, Result, Tensor};
+
+/// The mean over the rows of each sequence that `mask` counts; over all without a mask, and of images.
+///
+/// `y = Σ_t mask[t]·x[t] / Σ_t mask[t]`, 0 for a sequence without a counted step.
+///
+/// # Shapes
+/// `xs` (batch, time, channels) or (batch, height, width, channels), `mask` (batch, time) of any type of number; result
+/// (batch, channels).
+///
+/// # Errors
+/// Those of candle, for a mask of another shape among others.
+///
+/// # Example
+///
+/// ```
+/// use candle_core::{Device, Tensor};
+/// use candle_tcn::ops::mean_rows;
+/// let xs = Tensor::new(&[[[1f32], [3.], [8.]]], &Device::Cpu)?;
+/// let mask = Tensor::new(&[[1u8, 1, 0]], &Device::Cpu)?;
+/// assert_eq!(mean_rows(&xs, Some(&mask))?.to_vec2::<f32>()?, [[2.]]);
+/// assert_eq!(mean_rows(&xs, None)?.to_vec2::<f32>()?, [[4.]]);
+/// # Ok::<(), candle_tcn::Error>(())
+/// ```
+pub fn mean_rows(xs: &Tensor, mask: Option<&Tensor>) -> Result<Tensor> {
+    let dtype = xs.dtype();
+    // sums of sixteen bits would lose most of them
+    let xs = match dtype {
+        DType::BF16 | DType::F16 => xs.to_dtype(DType::F32)?,
+        _ => xs.clone(),
+    };
+    let Some(mask) = mask else {
+        let axes: Vec<usize> = (1..xs.rank() - 1).collect();
+        return xs.mean(axes)?.to_dtype(dtype);
+    };
+    let (batch, time, _) = xs.dims3()?;
+    if mask.dims() != [batch, time] {
+        let expected = format!("({batch}, {time}), as the input");
+        let found = format!("{:?}", mask.dims());
+        return Err(crate::Error::invalid("mask", expected, found).into());
+    }
+    let mask = mask.to_dtype(xs.dtype())?.to_device(xs.device())?;
+    let sum = mask.unsqueeze(1)?.matmul(&xs.contiguous()?)?.squeeze(1)?;
+    // a sum of no steps is 0 whatever it is divided by
+    let count = mask.sum_keepdim(1)?;
+    let count = (&count + count.eq(0f64)?.to_dtype(count.dtype())?)?;
+    sum.broadcast_div(&count)?.to_dtype(dtype)
+}
+
+/// The last row of each sequence: that of step `lengths[sequence] − 1`.
+///
+/// # Shapes
+/// `xs` (batch, time, channels); result (batch, channels).
+///
+/// # Errors
+/// [`Error::Invalid`](crate::Error::Invalid) for lengths that are not one from 1 to time for each sequence.
+///
+/// # Example
+///
+/// ```
+/// use candle_core::{Device, Tensor};
+/// use candle_tcn::ops::last_step;
+/// let xs = Tensor::new(&[[[1f32], [3.], [8.]], [[2.], [4.], [0.]]], &Device::Cpu)?;
+/// assert_eq!(last_step(&xs, &[3, 2])?.to_vec2::<f32>()?, [[8.], [4.]]);
+/// # Ok::<(), candle_tcn::Error>(())
+/// ```
+pub fn last_step(xs: &Tensor, lengths: &[usize]) -> crate::Result<Tensor> {
+    let (batch, time, channels) = xs.dims3()?;
+    if lengths.len() != batch || lengths.iter().any(|len| !(1..=time).contains(len)) {
+        let expected = format!("{batch} of them from 1 to {time}");
+        return Err(crate::Error::invalid("lengths", expected, format!("{lengths:?}")));
+    }
+    let rows = lengths.iter().enumerate().map(|(sequence, len)| (sequence * time + len - 1) as u32);
+    let rows = Tensor::from_iter(rows, xs.device())?;
+    Ok(xs.reshape((batch * time, channels))?.index_select(&rows, 0)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use candle_core::Device;
+
+    #[test]
+    fn a_sequence_of_nothing_is_zero() {
+        let xs =
+            Tensor::new(&[[[1f32, 2.], [3., 4.]], [[5., 6.], [7., 8.]]], &Device::Cpu).unwrap();
+        let mask = Tensor::new(&[[0u32, 0], [0, 1]], &Device::Cpu).unwrap();
+        let ys = mean_rows(&xs, Some(&mask)).unwrap();
+        assert_eq!(ys.to_vec2::<f32>().unwrap(), [[0., 0.], [7., 8.]]);
+        let error = mean_rows(&xs, Some(&mask.t().unwrap().narrow(0, 0, 1).unwrap())).unwrap_err();
+        assert!(error.to_string().contains("mask: expected (2, 2), as the input, found [1, 2]"));
+    }
+}
