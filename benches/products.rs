@@ -10,7 +10,7 @@
 use std::fmt;
 
 use candle_core::{DType, Device, Tensor, Var};
-use candle_tcn::kernels::conv::{self, Axis, ConvShape, Epilogue};
+use candle_tcn::kernels::conv::{self, Axis, ConvShape, RowEpilogue};
 use candle_tcn::kernels::{self, Kernel, Stored};
 use divan::counter::ItemsCount;
 use divan::{Bencher, black_box};
@@ -152,7 +152,7 @@ fn stored<S: Stored<Real = f32>>(values: Vec<f32>) -> Vec<S> {
 fn forward<S: Stored<Real = f32>>(bencher: Bencher, case: &Case) {
     let (x, weight) = (stored::<S>(case.1.activations(1)), case.1.weight());
     let mut y = x.clone();
-    let nothing = Epilogue { bias: None, relu: false, dropout: None };
+    let nothing = RowEpilogue { bias: None, relu: false, dropout: None };
     case.run(bencher, |shape| {
         conv::forward(case.0, shape, &x, &[], &weight, &nothing, black_box(&mut y)).unwrap();
     });

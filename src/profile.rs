@@ -48,7 +48,7 @@ pub enum Part {
 }
 
 impl Part {
-    /// Every part, in the order of a [`Report`].
+    /// Every part, in the order of a [`PartTimes`].
     pub const ALL: [Self; 7] = [
         Self::Forward,
         Self::GradInput,
@@ -84,7 +84,7 @@ pub(crate) fn part_of(operation: &str) -> Part {
 }
 
 /// The time of each part, in the order of [`Part::ALL`]; time that no span covers is in none.
-pub type Report = [(Part, Duration); Part::ALL.len()];
+pub type PartTimes = [(Part, Duration); Part::ALL.len()];
 
 /// Times of a recording under way.
 #[derive(Clone, Copy)]
@@ -101,7 +101,7 @@ thread_local! {
 
 /// Runs `work`, and tells the time of each of its parts on this thread. A recording inside of another one takes its
 /// times for itself.
-pub fn record<T>(work: impl FnOnce() -> T) -> (T, Report) {
+pub fn record<T>(work: impl FnOnce() -> T) -> (T, PartTimes) {
     /// Ends the recording, also where `work` panics.
     struct Outer(Option<Times>);
     impl Drop for Outer {
@@ -119,21 +119,24 @@ pub fn record<T>(work: impl FnOnce() -> T) -> (T, Report) {
 
 /// The time until the value is dropped belongs to `part`.
 #[inline]
-pub fn span(part: Part) -> Span {
-    Span { outer: TIMES.get().map(|times| times.switch_to(Some(part))), this_thread: PhantomData }
+pub fn span(part: Part) -> PartTimer {
+    PartTimer {
+        outer: TIMES.get().map(|times| times.switch_to(Some(part))),
+        this_thread: PhantomData,
+    }
 }
 
 /// A stretch of time that belongs to a part; see [`span`].
 #[derive(Debug)]
 #[must_use = "a span ends where it is dropped"]
-pub struct Span {
+pub struct PartTimer {
     /// The part to return to, if any; `None` where nobody records.
     outer: Option<Option<Part>>,
     /// It ends on the thread that it began on.
     this_thread: PhantomData<*const ()>,
 }
 
-impl Drop for Span {
+impl Drop for PartTimer {
     #[inline]
     fn drop(&mut self) {
         if let (Some(outer), Some(times)) = (self.outer, TIMES.get()) {

@@ -1,5 +1,5 @@
-//! The safe face of the dilated convolution, in one dimension or two: sizes are checked once, then the chosen
-//! implementation runs.
+//! The dilated convolution and its gradients, in one dimension or two: sizes are checked once, then the kernel
+//! runs.
 
 mod dispatch;
 mod shape;
@@ -17,7 +17,7 @@ use crate::Result;
 /// The operations after the sum of a convolution, done while its rows are at hand: bias, then ReLU, then
 /// element dropout.
 #[derive(Debug, Clone, Copy)]
-pub struct Epilogue<'a, R> {
+pub struct RowEpilogue<'a, R> {
     /// (out_channels)
     pub bias: Option<&'a [R]>,
     /// `max(0, ·)`; NaN stays NaN.
@@ -26,7 +26,7 @@ pub struct Epilogue<'a, R> {
     pub dropout: Option<(f64, MaskKey)>,
 }
 
-impl<R: Real> Epilogue<'_, R> {
+impl<R: Real> RowEpilogue<'_, R> {
     /// `y = relu(sums + bias)` of one row, or of its channels from `first` on.
     #[inline(always)]
     pub(super) fn store_row<Y: Stored<Real = R>>(&self, sums: &[R], first: usize, y: &mut [Y]) {
@@ -73,7 +73,7 @@ impl<R: Real> Epilogue<'_, R> {
 /// bias (out_channels); `y` (batch, out height, out width, out_channels), overwritten.
 ///
 /// # Numerics
-/// Where `x` is `bf16`, so are the operands of the product; sums are `f32`.
+/// Of `bf16` inputs, the operands of the product are `bf16` too; sums are `f32`.
 ///
 /// # Errors
 /// [`Error::Invalid`](crate::Error::Invalid) where a slice is not as long as `shape` says.
@@ -83,7 +83,7 @@ pub fn forward<R: Real, X: Stored<Real = R>, Y: Stored<Real = R>>(
     x: &[X],
     history: &[X],
     weight: &[R],
-    epilogue: &Epilogue<R>,
+    epilogue: &RowEpilogue<R>,
     y: &mut [Y],
 ) -> Result<()> {
     let (x_len, history_len, y_len) = shape.sizes();

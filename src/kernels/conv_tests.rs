@@ -148,15 +148,15 @@ proptest! {
 mod packed {
     use half::bf16;
 
-    use super::super::super::products::tiles_in_loops::Tiles;
-    use super::super::super::products::{self, Micro};
+    use super::super::super::packed_gemm::amx_in_loops::Tiles;
+    use super::super::super::packed_gemm::{self, MicroKernel};
     use super::super::Kernel;
     use super::super::Operands as Product;
     use super::*;
     use crate::test_kernels::available;
 
     fn run<X: Stored<Real = f32>>(
-        micro: impl Micro,
+        micro: impl MicroKernel,
         shape: &ConvShape,
         o: &Operands,
     ) -> Results<f32> {
@@ -164,21 +164,21 @@ mod packed {
         let single = |v: &[f64]| -> Vec<f32> { v.iter().map(|&x| x as f32).collect() };
         let (x, history) = (stored(&o.x), stored(&o.history));
         let (dy, weight, bias) = (single(&o.dy), single(&o.weight), single(&o.bias));
-        let epilogue = Epilogue { bias: Some(&bias), relu: false, dropout: None };
+        let epilogue = RowEpilogue { bias: Some(&bias), relu: false, dropout: None };
         let mut found =
             Results { y: vec![8.0; dy.len()], dx: vec![8.0; x.len()], dw: vec![8.0; weight.len()] };
         let input = (&x[..], &history[..]);
         let (x, weight, epilogue, dy) = (input, &weight[..], &epilogue, &dy[..]);
         let (y, dx, dw) = (&mut found.y[..], &mut found.dx[..], &mut found.dw[..]);
-        products::run(micro, shape, Product::Forward { x, weight, epilogue, y });
-        products::run::<_, f32, f32>(micro, shape, Product::GradInput { dy, weight, dx });
-        products::run::<_, X, f32>(micro, shape, Product::GradWeight { x, dy, dw });
+        packed_gemm::run(micro, shape, Product::Forward { x, weight, epilogue, y });
+        packed_gemm::run::<_, f32, f32>(micro, shape, Product::GradInput { dy, weight, dx });
+        packed_gemm::run::<_, X, f32>(micro, shape, Product::GradWeight { x, dy, dw });
         found
     }
 
     /// Runs every implementation that this processor has.
     fn check(shape: &ConvShape, seed: u64) -> std::result::Result<(), TestCaseError> {
-        use products::{Amx, Avx2, Avx512, Avx512Pairs};
+        use packed_gemm::{Amx, Avx2, Avx512, Avx512Pairs};
         // names those that are not there
         available(Kernel::ALL, Kernel::name, Kernel::is_available);
         let single = Operands::new::<f32>(shape, seed);
@@ -330,7 +330,7 @@ fn nothing_to_sum_gives_the_bias() {
         let (x_len, _, y_len) = shape.sizes();
         let (x, weight) = (vec![1f32; x_len], vec![1f32; shape.weight_len()]);
         let bias = vec![5f32; shape.out_channels];
-        let epilogue = Epilogue { bias: Some(&bias), relu: true, dropout: None };
+        let epilogue = RowEpilogue { bias: Some(&bias), relu: true, dropout: None };
         let mut y = vec![7f32; y_len];
         forward(kernel, &shape, &x, &[], &weight, &epilogue, &mut y).unwrap();
         assert!(y.iter().all(|&y| y == 5.0), "{shape:?}");
@@ -354,7 +354,7 @@ fn a_slice_of_the_wrong_length_is_an_error() {
         width: Axis { in_len: 3, out_len: 3, ..Axis::ONE },
         history: 0,
     };
-    let none = Epilogue { bias: None, relu: false, dropout: None };
+    let none = RowEpilogue { bias: None, relu: false, dropout: None };
     let error = forward(Kernel::best(), &shape, &[0f32; 5], &[], &[0.0; 2], &none, &mut [0f32; 3])
         .unwrap_err();
     assert_eq!(error.to_string(), "input: expected 6 elements, found 5");

@@ -27,12 +27,12 @@ const DRAWS: usize = 1 << 10;
 /// Position `i` is dropped where the `i`-th 16-bit half of the words of `ChaCha8(seed, stream)`, low
 /// half first, is below `p·65536`.
 #[derive(Debug, Clone)]
-pub struct Mask {
+pub struct DropoutMask {
     words: ChaCha8Rng,
     threshold: u16,
 }
 
-impl Mask {
+impl DropoutMask {
     /// The mask of `key` with dropout probability `p` (at least 0, below 1; resolution 1/65536).
     pub fn new(key: MaskKey, p: f64) -> Self {
         let mut words = ChaCha8Rng::seed_from_u64(key.seed);
@@ -123,7 +123,7 @@ fn factor<T: Real>(draw: [u8; 2], threshold: u16, scale: T) -> T {
 
 /// Element dropout of the piece of a tensor that starts at its element `first`, in place and on this
 /// thread, for known instructions or for those of a [`Kernel`]: piece by piece the same as [`elements`] of
-/// the whole, bit for bit. For many short pieces, keep a [`Mask`] and use [`Mask::apply`].
+/// the whole, bit for bit. For many short pieces, keep a [`DropoutMask`] and use [`DropoutMask::apply`].
 pub fn apply_in_place<S: Stored>(
     isa: impl Instructions,
     key: MaskKey,
@@ -131,13 +131,13 @@ pub fn apply_in_place<S: Stored>(
     first: usize,
     xs: &mut [S],
 ) {
-    Mask::new(key, p).apply(isa, first, xs);
+    DropoutMask::new(key, p).apply(isa, first, xs);
 }
 
 /// Element dropout: each number is zeroed with probability `p` (resolution 1/65536), the others are
 /// scaled by `1/(1 − p)`. `torch.nn.Dropout`.
 pub fn elements<S: Stored>(kernel: Kernel, key: MaskKey, p: f64, x: &[S], y: &mut [S]) {
-    let mask = Mask::new(key, p);
+    let mask = DropoutMask::new(key, p);
     let pieces = y.par_chunks_mut(PIECE).zip(x.par_chunks(PIECE));
     pieces.enumerate().for_each(|(i, (y, x))| mask.clone().multiply(kernel, i * PIECE, x, y));
 }
@@ -155,7 +155,7 @@ pub fn channels<S: Stored>(
     if x.is_empty() {
         return;
     }
-    let mask = Mask::new(key, p);
+    let mask = DropoutMask::new(key, p);
     let sequences = y.par_chunks_mut(len * channels).zip(x.par_chunks(len * channels));
     sequences.enumerate().for_each(|(i, (y, x))| {
         let factors: Vec<S::Real> = mask.clone().row(kernel, i, channels);
@@ -238,7 +238,7 @@ mod tests {
         let mut whole = x.clone();
         elements(KERNEL, KEY, 0.4, &x, &mut whole);
         for piece in [1, 3, 450, 1025, 4999] {
-            let (mut y, mut mask) = (x.clone(), Mask::new(KEY, 0.4));
+            let (mut y, mut mask) = (x.clone(), DropoutMask::new(KEY, 0.4));
             for (i, y) in y.chunks_mut(piece).enumerate() {
                 mask.apply(KERNEL, i * piece, y);
             }

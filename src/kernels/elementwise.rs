@@ -92,6 +92,12 @@ macro_rules! with_gate {
     };
 }
 
+/// One of two values that are both computed: no branch keeps a loop from being vectorised.
+#[inline(always)]
+fn pick<T>(first: bool, a: T, b: T) -> T {
+    if first { a } else { b }
+}
+
 impl Activation {
     /// The value at `x`.
     #[inline(always)]
@@ -104,17 +110,10 @@ impl Activation {
             Self::Relu => x,
             Self::Gelu => x * normal(x),
             Self::Silu => x * x.sigmoid(),
-            Self::Elu => {
-                let below = x.exponential_minus_1();
-                if above { x } else { below }
-            }
-            Self::LeakyRelu => {
-                let below = x * T::of(LEAK);
-                if above { x } else { below }
-            }
+            Self::Elu => pick(above, x, x.exponential_minus_1()),
+            Self::LeakyRelu => pick(above, x, x * T::of(LEAK)),
             Self::Selu => {
-                let below = T::of(SELU_ALPHA) * x.exponential_minus_1();
-                T::of(SELU_SCALE) * if above { x } else { below }
+                T::of(SELU_SCALE) * pick(above, x, T::of(SELU_ALPHA) * x.exponential_minus_1())
             }
             Self::Tanh => x.hyperbolic_tangent(),
             Self::Sigmoid => x.sigmoid(),
@@ -128,13 +127,7 @@ impl Activation {
         let (zero, one) = (T::zero(), T::one());
         let above = x > zero;
         match self {
-            Self::Relu => {
-                if above {
-                    one
-                } else {
-                    zero
-                }
-            }
+            Self::Relu => pick(above, one, zero),
             Self::Gelu => {
                 let density =
                     T::of(0.5 * std::f64::consts::FRAC_2_SQRT_PI * std::f64::consts::FRAC_1_SQRT_2);
@@ -144,21 +137,9 @@ impl Activation {
                 let s = x.sigmoid();
                 s * (one + x * (one - s))
             }
-            Self::Elu => {
-                let below = x.exponential();
-                if above { one } else { below }
-            }
-            Self::LeakyRelu => {
-                if above {
-                    one
-                } else {
-                    T::of(LEAK)
-                }
-            }
-            Self::Selu => {
-                let below = T::of(SELU_ALPHA) * x.exponential();
-                T::of(SELU_SCALE) * if above { one } else { below }
-            }
+            Self::Elu => pick(above, one, x.exponential()),
+            Self::LeakyRelu => pick(above, one, T::of(LEAK)),
+            Self::Selu => T::of(SELU_SCALE) * pick(above, one, T::of(SELU_ALPHA) * x.exponential()),
             Self::Tanh => {
                 let t = x.hyperbolic_tangent();
                 one - t * t

@@ -1,33 +1,9 @@
-//! Vector instructions: which of them the processor has, and code compiled for them.
+//! Code compiled for vector instructions.
 
 use super::Kernel;
 
 #[cfg(target_arch = "x86_64")]
 use pulp::x86::{V3, V4};
-
-/// AVX2 and FMA.
-pub fn has_avx2() -> bool {
-    #[cfg(target_arch = "x86_64")]
-    return V3::is_available();
-    #[cfg(not(target_arch = "x86_64"))]
-    return false;
-}
-
-/// AVX-512 F, BW, CD, DQ and VL.
-pub fn has_avx512() -> bool {
-    #[cfg(target_arch = "x86_64")]
-    return V4::is_available();
-    #[cfg(not(target_arch = "x86_64"))]
-    return false;
-}
-
-/// AMX tiles of bf16, granted by the system.
-pub fn has_amx() -> bool {
-    #[cfg(target_arch = "x86_64")]
-    return super::products::has_amx();
-    #[cfg(not(target_arch = "x86_64"))]
-    return false;
-}
 
 /// Instructions that the processor was found to have.
 pub trait Instructions: Copy {

@@ -2,7 +2,6 @@
 
 use std::str::FromStr;
 
-use super::instructions;
 use crate::{Error, Result};
 
 /// An implementation of the convolution products and of the loops around them.
@@ -59,9 +58,14 @@ impl Kernel {
     pub fn is_available(self) -> bool {
         match self {
             Self::Candle | Self::Reference | Self::Portable => true,
-            Self::Avx2 => instructions::has_avx2(),
-            Self::Avx512 => instructions::has_avx512(),
-            Self::Amx => instructions::has_amx(),
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx2 => pulp::x86::V3::is_available(),
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx512 => pulp::x86::V4::is_available(),
+            #[cfg(target_arch = "x86_64")]
+            Self::Amx => super::packed_gemm::has_amx(),
+            #[cfg(not(target_arch = "x86_64"))]
+            Self::Avx2 | Self::Avx512 | Self::Amx => false,
         }
     }
 
@@ -83,7 +87,7 @@ impl Kernel {
         match self {
             Self::Amx => true,
             #[cfg(target_arch = "x86_64")]
-            Self::Avx512 => super::products::has_bf16_pairs(),
+            Self::Avx512 => super::packed_gemm::has_bf16_pairs(),
             _ => false,
         }
     }

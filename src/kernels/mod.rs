@@ -23,15 +23,15 @@ pub mod conv;
 pub mod dropout;
 pub mod elementwise;
 pub mod gather;
+mod gemm_crate;
 mod instructions;
 mod kernel;
 pub mod math;
-mod matmul;
 pub mod memory;
 mod numbers;
+mod packed_gemm;
 mod pieces;
 mod portable;
-mod products;
 pub mod reference;
 pub mod rows;
 pub mod step;
@@ -47,7 +47,7 @@ pub use numbers::{Real, Stored};
 /// for a kernel without an instruction of its own, or one that the processor lacks.
 pub fn ceiling(kernel: Kernel, bf16: bool, threads: usize) -> Option<f64> {
     #[cfg(target_arch = "x86_64")]
-    return products::ceiling(kernel, bf16, threads);
+    return packed_gemm::ceiling(kernel, bf16, threads);
     #[cfg(not(target_arch = "x86_64"))]
     {
         let _ = (kernel, bf16, threads);

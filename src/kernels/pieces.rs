@@ -2,7 +2,9 @@
 //! never shows in a result, and compiled for the vector instructions of a kernel.
 //!
 //! A closure that is passed here must be `#[inline(always)]` unless it is a few instructions long: what is
-//! not inlined is compiled without those instructions, and called once for each number.
+//! not inlined is compiled without those instructions, and called once for each number. It must be `Copy`, and
+//! `move` what it captures: a copy on the stack of the loop stays in registers, where the original would be read
+//! again after every store.
 
 use rayon::prelude::*;
 
@@ -36,13 +38,14 @@ pub fn map<X: Stored, Y: Stored<Real = X::Real>>(
     kernel: Kernel,
     x: &[X],
     y: &mut [Y],
-    f: impl Fn(X::Real) -> X::Real + Sync,
+    f: impl Fn(X::Real) -> X::Real + Copy + Sync,
 ) {
     each_piece(
         kernel,
         y.par_chunks_mut(PIECE).zip(x.par_chunks(PIECE)),
         #[inline(always)]
         |(y, x)| {
+            let f = f;
             for (y, x) in y.iter_mut().zip(x) {
                 *y = Y::store(f(x.load()));
             }
@@ -56,13 +59,14 @@ pub fn map_pairs<T: Stored>(
     a: &[T],
     b: &[T],
     out: &mut [T],
-    f: impl Fn(T::Real, T::Real) -> T::Real + Sync,
+    f: impl Fn(T::Real, T::Real) -> T::Real + Copy + Sync,
 ) {
     each_piece(
         kernel,
         out.par_chunks_mut(PIECE).zip(a.par_chunks(PIECE)).zip(b.par_chunks(PIECE)),
         #[inline(always)]
         |((out, a), b)| {
+            let f = f;
             for ((out, a), b) in out.iter_mut().zip(a).zip(b) {
                 *out = T::store(f(a.load(), b.load()));
             }

@@ -6,7 +6,7 @@ use rayon::prelude::*;
 
 use super::Real;
 use super::conv::{Axis, ConvShape, Segment};
-use super::matmul::{View, add_product};
+use super::gemm_crate::{View, add_product};
 
 /// Rows of one piece of work: long enough to repay packing the weights, short enough that a single
 /// sequence still feeds several threads.
@@ -15,30 +15,23 @@ const ROWS: usize = 512;
 /// Input channels of one piece of the weight gradient.
 const CHANNELS: usize = 64;
 
-/// The weight as `(tap, group, in, out)`, so that each tap of each group is a plain matrix.
-fn pack<T: Real>(shape: &ConvShape, weight: &[T]) -> Vec<T> {
+/// Calls `visit(place, packed place)` for each weight; packed they are (tap, group, in, out), so that each tap of
+/// each group is a plain matrix.
+fn each_weight(shape: &ConvShape, mut visit: impl FnMut(usize, usize)) {
     let (gi, go, k) = (shape.group_in(), shape.group_out(), shape.taps());
-    let mut packed = vec![T::zero(); weight.len()];
-    for (co, filter) in weight.chunks_exact((gi * k).max(1)).enumerate() {
+    for co in 0..shape.out_channels {
         let (group, out) = (co / go, co % go);
-        for (i, &w) in filter.iter().enumerate() {
+        for i in 0..gi * k {
             let (ci, tap) = (i / k, i % k);
-            packed[((tap * shape.groups + group) * gi + ci) * go + out] = w;
+            visit(co * gi * k + i, ((tap * shape.groups + group) * gi + ci) * go + out);
         }
     }
-    packed
 }
 
-/// The inverse of [`pack`].
-fn unpack<T: Real>(shape: &ConvShape, packed: &[T], weight: &mut [T]) {
-    let (gi, go, k) = (shape.group_in(), shape.group_out(), shape.taps());
-    for (co, filter) in weight.chunks_exact_mut((gi * k).max(1)).enumerate() {
-        let (group, out) = (co / go, co % go);
-        for (i, w) in filter.iter_mut().enumerate() {
-            let (ci, tap) = (i / k, i % k);
-            *w = packed[((tap * shape.groups + group) * gi + ci) * go + out];
-        }
-    }
+fn packed<T: Real>(shape: &ConvShape, weight: &[T]) -> Vec<T> {
+    let mut packed = vec![T::zero(); weight.len()];
+    each_weight(shape, |place, to| packed[to] = weight[place]);
+    packed
 }
 
 /// Splits `buffer` (lines, len, channels) into pieces of [`ROWS`] rows and runs `work(line, rows,
@@ -62,7 +55,7 @@ fn each_piece<T: Real>(
 
 /// See [`super::conv::forward`].
 pub fn forward<T: Real>(shape: &ConvShape, x: &[T], history: &[T], weight: &[T], y: &mut [T]) {
-    let packed = pack(shape, weight);
+    let packed = packed(shape, weight);
     let (ci, co) = (shape.in_channels, shape.out_channels);
     let (height, width) = (&shape.height, &shape.width);
     each_piece(y, width.out_len, co, |line, rows, piece| {
@@ -79,7 +72,8 @@ pub fn forward<T: Real>(shape: &ConvShape, x: &[T], history: &[T], weight: &[T],
             {
                 if !segment.out.is_empty() {
                     let out = &mut piece[(segment.out.start - rows.start) * co..];
-                    tap_forward(shape, tap, source, &segment, &packed, out);
+                    let source = (&source[segment.first * ci..], width.stride);
+                    add_tap(shape, (&packed, tap, false), segment.out.len(), (out, 1), source);
                 }
             }
         }
@@ -100,46 +94,51 @@ impl ConvShape {
     }
 }
 
-/// `out[r] += source[first + r·stride] · W[tap]` for the rows of one segment.
-fn tap_forward<T: Real>(
+/// `dst[r] += src[r] · W[tap]` for `count` rows, each of `dst` and `src` some rows from the next; with the
+/// transposed weight where it is an input gradient.
+fn add_tap<T: Real>(
     shape: &ConvShape,
-    tap: usize,
-    source: &[T],
-    segment: &Segment,
-    packed: &[T],
-    out: &mut [T],
+    (packed, tap, transposed): (&[T], usize, bool),
+    count: usize,
+    (dst, dst_step): (&mut [T], usize),
+    (src, src_step): (&[T], usize),
 ) {
     let (gi, go) = (shape.group_in(), shape.group_out());
-    let (ci, co) = (shape.in_channels, shape.out_channels);
-    let source = &source[segment.first * ci..];
-    let weight = &packed[tap * gi * co..][..gi * co];
+    let (depth, columns) = if transposed { (go, gi) } else { (gi, go) };
+    let (from, to) = (shape.groups * depth, shape.groups * columns);
+    let weight = &packed[tap * gi * shape.out_channels..][..gi * shape.out_channels];
     if gi == 1 {
-        for (r, row) in out.chunks_mut(co).take(segment.out.len()).enumerate() {
-            let x = &source[r * shape.width.stride * ci..][..ci];
-            for ((y, w), &x) in row.chunks_exact_mut(go).zip(weight.chunks_exact(go)).zip(x) {
-                y.iter_mut().zip(w).for_each(|(y, &w)| *y += x * w);
+        for r in 0..count {
+            let (src, dst) =
+                (&src[r * src_step * from..][..from], &mut dst[r * dst_step * to..][..to]);
+            let filters = weight.chunks_exact(go);
+            if transposed {
+                for ((dx, dy), w) in dst.iter_mut().zip(src.chunks_exact(go)).zip(filters) {
+                    *dx += dy.iter().zip(w).map(|(&dy, &w)| dy * w).sum();
+                }
+            } else {
+                for ((y, &x), w) in dst.chunks_exact_mut(go).zip(src).zip(filters) {
+                    y.iter_mut().zip(w).for_each(|(y, &w)| *y += x * w);
+                }
             }
         }
         return;
     }
+    let (row_stride, col_stride) = if transposed { (1, go) } else { (go, 1) };
     for group in 0..shape.groups {
         add_product(
-            (segment.out.len(), go, gi),
-            &mut out[group * go..],
-            co,
-            View {
-                data: &source[group * gi..],
-                row_stride: shape.width.stride * ci,
-                col_stride: 1,
-            },
-            View { data: &weight[group * gi * go..], row_stride: go, col_stride: 1 },
+            (count, columns, depth),
+            &mut dst[group * columns..],
+            dst_step * to,
+            View { data: &src[group * depth..], row_stride: src_step * from, col_stride: 1 },
+            View { data: &weight[group * gi * go..], row_stride, col_stride },
         );
     }
 }
 
 /// See [`super::conv::grad_input`].
 pub fn grad_input<T: Real>(shape: &ConvShape, dy: &[T], weight: &[T], dx: &mut [T]) {
-    let packed = pack(shape, weight);
+    let packed = packed(shape, weight);
     let (ci, co) = (shape.in_channels, shape.out_channels);
     let (height, width) = (&shape.height, &shape.width);
     each_piece(dx, width.in_len, ci, |line, rows, piece| {
@@ -154,8 +153,9 @@ pub fn grad_input<T: Real>(shape: &ConvShape, dy: &[T], weight: &[T], dx: &mut [
                 continue;
             }
             let line = image * height.out_len + lines.start;
-            let from = &dy[(line * width.out_len + segment.out.start) * co..];
-            tap_grad_input(shape, tap, from, &segment, &packed, piece);
+            let dy = &dy[(line * width.out_len + segment.out.start) * co..];
+            let dx = (&mut piece[segment.first * ci..], width.stride);
+            add_tap(shape, (&packed, tap, true), segment.out.len(), dx, (dy, 1));
         }
     });
 }
@@ -165,39 +165,6 @@ pub fn grad_input<T: Real>(shape: &ConvShape, dy: &[T], weight: &[T], dx: &mut [
 fn readers(axis: &Axis, tap: usize, within: &Range<usize>) -> Segment {
     let within = (within.start as isize, within.end as isize);
     axis.segment(tap, within, &(0..axis.out_len))
-}
-
-/// `dx[first + r·stride] += dy[r] · W[tap]ᵀ` for the rows of one segment.
-fn tap_grad_input<T: Real>(
-    shape: &ConvShape,
-    tap: usize,
-    dy: &[T],
-    segment: &Segment,
-    packed: &[T],
-    dx: &mut [T],
-) {
-    let (gi, go) = (shape.group_in(), shape.group_out());
-    let (ci, co) = (shape.in_channels, shape.out_channels);
-    let dx = &mut dx[segment.first * ci..];
-    let weight = &packed[tap * gi * co..][..gi * co];
-    if gi == 1 {
-        for (r, row) in dy.chunks(co).take(segment.out.len()).enumerate() {
-            let dx = &mut dx[r * shape.width.stride * ci..][..ci];
-            for ((dy, w), dx) in row.chunks_exact(go).zip(weight.chunks_exact(go)).zip(dx) {
-                *dx += dy.iter().zip(w).map(|(&dy, &w)| dy * w).sum();
-            }
-        }
-        return;
-    }
-    for group in 0..shape.groups {
-        add_product(
-            (segment.out.len(), gi, go),
-            &mut dx[group * gi..],
-            shape.width.stride * ci,
-            View { data: &dy[group * go..], row_stride: co, col_stride: 1 },
-            View { data: &weight[group * gi * go..], row_stride: 1, col_stride: go },
-        );
-    }
 }
 
 /// See [`super::conv::grad_weight`]. A piece is one tap, one group and some input channels; each
@@ -239,7 +206,7 @@ pub fn grad_weight<T: Real>(shape: &ConvShape, x: &[T], history: &[T], dy: &[T],
             });
         });
     }
-    unpack(shape, &packed, dw);
+    each_weight(shape, |place, from| dw[place] = packed[from]);
 }
 
 /// Calls `add(source rows, output-gradient rows, how many)` for every line and source of `tap`.

@@ -164,7 +164,7 @@ pub fn sum_rows<S: Stored>(kernel: Kernel, x: &[S], out: &mut [S::Real]) {
 
 /// The gradient of `y = scale·max(0, z + bias)` on rows of `db.len()` channels, from `y` itself: writes
 /// `dz = scale·dy` where `y > 0` and 0 elsewhere, and `db`, the sum of the rows of `dz` before they are
-/// rounded. Where dropout follows the ReLU, `scale` is that of its [mask](super::dropout::Mask::scale):
+/// rounded. Where dropout follows the ReLU, `scale` is that of its [mask](super::dropout::DropoutMask::scale):
 /// what it dropped is 0 in `y`.
 pub fn relu_grad_with_bias<S: Stored>(
     kernel: Kernel,
@@ -182,6 +182,8 @@ pub fn relu_grad_with_bias<S: Stored>(
         db,
         #[inline(always)]
         |((dz, y), dy), sums| {
+            // kept in a register, as no store can change it
+            let scale = scale;
             let rows = y.chunks_exact(c).zip(dy.chunks_exact(c));
             for (dz, (y, dy)) in dz.chunks_exact_mut(c).zip(rows) {
                 for (((dz, y), dy), sum) in dz.iter_mut().zip(y).zip(dy).zip(&mut *sums) {
@@ -196,7 +198,7 @@ pub fn relu_grad_with_bias<S: Stored>(
 
 /// The same without a bias: `dz = scale·dy` where `y > 0`.
 pub fn relu_grad<S: Stored>(kernel: Kernel, y: &[S], dy: &[S], scale: S::Real, dz: &mut [S]) {
-    map_pairs(kernel, y, dy, dz, |y, dy| dy * relu_slope(y, scale));
+    map_pairs(kernel, y, dy, dz, move |y, dy| dy * relu_slope(y, scale));
 }
 
 #[inline(always)]

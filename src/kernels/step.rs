@@ -7,12 +7,12 @@
 //! Each output is summed in the same order whatever the number of rows, so that a sequence gets the same
 //! numbers alone and in a batch, bit for bit (except from AMX tiles, which add in an order of their own).
 
-mod block;
+#[cfg(target_arch = "x86_64")]
+mod amx;
 mod lanes;
 mod pack;
 mod pointwise;
-#[cfg(target_arch = "x86_64")]
-mod tiles;
+mod register_blocks;
 
 pub use pack::{StepWeights, dequantize, quantize, round_weight};
 pub use pointwise::{add, add_relu, affine, multiply, round};
@@ -22,8 +22,8 @@ use serde::{Deserialize, Serialize};
 
 use super::Kernel;
 use super::instructions::Instructions;
-use block::{Bytes, Pairs, Rows, Singles};
 use lanes::Plain;
+use register_blocks::{Bytes, PackedRows, Pairs, Singles};
 
 /// The form in which the weights of a step are kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -57,17 +57,17 @@ const SHARED: usize = 1 << 22;
 /// Rows that one thread takes at the least, a multiple of what a block has.
 const SHARED_ROWS: usize = 12;
 
-/// `y[r] = W·a[r] + bias`, with `relu` `max(0, ·)` of it (NaN stays NaN), for each row `r` of `y` (rows, columns), of which there is one at least;
+/// `y[r] = W·a[r] + bias`, with `relu` `max(0, ·)` of it (NaN stays NaN), for each row `r` of `y` (rows, columns), which is not empty;
 /// `a` holds as many rows of [`StepWeights::row_words`], made by [`StepWeights::pack_row`].
 ///
 /// # Panics
-/// Where a slice has another length: a fault of the caller.
+/// If a slice has another length: a fault of the caller.
 pub fn product(weights: &StepWeights, a: &[u32], relu: bool, y: &mut [f32]) {
     let (columns, words) = (weights.columns, weights.row_words());
     let rows = y.len() / columns;
     assert!(y.len() == rows * columns && a.len() == rows * words);
-    let small = rows * weights.len() < SHARED || rayon::current_num_threads() == 1;
-    let rows_at = |first, a| Rows { w: weights, a, first, relu };
+    let small = rows * weights.count() < SHARED || rayon::current_num_threads() == 1;
+    let rows_at = |first, a| PackedRows { w: weights, a, first, relu };
     if small || (2..2 * SHARED_ROWS).contains(&rows) {
         return one_thread(rows_at(0, a), y);
     }
@@ -84,7 +84,7 @@ pub fn product(weights: &StepWeights, a: &[u32], relu: bool, y: &mut [f32]) {
 }
 
 /// As [`product`], on this thread.
-fn one_thread(rows: Rows, y: &mut [f32]) {
+fn one_thread(rows: PackedRows, y: &mut [f32]) {
     #[cfg(target_arch = "x86_64")]
     {
         use pulp::x86::{V3, V4};
@@ -92,8 +92,8 @@ fn one_thread(rows: Rows, y: &mut [f32]) {
         if w.cols == 32
             && let Some(v4) = V4::try_new()
         {
-            if let Some(amx) = tiles::wanted(w, rows.count()) {
-                return tiles::product(amx, w, rows.a, rows.relu, y);
+            if let Some(tiles) = amx::wanted(w, rows.count()) {
+                return amx::product(tiles, w, rows.a, rows.relu, y);
             }
             return run::<32, _>(v4, rows, y);
         }
@@ -107,7 +107,7 @@ fn one_thread(rows: Rows, y: &mut [f32]) {
 }
 
 /// Compiled for the instructions of `lanes`.
-fn run<const COLS: usize, L: lanes::Lanes<COLS>>(lanes: L, rows: Rows, y: &mut [f32]) {
+fn run<const COLS: usize, L: lanes::Lanes<COLS>>(lanes: L, rows: PackedRows, y: &mut [f32]) {
     lanes.vectorized(
         #[inline(always)]
         || match rows.w.dtype {
@@ -119,8 +119,8 @@ fn run<const COLS: usize, L: lanes::Lanes<COLS>>(lanes: L, rows: Rows, y: &mut [
 }
 
 /// Bytes that one thread reads in a second from `len` bytes again and again, in one stream or in six as
-/// the panels of a single row are read, whichever is faster; measured now (some 100 ms). What a step of
-/// a single sequence can reach at most.
+/// the panels of a single row are read, whichever is faster; measured now (some 100 ms): the most that
+/// a step of a single sequence can reach.
 pub fn read_bandwidth(kernel: Kernel, len: usize) -> f64 {
     const LINE: [u64; 8] = [1; 8];
     let lines = vec![LINE; len.div_ceil(size_of_val(&LINE)).max(6)];

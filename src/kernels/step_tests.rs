@@ -147,11 +147,11 @@ proptest! {
         rows in 1usize..70,
         seed in 0u64..1000,
     ) {
-        use super::super::products::tiles_in_loops::Tiles;
+        use super::super::packed_gemm::amx_in_loops::Tiles;
         let case = Case::new(StepDtype::Bf16, shape, rows, seed);
         let weights = case.weights(Kernel::Amx);
         let mut y = vec![f32::NAN; case.rows * case.shape.0];
-        tiles::product(Tiles, &weights, &case.packed(&weights), case.relu, &mut y);
+        amx::product(Tiles, &weights, &case.packed(&weights), case.relu, &mut y);
         case.check("tiles", &y)?;
     }
 }

@@ -19,8 +19,7 @@ pub fn add_relu<T: Stored>(kernel: Kernel, a: &[T], b: &[T], out: &mut [T]) {
 
 /// The gradient of [`add_relu`] by either argument, from its result `y`: `dy` where `y > 0`.
 pub fn add_relu_grad<T: Stored>(kernel: Kernel, y: &[T], dy: &[T], out: &mut [T]) {
-    let zero = T::Real::zero();
-    map_pairs(kernel, y, dy, out, |y, dy| if y > zero { dy } else { zero });
+    map_pairs(kernel, y, dy, out, |y, dy| if y > T::Real::zero() { dy } else { T::Real::zero() });
 }
 
 /// `sum += more`; slices of one length.

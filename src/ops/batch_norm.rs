@@ -4,107 +4,20 @@ use std::sync::Arc;
 
 use candle_core::{D, DType, Device, Result, Tensor};
 
-use super::op::{Arg, Computed, Grads, Keep, Op, apply, dispatch, on_cpu};
+use super::op::{Arg, Computed, Grads, Keep, Op, dispatch, on_cpu};
 use super::{filled, tensor};
 use crate::Error;
 use crate::kernels::Kernel;
 use crate::kernels::batch_norm::Moments;
 
-/// Normalises each channel over all rows, then scales and shifts; gives also the mean and the (biased)
-/// variance of each channel, which are constants: no gradient flows into them.
-///
-/// `ys = (xs − mean)/√(var + eps)·weight + bias`
-///
-/// # Shapes
-/// `xs` (…, channels), `weight` and `bias` (channels); results as `xs`, (channels) and (channels).
+/// Each channel normalised over all rows, then scaled and shifted: `ys = (xs − mean)/√(var + eps)·weight + bias`. Of
+/// rows (…, channels), a weight and a bias (channels).
 ///
 /// # Numerics
 /// Sums are taken in the type of `weight`, those of 256 rows added in double precision.
 ///
-/// # Errors
-/// [`Error::Invalid`] where shapes do not fit.
-///
-/// # Example
-///
-/// ```
-/// use candle_core::{Device, Tensor};
-/// use candle_tcn::ops::batch_norm;
-/// let xs = Tensor::new(&[[1f64], [3.]], &Device::Cpu)?;
-/// let (weight, bias) = (Tensor::new(&[2f64], &Device::Cpu)?, Tensor::new(&[0f64], &Device::Cpu)?);
-/// let (ys, mean, var) = batch_norm(&xs, &weight, &bias, 0.0)?;
-/// assert_eq!(ys.to_vec2::<f64>()?, [[-2.], [2.]]);
-/// assert_eq!((mean.to_vec1::<f64>()?, var.to_vec1::<f64>()?), (vec![2.], vec![1.]));
-/// # Ok::<(), candle_tcn::Error>(())
-/// ```
-///
 /// # References
-/// Ioffe & Szegedy 2015, arXiv:1502.03167; `torch.nn.BatchNorm1d` in training.
-pub fn batch_norm(
-    xs: &Tensor,
-    weight: &Tensor,
-    bias: &Tensor,
-    eps: f64,
-) -> crate::Result<(Tensor, Tensor, Tensor)> {
-    check(xs, [("norm weight", weight), ("norm bias", bias)])?;
-    let op = BatchNorm::of(Kernel::best(), xs, eps)?;
-    let [mean, var] = op.statistics(weight)?;
-    Ok((apply(op, &[xs, weight, bias])?, mean, var))
-}
-
-/// [`batch_norm`] with a mean and a variance that are given, such as those kept in training; they are
-/// constants.
-///
-/// # Shapes
-/// `xs` (…, channels), the others (channels); result as `xs`.
-///
-/// # Numerics
-/// Computed in the type of `weight`.
-///
-/// # Errors
-/// [`Error::Invalid`] where shapes do not fit.
-///
-/// # Example
-///
-/// ```
-/// use candle_core::{Device, Tensor};
-/// use candle_tcn::ops::batch_norm_with;
-/// let number = |value: f64| Tensor::new(&[value], &Device::Cpu);
-/// let xs = Tensor::new(&[[1f64], [3.]], &Device::Cpu)?;
-/// let ys = batch_norm_with(&xs, &number(2.)?, &number(0.5)?, [&number(1.)?, &number(4.)?], 0.0)?;
-/// assert_eq!(ys.to_vec2::<f64>()?, [[0.5], [2.5]]);
-/// # Ok::<(), candle_tcn::Error>(())
-/// ```
-///
-/// # References
-/// `torch.nn.BatchNorm1d` in evaluation.
-pub fn batch_norm_with(
-    xs: &Tensor,
-    weight: &Tensor,
-    bias: &Tensor,
-    [mean, var]: [&Tensor; 2],
-    eps: f64,
-) -> crate::Result<Tensor> {
-    check(
-        xs,
-        [("norm weight", weight), ("norm bias", bias), ("norm mean", mean), ("norm variance", var)],
-    )?;
-    if xs.elem_count() == 0 {
-        return Ok(xs.clone());
-    }
-    Ok(apply(BatchNorm::with([mean, var], eps)?, &[xs, weight, bias])?)
-}
-
-fn check<const N: usize>(xs: &Tensor, tensors: [(&str, &Tensor); N]) -> crate::Result<()> {
-    let channels = xs.dim(D::Minus1)?;
-    match tensors.iter().find(|(_, t)| t.dims() != [channels]) {
-        None => Ok(()),
-        Some((field, tensor)) => {
-            Err(Error::invalid(*field, format!("({channels})"), format!("{:?}", tensor.dims())))
-        }
-    }
-}
-
-/// Of rows, a weight and a bias.
+/// Ioffe & Szegedy 2015, arXiv:1502.03167; `torch.nn.BatchNorm1d`.
 pub(crate) struct BatchNorm {
     moments: Arc<Moments>,
     eps: f64,
@@ -202,7 +115,29 @@ impl Op for BatchNorm {
 #[cfg(test)]
 mod tests {
     use super::super::check::{assert_close, gradients, random};
+    use super::super::op::apply;
     use super::*;
+
+    fn batch_norm(
+        xs: &Tensor,
+        weight: &Tensor,
+        bias: &Tensor,
+        eps: f64,
+    ) -> crate::Result<(Tensor, Tensor, Tensor)> {
+        let op = BatchNorm::of(Kernel::best(), xs, eps)?;
+        let [mean, var] = op.statistics(weight)?;
+        Ok((apply(op, &[xs, weight, bias])?, mean, var))
+    }
+
+    fn batch_norm_with(
+        xs: &Tensor,
+        weight: &Tensor,
+        bias: &Tensor,
+        moments: [&Tensor; 2],
+        eps: f64,
+    ) -> crate::Result<Tensor> {
+        Ok(apply(BatchNorm::with(moments, eps)?, &[xs, weight, bias])?)
+    }
 
     #[test]
     fn gradients_agree_with_differences() {

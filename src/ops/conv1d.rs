@@ -2,7 +2,7 @@
 
 use candle_core::Tensor;
 
-use super::convolution::Convolution;
+use super::convolution::{Convolution, axis, check_channels};
 use crate::Error;
 use crate::kernels::conv::{Axis, ConvShape};
 use crate::kernels::dropout::MaskKey;
@@ -37,27 +37,8 @@ impl Conv1dParams {
         history: Option<&Tensor>,
     ) -> crate::Result<ConvShape> {
         let (batch, in_len, in_channels) = xs.dims3()?;
-        let (out_channels, group_in, kernel_size) = weight.dims3()?;
-        for (field, value) in [
-            ("dilation", self.dilation),
-            ("stride", self.stride),
-            ("groups", self.groups),
-            ("kernel_size", kernel_size),
-        ] {
-            if value == 0 {
-                return Err(Error::invalid(field, "a whole number of at least 1", value));
-            }
-        }
-        if group_in * self.groups != in_channels || !out_channels.is_multiple_of(self.groups) {
-            return Err(Error::invalid(
-                "weight",
-                format!(
-                    "(out_channels, {in_channels} / groups {}, kernel_size), out_channels divisible by groups",
-                    self.groups
-                ),
-                format!("{:?}", weight.dims()),
-            ));
-        }
+        let (out_channels, _, kernel_size) = weight.dims3()?;
+        check_channels(weight, in_channels, self.groups, "kernel_size")?;
         let history = match history {
             None => 0,
             Some(history) => {
@@ -72,30 +53,10 @@ impl Conv1dParams {
                 len
             }
         };
-        let out_len = crate::geometry::output_length(
-            in_len,
-            kernel_size,
-            self.dilation,
-            self.stride,
-            self.pad_left,
-            self.pad_right,
-        )?;
-        Ok(ConvShape {
-            batch,
-            in_channels,
-            out_channels,
-            groups: self.groups,
-            height: Axis::ONE,
-            width: Axis {
-                in_len,
-                out_len,
-                kernel_size,
-                dilation: self.dilation,
-                stride: self.stride,
-                pad_before: self.pad_left,
-            },
-            history,
-        })
+        let lies = (self.dilation, self.stride);
+        let width = axis(in_len, kernel_size, lies, (self.pad_left, self.pad_right))?;
+        let (groups, height) = (self.groups, Axis::ONE);
+        Ok(ConvShape { batch, in_channels, out_channels, groups, height, width, history })
     }
 }
 
@@ -143,52 +104,23 @@ pub fn conv1d(
     history: Option<&Tensor>,
     params: Conv1dParams,
 ) -> crate::Result<Tensor> {
-    conv1d_then(xs, weight, bias, history, params, Epilogue::default())
+    let op = Convolution {
+        shape: params.shape(xs, weight, history)?,
+        history: history.map(Tensor::detach).map(|h| h.contiguous()).transpose()?,
+        epilogue: Epilogue::default(),
+    };
+    op.apply(xs, weight, bias)
 }
 
 /// The operations after the sum of a convolution, done while its rows are at hand.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct Epilogue {
+pub(crate) struct Epilogue {
     /// `max(0, ·)`.
     pub relu: bool,
     /// Element dropout: probability and mask.
     pub dropout: Option<(f64, MaskKey)>,
     /// An `f32` result where the input is `bf16`.
     pub f32_output: bool,
-}
-
-/// [`conv1d`] followed by `epilogue`, in one operation on the CPU.
-///
-/// # Errors
-/// As [`conv1d`]; [`Error::Invalid`] also for a dropout probability `p` unless `0 ≤ p < 1`.
-///
-/// # Example
-///
-/// ```
-/// use candle_core::{Device, Tensor};
-/// use candle_tcn::ops::{Conv1dParams, Epilogue, conv1d_then};
-///
-/// let xs = Tensor::new(&[[[1f32], [-2.]]], &Device::Cpu)?;
-/// let weight = Tensor::new(&[[[3f32]]], &Device::Cpu)?;
-/// let relu = Epilogue { relu: true, ..Default::default() };
-/// let ys = conv1d_then(&xs, &weight, None, None, Conv1dParams::default(), relu)?;
-/// assert_eq!(ys.flatten_all()?.to_vec1::<f32>()?, [3., 0.]);
-/// # Ok::<(), candle_tcn::Error>(())
-/// ```
-pub fn conv1d_then(
-    xs: &Tensor,
-    weight: &Tensor,
-    bias: Option<&Tensor>,
-    history: Option<&Tensor>,
-    params: Conv1dParams,
-    epilogue: Epilogue,
-) -> crate::Result<Tensor> {
-    let op = Convolution {
-        shape: params.shape(xs, weight, history)?,
-        history: history.map(Tensor::detach).map(|h| h.contiguous()).transpose()?,
-        epilogue,
-    };
-    op.apply(xs, weight, bias)
 }
 
 #[cfg(test)]

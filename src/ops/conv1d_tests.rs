@@ -1,6 +1,6 @@
 use candle_core::DType;
 
-use super::super::check::{assert_close, gradients, random};
+use super::super::check::{assert_close, conv1d_then, gradients, random};
 use super::super::conv1d_primitives;
 use super::super::convolution::finish_primitives;
 use super::*;
@@ -82,8 +82,7 @@ fn a_dropout_probability_of_one_is_an_error() {
     for p in [1.0, -0.1, f64::NAN] {
         let epilogue =
             Epilogue { dropout: Some((p, MaskKey { seed: 0, stream: 0 })), ..Epilogue::default() };
-        let error =
-            conv1d_then(&xs, &w, None, None, Conv1dParams::default(), epilogue).unwrap_err();
+        let error = conv1d_then(&xs, &w, None, Conv1dParams::default(), epilogue).unwrap_err();
         assert!(error.to_string().starts_with("dropout"), "{error}");
     }
 }
@@ -110,7 +109,7 @@ fn an_epilogue_has_the_same_gradients_with_and_without_a_bias() {
         for dropout in [None, Some((0.3, key))] {
             let epilogue = Epilogue { relu, dropout, f32_output: false };
             let run = |t: &[Tensor], bias| {
-                Ok(conv1d_then(&t[0], &t[1], bias, None, Conv1dParams::default(), epilogue)?)
+                Ok(conv1d_then(&t[0], &t[1], bias, Conv1dParams::default(), epilogue)?)
             };
             gradients(&inputs, |t| run(t, None));
             gradients(&inputs, |t| run(t, Some(&zero)));
@@ -129,7 +128,7 @@ fn an_epilogue_is_the_operations_one_after_another() {
     {
         let epilogue = Epilogue { relu, dropout, f32_output: false };
         let inputs = [random(1, &[batch, 7, 5]), random(2, &[9, 5, 3]), random(3, &[9])];
-        let fused = |t: &[Tensor]| conv1d_then(&t[0], &t[1], Some(&t[2]), None, params, epilogue);
+        let fused = |t: &[Tensor]| conv1d_then(&t[0], &t[1], Some(&t[2]), params, epilogue);
         gradients(&inputs, |t| Ok(fused(t)?));
         let apart = finish_primitives(
             conv1d(&inputs[0], &inputs[1], Some(&inputs[2]), None, params).unwrap(),

@@ -3,10 +3,9 @@
 use candle_core::Tensor;
 
 use super::Epilogue;
-use super::convolution::Convolution;
+use super::convolution::{Convolution, axis, check_channels};
 use crate::Error;
-use crate::geometry::output_length;
-use crate::kernels::conv::{Axis, ConvShape};
+use crate::kernels::conv::ConvShape;
 
 /// Places of the taps of a 2-D convolution on its input. Pairs are (height, width).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,25 +28,6 @@ impl Default for Conv2dParams {
     }
 }
 
-/// One axis of a convolution, or what does not fit; `name` says which axis.
-fn axis(
-    name: &str,
-    in_len: usize,
-    kernel_size: usize,
-    (dilation, stride): (usize, usize),
-    (before, after): (usize, usize),
-) -> crate::Result<Axis> {
-    let out_len = output_length(in_len, kernel_size, dilation, stride, before, after);
-    Ok(Axis {
-        in_len,
-        out_len: out_len.map_err(|error| along(name, error))?,
-        kernel_size,
-        dilation,
-        stride,
-        pad_before: before,
-    })
-}
-
 /// The same error, with the axis that it is about.
 pub(crate) fn along(axis: &str, error: Error) -> Error {
     match error {
@@ -63,34 +43,19 @@ impl Conv2dParams {
     /// The sizes of the product, or why the tensors do not fit together.
     pub(crate) fn shape(&self, xs: &Tensor, weight: &Tensor) -> crate::Result<ConvShape> {
         let (batch, in_height, in_width, in_channels) = xs.dims4()?;
-        let (out_channels, group_in, kernel_height, kernel_width) = weight.dims4()?;
-        if self.groups == 0 {
-            return Err(Error::invalid("groups", "a whole number of at least 1", 0));
-        }
-        if group_in.checked_mul(self.groups) != Some(in_channels)
-            || !out_channels.is_multiple_of(self.groups)
-        {
-            return Err(Error::invalid(
-                "weight",
-                format!(
-                    "(out_channels, {in_channels} / groups {}, kernel height, kernel width), out_channels \
-                     divisible by groups",
-                    self.groups
-                ),
-                format!("{:?}", weight.dims()),
-            ));
-        }
+        let (out_channels, _, kernel_height, kernel_width) = weight.dims4()?;
+        check_channels(weight, in_channels, self.groups, "kernel height, kernel width")?;
         let lies = (self.dilation.0, self.stride.0);
-        let height = axis("height", in_height, kernel_height, lies, self.pad_height)?;
+        let height = axis(in_height, kernel_height, lies, self.pad_height);
         let lies = (self.dilation.1, self.stride.1);
-        let width = axis("width", in_width, kernel_width, lies, self.pad_width)?;
+        let width = axis(in_width, kernel_width, lies, self.pad_width);
         Ok(ConvShape {
             batch,
             in_channels,
             out_channels,
             groups: self.groups,
-            height,
-            width,
+            height: height.map_err(|error| along("height", error))?,
+            width: width.map_err(|error| along("width", error))?,
             history: 0,
         })
     }
@@ -147,36 +112,8 @@ pub fn conv2d(
     bias: Option<&Tensor>,
     params: Conv2dParams,
 ) -> crate::Result<Tensor> {
-    conv2d_then(xs, weight, bias, params, Epilogue::default())
-}
-
-/// [`conv2d`] followed by `epilogue`, in one operation on the CPU.
-///
-/// # Errors
-/// As [`conv2d`]; [`Error::Invalid`] also for a dropout probability `p` unless `0 ≤ p < 1`.
-///
-/// # Example
-///
-/// ```
-/// use candle_core::{Device, Tensor};
-/// use candle_tcn::ops::{Conv2dParams, Epilogue, conv2d_then};
-///
-/// let xs = Tensor::new(&[1f32, -2.], &Device::Cpu)?.reshape((1, 2, 1, 1))?;
-/// let weight = Tensor::new(&[3f32], &Device::Cpu)?.reshape((1, 1, 1, 1))?;
-/// let relu = Epilogue { relu: true, ..Default::default() };
-/// let ys = conv2d_then(&xs, &weight, None, Conv2dParams::default(), relu)?;
-/// assert_eq!(ys.flatten_all()?.to_vec1::<f32>()?, [3., 0.]);
-/// # Ok::<(), candle_tcn::Error>(())
-/// ```
-pub fn conv2d_then(
-    xs: &Tensor,
-    weight: &Tensor,
-    bias: Option<&Tensor>,
-    params: Conv2dParams,
-    epilogue: Epilogue,
-) -> crate::Result<Tensor> {
-    let op = Convolution { shape: params.shape(xs, weight)?, history: None, epilogue };
-    op.apply(xs, weight, bias)
+    let (shape, epilogue) = (params.shape(xs, weight)?, Epilogue::default());
+    Convolution { shape, history: None, epilogue }.apply(xs, weight, bias)
 }
 
 #[cfg(test)]

@@ -1,10 +1,10 @@
 use candle_core::{DType, Var};
 use proptest::prelude::*;
 
-use super::super::check::{assert_close, gradients, random};
+use super::super::check::{assert_close, conv1d_then, conv2d_then, gradients, random};
 use super::super::conv2d_primitives;
 use super::super::convolution::finish_primitives;
-use super::super::{Conv1dParams, PaddingMode, conv1d, conv1d_then, pad2d};
+use super::super::{Conv1dParams, PaddingMode, conv1d, pad2d};
 use super::*;
 use crate::kernels::dropout::MaskKey;
 
@@ -151,7 +151,7 @@ proptest! {
         let weight = var(random(2, &[groups * co, ci, kernel]), DType::F32);
         let bias = var(random(3, &[groups * co]), DType::F32);
         let epilogue = Epilogue { relu: true, ..Default::default() };
-        let one = conv1d_then(&xs, &weight, Some(&bias), None, over_time, epilogue).unwrap();
+        let one = conv1d_then(&xs, &weight, Some(&bias), over_time, epilogue).unwrap();
         let two = conv2d_then(
             &xs.unsqueeze(1).unwrap(), &weight.unsqueeze(2).unwrap(), Some(&bias), over_width, epilogue,
         ).unwrap();

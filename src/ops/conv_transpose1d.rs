@@ -3,7 +3,7 @@
 use candle_core::{IndexOp, Result, Shape, Tensor};
 use rayon::prelude::*;
 
-use super::convolution::{Convolution, grad_weight, sum_rows};
+use super::convolution::{Convolution, check_bias, grad_weight, sum_rows};
 use super::op::{Arg, Computed, Grads, Keep, Op, apply, dispatch, run};
 use super::{Conv1dParams, Epilogue, StoredElement, conv1d_primitives, zeros};
 use crate::Error;
@@ -128,15 +128,7 @@ impl Transposed {
         params: ConvTranspose1dParams,
     ) -> crate::Result<Self> {
         let shape = params.shape(xs, weight)?;
-        if let Some(bias) = bias
-            && bias.dims() != [shape.in_channels]
-        {
-            return Err(Error::invalid(
-                "bias",
-                format!("({})", shape.in_channels),
-                format!("{:?}", bias.dims()),
-            ));
-        }
+        check_bias(bias, shape.in_channels)?;
         Ok(Self { shape })
     }
 

@@ -8,8 +8,9 @@ use super::op::{Arg, Computed, Grads, Keep, Op, apply, dispatch, on_cpu, run};
 use super::primitives::{over_time, sum_over_taps};
 use super::{DropoutKind, Epilogue, StoredElement, filled, tensor, zeros};
 use crate::Error;
-use crate::kernels::conv::{self, ConvShape};
-use crate::kernels::dropout::Mask;
+use crate::geometry::output_length;
+use crate::kernels::conv::{self, Axis, ConvShape};
+use crate::kernels::dropout::DropoutMask;
 use crate::kernels::elementwise::Activation;
 use crate::kernels::{Kernel, Real, Stored, rows};
 use crate::profile::{self, Part};
@@ -26,6 +27,47 @@ pub(super) fn finish_primitives(mut ys: Tensor, epilogue: Epilogue) -> crate::Re
         ys = ys.to_dtype(DType::F32)?;
     }
     Ok(ys)
+}
+
+/// Refuses groups and channels that do not fit; `kernel` names the axes of the kernel.
+pub(super) fn check_channels(
+    weight: &Tensor,
+    in_channels: usize,
+    groups: usize,
+    kernel: &str,
+) -> crate::Result<()> {
+    if groups == 0 {
+        return Err(Error::invalid("groups", "a whole number of at least 1", 0));
+    }
+    let (out_channels, group_in) = (weight.dim(0)?, weight.dim(1)?);
+    if group_in.checked_mul(groups) == Some(in_channels) && out_channels.is_multiple_of(groups) {
+        return Ok(());
+    }
+    let expected = format!(
+        "(out_channels, {in_channels} / groups {groups}, {kernel}), out_channels divisible by groups"
+    );
+    Err(Error::invalid("weight", expected, format!("{:?}", weight.dims())))
+}
+
+/// Refuses a bias that is not one number a channel.
+pub(super) fn check_bias(bias: Option<&Tensor>, channels: usize) -> crate::Result<()> {
+    match bias {
+        Some(bias) if bias.dims() != [channels] => {
+            Err(Error::invalid("bias", format!("({channels})"), format!("{:?}", bias.dims())))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// One axis of a convolution, where it fits.
+pub(super) fn axis(
+    in_len: usize,
+    kernel_size: usize,
+    (dilation, stride): (usize, usize),
+    (before, after): (usize, usize),
+) -> crate::Result<Axis> {
+    let out_len = output_length(in_len, kernel_size, dilation, stride, before, after)?;
+    Ok(Axis { in_len, out_len, kernel_size, dilation, stride, pad_before: before })
 }
 
 /// Of an input, a weight and perhaps a bias.
@@ -79,13 +121,7 @@ impl Convolution {
         if let Some((p, _)) = self.epilogue.dropout {
             check_probability(p)?;
         }
-        let channels = self.shape.out_channels;
-        match bias {
-            Some(bias) if bias.dims() != [channels] => {
-                Err(Error::invalid("bias", format!("({channels})"), format!("{:?}", bias.dims())))
-            }
-            _ => Ok(()),
-        }
+        check_bias(bias, self.shape.out_channels)
     }
 
     fn output<X: StoredElement, Y: StoredElement<Real = X::Real>>(
@@ -97,7 +133,7 @@ impl Convolution {
         let size = (s.height.out_len, s.width.out_len);
         let shape = activations(x, s.batch, size, s.out_channels);
         let (x, weight) = (x.slice::<X>()?, inputs[1].slice::<X::Real>()?);
-        let epilogue = conv::Epilogue {
+        let epilogue = conv::RowEpilogue {
             bias: inputs.get(2).map(|bias| bias.slice::<X::Real>()).transpose()?,
             relu: self.epilogue.relu,
             dropout: self.epilogue.dropout,
@@ -123,7 +159,7 @@ impl Convolution {
                 run(kernel, &Dropout { p, kind: DropoutKind::Element, key }, &[dy])?
             }
             (true, dropout) => {
-                let scale = dropout.map_or(1.0, |(p, key)| Mask::new(key, p).scale());
+                let scale = dropout.map_or(1.0, |(p, key)| DropoutMask::new(key, p).scale());
                 return on_cpu(
                     &[y, dy],
                     |args| dispatch!(self.name(), dy.dtype(), T => relu_grad::<T>(kernel, args, scale, bias), bf16),

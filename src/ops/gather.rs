@@ -37,36 +37,7 @@ use crate::kernels::{Kernel, Stored, gather};
 /// # References
 /// `torch.nn.Embedding`.
 pub fn embed(table: &Tensor, ids: &Tensor, dtype: DType) -> crate::Result<Tensor> {
-    embed_with_padding(table, ids, None, dtype)
-}
-
-/// As [`embed`], with an id whose row of the table takes no gradient: that of padding.
-///
-/// # Errors
-/// As [`embed`].
-///
-/// # Example
-///
-/// ```
-/// use candle_core::{DType, Device, Tensor, Var};
-/// use candle_tcn::ops::embed_with_padding;
-/// let table = Var::new(&[[1f32, 2.], [3., 4.]], &Device::Cpu)?;
-/// let ids = Tensor::new(&[[1u32, 0, 1]], &Device::Cpu)?;
-/// let xs = embed_with_padding(&table, &ids, Some(0), DType::F32)?;
-/// let grads = xs.sum_all()?.backward()?;
-/// assert_eq!(grads.get(&table).unwrap().to_vec2::<f32>()?, [[0., 0.], [2., 2.]]);
-/// # Ok::<(), candle_tcn::Error>(())
-/// ```
-///
-/// # References
-/// `torch.nn.Embedding` with `padding_idx`.
-pub fn embed_with_padding(
-    table: &Tensor,
-    ids: &Tensor,
-    padding: Option<u32>,
-    dtype: DType,
-) -> crate::Result<Tensor> {
-    Ok(apply(Gather::embedding(table, ids, padding, dtype)?, &[table])?)
+    Ok(apply(Gather::embedding(table, ids, None, dtype)?, &[table])?)
 }
 
 fn valid_ids(ids: &Tensor, vocab: usize) -> crate::Result<Vec<u32>> {
@@ -148,7 +119,7 @@ pub(super) fn pick_time(xs: &Tensor, steps: &[usize]) -> crate::Result<Tensor> {
 /// Rows of a table.
 pub(crate) struct Gather {
     rows: Arc<[u32]>,
-    /// Row without a gradient.
+    /// Row without a gradient: that of padding (`padding_idx` of `torch.nn.Embedding`).
     padding: Option<u32>,
     shape: Shape,
     dtype: DType,
@@ -276,6 +247,16 @@ mod tests {
         for batch in [1, 3] {
             gradients(&[random(1, &[batch, 4, 2])], |t| Ok(narrow_time(&t[0], 1, 2)?));
         }
+    }
+
+    #[test]
+    fn the_row_of_padding_takes_no_gradient() -> crate::Result<()> {
+        let table = Var::new(&[[1f32, 2.], [3., 4.]], &Device::Cpu)?;
+        let ids = Tensor::new(&[[1u32, 0, 1]], &Device::Cpu)?;
+        let xs = apply(Gather::embedding(&table, &ids, Some(0), DType::F32)?, &[&table])?;
+        let grads = xs.sum_all()?.backward()?;
+        assert_eq!(grads.get(&table).unwrap().to_vec2::<f32>()?, [[0., 0.], [2., 2.]]);
+        Ok(())
     }
 
     #[test]

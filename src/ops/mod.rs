@@ -25,19 +25,18 @@ mod primitives;
 pub(crate) mod scale;
 pub(crate) mod sum;
 
-pub use batch_norm::{batch_norm, batch_norm_with};
 pub use conv_transpose1d::{ConvTranspose1dParams, conv_transpose1d};
-pub use conv1d::{Conv1dParams, Epilogue, conv1d, conv1d_then};
-pub use conv2d::{Conv2dParams, conv2d, conv2d_then};
+pub(crate) use conv1d::Epilogue;
+pub use conv1d::{Conv1dParams, conv1d};
+pub use conv2d::{Conv2dParams, conv2d};
 pub use dropout::{DropoutKind, dropout};
-pub use gather::{embed, embed_with_padding, narrow_time, one_hot};
+pub use gather::{embed, narrow_time, one_hot};
 pub use loss::{cross_entropy, cross_entropy_with_gradient};
 pub use mean::{last_step, mean_rows};
-pub use norm::{normalize_rows, weight_norm};
+pub use norm::weight_norm;
 pub use pad::{PaddingMode, pad1d, pad2d};
 pub use pointwise::{activate, gate};
 pub use primitives::{conv1d_primitives, conv2d_primitives};
-pub use scale::scale_rows;
 pub use sum::{add, add_relu};
 
 use candle_core::op::BackpropOp;
@@ -91,6 +90,8 @@ pub(crate) mod check {
     use candle_core::{DType, Device, Result, Tensor, Var};
     use rand::{Rng, SeedableRng};
 
+    use super::convolution::Convolution;
+    use super::{Conv1dParams, Conv2dParams, Epilogue};
     use crate::close::{Tolerance, compare};
 
     pub(crate) fn random(seed: u64, shape: &[usize]) -> Tensor {
@@ -133,6 +134,30 @@ pub(crate) mod check {
                 );
             }
         }
+    }
+
+    /// A convolution over time with its epilogue.
+    pub(crate) fn conv1d_then(
+        xs: &Tensor,
+        weight: &Tensor,
+        bias: Option<&Tensor>,
+        params: Conv1dParams,
+        epilogue: Epilogue,
+    ) -> crate::Result<Tensor> {
+        let shape = params.shape(xs, weight, None)?;
+        Convolution { shape, history: None, epilogue }.apply(xs, weight, bias)
+    }
+
+    /// A convolution over images with its epilogue.
+    pub(crate) fn conv2d_then(
+        xs: &Tensor,
+        weight: &Tensor,
+        bias: Option<&Tensor>,
+        params: Conv2dParams,
+        epilogue: Epilogue,
+    ) -> crate::Result<Tensor> {
+        let shape = params.shape(xs, weight)?;
+        Convolution { shape, history: None, epilogue }.apply(xs, weight, bias)
     }
 
     pub(crate) fn assert_close(a: &Tensor, b: &Tensor, tolerance: f64) {

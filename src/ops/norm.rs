@@ -10,59 +10,17 @@ use crate::kernels::{
     rows::{self, RowNorm},
 };
 
-/// Normalises each row over its channels, then scales and shifts: layer norm (`norm.center`) or
-/// root-mean-square norm. Then applies an activation, if there is one, in the same pass.
+/// Rows normalised over their channels, then scaled and shifted: layer norm (`norm.center`) or root-mean-square
+/// norm; then an activation, if there is one, in the same pass.
 ///
 /// `ys = then((xs − mean)/√(var + eps)·weight + bias)`; without `center`, `mean` is 0 and `var` the mean
-/// square.
-///
-/// # Shapes
-/// `xs` (…, channels), `weight` and `bias` (channels); result as `xs`.
+/// square. Of rows (…, channels), a weight and perhaps a bias (channels).
 ///
 /// # Numerics
-/// `xs` of `bf16` goes with `weight` and `bias` of `f32`, computed in `f32`; their gradients are of the
-/// same types.
-///
-/// # Errors
-/// Those of candle (shape or dtype).
-///
-/// # Example
-///
-/// ```
-/// use candle_core::{Device, Tensor};
-/// use candle_tcn::{kernels::rows::RowNorm, ops::normalize_rows};
-/// let xs = Tensor::new(&[[1f64, 3.]], &Device::Cpu)?;
-/// let weight = Tensor::new(&[2f64, 2.], &Device::Cpu)?;
-/// let ys = normalize_rows(&xs, &weight, None, RowNorm { center: true, eps: 0. }, None)?;
-/// assert_eq!(ys.to_vec2::<f64>()?, [[-2., 2.]]);
-/// # Ok::<(), candle_tcn::Error>(())
-/// ```
+/// Rows of `bf16` go with `weight` and `bias` of `f32`, computed in `f32`; their gradients are of the same types.
 ///
 /// # References
 /// `torch.nn.LayerNorm`, `torch.nn.RMSNorm` (Zhang & Sennrich 2019, arXiv:1910.07467).
-pub fn normalize_rows(
-    xs: &Tensor,
-    weight: &Tensor,
-    bias: Option<&Tensor>,
-    norm: RowNorm,
-    then: Option<Activation>,
-) -> crate::Result<Tensor> {
-    let channels = xs.dim(D::Minus1)?;
-    if weight.dims() != [channels] {
-        return Err(crate::Error::invalid(
-            "norm weight",
-            format!("({channels})"),
-            format!("{:?}", weight.dims()),
-        ));
-    }
-    let op = NormalizeRows { norm, then };
-    Ok(match bias {
-        None => apply(op, &[xs, weight])?,
-        Some(bias) => apply(op, &[xs, weight, bias])?,
-    })
-}
-
-/// Of rows, a weight and perhaps a bias.
 pub(crate) struct NormalizeRows {
     pub norm: RowNorm,
     pub then: Option<Activation>,
@@ -227,17 +185,28 @@ mod tests {
     use super::*;
     use candle_core::{DType, Var};
 
+    fn normalize_rows(
+        xs: &Tensor,
+        weight: &Tensor,
+        bias: Option<&Tensor>,
+        norm: RowNorm,
+        then: Option<Activation>,
+    ) -> Result<Tensor> {
+        let inputs: Vec<_> = [xs, weight].into_iter().chain(bias).collect();
+        apply(NormalizeRows { norm, then }, &inputs)
+    }
+
     #[test]
     fn gradients_agree_with_differences() {
         for batch in [1, 3] {
             let inputs = [random(1, &[batch, 2, 5]), random(2, &[5]), random(3, &[5])];
             let layer = RowNorm { center: true, eps: 1e-5 };
             for then in [None, Some(Activation::Gelu), Some(Activation::Tanh)] {
-                gradients(&inputs, |t| Ok(normalize_rows(&t[0], &t[1], Some(&t[2]), layer, then)?));
+                gradients(&inputs, |t| normalize_rows(&t[0], &t[1], Some(&t[2]), layer, then));
             }
             let rms = RowNorm { center: false, eps: 1e-6 };
             for then in [None, Some(Activation::Silu)] {
-                gradients(&inputs[..2], |t| Ok(normalize_rows(&t[0], &t[1], None, rms, then)?));
+                gradients(&inputs[..2], |t| normalize_rows(&t[0], &t[1], None, rms, then));
             }
         }
         gradients(&[random(1, &[4, 3, 2]), random(2, &[4, 1, 1])], |t| {

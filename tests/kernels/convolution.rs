@@ -2,7 +2,7 @@
 
 use candle_core::{DType, Tensor, WithDType};
 use candle_tcn::Result;
-use candle_tcn::kernels::conv::{self, ConvShape, Epilogue};
+use candle_tcn::kernels::conv::{self, ConvShape, RowEpilogue};
 use candle_tcn::kernels::{Kernel, Real, rows};
 
 use crate::common::{Tensors, Tolerance, close};
@@ -37,7 +37,7 @@ pub fn check<T: Real + WithDType>(
     };
     let (x, weight, dy) = (all("input")?, all("weight")?, all("grad_output")?);
     let bias = golden.contains_key("bias").then(|| all("bias")).transpose()?;
-    let epilogue = Epilogue { bias: bias.as_deref(), relu: false, dropout: None };
+    let epilogue = RowEpilogue { bias: bias.as_deref(), relu: false, dropout: None };
     // not zero: everything must be overwritten
     let garbage = |len: usize| vec![T::of(77.0); len];
     let (mut y, mut dx, mut dw) = (garbage(dy.len()), garbage(x.len()), garbage(weight.len()));

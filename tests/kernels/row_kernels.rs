@@ -3,7 +3,7 @@
 
 use std::fmt::Debug;
 
-use candle_tcn::kernels::dropout::{self, Mask, MaskKey};
+use candle_tcn::kernels::dropout::{self, DropoutMask, MaskKey};
 use candle_tcn::kernels::elementwise::{Activation, Gate};
 use candle_tcn::kernels::rows::{self, RowNorm};
 use candle_tcn::kernels::{Kernel, Real, Stored, update};
@@ -270,7 +270,7 @@ fn drops<S: Number>(seed: u64, len: usize, first: usize) {
     assert_eq!(piece, y[first..]);
     // a sequence of one row: there a channel is an element
     assert_eq!(channels, y);
-    let scale = Mask::new(key, p).scale();
+    let scale = DropoutMask::new(key, p).scale();
     for (x, y) in wide(&x).into_iter().zip(wide(&y)) {
         assert!(y == 0. || (y - x * scale).abs() <= S::EPS * y.abs());
     }

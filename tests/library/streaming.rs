@@ -1,7 +1,7 @@
 //! Causality, and streaming: no output depends on a later input, and any way of cutting a sequence
 //! into steps and prefills gives what one forward pass gives.
 
-use crate::common::{UnderTest, assert_close, bits, random, random_ids, rng, scatter};
+use crate::common::{UnderTest, assert_close, bits, has_kernels, random, random_ids, rng, scatter};
 use candle_core::{D, DType, Device, IndexOp, Tensor};
 use candle_tcn::Result;
 use candle_tcn::geometry::Dilations;
@@ -148,13 +148,17 @@ fn any_chunking_equals_forward() -> Result<()> {
             let time = rng.random_range(1..40);
             let ids = random_ids(&mut rng, (batch, time), VOCAB as u32)?;
             let whole = model.forward_with(&ids, Run::eval())?;
+            let tolerance = match has_kernels("chunks equal the whole to 1e-5; to 1e-4 they do") {
+                true => 1e-5,
+                false => 1e-4,
+            };
             for model in [model.clone(), model.freeze()?] {
                 let stepper = model.stepper(StepDtype::F32)?;
                 for _ in 0..3 {
                     let mut state = model.init_state(batch)?;
                     let pieces = in_pieces((&model, &stepper), &ids, &mut state, &mut rng)?;
                     let what = format!("{config:?} batch {batch} time {time}");
-                    assert_close(&what, &pieces, &whole, 1e-5)?;
+                    assert_close(&what, &pieces, &whole, tolerance)?;
                 }
             }
         }

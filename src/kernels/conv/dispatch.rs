@@ -1,7 +1,7 @@
 //! The choice of an implementation for one product of a convolution.
 
 use super::super::{Kernel, Stored, unpacked};
-use super::{ConvShape, Epilogue};
+use super::{ConvShape, RowEpilogue};
 
 /// One of the three products with what it reads and writes; sizes are checked before.
 ///
@@ -13,7 +13,7 @@ pub enum Operands<'a, R, X, Y> {
     Forward {
         x: (&'a [X], &'a [X]),
         weight: &'a [R],
-        epilogue: &'a Epilogue<'a, R>,
+        epilogue: &'a RowEpilogue<'a, R>,
         y: &'a mut [Y],
     },
     /// See [`grad_input`](super::grad_input).
@@ -33,7 +33,7 @@ pub fn single<X: Stored<Real = f32>, Y: Stored<Real = f32>>(
 ) {
     #[cfg(target_arch = "x86_64")]
     if shape.groups == 1 || shape.group_in().min(shape.group_out()) >= NARROW {
-        use super::super::products::{Amx, Avx2, Avx512, Avx512Pairs, run};
+        use super::super::packed_gemm::{Amx, Avx2, Avx512, Avx512Pairs, run};
         let bf16 = size_of::<X>() < size_of::<f32>();
         let wide = matches!(kernel, Kernel::Avx512 | Kernel::Amx);
         if kernel == Kernel::Amx

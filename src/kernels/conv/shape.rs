@@ -40,7 +40,7 @@ impl Axis {
         (self.kernel_size - 1) * self.dilation
     }
 
-    /// Where output `r` reads at `tap`; before the input where negative.
+    /// The position that output `r` reads at `tap`; before the input where negative.
     pub(crate) fn position(&self, tap: usize, r: usize) -> isize {
         (r * self.stride + tap * self.dilation) as isize - self.pad_before as isize
     }
@@ -75,7 +75,7 @@ impl Axis {
         self.segment(tap, (0, self.in_len as isize), within)
     }
 
-    /// Whether each output reads the input of its own place.
+    /// `true` if each output reads the input of its own place.
     fn is_pointwise(&self) -> bool {
         (self.kernel_size, self.stride, self.pad_before) == (1, 1, 0) && self.in_len == self.out_len
     }
@@ -131,7 +131,7 @@ impl ConvShape {
         (tap / self.width.kernel_size, tap % self.width.kernel_size)
     }
 
-    /// Where a convolution sees no neighbour along an axis, that axis is only more of the batch.
+    /// The same convolution with the axes along which it sees no neighbour made part of the batch.
     pub(super) fn merged(&self) -> Self {
         let mut merged = *self;
         if self.height.is_pointwise() {
@@ -151,7 +151,7 @@ impl ConvShape {
         product([self.out_channels, self.group_in(), self.taps()])
     }
 
-    /// Whether every row number of the convolution fits a signed integer, with room to add some.
+    /// `true` if every row number of the convolution fits a signed integer, with room to add some.
     fn is_addressable(&self) -> bool {
         let width = self.width.extent();
         let width = width.and_then(|width| width.checked_add(self.history));

@@ -1,7 +1,7 @@
 //! Weights and rows as the products of a step read them.
 
 use super::super::instructions::Instructions;
-use super::super::products::Buffer;
+use super::super::packed_gemm::Buffer;
 use super::super::{Kernel, Stored};
 use super::StepDtype;
 use crate::{Error, Result};
@@ -49,7 +49,7 @@ impl StepWeights {
     /// [`Error::TooLarge`] for an int8 product that is too deep for exact sums.
     ///
     /// # Panics
-    /// Where a slice has another length: a fault of the caller.
+    /// If a slice has another length: a fault of the caller.
     pub fn new(
         kernel: Kernel,
         dtype: StepDtype,
@@ -135,13 +135,8 @@ impl StepWeights {
     }
 
     /// Weights, those that fill up panels not counted.
-    pub fn len(&self) -> usize {
+    pub(super) fn count(&self) -> usize {
         self.columns * self.depth
-    }
-
-    /// `true` if there are none.
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
     }
 
     /// Bytes that a step reads.
@@ -196,7 +191,7 @@ impl StepWeights {
     /// Packs one row: the inputs that the taps read, oldest first. `row` has [`row_words`](Self::row_words).
     ///
     /// # Panics
-    /// Where the taps hold more than the weights are deep: a fault of the caller.
+    /// If the taps hold more than the weights are deep: a fault of the caller.
     #[inline(always)]
     pub fn pack_row<'a>(&self, taps: impl Iterator<Item = &'a [f32]> + Clone, row: &mut [u32]) {
         if self.dtype == StepDtype::Int8 {
@@ -249,7 +244,7 @@ impl StepWeights {
 fn step(kernel: Kernel, dtype: StepDtype) -> usize {
     #[cfg(target_arch = "x86_64")]
     if (kernel, dtype) == (Kernel::Amx, StepDtype::Bf16) {
-        return super::tiles::STEP;
+        return super::amx::STEP;
     }
     let _ = (kernel, dtype);
     1

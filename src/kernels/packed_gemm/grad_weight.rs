@@ -7,20 +7,20 @@
 //! The lines of an image are one such sequence of *places*, [`Gradient::pitch`] from line to line in x
 //! and in dy; a tap leaves out the places where it reads beyond a line's ends or beyond the image.
 
-mod places;
-mod spans;
+mod row_spans;
+mod taps;
 
 use rayon::prelude::*;
 
 use super::super::Stored;
 use super::super::conv::ConvShape;
 use super::buffer::{LINE, with_buffer};
-use super::{Format, Micro, Product};
-use places::pitch;
-use spans::{Run, Span, groups, spans};
+use super::{Format, Gemm, MicroKernel};
+use row_spans::{RowRun, RowSpan, groups, spans};
+use taps::pitch;
 
 /// Words of depth that are transposed at once, a cache line of the result: a multiple of
-/// [`Micro::STEP`].
+/// [`MicroKernel::STEP`].
 const STRIP: usize = LINE;
 
 /// The packed output gradients of a part, from one group's on: how far panels and spans are apart.
@@ -48,7 +48,7 @@ struct Gradient<'a, X, Y> {
 }
 
 /// See [`grad_weight`](super::super::conv::grad_weight).
-pub fn grad_weight<M: Micro, X: Stored<Real = f32>, Y: Stored<Real = f32>>(
+pub fn grad_weight<M: MicroKernel, X: Stored<Real = f32>, Y: Stored<Real = f32>>(
     micro: M,
     shape: &ConvShape,
     (x, history): (&[X], &[X]),
@@ -94,13 +94,13 @@ impl<X: Stored<Real = f32>, Y: Stored<Real = f32>> Gradient<'_, X, Y> {
     }
 
     /// Adds the products of one part to the sums.
-    fn add_part<M: Micro>(&self, micro: M, part: &[Run], sums: &mut [f32]) {
+    fn add_part<M: MicroKernel>(&self, micro: M, part: &[RowRun], sums: &mut [f32]) {
         let words = part.iter().map(|run| run.words).max().unwrap_or(0);
         // a line more, so that panels do not compete for the same places of a cache
         let panel_len = words * M::COLS + LINE;
         let group_len = self.panels * panel_len;
         let run_len = self.shape.groups * group_len;
-        let spans: Vec<Span> = part.iter().enumerate().flat_map(spans).collect();
+        let spans: Vec<RowSpan> = part.iter().enumerate().flat_map(spans).collect();
         with_buffer(part.len() * run_len, |dy| {
             let dy = &mut dy.words_mut()[..part.len() * run_len];
             let runs = dy.par_chunks_exact_mut(run_len).zip(part);
@@ -120,7 +120,7 @@ impl<X: Stored<Real = f32>, Y: Stored<Real = f32>> Gradient<'_, X, Y> {
 
     /// The output gradients of a run as (group, panel, depth, column).
     #[inline(always)]
-    fn pack_dy(&self, run: &Run, packed: &mut [u32], panel_len: usize) {
+    fn pack_dy(&self, run: &RowRun, packed: &mut [u32], panel_len: usize) {
         let s = self.shape;
         let (lines, columns) = (s.height.out_len, s.width.out_len);
         let row = |place: isize| {
@@ -150,11 +150,11 @@ impl<X: Stored<Real = f32>, Y: Stored<Real = f32>> Gradient<'_, X, Y> {
     }
 
     /// Adds the products of some spans with block `i` (of all groups) of the input channels.
-    fn add_spans<M: Micro>(
+    fn add_spans<M: MicroKernel>(
         &self,
         micro: M,
         i: usize,
-        spans: &[Span],
+        spans: &[RowSpan],
         dy: Panels,
         sums: &mut [f32],
     ) {
@@ -169,7 +169,7 @@ impl<X: Stored<Real = f32>, Y: Stored<Real = f32>> Gradient<'_, X, Y> {
                 || self.transpose_x(micro, i, spans, rows, a, a_stride),
             );
             for (tap, c) in sums.chunks_exact_mut(self.block * self.c_stride()).enumerate() {
-                let mut product = Product {
+                let mut product = Gemm {
                     c,
                     c_stride: self.c_stride(),
                     rows: self.channels(i).next_multiple_of(M::ROWS),
@@ -186,11 +186,11 @@ impl<X: Stored<Real = f32>, Y: Stored<Real = f32>> Gradient<'_, X, Y> {
 
     /// Packs all copies of the rows of x of `spans`, input channels of block `i` across, transposed.
     #[inline(always)]
-    fn transpose_x<M: Micro>(
+    fn transpose_x<M: MicroKernel>(
         &self,
         micro: M,
         i: usize,
-        spans: &[Span],
+        spans: &[RowSpan],
         rows: usize,
         a: &mut [u32],
         a_stride: usize,
@@ -223,7 +223,7 @@ impl<X: Stored<Real = f32>, Y: Stored<Real = f32>> Gradient<'_, X, Y> {
 
     /// Row `i` of one copy of a span; nothing where it is not the span's, or beyond a line.
     #[inline(always)]
-    fn x_row(&self, span: &Span, area: usize, i: usize) -> Option<&[X]> {
+    fn x_row(&self, span: &RowSpan, area: usize, i: usize) -> Option<&[X]> {
         let s = self.shape;
         let place = (span.from + i).checked_sub(if self.dense() { area } else { 0 })?;
         if !(span.from..span.to).contains(&place) {

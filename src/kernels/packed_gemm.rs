@@ -1,27 +1,27 @@
-//! Products of packed operands, `C += Σ_term A_term · B_term`: what the three convolution products
-//! consist of (batch-reduced products, as in arXiv:2104.08002).
+//! Batch-reduced GEMM of packed operands, `C += Σ_term A_term · B_term` (as in arXiv:2104.08002), and the three
+//! convolution products made of it.
 //!
 //! Operands are words (see [`Format`]). The rows of A are any distance apart, so that a dilated
 //! convolution's taps are one buffer read from several first rows. B lies in *panels* of
-//! [`Micro::COLS`] columns, the words of one depth next to each other. C is `f32`.
+//! [`MicroKernel::COLS`] columns, the words of one depth next to each other. C is `f32`.
 
 #[cfg(target_arch = "x86_64")]
 mod amx;
+#[cfg(test)]
+pub mod amx_in_loops;
 mod buffer;
 #[cfg(target_arch = "x86_64")]
 mod ceiling;
-mod gradient;
-mod pack;
-mod shifted;
-mod source;
-#[cfg(test)]
-pub mod tiles_in_loops;
-mod words;
+mod format;
+mod grad_weight;
+mod row_source;
+mod shifted_rows;
+mod weight_panels;
 #[cfg(target_arch = "x86_64")]
 mod x86;
 
 pub use buffer::{Buffer, with_buffer};
-pub use words::Format;
+pub use format::Format;
 #[cfg(target_arch = "x86_64")]
 pub use {
     amx::Amx, amx::has_amx, ceiling::ceiling, x86::Avx2, x86::Avx512, x86::Avx512Pairs,
@@ -33,19 +33,19 @@ use super::conv::{ConvShape, Operands};
 use super::instructions::Instructions;
 
 /// Runs one product of a convolution.
-pub fn run<M: Micro, X: Stored<Real = f32>, Y: Stored<Real = f32>>(
+pub fn run<M: MicroKernel, X: Stored<Real = f32>, Y: Stored<Real = f32>>(
     micro: M,
     shape: &ConvShape,
     operands: Operands<f32, X, Y>,
 ) {
     match operands {
         Operands::Forward { x, weight, epilogue, y } => {
-            shifted::forward(micro, shape, x, weight, epilogue, y);
+            shifted_rows::forward(micro, shape, x, weight, epilogue, y);
         }
         Operands::GradInput { dy, weight, dx } => {
-            shifted::grad_input(micro, shape, dy, weight, dx);
+            shifted_rows::grad_input(micro, shape, dy, weight, dx);
         }
-        Operands::GradWeight { x, dy, dw } => gradient::grad_weight(micro, shape, x, dy, dw),
+        Operands::GradWeight { x, dy, dw } => grad_weight::grad_weight(micro, shape, x, dy, dw),
     }
 }
 
@@ -60,7 +60,7 @@ pub struct Term {
 }
 
 /// A product of one block of C, `ROWS × COLS`, in registers: the only part that knows the processor.
-pub trait Micro: Instructions + Send + Sync {
+pub trait MicroKernel: Instructions + Send + Sync {
     /// Rows of a block.
     const ROWS: usize;
     /// Columns of a block, and of a panel of B.
@@ -73,14 +73,14 @@ pub trait Micro: Instructions + Send + Sync {
     const PIECE: usize;
     /// Input channels whose weight gradients are summed by one thread at once, a multiple of `ROWS`.
     const CHANNELS: usize;
-    /// Whether a block row of A is kept in the cache while panels pass by, or the other way round.
+    /// `true` if a block row of A is kept in the cache while panels pass by; otherwise a panel is, while rows pass by.
     const ROWS_FIRST: bool;
     /// Words of a tap's depth after which it is the next tap's turn: taps read the same rows of A but for
     /// a few, which are still in the first-level cache then.
     const TURN: usize = usize::MAX;
     /// Multiply-adds that take as long as packing a word of A.
     const PACKING: usize = Self::COLS;
-    /// What words hold.
+    /// Contents of a word.
     const FORMAT: Format;
 
     /// `C (+)= Σ A_term · B_term` for one block; `c` begins at it, `a` at its first row (each with the
@@ -88,7 +88,7 @@ pub trait Micro: Instructions + Send + Sync {
     /// overwritten. There is at least one term.
     ///
     /// # Panics
-    /// Where a slice is too short for what the terms read or the block takes: a fault of the caller.
+    /// If a slice is too short for what the terms read or the block takes: a fault of the caller.
     fn block(
         self,
         c: (&mut [f32], usize),
@@ -120,8 +120,8 @@ pub trait Micro: Instructions + Send + Sync {
     }
 }
 
-/// Checks that one block lies within its slices, for the implementations of [`Micro::block`].
-fn check_block<M: Micro>(
+/// Checks that one block lies within its slices, for the implementations of [`MicroKernel::block`].
+fn check_block<M: MicroKernel>(
     (c_len, c_stride): (usize, usize),
     (a_len, a_stride): (usize, usize),
     b_len: usize,
@@ -145,11 +145,11 @@ fn check_block<M: Micro>(
 }
 
 /// The operands and the result of one product.
-pub struct Product<'a> {
+pub struct Gemm<'a> {
     /// `rows × columns`, rounded up to whole panels, rows `c_stride` apart.
     pub c: &'a mut [f32],
     pub c_stride: usize,
-    /// A multiple of [`Micro::ROWS`].
+    /// A multiple of [`MicroKernel::ROWS`].
     pub rows: usize,
     pub a: &'a [u32],
     pub a_stride: usize,
@@ -159,9 +159,9 @@ pub struct Product<'a> {
     pub columns: usize,
 }
 
-impl Product<'_> {
+impl Gemm<'_> {
     /// `C (+)= Σ A_term · B_term`, one thread.
-    pub fn run<M: Micro>(&mut self, micro: M, terms: &[Term], add: bool) {
+    pub fn run<M: MicroKernel>(&mut self, micro: M, terms: &[Term], add: bool) {
         micro.begin();
         let mut add = add;
         let terms = cut::<M>(terms);
@@ -174,8 +174,8 @@ impl Product<'_> {
         }
     }
 
-    /// `C = A · B` of whole rows, `depth` words deep, one thread.
-    pub fn run_depth<M: Micro>(&mut self, micro: M, depth: usize) {
+    /// `C = A · B` of whole rows, `depth` words deep, one thread. Allocates nothing, as steps must not.
+    pub fn run_depth<M: MicroKernel>(&mut self, micro: M, depth: usize) {
         micro.begin();
         let parts = depth.div_ceil(M::DEPTH).max(1);
         let part = depth.div_ceil(parts).next_multiple_of(M::STEP);
@@ -186,7 +186,7 @@ impl Product<'_> {
     }
 
     /// All blocks of C, for terms that fit the cache.
-    fn pass<M: Micro>(&mut self, micro: M, terms: &[Term], add: bool) {
+    fn pass<M: MicroKernel>(&mut self, micro: M, terms: &[Term], add: bool) {
         let (blocks, panels) = (self.rows / M::ROWS, self.columns.div_ceil(M::COLS));
         if M::ROWS_FIRST {
             for row in 0..blocks {
@@ -199,7 +199,14 @@ impl Product<'_> {
         }
     }
 
-    fn block<M: Micro>(&mut self, micro: M, row: usize, panel: usize, terms: &[Term], add: bool) {
+    fn block<M: MicroKernel>(
+        &mut self,
+        micro: M,
+        row: usize,
+        panel: usize,
+        terms: &[Term],
+        add: bool,
+    ) {
         let first = row * M::ROWS;
         let columns = self.columns - panel * M::COLS;
         micro.block(
@@ -213,8 +220,8 @@ impl Product<'_> {
     }
 }
 
-/// The same terms, none deeper than [`Micro::DEPTH`], cut evenly.
-fn cut<M: Micro>(terms: &[Term]) -> Vec<Term> {
+/// The same terms, none deeper than [`MicroKernel::DEPTH`], cut evenly.
+fn cut<M: MicroKernel>(terms: &[Term]) -> Vec<Term> {
     let mut all = Vec::with_capacity(terms.len());
     for term in terms {
         let parts = term.depth.div_ceil(M::DEPTH).max(1);
@@ -232,8 +239,8 @@ fn cut<M: Micro>(terms: &[Term]) -> Vec<Term> {
     all
 }
 
-/// How many of the first terms are together not deeper than [`Micro::DEPTH`]; at least one.
-fn fitting<M: Micro>(terms: &[Term]) -> usize {
+/// Number of first terms that together are not deeper than [`MicroKernel::DEPTH`]; at least one.
+fn fitting<M: MicroKernel>(terms: &[Term]) -> usize {
     let mut depth = 0;
     let fits = |term: &&Term| {
         depth += term.depth;

@@ -8,8 +8,8 @@ use std::sync::OnceLock;
 
 use pulp::x86::V4;
 
-use super::super::instructions::{self, Instructions};
-use super::{Format, Micro, Term, check_block, x86};
+use super::super::instructions::Instructions;
+use super::{Format, MicroKernel, Term, check_block, x86};
 
 /// AMX tiles of bf16: 2 × 2 tiles of C.
 #[derive(Debug, Clone, Copy)]
@@ -22,11 +22,11 @@ impl Amx {
     }
 }
 
-/// Whether the processor has AMX tiles of bf16 (and AVX-512 for what surrounds them) and the system
+/// `true` if the processor has AMX tiles of bf16 (and AVX-512 for what surrounds them) and the system
 /// lets this process use them; asked once.
 pub fn has_amx() -> bool {
     static GRANTED: OnceLock<bool> = OnceLock::new();
-    *GRANTED.get_or_init(|| instructions::has_avx512() && has_tiles() && request_tiles())
+    *GRANTED.get_or_init(|| V4::is_available() && has_tiles() && request_tiles())
 }
 
 /// CPUID leaf 7: EDX bit 22 is AMX-BF16, bit 24 AMX-TILE; XCR0 bits 17 and 18: the system saves tiles.
@@ -115,7 +115,7 @@ impl Instructions for Amx {
     }
 }
 
-impl Micro for Amx {
+impl MicroKernel for Amx {
     const ROWS: usize = 32;
     const COLS: usize = 32;
     const STEP: usize = 16;

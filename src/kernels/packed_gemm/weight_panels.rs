@@ -1,10 +1,10 @@
-//! Operands of the convolution products in the layout that [`Micro`](super::Micro) reads.
+//! Weights and rows packed in the layout that [`MicroKernel`](super::MicroKernel) reads.
 
 use rayon::prelude::*;
 
 use super::super::Stored;
 use super::super::conv::ConvShape;
-use super::{Format, Micro};
+use super::{Format, MicroKernel};
 
 /// The matrices of a weight, one for each tap and group, with the inner axis of the product first.
 #[derive(Debug, Clone, Copy)]
@@ -19,13 +19,13 @@ pub struct WeightPanels {
     pub panels: usize,
     /// Words from panel to panel: those of all taps.
     pub stride: usize,
-    /// Whether depth is `out_channels` (for the input gradient) or `in_channels`.
+    /// `true` if depth is `out_channels`, for the input gradient; otherwise it is `in_channels`.
     transposed: bool,
 }
 
 impl WeightPanels {
     /// The sizes for a product that contracts the input channels or, `transposed`, the output channels.
-    pub fn new<M: Micro>(shape: &ConvShape, transposed: bool) -> Self {
+    pub fn new<M: MicroKernel>(shape: &ConvShape, transposed: bool) -> Self {
         let (gi, go) = (shape.group_in(), shape.group_out());
         let (depth, columns) = if transposed { (go, gi) } else { (gi, go) };
         let words = M::FORMAT.words(depth).next_multiple_of(M::STEP);
@@ -46,7 +46,13 @@ impl WeightPanels {
 
     /// Packs `weight` (out_channels, in_channels / groups, taps) as (group, panel, tap, depth,
     /// column), zeros beyond the last depth and column.
-    pub fn pack<M: Micro>(&self, micro: M, shape: &ConvShape, weight: &[f32], packed: &mut [u32]) {
+    pub fn pack<M: MicroKernel>(
+        &self,
+        micro: M,
+        shape: &ConvShape,
+        weight: &[f32],
+        packed: &mut [u32],
+    ) {
         let group_len = shape.group_out() * shape.group_in() * shape.taps();
         packed.par_chunks_exact_mut(self.stride).enumerate().for_each(|(i, panel)| {
             let (group, first) = (i / self.panels, i % self.panels * M::COLS);
@@ -59,7 +65,7 @@ impl WeightPanels {
     }
 
     #[inline(always)]
-    fn pack_panel<M: Micro>(
+    fn pack_panel<M: MicroKernel>(
         &self,
         shape: &ConvShape,
         weight: &[f32],

@@ -1,4 +1,4 @@
-//! What the multiply-add instructions reach alone, without a single load: the measure of the products.
+//! The rate of the multiply-add instructions alone, without a single load: the measure of the products.
 
 use std::arch::x86_64::*;
 use std::hint::black_box;
@@ -7,7 +7,7 @@ use std::time::Instant;
 use super::super::Kernel;
 use super::amx::{self, Amx};
 use super::x86::{dot_pairs, has_bf16_pairs};
-use super::{Format, Micro};
+use super::{Format, MicroKernel};
 
 /// Runs multiply-adds `times` times on registers alone and says how many FLOP that were.
 type Loop = fn(usize) -> f64;

@@ -3,15 +3,15 @@
 use rayon::prelude::*;
 
 use super::super::Stored;
-use super::super::conv::{ConvShape, Epilogue};
+use super::super::conv::{ConvShape, RowEpilogue};
 use super::buffer::{LINE, with_buffer};
-use super::pack::{WeightPanels, pack_row};
-use super::source::{Block, PackedLines, Packing, Plan, Reads, Source};
-use super::{Micro, Product, Term};
+use super::row_source::{PackedLines, Packing, PiecePlan, Reads, RowBlock, RowSource};
+use super::weight_panels::{WeightPanels, pack_row};
+use super::{Gemm, MicroKernel, Term};
 
 /// A product of packed rows with packed weights over a whole batch.
 struct Shifted<'a, S> {
-    source: Source<'a, S>,
+    source: RowSource<'a, S>,
     groups: usize,
     panels: WeightPanels,
     weight: &'a [u32],
@@ -28,13 +28,13 @@ impl<S: Stored<Real = f32>> Shifted<'_, S> {
         spread(self.groups * self.panels.words)
     }
 
-    fn c_stride<M: Micro>(&self) -> usize {
+    fn c_stride<M: MicroKernel>(&self) -> usize {
         spread(self.groups * self.panels.panels * M::COLS)
     }
 
     /// Computes all result rows in pieces; `finish(first row, C, its stride, rows of the result)`
     /// stores some rows of a piece.
-    fn run<M: Micro, Y: Send>(
+    fn run<M: MicroKernel, Y: Send>(
         &self,
         micro: M,
         out: &mut [Y],
@@ -44,7 +44,7 @@ impl<S: Stored<Real = f32>> Shifted<'_, S> {
         if out.is_empty() {
             return;
         }
-        let Plan { unit, size, packing } =
+        let PiecePlan { unit, size, packing } =
             self.source.plan::<M>(out.len() / channels, self.panels.columns);
         let units = out.par_chunks_mut(unit * channels).enumerate();
         units.for_each(|(u, out)| {
@@ -79,14 +79,14 @@ impl<S: Stored<Real = f32>> Shifted<'_, S> {
         });
     }
     /// The result rows of `block`, its lines `pitch` rows apart.
-    fn lines_apart<M: Micro>(
+    fn lines_apart<M: MicroKernel>(
         &self,
         micro: M,
-        block: Block,
+        block: RowBlock,
         pitch: usize,
         finish: impl FnOnce(&[f32], usize, usize),
     ) {
-        let Source { lines, columns, .. } = &self.source;
+        let RowSource { lines, columns, .. } = &self.source;
         let pitch = match block.lines {
             1 => block.columns + columns.span(),
             _ => pitch,
@@ -124,14 +124,14 @@ impl<S: Stored<Real = f32>> Shifted<'_, S> {
 
     /// All columns that the taps of the block's lines read, once for each packed line.
     #[inline(always)]
-    fn pack_lines<M: Micro>(
+    fn pack_lines<M: MicroKernel>(
         &self,
-        block: &Block,
+        block: &RowBlock,
         packed: PackedLines,
         pitch: usize,
         a: &mut [u32],
     ) {
-        let Source { lines, columns, .. } = &self.source;
+        let RowSource { lines, columns, .. } = &self.source;
         let last_column = block.columns + columns.span();
         let first_column = columns.first() + block.column as isize;
         for (p, a) in a.chunks_mut(pitch * self.a_stride()).enumerate() {
@@ -157,7 +157,7 @@ impl<S: Stored<Real = f32>> Shifted<'_, S> {
     }
 
     /// The result rows `first..first + rows`, each tap's rows by themselves.
-    fn taps_apart<M: Micro>(
+    fn taps_apart<M: MicroKernel>(
         &self,
         micro: M,
         first: usize,
@@ -185,8 +185,14 @@ impl<S: Stored<Real = f32>> Shifted<'_, S> {
 
     /// The rows that one tap reads; whether there are any.
     #[inline(always)]
-    fn pack_tap<M: Micro>(&self, tap: usize, first: usize, rows: usize, a: &mut [u32]) -> bool {
-        let Source { columns, .. } = &self.source;
+    fn pack_tap<M: MicroKernel>(
+        &self,
+        tap: usize,
+        first: usize,
+        rows: usize,
+        a: &mut [u32],
+    ) -> bool {
+        let RowSource { columns, .. } = &self.source;
         let (m, n) = (tap / columns.taps, tap % columns.taps);
         let (mut line, mut column) = (first / columns.out, first % columns.out);
         let mut from = self.source.line(m, line);
@@ -210,13 +216,13 @@ impl<S: Stored<Real = f32>> Shifted<'_, S> {
     }
 
     #[inline(always)]
-    fn pack_row<M: Micro>(&self, row: Option<&[S]>, packed: &mut [u32]) {
+    fn pack_row<M: MicroKernel>(&self, row: Option<&[S]>, packed: &mut [u32]) {
         let channels = self.source.channels / self.groups;
         pack_row(M::FORMAT, row, channels, self.panels.words, packed);
     }
 
     /// `C = Σ A · W[tap]` over `taps`, each with its first row of A; then `finish(C, its stride)`.
-    fn multiply<M: Micro>(
+    fn multiply<M: MicroKernel>(
         &self,
         micro: M,
         a: &[u32],
@@ -241,7 +247,7 @@ impl<S: Stored<Real = f32>> Shifted<'_, S> {
                 };
                 let turns = (0..words).step_by(M::TURN);
                 let terms: Vec<Term> = turns.flat_map(terms).collect();
-                let mut product = Product {
+                let mut product = Gemm {
                     c: &mut c[group * panels * M::COLS..],
                     c_stride,
                     rows,
@@ -258,86 +264,74 @@ impl<S: Stored<Real = f32>> Shifted<'_, S> {
     }
 }
 
-/// See [`forward`](super::super::conv::forward).
-pub fn forward<M: Micro, X: Stored<Real = f32>, Y: Stored<Real = f32>>(
+/// `out = epilogue(Σ_tap rows · W[tap])`, with the transposed weight where that of the input gradient is meant.
+fn product<M: MicroKernel, S: Stored<Real = f32>, Y: Stored<Real = f32>>(
     micro: M,
     shape: &ConvShape,
-    (x, history): (&[X], &[X]),
+    (source, transposed): (RowSource<S>, bool),
     weight: &[f32],
-    epilogue: &Epilogue<f32>,
-    y: &mut [Y],
+    epilogue: &RowEpilogue<f32>,
+    out: &mut [Y],
 ) {
-    let panels = WeightPanels::new::<M>(shape, false);
+    let panels = WeightPanels::new::<M>(shape, transposed);
     with_buffer(panels.len(shape), |packed| {
         panels.pack(micro, shape, weight, &mut packed.words_mut()[..panels.len(shape)]);
-        let shifted = Shifted {
-            source: Source {
-                data: x,
-                past: history,
-                history: shape.history,
-                channels: shape.in_channels,
-                lines: Reads::forward(&shape.height),
-                columns: Reads::forward(&shape.width),
-            },
-            groups: shape.groups,
-            panels,
-            weight: packed.words(),
-        };
-        let (go, width) = (shape.group_out(), panels.panels * M::COLS);
+        let groups = shape.groups;
+        let shifted = Shifted { source, groups, panels, weight: packed.words() };
+        let (columns, width) = (panels.columns, panels.panels * M::COLS);
+        let channels = groups * columns;
         shifted.run(
             micro,
-            y,
+            out,
             #[inline(always)]
-            |first, c, stride, y| {
-                for (c, y) in c.chunks_exact(stride).zip(y.chunks_exact_mut(shape.out_channels)) {
-                    for (g, y) in y.chunks_exact_mut(go).enumerate() {
-                        epilogue.store_row(&c[g * width..][..go], g * go, y);
+            |first, c, stride, out| {
+                for (c, out) in c.chunks_exact(stride).zip(out.chunks_exact_mut(channels)) {
+                    for (g, out) in out.chunks_exact_mut(columns).enumerate() {
+                        epilogue.store_row(&c[g * width..][..columns], g * columns, out);
                     }
                 }
-                epilogue.drop_elements(micro, first * shape.out_channels, y);
+                epilogue.drop_elements(micro, first * channels, out);
             },
         );
     });
 }
 
+/// See [`forward`](super::super::conv::forward).
+pub fn forward<M: MicroKernel, X: Stored<Real = f32>, Y: Stored<Real = f32>>(
+    micro: M,
+    shape: &ConvShape,
+    (x, history): (&[X], &[X]),
+    weight: &[f32],
+    epilogue: &RowEpilogue<f32>,
+    y: &mut [Y],
+) {
+    let source = RowSource {
+        data: x,
+        past: history,
+        history: shape.history,
+        channels: shape.in_channels,
+        lines: Reads::forward(&shape.height),
+        columns: Reads::forward(&shape.width),
+    };
+    product(micro, shape, (source, false), weight, epilogue, y);
+}
+
 /// See [`grad_input`](super::super::conv::grad_input).
-pub fn grad_input<M: Micro, X: Stored<Real = f32>, Y: Stored<Real = f32>>(
+pub fn grad_input<M: MicroKernel, X: Stored<Real = f32>, Y: Stored<Real = f32>>(
     micro: M,
     shape: &ConvShape,
     dy: &[Y],
     weight: &[f32],
     dx: &mut [X],
 ) {
-    let panels = WeightPanels::new::<M>(shape, true);
-    with_buffer(panels.len(shape), |packed| {
-        panels.pack(micro, shape, weight, &mut packed.words_mut()[..panels.len(shape)]);
-        let shifted = Shifted {
-            source: Source {
-                data: dy,
-                past: &[],
-                history: 0,
-                channels: shape.out_channels,
-                lines: Reads::backward(&shape.height),
-                columns: Reads::backward(&shape.width),
-            },
-            groups: shape.groups,
-            panels,
-            weight: packed.words(),
-        };
-        let (gi, width) = (shape.group_in(), panels.panels * M::COLS);
-        shifted.run(
-            micro,
-            dx,
-            #[inline(always)]
-            |_, c, stride, dx| {
-                for (c, dx) in c.chunks_exact(stride).zip(dx.chunks_exact_mut(shape.in_channels)) {
-                    for (g, dx) in dx.chunks_exact_mut(gi).enumerate() {
-                        for (dx, &c) in dx.iter_mut().zip(&c[g * width..]) {
-                            *dx = X::store(c);
-                        }
-                    }
-                }
-            },
-        );
-    });
+    let source = RowSource {
+        data: dy,
+        past: &[],
+        history: 0,
+        channels: shape.out_channels,
+        lines: Reads::backward(&shape.height),
+        columns: Reads::backward(&shape.width),
+    };
+    let nothing = RowEpilogue { bias: None, relu: false, dropout: None };
+    product(micro, shape, (source, true), weight, &nothing, dx);
 }

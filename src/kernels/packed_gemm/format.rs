@@ -1,8 +1,8 @@
-//! How operands lie in memory: in words of 32 bits, each one number or a pair of bf16.
+//! Packed operands in memory: words of 32 bits, each one number or a pair of bf16.
 
 use super::super::Stored;
 
-/// What a word of an operand holds.
+/// Contents of a word of an operand.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Format {
     /// One `f32`.
@@ -32,15 +32,15 @@ impl Format {
     pub fn row<S: Stored<Real = f32>>(self, from: &[S], to: &mut [u32]) {
         let used = self.words(from.len());
         match self {
-            Self::Single => put(from, to, |x| x.load().to_bits()),
-            Self::Rounded => put(from, to, |x| u32::from(x.bf16_bits()) << 16),
+            Self::Single => put(from, to, single),
+            Self::Rounded => put(from, to, upper),
             Self::Pairs => {
                 let (pairs, last) = from.as_chunks::<2>();
                 for (to, [a, b]) in to.iter_mut().zip(pairs) {
-                    *to = pair(*a, *b);
+                    *to = lower(*a) | upper(*b);
                 }
                 if let [last] = last {
-                    to[used - 1] = u32::from(last.bf16_bits());
+                    to[used - 1] = lower(*last);
                 }
             }
         }
@@ -51,31 +51,19 @@ impl Format {
     /// counts as zeros; what `to` is longer is filled with zeros.
     #[inline(always)]
     pub fn across<S: Stored<Real = f32>>(self, rows: [Option<&[S]>; 2], to: &mut [u32]) {
-        let used = match (self, rows) {
-            (_, [None, None]) | (Self::Single | Self::Rounded, [None, _]) => 0,
-            (Self::Single, [Some(row), _]) => {
-                put(row, to, |x| x.load().to_bits());
-                row.len()
-            }
-            (Self::Rounded, [Some(row), _]) => {
-                put(row, to, |x| u32::from(x.bf16_bits()) << 16);
-                row.len()
-            }
+        let used = rows[0].or(rows[1].filter(|_| self == Self::Pairs)).map_or(0, <[S]>::len);
+        match (self, rows) {
+            (_, [None, None]) | (Self::Single | Self::Rounded, [None, _]) => {}
+            (Self::Single, [Some(row), _]) => put(row, to, single),
+            (Self::Rounded, [Some(row), _]) => put(row, to, upper),
             (Self::Pairs, [Some(a), Some(b)]) => {
                 for ((to, &a), &b) in to.iter_mut().zip(a).zip(b) {
-                    *to = pair(a, b);
+                    *to = lower(a) | upper(b);
                 }
-                a.len()
             }
-            (Self::Pairs, [Some(a), None]) => {
-                put(a, to, |x| u32::from(x.bf16_bits()));
-                a.len()
-            }
-            (Self::Pairs, [None, Some(b)]) => {
-                put(b, to, |x| u32::from(x.bf16_bits()) << 16);
-                b.len()
-            }
-        };
+            (Self::Pairs, [Some(a), None]) => put(a, to, lower),
+            (Self::Pairs, [None, Some(b)]) => put(b, to, upper),
+        }
         to[used..].fill(0);
     }
 
@@ -83,16 +71,28 @@ impl Format {
     #[inline(always)]
     pub fn word(self, first: f32, second: f32) -> u32 {
         match self {
-            Self::Single => first.to_bits(),
-            Self::Rounded => u32::from(first.bf16_bits()) << 16,
-            Self::Pairs => pair(first, second),
+            Self::Single => single(first),
+            Self::Rounded => upper(first),
+            Self::Pairs => lower(first) | upper(second),
         }
     }
 }
 
 #[inline(always)]
-fn pair<S: Stored<Real = f32>>(a: S, b: S) -> u32 {
-    u32::from(a.bf16_bits()) | u32::from(b.bf16_bits()) << 16
+fn single<S: Stored<Real = f32>>(x: S) -> u32 {
+    x.load().to_bits()
+}
+
+/// As bf16 in the lower half of a word.
+#[inline(always)]
+fn lower<S: Stored<Real = f32>>(x: S) -> u32 {
+    u32::from(x.bf16_bits())
+}
+
+/// As bf16 in the upper half of a word.
+#[inline(always)]
+fn upper<S: Stored<Real = f32>>(x: S) -> u32 {
+    lower(x) << 16
 }
 
 #[inline(always)]

@@ -1,4 +1,4 @@
-//! The one door to the `gemm` crate: `dst += lhs · rhs` on strided views, bounds checked.
+//! GEMM by the `gemm` crate: `dst += lhs · rhs` on strided views, bounds checked.
 
 use super::Real;
 
@@ -16,7 +16,7 @@ impl<T> View<'_, T> {
     }
 }
 
-/// Whether `len` elements reach to the last of `rows × cols`; an overflow is beyond any slice.
+/// `true` if `len` elements reach to the last of `rows × cols`; an overflow is beyond any slice.
 fn holds(
     len: usize,
     (rows, row_stride): (usize, usize),

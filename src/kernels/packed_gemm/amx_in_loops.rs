@@ -1,7 +1,7 @@
 //! The blocks of AMX in plain loops, so that what surrounds them is checked on every processor.
 
 use super::super::instructions::Instructions;
-use super::{Format, Micro, Term};
+use super::{Format, MicroKernel, Term};
 
 /// The blocks of [`Amx`](super::Amx) in plain loops.
 #[derive(Clone, Copy)]
@@ -9,7 +9,7 @@ pub struct Tiles;
 
 impl Instructions for Tiles {}
 
-impl Micro for Tiles {
+impl MicroKernel for Tiles {
     const ROWS: usize = 32;
     const COLS: usize = 32;
     const STEP: usize = 16;

@@ -1,11 +1,11 @@
-//! Where a weight gradient finds what it sums over: the geometry of taps, places and lines.
+//! The geometry of a weight gradient: the places of x and dy that each tap sums over.
 
 use std::ops::Range;
 
 use super::super::super::Stored;
 use super::super::super::conv::ConvShape;
-use super::super::{Micro, Term};
-use super::spans::{Run, Span};
+use super::super::{MicroKernel, Term};
+use super::row_spans::{RowRun, RowSpan};
 use super::{Gradient, STRIP};
 
 /// Places of a sequence whose output gradients are packed together, at least.
@@ -14,7 +14,7 @@ const RUN: usize = 1024;
 /// Rows whose output gradients are packed at once.
 const PART: usize = 4096;
 
-/// Whether taps share the packed rows of x; otherwise each has its own, in step with dy.
+/// `true` if taps share the packed rows of x; otherwise each has its own, in step with dy.
 fn is_dense(shape: &ConvShape) -> bool {
     (shape.height.stride, shape.width.stride) == (1, 1)
 }
@@ -22,7 +22,7 @@ fn is_dense(shape: &ConvShape) -> bool {
 /// Places from one line to the next: of dy where taps have their own rows of x. Otherwise room for the
 /// columns of x (with the history) and of dy, and for as many zeros between lines as keep a tap of one
 /// line off the next, or as the rounding of terms to whole steps can take in.
-pub(super) fn pitch<M: Micro>(shape: &ConvShape) -> usize {
+pub(super) fn pitch<M: MicroKernel>(shape: &ConvShape) -> usize {
     let w = &shape.width;
     if !is_dense(shape) {
         return w.out_len;
@@ -40,7 +40,7 @@ impl<X: Stored<Real = f32>, Y: Stored<Real = f32>> Gradient<'_, X, Y> {
         is_dense(self.shape)
     }
 
-    /// How much further than a place of x its place of dy is.
+    /// Distance from a place of x to its place of dy.
     fn shift(&self, tap: usize) -> isize {
         let s = self.shape;
         if !self.dense() {
@@ -55,7 +55,7 @@ impl<X: Stored<Real = f32>, Y: Stored<Real = f32>> Gradient<'_, X, Y> {
         self.shift(tap).rem_euclid(self.format.per_word() as isize).unsigned_abs()
     }
 
-    /// Which packed copy of x a tap reads, of how many.
+    /// Number of the packed copy of x that a tap reads.
     fn area(&self, tap: usize) -> usize {
         if self.dense() { self.phase(tap) } else { tap }
     }
@@ -86,9 +86,9 @@ impl<X: Stored<Real = f32>, Y: Stored<Real = f32>> Gradient<'_, X, Y> {
     }
 
     /// The work in parts of about [`PART`] rows to pack.
-    pub(super) fn parts(&self) -> Vec<Vec<Run>> {
+    pub(super) fn parts(&self) -> Vec<Vec<RowRun>> {
         let mut parts = Vec::new();
-        let mut part: Vec<Run> = Vec::new();
+        let mut part: Vec<RowRun> = Vec::new();
         let mut rows = 0;
         // so long that most of what is packed is not packed for the next run again
         let shifts = self.shifts();
@@ -110,14 +110,14 @@ impl<X: Stored<Real = f32>, Y: Stored<Real = f32>> Gradient<'_, X, Y> {
         parts
     }
 
-    fn run(&self, sequence: usize, from: usize, to: usize, shifts: (isize, isize)) -> Run {
+    fn run(&self, sequence: usize, from: usize, to: usize, shifts: (isize, isize)) -> RowRun {
         let per_word = self.format.per_word() as isize;
         let margin = self.step as isize * per_word;
         let (lowest, highest) = shifts;
         let first = (from as isize + lowest).max(-margin);
         let dy_from = first - first.rem_euclid(per_word);
         let end = (to as isize + highest + margin).min(self.out_len() as isize + margin);
-        Run {
+        RowRun {
             sequence,
             from,
             to,
@@ -127,7 +127,7 @@ impl<X: Stored<Real = f32>, Y: Stored<Real = f32>> Gradient<'_, X, Y> {
     }
 
     /// Words of depth of one copy of a span's rows of x.
-    pub(super) fn x_words(&self, span: &Span) -> usize {
+    pub(super) fn x_words(&self, span: &RowSpan) -> usize {
         let rows = span.to - span.from + self.format.per_word() - 1;
         let words = self.format.words(rows);
         words.next_multiple_of(STRIP)
@@ -158,8 +158,13 @@ impl<X: Stored<Real = f32>, Y: Stored<Real = f32>> Gradient<'_, X, Y> {
         i * self.pitch + columns.start..i * self.pitch + columns.end
     }
 
-    /// What tap `tap` sums over `spans`, without the steps in which all of x or of dy is zero.
-    pub(super) fn terms<M: Micro>(&self, spans: &[Span], tap: usize, run_len: usize) -> Vec<Term> {
+    /// Terms of tap `tap` over `spans`, without the steps in which all of x or of dy is zero.
+    pub(super) fn terms<M: MicroKernel>(
+        &self,
+        spans: &[RowSpan],
+        tap: usize,
+        run_len: usize,
+    ) -> Vec<Term> {
         let per_word = self.format.per_word();
         let mut terms = Vec::with_capacity(spans.len());
         let mut at = 0;

@@ -1,9 +1,9 @@
-//! Which rows a product of packed rows reads, and how its result is cut into pieces.
+//! The rows that the taps of a product read, and the pieces that its result is cut into.
 
 use super::super::conv::Axis;
-use super::Micro;
+use super::MicroKernel;
 
-/// Which positions of one axis a product reads: at tap `tap`, result `r` reads position
+/// The positions of one axis that a product reads: at tap `tap`, result `r` reads position
 /// `(r·stride + start + tap·step) / divide`, where that is whole.
 #[derive(Clone, Copy)]
 pub struct Reads {
@@ -19,7 +19,7 @@ pub struct Reads {
 }
 
 impl Reads {
-    /// What outputs read of the input.
+    /// Those of the input that outputs read.
     pub fn forward(axis: &Axis) -> Self {
         Self {
             len: axis.in_len,
@@ -32,7 +32,7 @@ impl Reads {
         }
     }
 
-    /// What gradients of inputs read of those of the outputs.
+    /// Those of the outputs' gradients that the inputs' gradients read.
     pub fn backward(axis: &Axis) -> Self {
         Self {
             len: axis.out_len,
@@ -51,7 +51,7 @@ impl Reads {
         (i % divide == 0).then_some(i / divide)
     }
 
-    /// Whether neighbouring results read neighbouring positions.
+    /// `true` if neighbouring results read neighbouring positions.
     pub fn is_dense(&self) -> bool {
         (self.stride, self.divide) == (1, 1)
     }
@@ -76,7 +76,7 @@ impl Reads {
 
 /// The rows that a product reads.
 #[derive(Clone, Copy)]
-pub struct Source<'a, S> {
+pub struct RowSource<'a, S> {
     /// (batch, lines, columns, channels)
     pub data: &'a [S],
     /// (batch, lines, history, channels): the columns before column 0.
@@ -87,7 +87,7 @@ pub struct Source<'a, S> {
     pub columns: Reads,
 }
 
-impl<'a, S> Source<'a, S> {
+impl<'a, S> RowSource<'a, S> {
     /// The line (of all images) that result line `line` (of all images) reads at line tap `tap`.
     pub fn line(&self, tap: usize, line: usize) -> Option<usize> {
         let (image, r) = (line / self.lines.out, line % self.lines.out);
@@ -107,7 +107,7 @@ impl<'a, S> Source<'a, S> {
         (i < len).then(|| &rows[(line * len + i) * self.channels..][..self.channels])
     }
 
-    /// Whether the results `from..from + count` of a line read anything at column tap `tap`.
+    /// `true` if the results `from..from + count` of a line read anything at column tap `tap`.
     pub fn has_columns(&self, tap: usize, from: usize, count: usize) -> bool {
         if !self.columns.is_dense() {
             return true;
@@ -117,9 +117,9 @@ impl<'a, S> Source<'a, S> {
     }
 }
 
-/// How the result is cut, and how the rows that a piece reads are packed.
+/// The pieces of a result, and the packing of the rows that a piece reads.
 #[derive(Debug, Clone, Copy)]
-pub struct Plan {
+pub struct PiecePlan {
     /// Consecutive rows that no piece reaches across.
     pub unit: usize,
     /// Rows of a piece.
@@ -137,7 +137,7 @@ pub enum Packing {
     Lines { pitch: usize },
 }
 
-/// Whether the line taps of `lines` result lines read the same packed lines, or each its own.
+/// Packed lines that the line taps of some result lines read: the same (`shared`), or each its own.
 #[derive(Debug, Clone, Copy)]
 pub struct PackedLines {
     pub shared: bool,
@@ -146,20 +146,20 @@ pub struct PackedLines {
 
 /// Consecutive rows of the result: `columns` of each of `lines` lines, from one column on.
 #[derive(Debug, Clone, Copy)]
-pub struct Block {
+pub struct RowBlock {
     pub line: usize,
     pub lines: usize,
     pub column: usize,
     pub columns: usize,
 }
 
-impl<S> Source<'_, S> {
+impl<S> RowSource<'_, S> {
     pub fn taps(&self) -> usize {
         self.lines.taps * self.columns.taps
     }
 
     /// Cuts a result of `rows` rows, each of `channels` channels in a group.
-    pub fn plan<M: Micro>(&self, rows: usize, channels: usize) -> Plan {
+    pub fn plan<M: MicroKernel>(&self, rows: usize, channels: usize) -> PiecePlan {
         let width = self.columns.out;
         if width >= M::PIECE / 2 {
             let size = width.div_ceil(width.div_ceil(M::PIECE));
@@ -169,17 +169,17 @@ impl<S> Source<'_, S> {
                 false => Packing::Taps,
             };
             let size = size.next_multiple_of(M::ROWS);
-            return Plan { unit: width, size, packing };
+            return PiecePlan { unit: width, size, packing };
         }
         self.plan_lines::<M>(rows, channels).unwrap_or_else(|| {
             let size = rows.div_ceil(rows.div_ceil(M::PIECE)).next_multiple_of(M::ROWS);
-            Plan { unit: rows, size, packing: Packing::Taps }
+            PiecePlan { unit: rows, size, packing: Packing::Taps }
         })
     }
 
     /// Pieces of several whole lines, where they cost less than packing the rows of each tap.
-    fn plan_lines<M: Micro>(&self, rows: usize, channels: usize) -> Option<Plan> {
-        let Source { lines, columns, .. } = self;
+    fn plan_lines<M: MicroKernel>(&self, rows: usize, channels: usize) -> Option<PiecePlan> {
+        let RowSource { lines, columns, .. } = self;
         if !columns.is_dense() {
             return None;
         }
@@ -194,7 +194,7 @@ impl<S> Source<'_, S> {
         let packed = self.packed_lines(count, fit < height).lines * pitch;
         let saved = (self.taps() * count * width).checked_sub(packed)?;
         let wasted = (count - 1) * (pitch - width) * self.taps() * channels;
-        (wasted <= saved * M::PACKING).then_some(Plan {
+        (wasted <= saved * M::PACKING).then_some(PiecePlan {
             unit,
             size: count * width,
             packing: Packing::Lines { pitch },
@@ -218,9 +218,9 @@ impl<S> Source<'_, S> {
         PackedLines { shared, lines: if shared { all } else { each } }
     }
     /// The rows `first..first + rows` of the result, part of one line or whole lines.
-    pub fn block(&self, first: usize, rows: usize) -> Block {
+    pub fn block(&self, first: usize, rows: usize) -> RowBlock {
         let width = self.columns.out;
         let lines = rows.div_ceil(width);
-        Block { line: first / width, lines, column: first % width, columns: rows / lines }
+        RowBlock { line: first / width, lines, column: first % width, columns: rows / lines }
     }
 }

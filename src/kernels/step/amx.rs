@@ -2,7 +2,7 @@
 
 use super::super::Kernel;
 use super::super::elementwise::Activation;
-use super::super::products::{Amx, Format, Micro, Product, with_buffer};
+use super::super::packed_gemm::{Amx, Format, Gemm, MicroKernel, with_buffer};
 use super::{StepDtype, StepWeights};
 
 /// Words of depth that a tile takes.
@@ -19,7 +19,7 @@ pub fn wanted(w: &StepWeights, rows: usize) -> Option<Amx> {
 
 /// See [`product`](super::product); for any blocks of pairs, so that it can be tested where there are no
 /// tiles.
-pub fn product<M: Micro>(micro: M, w: &StepWeights, a: &[u32], relu: bool, y: &mut [f32]) {
+pub fn product<M: MicroKernel>(micro: M, w: &StepWeights, a: &[u32], relu: bool, y: &mut [f32]) {
     debug_assert_eq!((M::FORMAT, M::COLS), (Format::Pairs, w.cols));
     let (words, columns) = (w.row_words(), w.columns);
     let rows = a.len() / words;
@@ -41,7 +41,7 @@ pub fn product<M: Micro>(micro: M, w: &StepWeights, a: &[u32], relu: bool, y: &m
         pairs[rows * w.words..].fill(0);
         with_buffer(padded * c_stride, |c| {
             let c = c.floats_mut();
-            let mut product = Product {
+            let mut product = Gemm {
                 c,
                 c_stride,
                 rows: padded,

@@ -1,4 +1,4 @@
-//! How the rows of a weight gradient are cut.
+//! The rows of a weight gradient in runs, spans and groups.
 
 /// Rows of x that are transposed at once.
 const SUB: usize = 512;
@@ -6,7 +6,7 @@ const SUB: usize = 512;
 const GROUP: usize = 1024;
 /// Consecutive rows of one sequence whose output gradients are packed together.
 #[derive(Clone, Copy)]
-pub struct Run {
+pub struct RowRun {
     pub sequence: usize,
     pub from: usize,
     pub to: usize,
@@ -18,26 +18,26 @@ pub struct Run {
 
 /// Rows of a run that are transposed together.
 #[derive(Clone, Copy)]
-pub struct Span {
-    pub run: Run,
-    /// Which run of its part.
+pub struct RowSpan {
+    pub run: RowRun,
+    /// Number of the run in its part.
     pub index: usize,
     pub from: usize,
     pub to: usize,
 }
 
 /// The spans of run `index` of a part, at most [`SUB`] rows each.
-pub fn spans((index, &run): (usize, &Run)) -> impl Iterator<Item = Span> {
-    let span = move |from| Span { run, index, from, to: run.to.min(from + SUB) };
+pub fn spans((index, &run): (usize, &RowRun)) -> impl Iterator<Item = RowSpan> {
+    let span = move |from| RowSpan { run, index, from, to: run.to.min(from + SUB) };
     (run.from..run.to).step_by(SUB).map(span)
 }
 
 /// Cuts spans into groups of at most [`GROUP`] rows, at least one span each.
-pub fn groups(spans: &[Span]) -> impl Iterator<Item = &[Span]> {
+pub fn groups(spans: &[RowSpan]) -> impl Iterator<Item = &[RowSpan]> {
     let mut rest = spans;
     std::iter::from_fn(move || {
         let mut rows = 0;
-        let fits = |span: &&Span| {
+        let fits = |span: &&RowSpan| {
             rows += span.to - span.from;
             rows <= GROUP
         };

@@ -5,12 +5,12 @@ use std::arch::x86_64::*;
 
 use pulp::x86::{V3, V4};
 
-use super::super::instructions::{self, Instructions};
-use super::{Format, Micro, Term, check_block};
+use super::super::instructions::Instructions;
+use super::{Format, MicroKernel, Term, check_block};
 
-/// Whether there are dot products of bf16 pairs (AVX512-BF16).
+/// `true` if there are dot products of bf16 pairs (AVX512-BF16).
 pub fn has_bf16_pairs() -> bool {
-    instructions::has_avx512() && is_x86_feature_detected!("avx512bf16")
+    V4::is_available() && is_x86_feature_detected!("avx512bf16")
 }
 
 /// AVX2 and FMA: 6 rows of two vectors of 8. `ROUND` says whether operands are rounded to bf16.
@@ -50,7 +50,7 @@ const fn rounded(round: bool) -> Format {
     if round { Format::Rounded } else { Format::Single }
 }
 
-/// Implements [`Micro`] for a vector instruction set: `$rows` rows of two vectors of `$lanes`.
+/// Implements [`MicroKernel`] for a vector instruction set: `$rows` rows of two vectors of `$lanes`.
 macro_rules! vector_micro {
     (
         impl ($($generics:tt)*) ($micro:ty), $feature:literal, $vector:ty, rows $rows:literal, lanes $lanes:literal,
@@ -65,7 +65,7 @@ macro_rules! vector_micro {
             }
         }
 
-        impl $($generics)* Micro for $micro {
+        impl $($generics)* MicroKernel for $micro {
             const ROWS: usize = $rows;
             const COLS: usize = 2 * $lanes;
             const STEP: usize = 1;
@@ -201,10 +201,10 @@ pub fn dot_pairs(acc: __m512, a: u32, b: __m512) -> __m512 {
     _mm512_dpbf16_ps(acc, a, b)
 }
 
-/// See [`Micro::transpose`].
+/// See [`MicroKernel::transpose`].
 ///
 /// # Panics
-/// Where the sizes are not multiples of 8 or a slice is too short: a fault of the caller.
+/// If the sizes are not multiples of 8 or a slice is too short: a fault of the caller.
 #[target_feature(enable = "avx2")]
 pub fn transpose(
     from: &[u32],
