@@ -11,7 +11,7 @@ use candle_tcn::generate::{GenerateConfig, Generator};
 use candle_tcn::graph::{Conv1dConfig, EmbedConfig, Graph, Network};
 use candle_tcn::nn::{Activation, Gate, NormKind, StepDtype};
 use candle_tcn::text::{Tokenizer, TokenizerSpec};
-use candle_tcn::train::{Budget, RunDir, TrainConfig, Trainer, ValidSet};
+use candle_tcn::train::{Budget, RunDir, TrainConfig, Trainer, ValidSet, loss::CrossEntropy};
 
 const WIDTH: usize = 64;
 
@@ -49,7 +49,8 @@ fn train(folder: &str, steps: usize) -> candle_tcn::Result<()> {
     let config = TrainConfig { budget: Budget::Steps(steps), ..TrainConfig::default() };
     let batches = config.lay_out(tokenizer.encode_bytes(text)?)?;
     let json = r#"{"model_type": "my_network"}"#;
-    let mut trainer = Trainer::of_graph(config, graph, json, batches, run)?;
+    let mut trainer =
+        Trainer::of_graph(config, graph, json, batches, CrossEntropy::default(), run)?;
     trainer.run(&ValidSet::default(), &mut ())?;
     Ok(())
 }

@@ -5,7 +5,8 @@
 //! |---|---|
 //! | [`geometry`] | integers only: dilation schedules, padding, receptive fields and their holes, planning |
 //! | [`kernels`] | slices in, slices out: the arithmetic, and a naive oracle of it |
-//! | [`ops`] | the same as differentiable operations on candle tensors |
+//! | [`ops`] | the same as differentiable operations on candle tensors; where their time goes |
+//! | [`graph`] | a network as a value, and what reads it: runs, gradients, steps, reach, cost |
 //! | [`nn`] | layers and stacks over time and over images, named parameters, streaming [`State`](nn::State) |
 //! | [`models`] | architectures from a `config.json`, presets; model directories; saved states; state dicts of other projects |
 //! | [`files`] | safetensors and PyTorch files, read without running anything; writes that survive an interruption |
@@ -15,7 +16,6 @@
 //! | [`encode`] | whole sequences: hidden states, masks filled in |
 //! | [`plot`] | loss curves and receptive fields as SVG |
 //! | `hub` | models from the Hugging Face Hub and back (feature `hub`) |
-//! | [`profile`] | where the time goes |
 //!
 //! Tensors are channels-last, `(batch, time, channels)` or `(batch, height, width, channels)`; weights keep
 //! PyTorch's names and shapes.
@@ -70,7 +70,6 @@ pub mod nn;
 pub mod ops;
 #[cfg(feature = "models")]
 pub mod plot;
-pub mod profile;
 #[cfg(feature = "models")]
 pub mod text;
 #[cfg(feature = "models")]

@@ -5,7 +5,7 @@ use candle_core::Tensor;
 use super::forward::{Known, Walk, lost};
 use super::operation::{Conv, ConvTranspose, Weight};
 use super::program::Group;
-use super::reverse::Slot;
+use super::reverse::GradientSlot;
 use super::{State, TransposePadding};
 use crate::kernels::elementwise::Activation;
 use crate::ops::conv_transpose1d::Transposed;
@@ -13,7 +13,9 @@ use crate::ops::convolution::Convolution;
 use crate::ops::gather::Gather;
 use crate::ops::norm::WeightNorm;
 use crate::ops::scale::ScaleRows;
-use crate::ops::{self, Conv1dParams, Conv2dParams, ConvTranspose1dParams, Epilogue, PaddingMode};
+use crate::ops::{
+    self, Conv1dParams, Conv2dParams, ConvTranspose1dParams, DropoutKind, Epilogue, PaddingMode,
+};
 use crate::{Error, Result};
 
 impl Walk<'_> {
@@ -33,13 +35,8 @@ impl Walk<'_> {
         group: &Group,
         mut xs: Known,
         state: Option<&State>,
-        out: Slot,
+        out: GradientSlot,
     ) -> Result<Known> {
-        let epilogue = Epilogue {
-            relu: group.then == Some(Activation::Relu),
-            dropout: group.dropout.and_then(|(p, number)| Some((p, self.run.key(number)?))),
-            f32_output: conv.to_f32,
-        };
         let mut weight = self.weight(conv.weight)?;
         if weight.tensor.rank() == 2 {
             weight.tensor = weight.tensor.unsqueeze(2)?;
@@ -63,13 +60,20 @@ impl Walk<'_> {
             4 => conv.images(padding).shape(&xs.tensor, &weight.tensor)?,
             _ => conv.over_time(padding).shape(&xs.tensor, &weight.tensor, history.as_ref())?,
         };
+        let rows = shape.height.out_len * shape.width.out_len;
+        let draws = DropoutKind::Element.draws(rows, shape.out_channels);
+        let epilogue = Epilogue {
+            relu: group.then == Some(Activation::Relu),
+            dropout: group.dropout.and_then(|(p, number)| Some((p, self.run.key(number, draws)?))),
+            f32_output: conv.to_f32,
+        };
         let op = Convolution { shape, history, epilogue };
         let bias = conv.bias.map(|bias| self.parameter(bias)).transpose()?;
         op.check(bias.as_ref().map(|bias| &bias.tensor))?;
         self.apply(op, [xs, weight].into_iter().chain(bias).collect(), out)
     }
 
-    fn pad(&mut self, conv: &Conv, xs: Known, slot: Slot) -> Result<Known> {
+    fn pad(&mut self, conv: &Conv, xs: Known, slot: GradientSlot) -> Result<Known> {
         let ([above, along], mode) = (conv.padding, conv.padding_mode);
         if xs.tensor.rank() == 3 {
             return match ops::pad::steps(xs.tensor.dim(1)?, along.0, along.1, mode)? {
@@ -88,7 +92,7 @@ impl Walk<'_> {
         conv: &ConvTranspose,
         mut xs: Known,
         state: Option<&State>,
-        out: Slot,
+        out: GradientSlot,
     ) -> Result<Known> {
         let (cfg, span, len) = (conv.config, conv.span(), xs.tensor.dim(1)?);
         let mut crop_left = 0;

@@ -6,7 +6,7 @@ use candle_core::{D, DType, Result as CandleResult, Tensor, Var, bail};
 
 use super::operation::{Input, Operation, Param, Rows};
 use super::program::{Group, Program};
-use super::reverse::{Entry, Ran, Slot, Tape, hollow};
+use super::reverse::{Entry, GradientSlot, Ran, Tape, hollow};
 use super::run::Mask;
 use super::state::Pieces;
 use super::{Network, Outputs, Run, State};
@@ -27,7 +27,7 @@ const MOMENTUM: f64 = 0.1;
 #[derive(Debug, Clone)]
 pub(super) struct Known {
     pub tensor: Tensor,
-    pub slot: Option<Slot>,
+    pub slot: Option<GradientSlot>,
 }
 
 /// A walk under way.
@@ -201,13 +201,14 @@ impl Walk<'_> {
             }
             (Operation::Gate(gate), [xs]) => self.apply(Gated(*gate), vec![xs.clone()], out),
             (Operation::Add, [_, _]) => self.apply(Add { relu }, inputs, out),
-            (Operation::Dropout { p, kind, number }, [xs]) => match self.run.key(*number) {
-                None => Ok(xs.clone()),
-                Some(key) => {
-                    let op = Dropout { p: *p, kind: *kind, key };
-                    self.apply(op, vec![xs.clone()], out)
+            (&Operation::Dropout { p, kind, number }, [xs]) => {
+                let dims = xs.tensor.dims();
+                let rows = dims[1..dims.len() - 1].iter().product();
+                match self.run.key(number, kind.draws(rows, dims[dims.len() - 1])) {
+                    None => Ok(xs.clone()),
+                    Some(key) => self.apply(Dropout { p, kind, key }, vec![xs.clone()], out),
                 }
-            },
+            }
             (Operation::Custom(rows), [xs]) => {
                 self.apply(Rows(rows.clone()), vec![xs.clone()], out)
             }
@@ -230,13 +231,13 @@ impl Walk<'_> {
         Ok(Known { tensor, slot: Some(param.0) })
     }
 
-    pub fn new_slot(&mut self) -> Slot {
+    pub fn new_slot(&mut self) -> GradientSlot {
         self.slots += 1;
         self.slots - 1
     }
 
     /// Runs an operation into `slot`.
-    pub fn apply(&mut self, op: impl Op, inputs: Vec<Known>, slot: Slot) -> Result<Known> {
+    pub fn apply(&mut self, op: impl Op, inputs: Vec<Known>, slot: GradientSlot) -> Result<Known> {
         if self.entries.is_none() {
             let tensors: Vec<_> = inputs.iter().map(|known| &known.tensor).collect();
             let tensor = op::apply_by(self.net.kernel(), op, &tensors)?;
@@ -266,7 +267,7 @@ impl Walk<'_> {
     pub fn apply_primitive(
         &mut self,
         inputs: Vec<Known>,
-        slot: Slot,
+        slot: GradientSlot,
         run: impl Fn(&[&Tensor]) -> CandleResult<Tensor>,
     ) -> Result<Known> {
         let tracked = inputs.iter().any(|known| known.slot.is_some());
@@ -285,7 +286,12 @@ impl Walk<'_> {
         Ok(Known { tensor, slot: Some(slot) })
     }
 
-    fn batch_norm(&mut self, parameters: [Param; 4], xs: Known, out: Slot) -> Result<Known> {
+    fn batch_norm(
+        &mut self,
+        parameters: [Param; 4],
+        xs: Known,
+        out: GradientSlot,
+    ) -> Result<Known> {
         let [weight, bias, mean, var] = parameters;
         let op = match self.run.dropout {
             None => {

@@ -12,19 +12,19 @@ use half::bf16;
 
 use crate::kernels::Kernel;
 use crate::ops::op::Op;
+use crate::ops::profile::{self, Part};
 use crate::ops::sum::add_assign;
-use crate::profile::{self, Part};
 use crate::{Error, Result};
 
 /// Number of a tensor that has a gradient: a parameter, a value, or what lies between two operations of one node.
-pub(super) type Slot = usize;
+pub(super) type GradientSlot = usize;
 
 /// An operation that ran, and what its gradient reads.
 pub(super) struct Entry {
     pub ran: Ran,
     /// Slots of its inputs, `None` for a constant.
-    pub to: Vec<Option<Slot>>,
-    pub from: Slot,
+    pub to: Vec<Option<GradientSlot>>,
+    pub from: GradientSlot,
 }
 
 pub(super) enum Ran {
@@ -46,7 +46,7 @@ pub(super) enum Ran {
 pub struct Tape {
     pub(super) entries: Vec<Entry>,
     /// Slots of the outputs, and their shapes in the walk.
-    pub(super) outputs: Vec<(Option<Slot>, Shape)>,
+    pub(super) outputs: Vec<(Option<GradientSlot>, Shape)>,
     /// Shapes of the parameters, whose slots come first.
     pub(super) parameters: Vec<Vec<usize>>,
     /// Slots there are.

@@ -34,6 +34,7 @@ pub struct Run<'a> {
     pub(crate) state: Option<&'a mut State>,
     pub(crate) dtype: Option<DType>,
     pub(crate) mask: Option<Mask>,
+    first_row: usize,
     wanted: Option<Wanted<'a>>,
 }
 
@@ -59,8 +60,14 @@ impl<'a> Run<'a> {
 
     /// Training: dropout masks are a function of `seed`, `step` and the dropout.
     pub fn train(seed: u64, step: u64) -> Self {
-        let key = MaskKey { seed, stream: step.wrapping_mul(DROPOUTS) };
+        let key = MaskKey::new(seed, step.wrapping_mul(DROPOUTS));
         Self { dropout: Some(key), ..Self::eval() }
+    }
+
+    /// Counts the sequences of this run from `first_row` of a batch that is run in parts: each part drops what the
+    /// whole batch would drop there.
+    pub fn with_first_row(self, first_row: usize) -> Self {
+        Self { first_row, ..self }
     }
 
     /// Continues the sequences of `state`, and leaves it after the last step of this run, where it succeeds.
@@ -97,10 +104,11 @@ impl<'a> Run<'a> {
         self.wanted.as_ref().is_some_and(|wanted| wanted(name))
     }
 
-    /// Key of the dropout of this number, in training.
-    pub(crate) fn key(&self, number: u64) -> Option<MaskKey> {
-        let key = self.dropout?;
-        Some(MaskKey { stream: key.stream.wrapping_add(number), ..key })
+    /// Key of the dropout of this number, in training, whose mask has so many numbers for a sequence.
+    pub(crate) fn key(&self, number: u64, draws: usize) -> Option<MaskKey> {
+        let MaskKey { seed, stream, .. } = self.dropout?;
+        let offset = self.first_row as u64 * draws as u64;
+        Some(MaskKey { seed, stream: stream.wrapping_add(number), offset })
     }
 }
 

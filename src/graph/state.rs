@@ -1,4 +1,4 @@
-//! What a network remembers of sequences that come in pieces.
+//! Memory of a network between the pieces of a sequence.
 
 use std::sync::Arc;
 

@@ -9,13 +9,22 @@ use super::instructions::Instructions;
 use super::pieces::{PIECE, each_piece, whole_rows};
 use super::{Kernel, Real, Stored};
 
-/// The key of a mask: a seed for the run and a stream for the layer and step.
+/// The key of a mask: a seed for the run, a stream for the layer and step, and where in it the tensor begins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct MaskKey {
     /// The run's seed.
     pub seed: u64,
     /// The layer's and step's own number.
     pub stream: u64,
+    /// Position of the tensor's first number: above 0 where the tensor is a later part of a batch.
+    pub offset: u64,
+}
+
+impl MaskKey {
+    /// The key of a whole batch.
+    pub const fn new(seed: u64, stream: u64) -> Self {
+        Self { seed, stream, offset: 0 }
+    }
 }
 
 /// Draws made at a time: their bytes stay in the first-level cache.
@@ -24,12 +33,13 @@ const DRAWS: usize = 1 << 10;
 /// The mask of one key and probability: a factor for every position of a tensor, 0 where dropped and
 /// [`scale`](Self::scale) where kept.
 ///
-/// Position `i` is dropped where the `i`-th 16-bit half of the words of `ChaCha8(seed, stream)`, low
+/// Position `i` is dropped where the half `offset + i`, of 16 bits, of the words of `ChaCha8(seed, stream)`, low
 /// half first, is below `p·65536`.
 #[derive(Debug, Clone)]
 pub struct DropoutMask {
     words: ChaCha8Rng,
     threshold: u16,
+    offset: u64,
 }
 
 impl DropoutMask {
@@ -38,7 +48,7 @@ impl DropoutMask {
         let mut words = ChaCha8Rng::seed_from_u64(key.seed);
         words.set_stream(key.stream);
         let threshold = ((p * 65536.0).round() as u32).min(65535) as u16;
-        Self { words, threshold }
+        Self { words, threshold, offset: key.offset }
     }
 
     /// The factor of kept numbers: `1/(1 − p)`.
@@ -94,7 +104,8 @@ impl DropoutMask {
         count: usize,
         mut run: impl FnMut(usize, &[[u8; 2]]),
     ) {
-        self.words.set_word_pos((first / 2) as u128);
+        let first = self.offset + first as u64;
+        self.words.set_word_pos(u128::from(first / 2));
         let mut draws = [[0; 2]; DRAWS];
         let mut at = 0;
         if first % 2 == 1 && count > 0 {
@@ -180,7 +191,7 @@ mod tests {
     use super::*;
 
     const KERNEL: Kernel = Kernel::Portable;
-    const KEY: MaskKey = MaskKey { seed: 7, stream: 3 };
+    const KEY: MaskKey = MaskKey::new(7, 3);
 
     #[test]
     fn keeps_the_mean_and_depends_on_the_key() {
@@ -243,6 +254,9 @@ mod tests {
                 mask.apply(KERNEL, i * piece, y);
             }
             assert_eq!(y, whole);
+            let mut y = x[piece..].to_vec();
+            apply_in_place(KERNEL, MaskKey { offset: piece as u64, ..KEY }, 0.4, 0, &mut y);
+            assert_eq!(y, whole[piece..]);
             let piece = piece.max(8);
             let mut y = x[7..piece].to_vec();
             apply_in_place(KERNEL, KEY, 0.4, 7, &mut y);

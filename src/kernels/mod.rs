@@ -18,6 +18,8 @@
 //! Every function here is deterministic: work is cut into pieces of a fixed size, so the number of
 //! threads never shows in a result.
 
+#![allow(unsafe_code)]
+
 pub mod batch_norm;
 pub mod conv;
 pub mod dropout;

@@ -11,7 +11,7 @@ use super::instructions::Instructions;
 use super::pieces::{each_piece, map_pairs};
 use super::{Kernel, Real, Stored};
 
-pub use loss::{cross_entropy, cross_entropy_grad};
+pub use loss::{Target, cross_entropy, cross_entropy_grad};
 pub use norm::RowNorm;
 pub use weight_norm::{weight_norm, weight_norm_grad};
 

@@ -51,6 +51,6 @@ impl ModuleT for SeededDropout {
             return Ok(xs.clone());
         }
         let stream = self.drops.fetch_add(1, Ordering::Relaxed);
-        Ok(ops::dropout(xs, self.p, self.kind, MaskKey { seed: self.seed, stream })?)
+        Ok(ops::dropout(xs, self.p, self.kind, MaskKey::new(self.seed, stream))?)
     }
 }

@@ -154,7 +154,7 @@ impl TcnConfig {
         let (mut xs, mut sum) = (xs, None);
         g.label_hidden(0, xs);
         for (i, (&channels, dilation)) in self.num_channels.iter().zip(dilations).enumerate() {
-            let block = Block { cfg: self, channels, dilation, activate, condition };
+            let block = ResidualBlock { cfg: self, channels, dilation, activate, condition };
             let (branch, ys) = g.scope(format!("network.{i}"), |g| block.append(g, xs))?;
             xs = ys;
             g.label_hidden(i + 1, xs);
@@ -188,7 +188,7 @@ impl TcnConfig {
 type Then<'a> = dyn Fn(&mut Graph, Value) -> Result<Value> + 'a;
 
 /// A residual block.
-struct Block<'a> {
+struct ResidualBlock<'a> {
     cfg: &'a TcnConfig,
     channels: usize,
     dilation: usize,
@@ -196,7 +196,7 @@ struct Block<'a> {
     condition: &'a Then<'a>,
 }
 
-impl Block<'_> {
+impl ResidualBlock<'_> {
     /// The inner branch, and the block's output.
     fn append(&self, g: &mut Graph, xs: Value) -> Result<(Value, Value)> {
         let cfg = self.cfg;

@@ -80,8 +80,7 @@ fn an_input_shorter_than_the_kernel_is_an_error() {
 fn a_dropout_probability_of_one_is_an_error() {
     let (xs, w) = (random(1, &[1, 4, 1]), random(2, &[1, 1, 1]));
     for p in [1.0, -0.1, f64::NAN] {
-        let epilogue =
-            Epilogue { dropout: Some((p, MaskKey { seed: 0, stream: 0 })), ..Epilogue::default() };
+        let epilogue = Epilogue { dropout: Some((p, MaskKey::new(0, 0))), ..Epilogue::default() };
         let error = conv1d_then(&xs, &w, None, Conv1dParams::default(), epilogue).unwrap_err();
         assert!(error.to_string().starts_with("dropout"), "{error}");
     }
@@ -104,7 +103,7 @@ fn primitives_take_parameters_and_history_of_another_type() {
 fn an_epilogue_has_the_same_gradients_with_and_without_a_bias() {
     let inputs = [random(1, &[2, 5, 3]), random(2, &[4, 3, 2])];
     let zero = random(3, &[4]).zeros_like().unwrap();
-    let key = MaskKey { seed: 1, stream: 2 };
+    let key = MaskKey::new(1, 2);
     for relu in [false, true] {
         for dropout in [None, Some((0.3, key))] {
             let epilogue = Epilogue { relu, dropout, f32_output: false };
@@ -122,7 +121,7 @@ fn an_epilogue_has_the_same_gradients_with_and_without_a_bias() {
 #[test]
 fn an_epilogue_is_the_operations_one_after_another() {
     let params = Conv1dParams { dilation: 2, pad_left: 4, ..Default::default() };
-    let key = MaskKey { seed: 3, stream: 9 };
+    let key = MaskKey::new(3, 9);
     for (batch, relu, dropout) in
         [(1, true, None), (3, true, Some((0.3, key))), (2, false, Some((0.3, key)))]
     {

@@ -92,11 +92,8 @@ fn gradients_through_padding_modes_agree_with_differences() {
 #[test]
 fn an_epilogue_is_the_operations_one_after_another() {
     let params = Conv2dParams { pad_height: (1, 1), pad_width: (2, 0), ..Default::default() };
-    let epilogue = Epilogue {
-        relu: true,
-        dropout: Some((0.3, MaskKey { seed: 3, stream: 9 })),
-        f32_output: false,
-    };
+    let epilogue =
+        Epilogue { relu: true, dropout: Some((0.3, MaskKey::new(3, 9))), f32_output: false };
     let inputs = tensors((2, 4, 5), (3, 4, 1), (3, 3));
     let [xs, weight, bias] = &inputs;
     let fused = conv2d_then(xs, weight, Some(bias), params, epilogue).unwrap();

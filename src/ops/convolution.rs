@@ -6,6 +6,7 @@ use half::bf16;
 use super::dropout::{Dropout, check_probability};
 use super::op::{Arg, Computed, Grads, Keep, Op, apply, dispatch, on_cpu, run};
 use super::primitives::{over_time, sum_over_taps};
+use super::profile::{self, Part};
 use super::{DropoutKind, Epilogue, StoredElement, filled, tensor, zeros};
 use crate::Error;
 use crate::geometry::output_length;
@@ -13,7 +14,6 @@ use crate::kernels::conv::{self, Axis, ConvShape};
 use crate::kernels::dropout::DropoutMask;
 use crate::kernels::elementwise::Activation;
 use crate::kernels::{Kernel, Real, Stored, rows};
-use crate::profile::{self, Part};
 
 /// The epilogue of a convolution in primitives.
 pub(super) fn finish_primitives(mut ys: Tensor, epilogue: Epilogue) -> crate::Result<Tensor> {

@@ -35,7 +35,7 @@ pub enum DropoutKind {
 /// use candle_core::{DType, Device, Tensor};
 /// use candle_tcn::{kernels::dropout::MaskKey, ops::{DropoutKind, dropout}};
 /// let xs = Tensor::ones((1, 1, 64), DType::F32, &Device::Cpu)?;
-/// let ys = dropout(&xs, 0.5, DropoutKind::Element, MaskKey { seed: 1, stream: 0 })?;
+/// let ys = dropout(&xs, 0.5, DropoutKind::Element, MaskKey::new(1, 0))?;
 /// assert!(ys.flatten_all()?.to_vec1::<f32>()?.iter().all(|&y| y == 0. || y == 2.));
 /// # Ok::<(), candle_tcn::Error>(())
 /// ```
@@ -56,6 +56,17 @@ pub(super) fn check_probability(p: f64) -> crate::Result<()> {
         return Err(Error::invalid("dropout", expected, p));
     }
     Ok(())
+}
+
+impl DropoutKind {
+    /// Numbers of a mask for one sequence of `rows` rows.
+    pub(crate) fn draws(self, rows: usize, channels: usize) -> usize {
+        match self {
+            Self::Element => rows * channels,
+            // every sequence starts at a whole word
+            Self::Channel => channels.next_multiple_of(2),
+        }
+    }
 }
 
 /// Of channels: of inputs (batch, time, channels).
@@ -107,7 +118,7 @@ mod tests {
 
     #[test]
     fn gradients_agree_with_differences() {
-        let key = MaskKey { seed: 5, stream: 1 };
+        let key = MaskKey::new(5, 1);
         for kind in [DropoutKind::Element, DropoutKind::Channel] {
             gradients(&[random(1, &[3, 4, 5])], |t| Ok(dropout(&t[0], 0.4, kind, key)?));
         }
@@ -117,13 +128,8 @@ mod tests {
     fn a_probability_of_one_is_an_error() {
         for p in [1.0, -0.1, f64::NAN] {
             assert!(
-                dropout(
-                    &random(1, &[1, 1, 1]),
-                    p,
-                    DropoutKind::Element,
-                    MaskKey { seed: 0, stream: 0 }
-                )
-                .is_err()
+                dropout(&random(1, &[1, 1, 1]), p, DropoutKind::Element, MaskKey::new(0, 0))
+                    .is_err()
             );
         }
     }

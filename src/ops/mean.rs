@@ -1,6 +1,6 @@
 //! One row for a whole sequence or image.
 
-use candle_core::{DType, Result, Tensor};
+use candle_core::{DType, Device, Result, Tensor};
 
 /// The mean over the rows of each sequence that `mask` counts; over all without a mask, and of images.
 ///
@@ -68,19 +68,44 @@ pub fn mean_rows(xs: &Tensor, mask: Option<&Tensor>) -> Result<Tensor> {
 /// ```
 pub fn last_step(xs: &Tensor, lengths: &[usize]) -> crate::Result<Tensor> {
     let (batch, time, channels) = xs.dims3()?;
-    if lengths.len() != batch || lengths.iter().any(|len| !(1..=time).contains(len)) {
-        let expected = format!("{batch} of them from 1 to {time}");
-        return Err(crate::Error::invalid("lengths", expected, format!("{lengths:?}")));
-    }
+    check_lengths(lengths, batch, time)?;
     let rows = lengths.iter().enumerate().map(|(sequence, len)| (sequence * time + len - 1) as u32);
     let rows = Tensor::from_iter(rows, xs.device())?;
     Ok(xs.reshape((batch * time, channels))?.index_select(&rows, 0)?)
 }
 
+/// The mask of sequences of these lengths: 1 for each of their steps, 0 for those that fill them up.
+///
+/// # Shapes
+/// Result (batch, time) of `u8`, on the CPU.
+///
+/// # Errors
+/// As [`last_step`].
+///
+/// # Example
+///
+/// ```
+/// use candle_tcn::ops::length_mask;
+/// assert_eq!(length_mask(&[3, 1], 3)?.to_vec2::<u8>()?, [[1, 1, 1], [1, 0, 0]]);
+/// # Ok::<(), candle_tcn::Error>(())
+/// ```
+pub fn length_mask(lengths: &[usize], time: usize) -> crate::Result<Tensor> {
+    check_lengths(lengths, lengths.len(), time)?;
+    let steps = lengths.iter().flat_map(|&len| (0..time).map(move |t| u8::from(t < len)));
+    Ok(Tensor::from_iter(steps, &Device::Cpu)?.reshape((lengths.len(), time))?)
+}
+
+fn check_lengths(lengths: &[usize], batch: usize, time: usize) -> crate::Result<()> {
+    if lengths.len() == batch && lengths.iter().all(|len| (1..=time).contains(len)) {
+        return Ok(());
+    }
+    let expected = format!("{batch} of them from 1 to {time}");
+    Err(crate::Error::invalid("lengths", expected, format!("{lengths:?}")))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use candle_core::Device;
 
     #[test]
     fn a_sequence_of_nothing_is_zero() {

@@ -22,6 +22,7 @@ pub(crate) mod op;
 pub(crate) mod pad;
 pub(crate) mod pointwise;
 mod primitives;
+pub mod profile;
 pub(crate) mod scale;
 pub(crate) mod sum;
 
@@ -32,7 +33,7 @@ pub use conv2d::{Conv2dParams, conv2d};
 pub use dropout::{DropoutKind, dropout};
 pub use gather::{embed, narrow_time, one_hot};
 pub use loss::{cross_entropy, cross_entropy_with_gradient};
-pub use mean::{last_step, mean_rows};
+pub use mean::{last_step, length_mask, mean_rows};
 pub use norm::weight_norm;
 pub use pad::{PaddingMode, pad1d, pad2d};
 pub use pointwise::{activate, gate};

@@ -9,8 +9,8 @@ use candle_core::{
     WithDType, bail,
 };
 
+use super::profile;
 use crate::kernels::Kernel;
-use crate::profile;
 
 /// Tensors that the gradient of an operation reads beside that of its output; the others are freed early.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -36,9 +36,9 @@ pub enum BatchMode {
     },
 }
 
-/// One training batch; all values row-major, one row per window.
+/// Windows over a text that are trained on together; all values row-major, one row per window.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Batch {
+pub struct TokenWindows {
     /// Token ids `(batch_size, seq_len)`.
     pub inputs: Vec<u32>,
     /// The token after each input, `(batch_size, seq_len)`.
@@ -57,7 +57,7 @@ pub struct Batch {
     pub index: usize,
 }
 
-impl Batch {
+impl TokenWindows {
     /// Number of targets that count in the loss.
     pub fn scored(&self) -> usize {
         self.batch_size * (self.seq_len - self.scored_from)
@@ -90,7 +90,7 @@ pub struct BatchPosition {
 ///
 /// // 7 tokens = 2 · 3 + 1: exactly one batch
 /// let mut batches = Batches::new((0..7).collect(), 2, 3, BatchMode::Carry, 0)?;
-/// let batch = batches.next_batch();
+/// let batch = batches.next_windows();
 /// assert_eq!(batch.inputs, [0, 1, 2, 3, 4, 5]);
 /// assert_eq!(batch.targets, [1, 2, 3, 4, 5, 6]);
 /// assert!(batch.starts_fresh);
@@ -163,6 +163,14 @@ impl Batches {
         &self.tokens
     }
 
+    /// The layout of the windows.
+    pub fn mode(&self) -> BatchMode {
+        match self.carry {
+            true => BatchMode::Carry,
+            false => BatchMode::Overlap { history: self.history },
+        }
+    }
+
     /// Batches in an epoch; the same in each.
     pub fn steps_per_epoch(&self) -> usize {
         self.steps_per_epoch
@@ -188,8 +196,8 @@ impl Batches {
         Ok(())
     }
 
-    /// The next batch.
-    pub fn next_batch(&mut self) -> Batch {
+    /// The windows of the next batch.
+    pub fn next_windows(&mut self) -> TokenWindows {
         let BatchPosition { epoch, index } = self.position;
         let size = self.batch_size * self.seq_len;
         let mut inputs = Vec::with_capacity(size);
@@ -200,7 +208,7 @@ impl Batches {
             targets.extend_from_slice(&self.tokens[at + 1..at + self.seq_len + 1]);
         }
         self.step();
-        Batch {
+        TokenWindows {
             inputs,
             targets,
             batch_size: self.batch_size,

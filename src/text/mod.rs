@@ -15,7 +15,7 @@
 //!
 //! let tokens = tokenizer.encode(text)?;
 //! let mut batches = Batches::new(tokens, 2, 3, BatchMode::Carry, 0)?;
-//! let batch = batches.next_batch();
+//! let batch = batches.next_windows();
 //! assert_eq!(batch.inputs.len(), 2 * 3);
 //! // the target of an input is the token after it
 //! assert_eq!(batch.targets[0], batch.inputs[1]);
@@ -41,7 +41,7 @@ mod tokenizer;
 mod tokenizer_tests;
 mod vocab;
 
-pub use batches::{Batch, BatchMode, BatchPosition, Batches};
+pub use batches::{BatchMode, BatchPosition, Batches, TokenWindows};
 pub use check::not_text;
 pub use corpus::{Corpus, split_fraction};
 pub use decode::Decoder;

@@ -167,15 +167,6 @@ impl TrainConfig {
     }
 }
 
-/// The text that a run is validated on.
-#[derive(Debug, Clone, Default)]
-pub struct ValidSet {
-    /// Its tokens; fewer than two mean no validation.
-    pub tokens: Vec<u32>,
-    /// The characters that are predicted: all but those of the first token.
-    pub characters: u64,
-}
-
 /// A watcher of a run: it is told of steps and validations, and asked for interruptions.
 pub trait Observer {
     /// An optimizer step is done; `progress` is the fraction of the run, 0 to 1.

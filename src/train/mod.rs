@@ -1,19 +1,24 @@
-//! Training: the loop, optimizers, schedules, exact evaluation, metrics and checkpoints.
+//! Training: the loop, batches, losses, optimizers, schedules, exact evaluation, metrics and checkpoints.
 
+mod batch;
 mod card;
 mod checkpoint;
 mod config;
 mod evaluate;
+pub mod loss;
 mod metrics;
 pub mod optim;
 mod progress;
 mod run_dir;
 pub mod schedule;
 mod trainer;
+mod valid_set;
 
+pub use batch::{Batch, BatchSource, DataId, InitialState};
 pub use card::{CardInfo, DataFile, model_card};
-pub use config::{Budget, Observer, Outcome, Precision, TrainConfig, ValidSet};
+pub use config::{Budget, Observer, Outcome, Precision, TrainConfig};
 pub use evaluate::{Evaluation, Evaluator, evaluate};
 pub use metrics::{MetricsLog, Record, read as read_metrics};
 pub use run_dir::RunDir;
 pub use trainer::Trainer;
+pub use valid_set::ValidSet;

@@ -3,12 +3,10 @@
 use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
 
 use super::config::TrainConfig;
 use super::metrics::Record;
 use super::schedule::ScheduleState;
-use crate::files::hex;
 use crate::text::BatchPosition;
 
 /// Content of a checkpoint beside tensors.
@@ -17,7 +15,7 @@ pub(super) struct RunProgress {
     pub config: TrainConfig,
     pub step: usize,
     pub tokens: u64,
-    /// Number of tokens of the training text.
+    /// Number of tokens of the training text, or of what else the data are counted in.
     pub text_tokens: usize,
     /// SHA-256 of them: resuming needs the same. Older checkpoints have none.
     #[serde(default)]
@@ -36,15 +34,6 @@ pub(super) struct RunProgress {
     /// The figures of a step whose validation an interruption cut short.
     #[serde(default)]
     pub pending: Option<Record>,
-}
-
-/// SHA-256 of token ids, each as four bytes.
-pub(super) fn hash_tokens(tokens: &[u32]) -> String {
-    let mut hash = Sha256::new();
-    for piece in tokens.chunks(1 << 14) {
-        hash.update(piece.iter().flat_map(|id| id.to_le_bytes()).collect::<Vec<_>>());
-    }
-    hex(&hash.finalize())
 }
 
 /// Seconds of a run, those before a resume included.

@@ -3,19 +3,22 @@
 mod milestones;
 mod resume;
 mod step;
+mod validate;
 
 use std::path::PathBuf;
 use std::time::Instant;
 
 use candle_core::{DType, Device};
 
-use super::config::{Observer, Outcome, TrainConfig, ValidSet};
-use super::evaluate::{Evaluation, Evaluator};
+use super::batch::BatchSource;
+use super::config::{Observer, Outcome, TrainConfig};
+use super::loss::{CrossEntropy, Loss};
 use super::metrics::{MetricsLog, Record};
 use super::optim::NamedOptimizer;
-use super::progress::{Clock, Meter, RunProgress, hash_tokens};
+use super::progress::{Clock, Meter, RunProgress};
 use super::run_dir::RunDir;
 use super::schedule::Schedule;
+use super::valid_set::ValidSet;
 use crate::files::{names, write_tensors};
 use crate::graph::{Graph, Network, State};
 use crate::kernels::Kernel;
@@ -27,7 +30,7 @@ use crate::{Error, Result};
 /// Seconds after which a checkpoint is written even where no validation is due.
 const CHECKPOINT_SECONDS: f64 = 300.0;
 
-/// NamedOptimizer steps between two records of the metrics.
+/// Optimizer steps between two records of the metrics.
 const RECORD_EVERY: usize = 10;
 
 /// A model in training.
@@ -42,7 +45,8 @@ pub struct Trainer {
     params: Params,
     optimizer: NamedOptimizer,
     schedule: Schedule,
-    batches: Batches,
+    batches: Box<dyn BatchSource>,
+    loss: Box<dyn Loss>,
     /// Of windows that carry the left context over.
     state: State,
     progress: RunProgress,
@@ -54,7 +58,7 @@ pub struct Trainer {
 }
 
 impl Trainer {
-    /// A run that begins; writes `config.json` into `run`.
+    /// A run of a causal language model that begins; writes `config.json` into `run`.
     ///
     /// # Errors
     /// [`Error::Invalid`] naming the field; [`Error::Io`] where `run` cannot be written.
@@ -65,11 +69,12 @@ impl Trainer {
         run: RunDir,
     ) -> Result<Self> {
         model.require_causal()?;
-        Self::of_graph(config, model.graph()?, &model.to_json()?, batches, run)
+        let loss = CrossEntropy::default();
+        Self::of_graph(config, model.graph()?, &model.to_json()?, batches, loss, run)
     }
 
-    /// A run of a network of one's own, a causal language model; `json` is what describes it in the run's
-    /// `config.json`.
+    /// A run of a network of one's own, on batches and with a loss that fit it; `json` is what describes it in the
+    /// run's `config.json`.
     ///
     /// # Errors
     /// As [`new`](Self::new).
@@ -80,23 +85,25 @@ impl Trainer {
         config: TrainConfig,
         graph: Graph,
         json: &str,
-        batches: Batches,
+        batches: impl BatchSource + 'static,
+        loss: impl Loss + 'static,
         run: RunDir,
     ) -> Result<Self> {
         config.validate()?;
-        graph.expect_language_model()?;
+        batches.check(&graph)?;
         let params = Params::new(config.seed, DType::F32, &Device::Cpu);
         let model = Network::new(graph, params.builder())?;
         let optimizer = NamedOptimizer::new(config.optimizer.clone(), params.trainable())?;
         let schedule = Schedule::new(config.schedule.clone())?;
         run.write(names::CONFIG, json)?;
         let log = MetricsLog::create(run.join(names::METRICS))?;
+        let data = batches.data();
         let progress = RunProgress {
             config: config.clone(),
             step: 0,
             tokens: 0,
-            text_tokens: batches.tokens().len(),
-            text_sha256: Some(hash_tokens(batches.tokens())),
+            text_tokens: data.len,
+            text_sha256: Some(data.sha256),
             valid_sha256: None,
             elapsed_s: 0.0,
             training_s: 0.0,
@@ -114,7 +121,8 @@ impl Trainer {
             params,
             optimizer,
             schedule,
-            batches,
+            batches: Box::new(batches),
+            loss: Box::new(loss),
             state,
             progress,
             run,
@@ -152,7 +160,7 @@ impl Trainer {
         &self.damaged
     }
 
-    /// NamedOptimizer steps done.
+    /// Optimizer steps done.
     pub fn steps(&self) -> usize {
         self.progress.step
     }
@@ -172,12 +180,12 @@ impl Trainer {
     /// [`Error::NotFinite`] where loss or gradient leave the numbers, before the weights change;
     /// [`Error::Io`] where the run cannot be written.
     pub fn run(&mut self, valid: &ValidSet, observer: &mut dyn Observer) -> Result<Outcome> {
-        let hash = hash_tokens(&valid.tokens);
+        let hash = valid.sha256()?;
         if self.progress.valid_sha256.get_or_insert_with(|| hash.clone()) != &hash {
             return Err(Error::invalid(
                 "valid",
                 "the validation text that the run began with",
-                format!("another one ({} tokens)", valid.tokens.len()),
+                format!("another one ({} tokens)", valid.len()),
             ));
         }
         let clock = Clock { start: Instant::now(), before: self.progress.elapsed_s };
@@ -270,50 +278,4 @@ impl Trainer {
             valid_bpc: None,
         }
     }
-
-    /// The model that was validated and whether it is the best so far; nothing where the observer
-    /// interrupts.
-    fn validate(
-        &mut self,
-        valid: &ValidSet,
-        record: &mut Record,
-        observer: &mut dyn Observer,
-    ) -> Result<Option<(Network, bool)>> {
-        let model = self.frozen()?;
-        let Some(evaluation) = evaluate_watched(&model, valid, observer)? else {
-            return Ok(None);
-        };
-        let (loss, bpc) = (evaluation.loss(), evaluation.bits_per(valid.characters.max(1)));
-        if !loss.is_finite() {
-            let (step, lr) = (self.progress.step, record.lr);
-            return Err(Error::NotFinite { step, what: "validation loss", value: loss, lr });
-        }
-        (record.valid_loss, record.valid_bpc) = (Some(loss), Some(bpc));
-        self.schedule.observe_validation(loss);
-        let best = self.progress.best.is_none_or(|(lowest, _)| loss < lowest);
-        if best {
-            self.progress.best = Some((loss, bpc));
-            self.progress.since_best = 0;
-            write_tensors(self.run.join(names::WEIGHTS), &self.params.snapshot()?)?;
-        } else {
-            self.progress.since_best += 1;
-        }
-        Ok(Some((model, best)))
-    }
-}
-
-fn evaluate_watched(
-    model: &Network,
-    valid: &ValidSet,
-    observer: &mut dyn Observer,
-) -> Result<Option<Evaluation>> {
-    let mut evaluator = Evaluator::new(model, Evaluator::CHUNK)?;
-    for piece in valid.tokens.chunks(Evaluator::CHUNK) {
-        evaluator.push(piece)?;
-        observer.validating(evaluator.so_far().tokens, valid.tokens.len() as u64 - 1);
-        if observer.interrupted() {
-            return Ok(None);
-        }
-    }
-    evaluator.finish().map(Some)
 }

@@ -35,7 +35,7 @@ pub fn text(len: usize) -> Vec<u32> {
 pub fn valid() -> ValidSet {
     let tokens = text(500);
     let characters = tokens.len() as u64 - 1;
-    ValidSet { tokens, characters }
+    ValidSet::text(tokens, characters)
 }
 
 pub fn tcn(width: usize, network: TcnConfig) -> ModelConfig {

@@ -5,7 +5,7 @@ use std::fmt::Debug;
 
 use candle_tcn::kernels::dropout::{self, DropoutMask, MaskKey};
 use candle_tcn::kernels::elementwise::{Activation, Gate};
-use candle_tcn::kernels::rows::{self, RowNorm};
+use candle_tcn::kernels::rows::{self, RowNorm, Target};
 use candle_tcn::kernels::{Kernel, Real, Stored, update};
 use half::bf16;
 use proptest::prelude::*;
@@ -211,19 +211,24 @@ fn sums<S: Number<Real: Number>>(seed: u64, rows: usize, channels: usize) {
 
 fn losses<S: Number>(seed: u64, rows: usize, vocab: usize) {
     let logits = numbers::<S>(seed, rows * vocab, 8.);
-    let targets: Vec<u32> = (0..rows).map(|r| ((r * 31 + 7) % vocab) as u32).collect();
+    // the first rows count half, once, and not at all
+    let weight = |r: usize| [0.5, 1., 0.].get(r).copied().unwrap_or(1.);
+    let class = |r: usize| ((r * 31 + 7) % vocab) as u32;
+    let targets: Vec<_> =
+        (0..rows).map(|r| Target { class: class(r), weight: weight(r) }).collect();
     let (loss, grad) = under_every_kernel(|kernel| {
         let mut grad = zeros(rows * vocab);
         rows::cross_entropy_grad(kernel, &logits, vocab, &targets, S::Real::of(0.25), &mut grad);
         (rows::cross_entropy(kernel, &logits, vocab, &targets), grad)
     });
     let (mut want, mut want_grad) = (0., Vec::new());
-    for (row, &target) in wide(&logits).chunks(vocab).zip(&targets) {
+    for (row, target) in wide(&logits).chunks(vocab).zip(&targets) {
+        let (class, weight) = (target.class as usize, target.weight);
         let sum: f64 = row.iter().map(|x| x.exp()).sum();
-        want += sum.ln() - row[target as usize];
+        want += weight * (sum.ln() - row[class]);
         want_grad.extend(row.iter().enumerate().map(|(i, x)| {
-            let hit = if i == target as usize { 1. } else { 0. };
-            0.25 * (x.exp() / sum - hit)
+            let hit = if i == class { 1. } else { 0. };
+            0.25 * weight * (x.exp() / sum - hit)
         }));
     }
     assert_close("loss", &[loss], &[want], 2e-6, rows as f64);
@@ -256,7 +261,7 @@ fn weight_norms<T: Real + Number>(seed: u64, channels: usize, each: usize) {
 }
 
 fn drops<S: Number>(seed: u64, len: usize, first: usize) {
-    let (key, p) = (MaskKey { seed, stream: 9 }, 0.3);
+    let (key, p) = (MaskKey::new(seed, 9), 0.3);
     let x = numbers::<S>(seed, first + len, 3.);
     let (y, piece, channels) = under_every_kernel(|kernel| {
         let mut y = zeros(x.len());

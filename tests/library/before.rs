@@ -42,7 +42,7 @@ fn a_run_goes_on() -> Result<()> {
     let mut trainer = trainer.with_kernel(Kernel::Portable)?;
     assert_eq!(trainer.steps(), 300);
     let characters = valid.len() as u64 - 1;
-    trainer.run(&ValidSet { tokens: encode(valid)?, characters }, &mut ())?;
+    trainer.run(&ValidSet::text(encode(valid)?, characters), &mut ())?;
     let before = weights::read(Path::new(BEFORE).join("step-304.safetensors"))?.tensors;
     let now = trainer.params().snapshot()?;
     assert_eq!(now.len(), before.len());

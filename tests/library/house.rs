@@ -8,13 +8,13 @@ use std::path::{Path, PathBuf};
 
 /// Upper bounds, by rule.
 const ALLOWED: [(&str, usize); 9] = [
-    ("imports from a room below", 23),
-    ("files that import each other", 9),
-    ("type names defined more than once", 4),
-    ("lines of the library that name a flag", 5),
-    ("doc comments that begin with a question word", 27),
+    ("imports from a room below", 0),
+    ("files that import each other", 0),
+    ("type names defined more than once", 1),
+    ("lines of the library that name a flag", 0),
+    ("doc comments that begin with a question word", 2),
     ("files over 400 lines", 0),
-    ("functions over 60 lines", 2),
+    ("functions over 60 lines", 0),
     ("lines of unsafe code outside src/kernels", 0),
     ("uses of the environment or of standard streams in the library", 1),
 ];

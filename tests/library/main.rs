@@ -16,6 +16,7 @@ mod gradients;
 mod house;
 mod locuslab;
 mod optim;
+mod own_task;
 mod prompts;
 mod pytorch_tcn;
 mod sampling;

@@ -109,6 +109,7 @@ fn advice(error: &Error) -> Option<&'static str> {
         Error::Invalid { found, .. } if found.contains("masked language model") => {
             "use tcn fill-mask"
         }
+        Error::TooLarge { what, .. } if what == "int8" => "take --dtype bf16",
         Error::Invalid { field, .. } => OF_FIELDS.iter().find(|(name, _)| name == field)?.1,
         Error::NotFinite { .. } => {
             "lower --lr or --clip and start again with --force, or, where there is a checkpoint, go on from it with --resume"
@@ -164,6 +165,14 @@ mod tests {
             "a: no text; --tokenizer byte accepts any bytes"
         );
         assert_eq!(explained("tcn eval --data a", error()), "a: no text");
+    }
+
+    #[test]
+    fn a_sum_too_deep_for_int8_has_a_way_out() {
+        let error = || Error::too_large("int8", "more than are supported");
+        let text = explained("tcn generate a", error());
+        assert_eq!(text, "int8 is too large: more than are supported; take --dtype bf16");
+        assert_eq!(explained("tcn pull a/b", error()), error().to_string());
     }
 
     #[test]

@@ -190,8 +190,76 @@ pub fn multiply_tiles(amx: Amx, times: usize) {
     }
 }
 
+/// The block of C is loaded, or begins with zeros. What follows `$right` concerns the right half of the block.
+macro_rules! begin_block {
+    ($right:literal) => {
+        concat!(
+            // {low} points to the lower half of C's block here, of A's rows in the loop
+            "mov {low}, {c_stride}\n",
+            "shl {low}, 4\n",
+            "add {low}, {c}\n",
+            // {depth} says at first whether to add
+            "test {depth}, {depth}\n",
+            "jz 2f\n",
+            "tileloadd tmm0, [{c} + {c_stride}]\n",
+            $right,
+            "tileloadd tmm1, [{c} + {c_stride} + 64]\n",
+            "tileloadd tmm2, [{low} + {c_stride}]\n",
+            $right,
+            "tileloadd tmm3, [{low} + {c_stride} + 64]\n",
+            "jmp 3f\n",
+            "2:\n",
+            "tilezero tmm0\n",
+            $right,
+            "tilezero tmm1\n",
+            "tilezero tmm2\n",
+            $right,
+            "tilezero tmm3\n",
+        )
+    };
+}
+
+/// A step of a term: 16 words of depth, 32 numbers.
+macro_rules! multiply_step {
+    ($right:literal) => {
+        concat!(
+            "tileloadd tmm4, [{a_now} + {a_stride}]\n",
+            "tileloadd tmm6, [{b_now} + {b_stride}]\n",
+            "tdpbf16ps tmm0, tmm4, tmm6\n",
+            $right,
+            "tileloadd tmm7, [{b_now} + {b_stride} + 64]\n",
+            $right,
+            "tdpbf16ps tmm1, tmm4, tmm7\n",
+            "tileloadd tmm5, [{low} + {a_stride}]\n",
+            "tdpbf16ps tmm2, tmm5, tmm6\n",
+            $right,
+            "tdpbf16ps tmm3, tmm5, tmm7\n",
+            "add {a_now}, 64\n",
+            "add {low}, 64\n",
+            "add {b_now}, 2048\n",
+        )
+    };
+}
+
+/// The block of C is stored.
+macro_rules! store_block {
+    ($right:literal) => {
+        concat!(
+            "mov {low}, {c_stride}\n",
+            "shl {low}, 4\n",
+            "add {low}, {c}\n",
+            "tilestored [{c} + {c_stride}], tmm0\n",
+            $right,
+            "tilestored [{c} + {c_stride} + 64], tmm1\n",
+            "tilestored [{low} + {c_stride}], tmm2\n",
+            $right,
+            "tilestored [{low} + {c_stride} + 64], tmm3\n",
+        )
+    };
+}
+
 /// A function that computes a block: tmm0–3 are the block of C, tmm4–5 two tiles of A above each other,
-/// tmm6–7 two of B side by side. What concerns the right half of the block begins with `$right`: nothing,
+/// tmm6–7 two of B side by side. `$right` stands before what concerns the right half of the block: nothing,
 /// or the sign of a comment.
 macro_rules! tile_block {
     ($name:ident, $right:literal) => {
@@ -210,23 +278,7 @@ unsafe fn $name(
     // SAFETY: the contract above; the tiles are declared as clobbered.
     unsafe {
         asm!(
-            // {low} points to the lower half of C's block here, of A's rows in the loop
-            "mov {low}, {c_stride}",
-            "shl {low}, 4",
-            "add {low}, {c}",
-            // {depth} says at first whether to add
-            "test {depth}, {depth}",
-            "jz 2f",
-            "tileloadd tmm0, [{c} + {c_stride}]",
-            concat!($right, "tileloadd tmm1, [{c} + {c_stride} + 64]"),
-            "tileloadd tmm2, [{low} + {c_stride}]",
-            concat!($right, "tileloadd tmm3, [{low} + {c_stride} + 64]"),
-            "jmp 3f",
-            "2:",
-            "tilezero tmm0",
-            concat!($right, "tilezero tmm1"),
-            "tilezero tmm2",
-            concat!($right, "tilezero tmm3"),
+            begin_block!($right),
             "3:",
             // a term: {term} points to its words a, b, depth
             "mov {a_now}, [{term}]",
@@ -239,32 +291,15 @@ unsafe fn $name(
             "add {low}, {a_now}",
             "sub {depth}, 16",
             "jc 5f",
-            // a step: 16 words of depth, 32 numbers
             "4:",
-            "tileloadd tmm4, [{a_now} + {a_stride}]",
-            "tileloadd tmm6, [{b_now} + {b_stride}]",
-            "tdpbf16ps tmm0, tmm4, tmm6",
-            concat!($right, "tileloadd tmm7, [{b_now} + {b_stride} + 64]"),
-            concat!($right, "tdpbf16ps tmm1, tmm4, tmm7"),
-            "tileloadd tmm5, [{low} + {a_stride}]",
-            "tdpbf16ps tmm2, tmm5, tmm6",
-            concat!($right, "tdpbf16ps tmm3, tmm5, tmm7"),
-            "add {a_now}, 64",
-            "add {low}, 64",
-            "add {b_now}, 2048",
+            multiply_step!($right),
             "sub {depth}, 16",
             "jnc 4b",
             "5:",
             "add {term}, 24",
             "cmp {term}, {end}",
             "jb 3b",
-            "mov {low}, {c_stride}",
-            "shl {low}, 4",
-            "add {low}, {c}",
-            "tilestored [{c} + {c_stride}], tmm0",
-            concat!($right, "tilestored [{c} + {c_stride} + 64], tmm1"),
-            "tilestored [{low} + {c_stride}], tmm2",
-            concat!($right, "tilestored [{low} + {c_stride} + 64], tmm3"),
+            store_block!($right),
             c = in(reg) c,
             c_stride = in(reg) c_stride,
             a = in(reg) a,

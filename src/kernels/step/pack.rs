@@ -66,7 +66,7 @@ impl StepWeights {
             return Err(Error::too_large(
                 "int8",
                 format!(
-                    "{in_channels} channels x {kernel_size} taps in one sum; at most {DEEPEST} are supported, take --dtype bf16"
+                    "{in_channels} channels x {kernel_size} taps in one sum; at most {DEEPEST} are supported"
                 ),
             ));
         }

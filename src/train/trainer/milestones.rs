@@ -1,8 +1,9 @@
 //! When a run is validated and saved.
 
-use super::super::config::{Budget, Observer, ValidSet};
+use super::super::config::{Budget, Observer};
 use super::super::metrics::Record;
 use super::super::progress::Clock;
+use super::super::valid_set::ValidSet;
 use super::Trainer;
 use crate::Result;
 
@@ -83,7 +84,7 @@ impl Trainer {
         let config = &self.config;
         let tokens =
             steps * config.accumulate as f64 * config.batch_size as f64 * config.seq_len as f64;
-        let cost = valid.tokens.len().max(1) as f64 / FORWARDS_OF_A_STEP;
+        let cost = valid.len().max(1) as f64 / FORWARDS_OF_A_STEP;
         wanted.min((VALIDATIONS_SHARE * tokens / cost) as usize).max(1)
     }
 
@@ -97,7 +98,7 @@ impl Trainer {
         }
         let progress = &self.progress;
         let of_token = progress.training_s / progress.tokens.max(1) as f64 / FORWARDS_OF_A_STEP;
-        let cost = self.validation_s.unwrap_or(valid.tokens.len() as f64 * of_token);
+        let cost = self.validation_s.unwrap_or(valid.len() as f64 * of_token);
         let spent = clock.elapsed() - progress.training_s;
         spent + 2.0 * cost <= VALIDATIONS_SHARE * minutes * 60.0
     }
@@ -113,7 +114,7 @@ impl Trainer {
     ) -> Result<bool> {
         let mut validated = None;
         let start = clock.elapsed();
-        if valid.tokens.len() > 1 {
+        if !valid.is_empty() {
             validated = self.validate(valid, &mut record, observer)?;
             if validated.is_none() {
                 self.progress.pending = Some(record);

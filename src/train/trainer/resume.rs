@@ -5,11 +5,13 @@ use std::io::ErrorKind;
 
 use candle_core::{DType, Device, Tensor};
 
+use super::super::batch::{BatchSource, DataId};
 use super::super::checkpoint::{Checkpoint, TensorFiles};
 use super::super::config::TrainConfig;
+use super::super::loss::{CrossEntropy, Loss};
 use super::super::metrics::MetricsLog;
 use super::super::optim::NamedOptimizer;
-use super::super::progress::{Clock, RunProgress, hash_tokens};
+use super::super::progress::{Clock, RunProgress};
 use super::super::run_dir::RunDir;
 use super::super::schedule::Schedule;
 use super::Trainer;
@@ -43,28 +45,30 @@ impl Trainer {
     ) -> Result<Self> {
         let model = read_config(run.join(CONFIG))?;
         model.require_causal()?;
-        Self::resume_graph(tokens, run, model.graph()?, change)
+        let loss = CrossEntropy::default();
+        Self::resume_graph(run, model.graph()?, loss, change, |config| config.lay_out(tokens))
     }
 
-    /// As [`resume`](Self::resume), of a network of one's own.
+    /// As [`resume`](Self::resume), of a network of one's own; `batches` makes its batches of the changed configuration.
     ///
     /// # Errors
     /// As [`resume`](Self::resume).
-    pub fn resume_graph(
-        tokens: Vec<u32>,
+    pub fn resume_graph<B: BatchSource + 'static>(
         run: RunDir,
         graph: Graph,
+        loss: impl Loss + 'static,
         change: impl FnOnce(&mut TrainConfig),
+        batches: impl FnOnce(&TrainConfig) -> Result<B>,
     ) -> Result<Self> {
-        graph.expect_language_model()?;
         let (restored, broken) = newest_whole(&run, &graph)?;
         let Restored { progress, params, model, optimizer, state } = restored;
-        check_text(&progress, &tokens)?;
         let mut config = progress.config.clone();
         change(&mut config);
         config.validate()?;
         let schedule = Schedule::resume(config.schedule.clone(), progress.schedule.clone())?;
-        let mut batches = config.lay_out(tokens)?;
+        let mut batches = batches(&config)?;
+        batches.check(model.graph())?;
+        check_data(&progress, &batches.data())?;
         batches.seek(progress.position)?;
         let log = MetricsLog::resume(run.join(METRICS), progress.step)?;
         let aside = |(checkpoint, error): (Checkpoint, Error)| Ok((error, checkpoint.set_aside()?));
@@ -75,7 +79,8 @@ impl Trainer {
             params,
             optimizer,
             schedule,
-            batches,
+            batches: Box::new(batches),
+            loss: Box::new(loss),
             state,
             progress,
             run,
@@ -150,11 +155,11 @@ fn restore(checkpoint: &Checkpoint, graph: &Graph) -> Result<Restored> {
     Ok(Restored { progress, params, model, optimizer, state })
 }
 
-fn check_text(progress: &RunProgress, tokens: &[u32]) -> Result<()> {
+fn check_data(progress: &RunProgress, data: &DataId) -> Result<()> {
     let began = progress.text_tokens;
     let found = match &progress.text_sha256 {
-        _ if began != tokens.len() => tokens.len().to_string(),
-        Some(hash) if *hash != hash_tokens(tokens) => "as many others".to_string(),
+        _ if began != data.len => data.len.to_string(),
+        Some(hash) if *hash != data.sha256 => "as many others".to_string(),
         _ => return Ok(()),
     };
     let expected = format!("the {began} training tokens that the run began with");

@@ -1,13 +1,12 @@
 //! One optimizer step.
 
-use candle_core::{Device, Tensor};
-
+use super::super::batch::{Batch, InitialState};
+use super::super::loss::LossValue;
 use super::super::optim::Gradients;
 use super::Trainer;
 use crate::graph::Run;
-use crate::profile::{self, Part};
-use crate::text::{Batch, BatchMode};
-use crate::{Error, Result, ops};
+use crate::ops::profile::{self, Part};
+use crate::{Error, Result};
 
 impl Trainer {
     /// One optimizer step: the mean loss of its batches and the gradient norm before clipping.
@@ -15,25 +14,8 @@ impl Trainer {
     /// # Errors
     /// [`Error::NotFinite`], before the parameters change.
     pub fn step(&mut self, lr: f64) -> Result<(f64, f64)> {
-        let mut total: Option<Gradients> = None;
-        let mut loss = 0.0;
-        let parts = self.config.accumulate;
-        for part in 0..parts {
-            let batch = self.batches.next_batch();
-            let micro = (self.progress.step * parts + part) as u64;
-            let (part_loss, grads) = self.gradients(&batch, micro)?;
-            loss += part_loss / parts as f64;
-            self.progress.tokens += batch.scored() as u64;
-            match &mut total {
-                None => total = Some(grads),
-                Some(total) => total.accumulate(&grads)?,
-            }
-        }
+        let (loss, mut grads) = self.accumulated()?;
         let _span = profile::span(Part::Optimizer);
-        let mut grads = total.unwrap_or_else(|| Gradients::new(Vec::new()));
-        if parts > 1 {
-            grads.scale(1.0 / parts as f64)?;
-        }
         let norm = match self.config.clip {
             Some(clip) => grads.clip(clip)?,
             None => grads.norm()?,
@@ -49,32 +31,48 @@ impl Trainer {
         Ok((loss, norm))
     }
 
-    fn gradients(&mut self, batch: &Batch, micro: u64) -> Result<(f64, Gradients)> {
-        let ids =
-            Tensor::from_slice(&batch.inputs, (batch.batch_size, batch.seq_len), &Device::Cpu)?;
-        let mut run = Run::train(self.config.seed, micro).with_dtype(self.config.dtype.dtype());
-        if self.config.batches == BatchMode::Carry {
-            if batch.starts_fresh {
-                self.state = self.model.init_state(batch.batch_size)?;
-            }
+    /// The mean over all targets of the batches of a step, and its gradient.
+    fn accumulated(&mut self) -> Result<(f64, Gradients)> {
+        let batch = self.batches.next_batch()?;
+        let mut rows = batch.sequences()?;
+        let (first, mut total) = self.gradients(&batch, 0)?;
+        let (mut loss, mut weight) = (first.mean, 1.0);
+        for _ in 1..self.config.accumulate {
+            let batch = self.batches.next_batch()?;
+            let (part, mut grads) = self.gradients(&batch, rows)?;
+            rows += batch.sequences()?;
+            let share = part.weight / first.weight;
+            grads.scale(share)?;
+            total.accumulate(&grads)?;
+            loss += share * part.mean;
+            weight += share;
+        }
+        if weight != 1.0 {
+            total.scale(1.0 / weight)?;
+        }
+        Ok((loss / weight, total))
+    }
+
+    /// The loss of a batch that has so many rows of its step before it, and its gradient.
+    fn gradients(&mut self, batch: &Batch, rows: usize) -> Result<(LossValue, Gradients)> {
+        let mut run = Run::train(self.config.seed, self.progress.step as u64)
+            .with_first_row(rows)
+            .with_dtype(self.config.dtype.dtype());
+        if batch.start == InitialState::Fresh {
+            self.state = self.model.init_state(batch.sequences()?)?;
+        }
+        if batch.start != InitialState::Alone {
             run = run.with_state(&mut self.state);
         }
-        let (outputs, tape) = self.model.trace(&[&ids], run)?;
-        let (loss, grad) = scored_loss(&outputs.into_first()?, batch)?;
-        let grads = tape.backward(vec![grad])?;
+        if let Some(mask) = &batch.mask {
+            run = run.with_mask(mask)?;
+        }
+        let inputs: Vec<_> = batch.inputs.iter().collect();
+        let (outputs, tape) = self.model.trace(&inputs, run)?;
+        let mut loss = self.loss.value(&outputs.values, batch)?;
+        drop(outputs);
+        self.progress.tokens += loss.count;
+        let grads = tape.backward(std::mem::take(&mut loss.gradients))?;
         Ok((loss, Gradients::of(self.model.graph(), grads, self.optimizer.params())))
     }
-}
-
-/// The loss over the tokens that count, and its gradient.
-fn scored_loss(logits: &Tensor, batch: &Batch) -> Result<(f64, Tensor)> {
-    let from = batch.scored_from;
-    if from == 0 {
-        return ops::cross_entropy_with_gradient(logits, &batch.targets);
-    }
-    let scored = ops::narrow_time(logits, from, batch.seq_len - from)?;
-    let rows = batch.targets.chunks_exact(batch.seq_len);
-    let targets: Vec<u32> = rows.flat_map(|row| &row[from..]).copied().collect();
-    let (loss, grad) = ops::cross_entropy_with_gradient(&scored, &targets)?;
-    Ok((loss, grad.pad_with_zeros(1, from, 0)?))
 }

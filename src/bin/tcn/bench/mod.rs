@@ -7,9 +7,10 @@ mod work;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
+use candle_tcn::kernels;
 use candle_tcn::models::ModelConfig;
+use candle_tcn::ops::profile;
 use candle_tcn::train::Precision;
-use candle_tcn::{kernels, profile};
 use clap::ValueEnum;
 
 use crate::flags::{Dtype, count};

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use candle_tcn::models::ModelConfig;
-use candle_tcn::profile::Part;
+use candle_tcn::ops::profile::Part;
 use serde::Serialize;
 
 use super::BenchArgs;

@@ -216,7 +216,7 @@ fn valid_set(tokenizer: &Tokenizer, text: &[u8]) -> Result<ValidSet> {
         tokens.extend(piece?);
     }
     let characters = stream.characters().saturating_sub(stream.first_token().0);
-    Ok(ValidSet { tokens, characters })
+    Ok(ValidSet::text(tokens, characters))
 }
 
 /// At most the first `most` bytes of `text`, a whole number of characters where it is UTF-8.

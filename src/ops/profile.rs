@@ -9,7 +9,7 @@
 //!
 //! ```
 //! use std::time::{Duration, Instant};
-//! use candle_tcn::profile::{self, Part};
+//! use candle_tcn::ops::profile::{self, Part};
 //!
 //! let start = Instant::now();
 //! let (answer, report) = profile::record(|| {

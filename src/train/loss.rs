@@ -1,0 +1,150 @@
+//! Losses: how far the outputs of a network are from the targets of a batch, and which way is down.
+
+use candle_core::{DType, Tensor, Var};
+
+use super::batch::Batch;
+use crate::kernels::rows::Target;
+use crate::{Error, Result, ops};
+
+/// A loss that [`Trainer`](super::Trainer) makes small.
+///
+/// A closure that computes a scalar with candle's operations is one: candle differentiates it down to the outputs of the
+/// network. Its mean counts as many targets as the batch has.
+///
+/// # Example
+///
+/// ```
+/// use candle_core::{Device, Tensor};
+/// use candle_tcn::train::{Batch, loss::Loss};
+///
+/// let squared = |outputs: &[Tensor], batch: &Batch| -> candle_tcn::Result<Tensor> {
+///     Ok(candle_nn::loss::mse(&outputs[0], &batch.targets)?)
+/// };
+/// let xs = Tensor::new(&[[[1f32], [4.]]], &Device::Cpu)?;
+/// let value = squared.value(&[xs.clone()], &Batch::new(vec![xs.clone()], xs.zeros_like()?))?;
+/// assert_eq!((value.mean, value.count), (8.5, 2));
+/// assert_eq!(value.gradients[0].flatten_all()?.to_vec1::<f32>()?, [1., 4.]);
+/// # Ok::<(), candle_tcn::Error>(())
+/// ```
+pub trait Loss: Send {
+    /// The loss of a batch.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] for outputs or targets that it is not made for.
+    fn value(&self, outputs: &[Tensor], batch: &Batch) -> Result<LossValue>;
+}
+
+/// The loss of a batch.
+#[derive(Debug, Clone)]
+pub struct LossValue {
+    /// Mean over the targets that count.
+    pub mean: f64,
+    /// The weight of this mean beside those of other batches: the sum of the weights of its targets.
+    pub weight: f64,
+    /// Number of targets that count.
+    pub count: u64,
+    /// Gradient of the mean by each output.
+    pub gradients: Vec<Tensor>,
+}
+
+impl<F: Fn(&[Tensor], &Batch) -> Result<Tensor> + Send> Loss for F {
+    fn value(&self, outputs: &[Tensor], batch: &Batch) -> Result<LossValue> {
+        let vars = outputs.iter().map(|output| Var::from_tensor(&output.detach()));
+        let vars = vars.collect::<candle_core::Result<Vec<Var>>>()?;
+        let outputs: Vec<Tensor> = vars.iter().map(|var| var.as_tensor().clone()).collect();
+        let loss = self(&outputs, batch)?;
+        let store = loss.backward()?;
+        let gradient = |output: &Tensor| match store.get(output) {
+            Some(gradient) => Ok(gradient.detach()),
+            None => output.zeros_like(),
+        };
+        let count = batch.targets.elem_count();
+        Ok(LossValue {
+            mean: loss.to_dtype(DType::F64)?.to_scalar()?,
+            weight: count as f64,
+            count: count as u64,
+            gradients: outputs.iter().map(gradient).collect::<candle_core::Result<_>>()?,
+        })
+    }
+}
+
+/// Cross-entropy of logits (batch, time, classes) with targets (batch, time), or (batch, classes) with (batch); ids of
+/// `u32`.
+///
+/// Mean over the targets that count, each by the weight of its class times that of its place in the batch.
+///
+/// # Example
+///
+/// ```
+/// use candle_core::{Device, Tensor};
+/// use candle_tcn::train::{Batch, loss::{CrossEntropy, Loss}};
+///
+/// let loss = CrossEntropy { ignored: Some(9), class_weights: Some(vec![1., 3.]) };
+/// let logits = Tensor::new(&[[0f32, 0.], [0., 0.], [0., 0.]], &Device::Cpu)?;
+/// let targets = Tensor::new(&[0u32, 9, 1], &Device::Cpu)?;
+/// let value = loss.value(&[logits.clone()], &Batch::new(vec![logits], targets))?;
+/// assert!((value.mean - 2f64.ln()).abs() < 1e-6);
+/// assert_eq!((value.weight, value.count), (4., 2));
+/// # Ok::<(), candle_tcn::Error>(())
+/// ```
+///
+/// # References
+/// `torch.nn.CrossEntropyLoss` with `weight` and `ignore_index`.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct CrossEntropy {
+    /// A target that marks a place which does not count.
+    pub ignored: Option<u32>,
+    /// A factor for each class; 1 for all without.
+    pub class_weights: Option<Vec<f64>>,
+}
+
+impl CrossEntropy {
+    fn targets(&self, batch: &Batch) -> Result<Vec<Target>> {
+        let ids = batch.targets.flatten_all()?.to_vec1::<u32>()?;
+        let mut targets: Vec<Target> = ids.into_iter().map(Target::from).collect();
+        for target in &mut targets {
+            target.weight = self.class_weight(target.class)?;
+        }
+        let dims = batch.targets.dims();
+        let mask = batch.mask.as_ref().filter(|mask| mask.dims() == dims);
+        for factors in [mask, batch.weights.as_ref()].into_iter().flatten() {
+            if factors.dims() != dims {
+                let found = format!("{:?}", factors.dims());
+                return Err(Error::invalid("weights", format!("{dims:?}, as the targets"), found));
+            }
+            let factors = factors.to_dtype(DType::F64)?.flatten_all()?.to_vec1::<f64>()?;
+            for (target, factor) in targets.iter_mut().zip(factors) {
+                target.weight *= factor;
+            }
+        }
+        Ok(targets)
+    }
+
+    fn class_weight(&self, class: u32) -> Result<f64> {
+        match &self.class_weights {
+            _ if self.ignored == Some(class) => Ok(0.0),
+            None => Ok(1.0),
+            Some(weights) => weights.get(class as usize).copied().ok_or_else(|| {
+                let expected =
+                    format!("an id below {}, the number of class weights", weights.len());
+                Error::invalid("target", expected, class)
+            }),
+        }
+    }
+}
+
+impl Loss for CrossEntropy {
+    fn value(&self, outputs: &[Tensor], batch: &Batch) -> Result<LossValue> {
+        let [logits] = outputs else {
+            return Err(Error::invalid("outputs", "one, the logits", outputs.len()));
+        };
+        let targets = self.targets(batch)?;
+        let (mean, gradient) = ops::cross_entropy_with_gradient(logits, &targets)?;
+        Ok(LossValue {
+            mean,
+            weight: targets.iter().map(|target| target.weight).sum(),
+            count: targets.iter().filter(|target| target.weight > 0.0).count() as u64,
+            gradients: vec![gradient],
+        })
+    }
+}
