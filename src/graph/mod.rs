@@ -53,6 +53,8 @@ mod forward;
 mod layers;
 mod network;
 mod operation;
+#[cfg(test)]
+mod operation_tests;
 mod program;
 mod reach;
 mod reverse;

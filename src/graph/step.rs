@@ -29,6 +29,8 @@ enum StepOp {
         table: Vec<f32>,
         to: Slot,
     },
+    /// Rows with a 1 at the token id.
+    OneHot(Slot),
     Copy {
         from: Slot,
         to: Slot,
@@ -291,6 +293,13 @@ impl StepOp {
                 let ys = &mut buffers[to.index][..rows * to.width];
                 for (y, &id) in ys.chunks_exact_mut(to.width).zip(&scratch.ids) {
                     y.copy_from_slice(&table[id as usize * to.width..][..to.width]);
+                }
+            }
+            Self::OneHot(to) => {
+                let ys = &mut buffers[to.index][..rows * to.width];
+                ys.fill(0.0);
+                for (y, &id) in ys.chunks_exact_mut(to.width).zip(&scratch.ids) {
+                    y[id as usize] = 1.0;
                 }
             }
             Self::Copy { from, to } => {

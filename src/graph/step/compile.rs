@@ -155,6 +155,12 @@ impl Compiler<'_> {
                 self.ops.push(StepOp::Embed { table, to });
                 to
             }
+            Operation::OneHot => {
+                self.mark("one_hot", &[]);
+                let to = self.slot(width);
+                self.ops.push(StepOp::OneHot(to));
+                to
+            }
             Operation::RowNorm { .. } | Operation::BatchNorm(_) => {
                 self.norm(&node.operation, group)?
             }
