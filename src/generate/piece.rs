@@ -23,7 +23,7 @@ pub struct Finished {
     pub tokens: usize,
     /// From its beginning to its end.
     pub seconds: f64,
-    /// Each of them, where [`GenerateConfig::logprobs`] asks for it.
+    /// Each of them, where [`GenerateConfig::logprobs`](super::GenerateConfig::logprobs) asks for it.
     pub logprobs: Vec<TokenLogprob>,
 }
 

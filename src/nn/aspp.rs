@@ -7,7 +7,7 @@ use crate::Result;
 use crate::geometry::{Layer, Padding, Stack, Stack2d};
 use crate::graph::{Conv2dConfig, Graph, Network, NormKind, Value};
 
-/// The options of an [`Aspp`].
+/// The options of [`aspp`].
 #[derive(Debug, Clone, PartialEq)]
 pub struct AsppConfig {
     /// Numbers per pixel of the input.
@@ -30,7 +30,7 @@ impl AsppConfig {
     /// pooling it sees every pixel.)
     ///
     /// # Errors
-    /// [`Error::Invalid`] for a rate of 0.
+    /// [`Error::Invalid`](crate::Error::Invalid) for a rate of 0.
     ///
     /// # Example
     ///

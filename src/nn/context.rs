@@ -27,7 +27,7 @@ pub enum ContextForm {
     Large,
 }
 
-/// The options of a [`ContextModule`].
+/// The options of a [`context_module`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ContextConfig {
     /// Numbers per pixel of the input and of the output.
@@ -68,7 +68,7 @@ impl ContextConfig {
     /// Reach of an output pixel along each axis.
     ///
     /// # Errors
-    /// As [`Layer::centred`].
+    /// As [`Layer::centred`](crate::geometry::Layer::centred).
     ///
     /// # Example
     ///

@@ -155,7 +155,7 @@ pub fn dilated_conv2d(
 ///
 /// # References
 /// `torch.nn.ConvTranspose1d`, initialised as there; causal with a kernel of twice the stride it is
-/// pytorch-tcn's `TemporalConvTranspose1d`, [`TransposePadding::Same`] its non-causal variant.
+/// pytorch-tcn's `TemporalConvTranspose1d`, [`TransposePadding::Same`](super::TransposePadding::Same) its non-causal variant.
 pub fn dilated_conv_transpose1d(
     in_channels: usize,
     out_channels: usize,

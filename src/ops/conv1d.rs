@@ -74,7 +74,7 @@ impl Conv1dParams {
 /// # Numerics
 /// `f32` or `f64`, accumulated in the same type; or `xs` of `bf16` with `weight` and `bias` of `f32`: the
 /// weight is rounded to `bf16`, products are accumulated in `f32` and the result is rounded to `bf16` (see
-/// [`Epilogue::f32_output`]). Gradients are of the types of what they belong to. The history is of the
+/// `Epilogue::f32_output`). Gradients are of the types of what they belong to. The history is of the
 /// type of `xs` and a constant: no gradient flows into it.
 ///
 /// # Errors
