@@ -1,16 +1,17 @@
 //! Networks one step at a time, on slices: weights packed once, nothing allocated, no tensor.
 
 mod compile;
+mod conv;
 
 use std::sync::Arc;
 
+use self::conv::ConvStep;
 use super::operation::RowOperation;
-use super::state::remember;
 use super::{RingShape, State};
 use crate::kernels::Kernel;
 use crate::kernels::elementwise::{Activation, Gate};
 use crate::kernels::rows::RowNorm;
-use crate::kernels::step::{self, StepDtype, StepWeights};
+use crate::kernels::step::{self, StepDtype};
 use crate::{Error, Result};
 
 /// A buffer of a network's steps: rows of `width` numbers.
@@ -75,19 +76,6 @@ enum StepOp {
     },
     /// To bf16.
     Round(Slot),
-}
-
-/// A convolution.
-#[derive(Debug)]
-struct ConvStep {
-    weights: StepWeights,
-    kernel_size: usize,
-    dilation: usize,
-    /// Number of the ring; none where there is one tap.
-    ring: Option<usize>,
-    relu: bool,
-    from: Slot,
-    to: Slot,
 }
 
 /// A causal network one step, or a few, at a time: `&[f32] -> &mut [f32]`, or from token ids.
@@ -279,6 +267,24 @@ fn pair(buffers: &mut [Vec<f32>], rows: usize, a: Slot, b: Slot) -> [&mut [f32];
     [&mut first[..rows * a.width], &mut second[..rows * b.width]]
 }
 
+/// Runs through the rows of two different buffers.
+fn each_row(
+    buffers: &mut [Vec<f32>],
+    rows: usize,
+    (from, to): (Slot, Slot),
+    run: impl Fn(&[f32], &mut [f32]),
+) {
+    let [xs, ys] = pair(buffers, rows, from, to);
+    let rows = xs.chunks_exact(from.width).zip(ys.chunks_exact_mut(to.width));
+    rows.for_each(|(x, y)| run(x, y));
+}
+
+/// Writes the row of each token id.
+fn of_ids(ids: &[u32], ys: &mut [f32], write: impl Fn(usize, &mut [f32])) {
+    let width = ys.len() / ids.len().max(1);
+    ys.chunks_exact_mut(width.max(1)).zip(ids).for_each(|(y, &id)| write(id as usize, y));
+}
+
 impl StepOp {
     fn run(&self, kernel: Kernel, state: &mut State, frames: usize) {
         let rows = state.batch() * frames;
@@ -290,29 +296,24 @@ impl StepOp {
         match self {
             Self::Conv(conv) => conv.run(state, frames),
             Self::Embed { table, to } => {
-                let ys = &mut buffers[to.index][..rows * to.width];
-                for (y, &id) in ys.chunks_exact_mut(to.width).zip(&scratch.ids) {
-                    y.copy_from_slice(&table[id as usize * to.width..][..to.width]);
-                }
+                let row = |id: usize| &table[id * to.width..][..to.width];
+                whole(buffers, to, &|ys| {
+                    of_ids(&scratch.ids, ys, |id, y| y.copy_from_slice(row(id)))
+                });
             }
             Self::OneHot(to) => {
-                let ys = &mut buffers[to.index][..rows * to.width];
-                ys.fill(0.0);
-                for (y, &id) in ys.chunks_exact_mut(to.width).zip(&scratch.ids) {
-                    y[id as usize] = 1.0;
-                }
+                whole(buffers, to, &|ys| {
+                    ys.fill(0.0);
+                    of_ids(&scratch.ids, ys, |id, y| y[id] = 1.0);
+                });
             }
             Self::Copy { from, to } => {
-                let [from, to] = pair(buffers, rows, *from, *to);
-                to.copy_from_slice(from);
+                let [xs, ys] = pair(buffers, rows, *from, *to);
+                ys.copy_from_slice(xs);
             }
-            Self::Place { from, to, at } => {
-                let (width, whole) = (from.width, to.width);
-                let [from, to] = pair(buffers, rows, *from, *to);
-                for (x, y) in from.chunks_exact(width).zip(to.chunks_exact_mut(whole)) {
-                    y[*at..][..width].copy_from_slice(x);
-                }
-            }
+            Self::Place { from, to, at } => each_row(buffers, rows, (*from, *to), |x, y| {
+                y[*at..][..x.len()].copy_from_slice(x);
+            }),
             Self::Gate { gate, from, to } => {
                 let [xs, ys] = pair(buffers, rows, *from, *to);
                 gate.apply_rows(kernel, to.width, xs, ys);
@@ -338,55 +339,9 @@ impl StepOp {
                 whole(buffers, slot, &|xs| step::affine(kernel, xs, mean, scale, bias));
             }
             Self::Custom { op, from, to } => {
-                let (width, out) = (from.width, to.width);
-                let [xs, ys] = pair(buffers, rows, *from, *to);
-                for (x, y) in xs.chunks_exact(width).zip(ys.chunks_exact_mut(out)) {
-                    op.forward(x, y);
-                }
+                each_row(buffers, rows, (*from, *to), |x, y| op.forward(x, y));
             }
             Self::Round(slot) => whole(buffers, slot, &|xs| step::round(kernel, xs)),
-        }
-    }
-}
-
-impl ConvStep {
-    /// `frames` new frames of each sequence, which its ring then remembers.
-    fn run(&self, state: &mut State, frames: usize) {
-        let (channels, span) = (self.from.width, (self.kernel_size - 1) * self.dilation);
-        let rows = state.batch() * frames;
-        let State { rings, positions, scratch, .. } = state;
-        let words = self.weights.row_words();
-        let a = &mut scratch.words[..rows * words];
-        let [xs, ys] = pair(&mut scratch.buffers, rows, self.from, self.to);
-        let past = self.ring.map_or(&[][..], |ring| &rings[ring][..]);
-        self.weights.pack_rows(
-            a,
-            #[inline(always)]
-            |row| {
-                let (sequence, frame) = (row / frames, row % frames);
-                let now = &xs[sequence * frames * channels..][..frames * channels];
-                let past = &past[sequence * span * channels..][..span * channels];
-                let head = match span {
-                    0 => 0,
-                    _ => (positions[sequence] % span as u64) as usize,
-                };
-                (0..self.kernel_size).map(move |tap| {
-                    let back = (self.kernel_size - 1 - tap) * self.dilation;
-                    match frame.checked_sub(back) {
-                        Some(frame) => &now[frame * channels..][..channels],
-                        // `back − frame` steps before the first of these frames
-                        None => {
-                            let at = head + span - (back - frame);
-                            let at = if at < span { at } else { at - span };
-                            &past[at * channels..][..channels]
-                        }
-                    }
-                })
-            },
-        );
-        step::product(&self.weights, a, self.relu, ys);
-        if let Some(ring) = self.ring {
-            remember(&mut rings[ring], (span, channels), positions, xs);
         }
     }
 }
