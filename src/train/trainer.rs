@@ -39,6 +39,9 @@ const RECORD_EVERY: usize = 10;
 /// [`Kernel`](crate::kernels::Kernel), whatever the number of threads, and whether or not the run was
 /// interrupted and resumed (a budget in minutes follows the clock and is the exception). Another kernel,
 /// and so another kind of processor unless [`with_kernel`](Trainer::with_kernel) takes one that both have, adds in another order.
+///
+/// A program that trains should first call [`keep_freed_memory`](crate::kernels::memory::keep_freed_memory): it makes a
+/// step 1.4 times as fast.
 pub struct Trainer {
     config: TrainConfig,
     model: Network,
@@ -73,7 +76,8 @@ impl Trainer {
         Self::of_graph(config, model.graph()?, &model.to_json()?, batches, loss, run)
     }
 
-    /// A run of a network of one's own, on batches and with a loss that fit it; `json` is what describes it in the
+    /// A run of a network of one's own, on batches and with a [loss](super::loss) that fit it: a text's batches with
+    /// [`CrossEntropy`] for a language model; `json` is what describes it in the
     /// run's `config.json`.
     ///
     /// # Errors
