@@ -54,11 +54,11 @@ impl CheckedFile {
 
     /// Checks that `count` bytes from `start` on lie inside of the file.
     pub(super) fn check_range(&self, what: &str, start: u64, count: u64) -> Result<()> {
+        let len = self.len;
         match start.checked_add(count) {
-            Some(end) if end <= self.len => Ok(()),
+            Some(end) if end <= len => Ok(()),
             _ => Err(self.wrong(format!(
-                "{what}: expected {count} bytes from byte {start} on, found a file of {} bytes; is it cut?",
-                self.len
+                "{what}: expected {count} bytes from byte {start} on, found a file of {len} bytes; is it cut?"
             ))),
         }
     }
@@ -86,6 +86,11 @@ impl CheckedFile {
             false => Err(self.wrong(format!("{what}: the file became shorter while it was read"))),
         }
     }
+}
+
+/// A whole number of at most eight bytes, the lowest first.
+pub(super) fn little_endian(bytes: &[u8]) -> u64 {
+    bytes.iter().rev().fold(0, |sum, &byte| sum << 8 | u64::from(byte))
 }
 
 /// Reads a file of at most `limit` bytes; `what` says in messages what it should be.

@@ -8,7 +8,7 @@ use candle_core::Tensor;
 use safetensors::View;
 use safetensors::tensor::{Metadata, TensorInfo};
 
-use super::checked_file::{CheckedFile, shown};
+use super::checked_file::{CheckedFile, little_endian, shown};
 use super::listing::{ListedTensor, Listing, MAX_RANK, Storage, StridedView, bytes_of, read_as};
 use super::names::MAX_HEADER_BYTES;
 use super::replacement::write_atomic;
@@ -36,8 +36,7 @@ pub(crate) struct Header {
 impl Header {
     /// Reads the header; the numbers behind it need not be whole.
     pub(crate) fn read(file: &CheckedFile) -> Result<Self> {
-        let length = file.bytes(CUT, 0, 8)?;
-        let length = length.first_chunk().map_or(0, |bytes| u64::from_le_bytes(*bytes));
+        let length = little_endian(&file.bytes(CUT, 0, 8)?);
         if !(2..=MAX_HEADER_BYTES).contains(&length) {
             return Err(file.wrong(format!(
                 "{CUT}: expected a header of 2 to {MAX_HEADER_BYTES} bytes, found one of {length}"

@@ -10,7 +10,7 @@ mod zip;
 
 use std::collections::{HashMap, HashSet};
 
-use super::checked_file::{CheckedFile, shown};
+use super::checked_file::{CheckedFile, little_endian, shown};
 use super::listing::{ListedTensor, Listing, MAX_TENSORS, Storage, StridedView, bytes_of};
 use super::names::MAX_PICKLE_BYTES;
 use super::not_weights;
@@ -140,8 +140,7 @@ fn starts<'a>(
             .get(key)
             .ok_or_else(|| wrong(": no tensor belongs to it, so its size is not known".into()))?;
         let dtype = storage.dtype.ok_or_else(|| wrong(format!(": {UNREADABLE}")))?;
-        let count = file.bytes(&what, at, 8)?;
-        let count = count.first_chunk().map_or(0, |bytes| u64::from_le_bytes(*bytes));
+        let count = little_endian(&file.bytes(&what, at, 8)?);
         if count != storage.count as u64 {
             return Err(wrong(format!(": expected {} numbers, found {count}", storage.count)));
         }
@@ -169,7 +168,7 @@ fn list(
     let mut listing = Listing::default();
     let mut places: HashMap<&[u8], usize> = HashMap::new();
     let mut names = HashSet::new();
-    for &(key, value) in state_dict {
+    for &[key, value] in state_dict {
         let Some(PickleObject::Tensor(parts)) = pickle.object(value) else {
             continue;
         };

@@ -29,16 +29,19 @@ pub(super) enum PickleValue {
     Object(u32),
 }
 
+/// An entry of a dict.
+pub(super) type PicklePair = [PickleValue; 2];
+
 /// A value with parts, or one that a global made.
 #[derive(Debug)]
 pub(super) enum PickleObject {
     Tuple(Vec<PickleValue>),
     List(Vec<PickleValue>),
-    Dict(Vec<(PickleValue, PickleValue)>),
+    Dict(Vec<PicklePair>),
     Global(Global),
     Storage(StorageRef),
     /// Made by `_rebuild_tensor_v2` of these arguments.
-    Tensor(Vec<PickleValue>),
+    Tensor([PickleValue; 4]),
     /// No part of a state dict, and harmless.
     Inert,
 }
@@ -116,7 +119,13 @@ impl<'a> Pickle<'a> {
             return None;
         };
         // as in Python, the last one counts
-        let found = entries.iter().rev().find(|&&(found, _)| self.text(found) == Some(key));
-        found.map(|&(_, value)| value)
+        let found = entries.iter().rev().find(|[found, _]| self.text(*found) == Some(key));
+        found.map(|&[_, value]| value)
     }
+}
+
+/// The entries of keys and values that alternate.
+pub(super) fn pairs(parts: &[PickleValue]) -> Option<Vec<PicklePair>> {
+    let (pairs, rest) = parts.as_chunks();
+    rest.is_empty().then(|| pairs.to_vec())
 }

@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use super::objects::{Pickle, PickleObject, PickleValue};
+use super::objects::{Pickle, PickleObject, PicklePair, PickleValue};
 use crate::Result;
 use crate::files::checked_file::{CheckedFile, shown};
 use crate::files::listing::read_as;
@@ -17,7 +17,7 @@ const MAX_NAMED: usize = 10;
 const MAX_DEPTH: usize = 16;
 
 /// Keys and values of a dict.
-pub(super) type DictEntries = [(PickleValue, PickleValue)];
+pub(super) type DictEntries = [PicklePair];
 
 /// A dict that holds tensors.
 struct TensorDict<'p> {
@@ -108,7 +108,7 @@ fn inner(pickle: &Pickle, value: PickleValue) -> Vec<(String, PickleValue)> {
         let parts = pickle.parts(value).unwrap_or_default().iter().enumerate();
         return parts.map(|(i, &value)| (i.to_string(), value)).collect();
     };
-    let entry = |&(key, value): &(PickleValue, PickleValue)| {
+    let entry = |&[key, value]: &PicklePair| {
         let key = match key {
             PickleValue::Int(number) => number.to_string(),
             key => pickle.text(key)?.to_string(),
@@ -124,7 +124,7 @@ fn tensor_dict<'p>(
     path: String,
     entries: &'p DictEntries,
 ) -> Option<TensorDict<'p>> {
-    let dtypes = entries.iter().filter_map(|&(_, value)| match pickle.object(value) {
+    let dtypes = entries.iter().filter_map(|&[_, value]| match pickle.object(value) {
         Some(PickleObject::Tensor(parts)) => {
             Some(pickle.tensor(parts).ok().and_then(|(storage, _)| storage.dtype))
         }
