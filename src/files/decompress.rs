@@ -19,11 +19,6 @@ pub fn is_standard_input(path: &Path) -> bool {
 const GZIP: &[u8] = b"\x1f\x8b";
 const ZSTD: &[u8] = b"\x28\xb5\x2f\xfd";
 
-/// `true` for what begins as gzip or zstd does.
-pub(crate) fn is_packed(start: &[u8]) -> bool {
-    start.starts_with(GZIP) || start.starts_with(ZSTD)
-}
-
 /// Bytes of a file, of standard input or of several files, unpacked where they were packed.
 pub struct Decompressed {
     reader: Box<dyn Read + Send>,

@@ -22,7 +22,6 @@ pub mod weights;
 
 pub use checked_file::read_small;
 pub(crate) use checked_file::{CheckedFile, shown};
-pub(crate) use decompress::is_packed;
 pub use decompress::{Decompressed, is_standard_input};
 pub(crate) use fsync::{sync, sync_folder};
 #[cfg(feature = "hub")]

@@ -80,13 +80,6 @@ pub(super) fn recognize_archive<'a>(names: impl Iterator<Item = &'a str>) -> &'s
 
 /// Mostly printable characters, and none that text never has.
 fn is_text(start: &[u8]) -> bool {
-    let valid = match std::str::from_utf8(start) {
-        Ok(text) => text,
-        // the last character may be cut
-        Err(error) if error.error_len().is_none() => {
-            std::str::from_utf8(&start[..error.valid_up_to()]).unwrap_or_default()
-        }
-        Err(_) => return false,
-    };
-    !valid.is_empty() && !valid.chars().any(|c| c.is_control() && !c.is_whitespace())
+    let (valid, whole) = formats::text_at_start(start);
+    whole && !valid.is_empty() && !valid.chars().any(|c| c.is_control() && !c.is_whitespace())
 }

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use super::Inputs;
 use super::check::{Origin, text_of};
+use super::inputs::without_mark;
 use crate::files::{Decompressed, is_standard_input};
 use crate::{AtPath, Error, Result};
 
@@ -59,7 +60,9 @@ impl Corpus {
                 true => Path::new("standard input"),
                 false => path,
             };
-            corpus.append(path, source)?;
+            let read =
+                without_mark(source).and_then(|mut text| text.read_to_end(&mut corpus.bytes));
+            read.at(path)?;
             if corpus.bytes.len() as u64 > most {
                 return Err(Error::too_large(
                     path.display().to_string(),
@@ -75,16 +78,6 @@ impl Corpus {
             corpus.files.push((path.to_path_buf(), start));
         }
         Ok(corpus)
-    }
-
-    fn append(&mut self, path: &Path, mut source: impl Read) -> Result<()> {
-        let start = self.bytes.len();
-        let read = source.read_to_end(&mut self.bytes);
-        read.at(path)?;
-        if self.bytes[start..].starts_with(BYTE_ORDER_MARK) {
-            self.bytes.drain(start..start + BYTE_ORDER_MARK.len());
-        }
-        Ok(())
     }
 
     /// The bytes of all files.
@@ -107,9 +100,6 @@ impl Corpus {
         text_of(&self.bytes, true, &Origin::default())
     }
 }
-
-/// U+FEFF in UTF-8, with which some editors begin a file; it is no text.
-pub(super) const BYTE_ORDER_MARK: &[u8] = "\u{feff}".as_bytes();
 
 pub(super) fn empty(path: &Path) -> Error {
     Error::file(path, "expected text, found an empty file")

@@ -2,16 +2,19 @@
 
 use std::collections::VecDeque;
 use std::fs;
-use std::io::{Read, Result as IoResult};
+use std::io::{Cursor, Read, Result as IoResult};
 use std::path::{Path, PathBuf};
 
-use super::corpus::BYTE_ORDER_MARK;
+use crate::files::formats::text_at_start;
 use crate::files::names::RUN;
 use crate::files::{Decompressed, is_standard_input};
 use crate::{AtPath, Error, Result};
 
 /// Bytes by which a file of a folder is judged.
 const JUDGED_BYTES: u64 = 8192;
+
+/// U+FEFF in UTF-8, with which some editors begin a file; it is no text.
+pub(super) const BYTE_ORDER_MARK: &[u8] = "\u{feff}".as_bytes();
 
 /// Folders within folders; deeper ones are a loop.
 const MAX_DEPTH: usize = 64;
@@ -113,7 +116,7 @@ impl Inputs {
             return Decompressed::open(only);
         }
         let mut waiting: VecDeque<PathBuf> = self.files.iter().cloned().collect();
-        let first = waiting.pop_front().map(|path| OpenFile::open(&path)).transpose()?;
+        let first = waiting.pop_front().map(OpenFile::open).transpose()?;
         Ok(Decompressed::new(Joined { current: first, waiting, separate: self.found }))
     }
 
@@ -178,49 +181,40 @@ fn escaped_folder(pattern: &Path) -> String {
 
 /// UTF-8 whose last character may be cut, without NUL.
 fn is_text(start: &[u8]) -> bool {
-    let valid = match std::str::from_utf8(start) {
-        Ok(_) => true,
-        Err(error) => error.error_len().is_none(),
-    };
-    valid && !start.contains(&0)
+    text_at_start(start).1 && !start.contains(&0)
+}
+
+/// What `source` gives, without a byte order mark at its start: U+FEFF, with which some editors begin a file.
+pub(super) fn without_mark(mut source: impl Read) -> IoResult<impl Read> {
+    let mut start = Vec::new();
+    source.by_ref().take(BYTE_ORDER_MARK.len() as u64).read_to_end(&mut start)?;
+    if start == BYTE_ORDER_MARK {
+        start.clear();
+    }
+    Ok(Cursor::new(start).chain(source))
 }
 
 /// A file that is being read.
 struct OpenFile {
     path: PathBuf,
-    source: Decompressed,
-    /// Bytes of the start that wait, since a mark was looked for.
-    start: VecDeque<u8>,
+    source: Box<dyn Read + Send>,
     last: u8,
 }
 
 impl OpenFile {
-    fn open(path: &Path) -> Result<Self> {
-        let mut source = Decompressed::open(path)?;
-        let mut start = Vec::new();
-        let mut mark = source.by_ref().take(BYTE_ORDER_MARK.len() as u64);
-        mark.read_to_end(&mut start).at(path)?;
-        if start == BYTE_ORDER_MARK {
-            start.clear();
-        }
-        Ok(Self { path: path.into(), source, start: start.into(), last: b'\n' })
+    fn open(path: PathBuf) -> Result<Self> {
+        let source = without_mark(Decompressed::open(&path)?).at(&path)?;
+        Ok(Self { path, source: Box::new(source), last: b'\n' })
     }
 
     fn read(&mut self, buffer: &mut [u8]) -> IoResult<usize> {
-        let read = match self.start.is_empty() {
-            true => self.source.read(buffer),
-            false => self.start.read(buffer),
-        };
-        let n = read.map_err(|error| named(&self.path, &error))?;
+        let read = self.source.read(buffer);
+        let n = read.at(&self.path).map_err(std::io::Error::other)?;
         if let Some(last) = buffer[..n].last() {
             self.last = *last;
         }
         Ok(n)
     }
-}
-
-fn named(path: &Path, error: &dyn std::fmt::Display) -> std::io::Error {
-    std::io::Error::other(format!("{}: {error}", path.display()))
 }
 
 /// Files one after the other.
@@ -243,7 +237,7 @@ impl Read for Joined {
                 buffer[0] = b'\n';
                 return Ok(1);
             }
-            let next = self.waiting.pop_front().map(|path| OpenFile::open(&path));
+            let next = self.waiting.pop_front().map(OpenFile::open);
             self.current = next.transpose().map_err(std::io::Error::other)?;
         }
         Ok(0)
