@@ -7,12 +7,11 @@
 //! | [`kernels`] | slices in, slices out: the arithmetic, and a naive oracle of it |
 //! | [`ops`] | the same as differentiable operations on candle tensors |
 //! | [`nn`] | layers and stacks over time and over images, named parameters, streaming [`State`](nn::State) |
-//! | [`models`] | architectures from a `config.json`, presets; model directories; saved states; state dicts of other projects |
+//! | [`models`] | architectures from a `config.json`, presets; model directories; whole sequences; saved states; state dicts of other projects |
 //! | [`files`] | safetensors and PyTorch files, read without running anything; writes that survive an interruption |
 //! | [`text`] | tokenizers, corpora, batches |
 //! | [`train`] | the loop, optimizers, schedules, exact evaluation, checkpoints |
 //! | [`generate`] | sampling, stop strings, text as it is made |
-//! | [`encode`] | whole sequences: hidden states, masks filled in |
 //! | [`plot`] | loss curves and receptive fields as SVG |
 //! | `hub` | models from the Hugging Face Hub and back (feature `hub`) |
 //! | [`profile`] | where the time goes |
@@ -52,8 +51,6 @@
 #[doc = include_str!("../README.md")]
 mod readme {}
 
-#[cfg(feature = "models")]
-pub mod encode;
 mod error;
 #[cfg(feature = "models")]
 pub mod files;

@@ -220,11 +220,7 @@ pub fn check_finite(tensors: &HashMap<String, Tensor>) -> Result<()> {
     for (name, tensor) in floats {
         let numbers = tensor.to_dtype(DType::F32)?.flatten_all()?.to_vec1::<f32>()?;
         if let Some(bad) = numbers.iter().find(|number| !number.is_finite()) {
-            return Err(Error::Tensor {
-                name: shown(name),
-                expected: "finite numbers".into(),
-                found: bad.to_string(),
-            });
+            return Err(Error::tensor(shown(name), "finite numbers", bad));
         }
     }
     Ok(())

@@ -184,7 +184,7 @@ impl Constraints {
         self.end.extend_from_slice(bytes);
         let longest = banned.iter().chain(stops).map(String::len).max().unwrap_or(0);
         self.end.drain(..self.end.len().saturating_sub(longest));
-        for allow in &mut self.allow {
+        if let Some(allow) = &mut self.allow {
             bytes.iter().for_each(|&byte| allow.advance(byte));
         }
         self.drawn += 1;

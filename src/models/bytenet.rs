@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::Architecture;
+use super::config_keys::yes;
 use crate::graph::{Conv1dConfig, EmbedConfig, Graph, MAX_CHANNELS, MAX_STACK_LAYERS, in_range};
 use crate::nn::{Activation, ByteNetStackConfig};
 use crate::{Error, Result};
@@ -85,38 +86,28 @@ pub struct ByteNetConfig {
     pub n_frozen_embs: Option<usize>,
 }
 
-fn yes() -> bool {
-    true
-}
-
 impl ByteNetConfig {
     fn validate(&self) -> Result<()> {
         in_range("d_embedding", self.d_embedding, MAX_CHANNELS)?;
         in_range("d_model", self.d_model, MAX_CHANNELS)?;
         in_range("n_layers", self.n_layers, MAX_STACK_LAYERS)?;
         in_range("r", self.r, 1 << 31)?;
-        if self.slim && self.d_model == 1 {
-            return Err(Error::invalid("d_model", "at least 2, as slim is set", 1));
-        }
-        if let Some(id) = self.padding_idx
-            && id as usize >= self.n_tokens
-        {
+        let wide = !self.slim || self.d_model > 1;
+        Error::require(wide, "d_model", "at least 2, as slim is set", self.d_model)?;
+        if let Some(id) = self.padding_idx {
             let expected = format!("an id below n_tokens {}", self.n_tokens);
-            return Err(Error::invalid("padding_idx", expected, id));
+            Error::require((id as usize) < self.n_tokens, "padding_idx", &expected, id)?;
         }
         for (field, value) in [("rank", self.rank), ("n_frozen_embs", self.n_frozen_embs)] {
-            if let Some(value) = value {
-                let expected = "null: factorised matrices and frozen embeddings are not supported";
-                return Err(Error::invalid(field, expected, value));
-            }
+            let expected = "null: factorised matrices and frozen embeddings are not supported";
+            Error::require(value.is_none(), field, expected, value.unwrap_or(0))?;
         }
         for (field, set) in
             [("tie_weights is set", self.tie_weights), ("down_embed is not set", !self.down_embed)]
         {
-            if set && self.d_embedding != self.d_model {
-                let expected = format!("{}, as d_model, since {field}", self.d_model);
-                return Err(Error::invalid("d_embedding", expected, self.d_embedding));
-            }
+            let allowed = !set || self.d_embedding == self.d_model;
+            let expected = format!("{}, as d_model, since {field}", self.d_model);
+            Error::require(allowed, "d_embedding", &expected, self.d_embedding)?;
         }
         self.stack()?.validate()
     }

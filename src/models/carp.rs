@@ -99,11 +99,10 @@ impl CarpConfig {
         in_range("intermediate_size", self.inner(), MAX_CHANNELS)?;
         dropout_probability("hidden_dropout", self.hidden_dropout)?;
         check_eps("layer_norm_eps", self.layer_norm_eps)?;
-        if self.tie_word_embeddings && self.embedding_size != self.hidden_size {
-            let expected =
-                format!("{}, as hidden_size, since tie_word_embeddings is set", self.hidden_size);
-            return Err(Error::invalid("embedding_size", expected, self.embedding_size));
-        }
+        let allowed = !self.tie_word_embeddings || self.embedding_size == self.hidden_size;
+        let expected =
+            format!("{}, as hidden_size, since tie_word_embeddings is set", self.hidden_size);
+        Error::require(allowed, "embedding_size", &expected, self.embedding_size)?;
         self.stack()?.validate()
     }
 
@@ -115,8 +114,7 @@ impl CarpConfig {
     fn stack(&self) -> Result<ByteNetStackConfig> {
         let layers = in_range("num_hidden_layers", self.num_hidden_layers, MAX_STACK_LAYERS)?;
         let most = in_range("max_dilation", self.max_dilation, 1 << 31)?;
-        let powers = (0..usize::BITS).map(|power| 1usize << power);
-        let powers = powers.take_while(|&dilation| dilation < most);
+        let powers = (0..).map(|power| 1usize << power).take_while(|&dilation| dilation < most);
         let cycle: Vec<usize> = powers.chain([most]).collect();
         Ok(ByteNetStackConfig {
             dilations: cycle.into_iter().cycle().take(layers).collect(),

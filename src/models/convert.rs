@@ -144,7 +144,7 @@ fn network(tensors: Tensors, arguments: &Arguments) -> Result<(ModelConfig, Tens
     } else if has("encoder.weight") {
         locuslab::language_model(tensors, arguments)
     } else if arguments.has("in_channels") {
-        pytorch_tcn::layer(tensors, arguments)
+        pytorch_tcn::layer(tensors, arguments.clone())
     } else if has("network.0.") && arguments.has("num_inputs") && (of_pytorch_tcn || !of_locuslab) {
         pytorch_tcn::network(tensors, arguments)
     } else if of_pytorch_tcn && (has("network.0.") || has("tcn.network.0.")) {
@@ -191,8 +191,7 @@ fn sort_out(config: ModelConfig, mut tensors: Tensors) -> Result<Converted> {
             }
             Some(tensor) => {
                 let found = format!("{:?}", tensor.dims());
-                let expected = format!("{dims:?}");
-                return Err(Error::Tensor { name, expected, found });
+                return Err(Error::tensor(name, format!("{dims:?}"), found));
             }
         }
     }
@@ -218,21 +217,16 @@ fn renamed(tensors: Tensors, name: impl Fn(&str) -> String) -> Tensors {
 
 /// A size of a tensor, or an error that names it.
 fn dim(tensors: &Tensors, name: &str, axis: usize) -> Result<usize> {
-    let found = match tensors.get(name) {
-        None => "no such tensor".to_string(),
-        Some(tensor) => match tensor.dims().get(axis) {
-            Some(&size) => return Ok(size),
-            None => format!("{:?}", tensor.dims()),
-        },
-    };
-    Err(Error::Tensor {
-        name: name.into(),
-        expected: format!("a tensor of at least {} axes", axis + 1),
-        found,
+    let dims = tensors.get(name).map(|tensor| tensor.dims());
+    let size = dims.and_then(|dims| dims.get(axis).copied());
+    size.ok_or_else(|| {
+        let found = dims.map_or("no such tensor".into(), |dims| format!("{dims:?}"));
+        Error::tensor(name, format!("a tensor of at least {} axes", axis + 1), found)
     })
 }
 
 /// Arguments that a network was made with in Python.
+#[derive(Clone)]
 struct Arguments {
     class: String,
     values: Map<String, Value>,
@@ -250,21 +244,12 @@ impl Arguments {
         };
         let nested = |name| values.get(name).and_then(Value::as_object).cloned();
         let text = |name| values.get(name).and_then(Value::as_str).map(String::from);
-        Ok(Self {
-            class: text("module").or(text("class")).unwrap_or_default(),
-            values: nested("kwargs").or(nested("args")).unwrap_or_else(|| {
-                let mut values = values.clone();
-                values.retain(|name, _| !["module", "class"].contains(&name.as_str()));
-                values
-            }),
-        })
-    }
-
-    /// Without those of `names` that are `null`.
-    fn without_nulls(&self, names: &[&str]) -> Self {
-        let mut values = self.values.clone();
-        values.retain(|name, value| !(value.is_null() && names.contains(&name.as_str())));
-        Self { class: self.class.clone(), values }
+        let class = text("module").or(text("class")).unwrap_or_default();
+        let values = nested("kwargs").or(nested("args")).unwrap_or_else(|| {
+            let named = values.into_iter().filter(|(name, _)| name != "module" && name != "class");
+            named.collect()
+        });
+        Ok(Self { class, values })
     }
 
     fn has(&self, name: &str) -> bool {

@@ -84,13 +84,12 @@ impl ConvNetConfig {
         in_range("hidden_size", self.hidden_size, MAX_CHANNELS)?;
         in_range("kernel_size", self.kernel_size, MAX_KERNEL)?;
         let columns = self.vocab_size.checked_add(self.n_aux_features);
-        if columns.is_none_or(|columns| columns > self.hidden_size) {
-            let expected = format!(
-                "at least one column for each of vocab_size {} and n_aux_features {}",
-                self.vocab_size, self.n_aux_features
-            );
-            return Err(Error::invalid("hidden_size", expected, self.hidden_size));
-        }
+        let allowed = columns.is_some_and(|columns| columns <= self.hidden_size);
+        let expected = format!(
+            "at least one column for each of vocab_size {} and n_aux_features {}",
+            self.vocab_size, self.n_aux_features
+        );
+        Error::require(allowed, "hidden_size", &expected, self.hidden_size)?;
         let dilations = self.dilations()?;
         total_channels(dilations.iter().map(|_| self.hidden_size))
     }

@@ -52,16 +52,9 @@ impl LoadedModel {
     pub fn load(dir: impl AsRef<Path>) -> Result<Self> {
         let dir = dir.as_ref();
         if !dir.is_dir() {
-            let found = match dir.exists() {
-                true => "this is no directory",
-                false => "there is no such directory",
-            };
-            return Err(Error::file(
-                dir,
-                format!(
-                    "expected a model directory with {CONFIG}, {WEIGHTS} and {TOKENIZER}; {found}"
-                ),
-            ));
+            let found = if dir.exists() { "this is no" } else { "there is no such" };
+            let expected = format!("a model directory with {CONFIG}, {WEIGHTS} and {TOKENIZER}");
+            return Err(Error::file(dir, format!("expected {expected}; {found} directory")));
         }
         let described = described_in(dir);
         let config = read_config(described.join(CONFIG))?;
@@ -208,11 +201,7 @@ pub fn read_config(path: impl AsRef<Path>) -> Result<ModelConfig> {
     let json = String::from_utf8(json)
         .map_err(|e| Error::file(path, format!("expected JSON text: {e}")))?;
     let config = ModelConfig::from_json(&json, path)?;
-    let whole = match config.vocab_size() {
-        0 => config.clone().with_vocab_size(1),
-        _ => config.clone(),
-    };
-    whole.graph().map_err(|e| Error::file(path, e.to_string()))?;
+    config.sized().graph().map_err(|e| Error::file(path, e.to_string()))?;
     Ok(config)
 }
 
@@ -233,11 +222,7 @@ fn check_tensors<'a>(
         found.map(|(name, shape, dtype)| (name, (shape, dtype))).collect();
     let expected = graph.parameters();
     for (name, shape) in expected.iter().map(|parameter| (&parameter.name, &parameter.shape)) {
-        let mismatch = |found: String| Error::Tensor {
-            name: name.clone(),
-            expected: format!("{shape:?}"),
-            found,
-        };
+        let mismatch = |found: String| Error::tensor(name, format!("{shape:?}"), found);
         match found.get(name.as_str()) {
             None => return Err(mismatch("no such tensor".into())),
             Some((found, _)) if found != shape => return Err(mismatch(format!("{found:?}"))),
@@ -247,13 +232,12 @@ fn check_tensors<'a>(
             Some(_) => {}
         }
     }
-    let known: HashSet<&str> = expected.iter().map(|parameter| parameter.name.as_str()).collect();
-    match found.keys().filter(|name| !known.contains(*name)).min() {
+    let known = |name: &str| expected.iter().any(|parameter| parameter.name == name);
+    match found.keys().filter(|name| !known(name)).min() {
         None => Ok(()),
-        Some(name) => Err(Error::Tensor {
-            name: shown(name),
-            expected: "no such tensor in this configuration".into(),
-            found: format!("{:?}", found[name].0),
-        }),
+        Some(name) => {
+            let expected = "no such tensor in this configuration";
+            Err(Error::tensor(shown(name), expected, format!("{:?}", found[name].0)))
+        }
     }
 }

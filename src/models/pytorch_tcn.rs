@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::config_keys::{fixed, yes};
 use super::{Architecture, FrameLayout};
 use crate::geometry::{Dilations, Growth};
 use crate::graph::{Conv1dConfig, Graph, MAX_CHANNELS, NormKind, Value, in_range};
@@ -109,10 +110,6 @@ fn tenth() -> f64 {
     0.1
 }
 
-fn yes() -> bool {
-    true
-}
-
 fn weight_norm() -> Option<PytorchNorm> {
     Some(PytorchNorm::WeightNorm)
 }
@@ -202,13 +199,12 @@ impl PytorchTcnConfig {
     fn convolutions(&self) -> Result<TcnConfig> {
         let dilations = match (&self.dilations, self.dilation_reset) {
             (Some(list), _) => Dilations::List(list.clone()),
-            (None, Some(0)) => {
-                return Err(Error::invalid("dilation_reset", "a whole number of at least 1", 0));
+            (None, reset) => {
+                let expected = "a whole number of at least 1";
+                Error::require(reset != Some(0), "dilation_reset", expected, 0)?;
+                let reset_every = reset.map(|largest| largest.ilog2() as usize + 1);
+                Dilations::Growth(Growth { reset_every, ..Growth::new(2, self.num_channels.len()) })
             }
-            (None, reset) => Dilations::Growth(Growth {
-                reset_every: reset.map(|largest| largest.ilog2() as usize + 1),
-                ..Growth::new(2, self.num_channels.len())
-            }),
         };
         Ok(TcnConfig {
             dilations: Some(dilations),
@@ -258,24 +254,20 @@ impl PytorchTcnConfig {
     fn validate(&self) -> Result<()> {
         in_range("num_inputs", self.num_inputs, MAX_CHANNELS)?;
         // an empty list has no block, no dilation and no reset
-        if self.num_channels.is_empty() {
-            return Err(Error::invalid("num_channels", "at least one block", "none"));
-        }
+        let blocks = !self.num_channels.is_empty();
+        Error::require(blocks, "num_channels", "at least one block", "none")?;
         self.convolutions()?.validate()?;
-        if self.embedding_shapes.as_ref().is_some_and(Vec::is_empty) {
-            let expected = "at least one shape, or null for no conditioning";
-            return Err(Error::invalid("embedding_shapes", expected, "an empty list"));
-        }
+        let shapes = self.embedding_shapes.as_ref().is_none_or(|shapes| !shapes.is_empty());
+        let expected = "at least one shape, or null for no conditioning";
+        Error::require(shapes, "embedding_shapes", expected, "an empty list")?;
         let channels = self.embedding_channels()?;
         let total = channels.into_iter().fold(0usize, usize::saturating_add);
-        if total > MAX_CHANNELS {
-            let expected = format!("at most {MAX_CHANNELS} channels together");
-            return Err(Error::invalid("embedding_shapes", expected, total));
-        }
+        let expected = format!("at most {MAX_CHANNELS} channels together");
+        Error::require(total <= MAX_CHANNELS, "embedding_shapes", &expected, total)?;
         if let Some(channels) = self.output_projection {
             in_range("output_projection", channels, MAX_CHANNELS)?;
         }
-        no_lookahead(self.lookahead)
+        fixed("lookahead", self.lookahead, 0)
     }
 
     /// Adds the conditioning, joined into one value, to the inner value of a block.
@@ -334,17 +326,5 @@ impl Architecture for PytorchTcnConfig {
         if self.use_norm == Some(PytorchNorm::WeightNorm) {
             self.use_norm = None;
         }
-    }
-}
-
-/// pytorch-tcn keeps the argument and refuses every value but 0.
-pub(super) fn no_lookahead(lookahead: usize) -> Result<()> {
-    match lookahead {
-        0 => Ok(()),
-        other => Err(Error::invalid(
-            "lookahead",
-            "0, as pytorch-tcn 1.2.3 supports no other value",
-            other,
-        )),
     }
 }

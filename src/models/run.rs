@@ -73,11 +73,9 @@ pub fn run(
     inputs: &HashMap<String, Tensor>,
     options: &RunOptions,
 ) -> Result<HashMap<String, Tensor>> {
-    let input = named(inputs, &INPUT).ok_or_else(|| Error::Tensor {
-        name: INPUT[0].into(),
-        expected: "the model's input".into(),
-        found: "no such tensor".into(),
-    })?;
+    let input = named(inputs, &INPUT);
+    let input =
+        input.ok_or_else(|| Error::tensor(INPUT[0], "the model's input", "no such tensor"))?;
     let layout = config.architecture().layout();
     let xs = match model.graph().inputs().next() {
         Some(&Input::Tokens { vocab_size, .. }) => tokens(input, vocab_size)?,
@@ -97,10 +95,10 @@ pub fn run(
     };
     for name in options.record.iter().filter(|name| *name != ALL) {
         if !results.contains_key(name) {
-            let known = results.keys().filter(|name| *name != OUTPUT);
-            let mut known: Vec<_> = known.cloned().collect();
+            let known = results.keys().map(String::as_str).filter(|name| *name != OUTPUT);
+            let mut known: Vec<_> = known.collect();
             if known.is_empty() {
-                known = model.graph().labels().map(String::from).collect();
+                known = model.graph().labels().collect();
             }
             known.sort();
             let expected = format!("an intermediate of this model ({})", known.join(", "));
@@ -148,14 +146,10 @@ impl Given<'_> {
         let wanted = |name: &str| self.options.record.iter().any(|r| r == name || r == ALL);
         let mut run = Run::eval().recording(wanted);
         if let Some(mask) = &self.mask {
-            let fits =
-                mask.dims2().is_ok_and(|dims| dims == (self.xs.dims()[0], self.xs.dims()[1]));
-            if !fits {
-                return Err(Error::Tensor {
-                    name: MASK[0].into(),
-                    expected: format!("(batch, time) as the input, {:?}", &self.xs.dims()[..2]),
-                    found: format!("{:?}", mask.dims()),
-                });
+            let expected = &self.xs.dims()[..2];
+            if mask.dims() != expected {
+                let expected = format!("(batch, time) as the input, {expected:?}");
+                return Err(Error::tensor(MASK[0], expected, format!("{:?}", mask.dims())));
             }
             run = run.with_mask(&mask.narrow(1, start, len)?)?;
         }
@@ -168,19 +162,13 @@ impl Given<'_> {
         let xs = self.xs.narrow(1, start, len)?;
         let inputs: Vec<_> = [&xs].into_iter().chain(&embeddings).collect();
         let outputs = self.model.run(&inputs, run)?;
-        let first = outputs.values.into_iter().next().map(|output| (OUTPUT.to_string(), output));
-        outputs
-            .recorded
-            .into_iter()
-            .chain(first)
-            .map(|(name, tensor)| Ok((name, tensor.to_dtype(DType::F32)?)))
-            .collect()
+        let output = outputs.values.into_iter().take(1).map(|output| (OUTPUT.to_string(), output));
+        let results = outputs.recorded.into_iter().chain(output);
+        results.map(|(name, tensor)| Ok((name, tensor.to_dtype(DType::F32)?))).collect()
     }
 
     fn in_chunks(&self, chunk: usize) -> Result<HashMap<String, Tensor>> {
-        if chunk == 0 {
-            return Err(Error::invalid("chunk", "at least 1 step", chunk));
-        }
+        Error::require(chunk > 0, "chunk", "at least 1 step", chunk)?;
         let (batch, time) = (self.xs.dim(0)?, self.xs.dim(1)?);
         let mut state = self.model.init_state(batch)?;
         let mut pieces: HashMap<String, Vec<Tensor>> = HashMap::new();
@@ -196,11 +184,8 @@ impl Given<'_> {
 }
 
 fn unfit(input: &Tensor, expected: String) -> Error {
-    Error::Tensor {
-        name: INPUT[0].into(),
-        expected,
-        found: format!("{:?} of {}", input.dims(), input.dtype().as_str()),
-    }
+    let found = format!("{:?} of {}", input.dims(), input.dtype().as_str());
+    Error::tensor(INPUT[0], expected, found)
 }
 
 fn tokens(input: &Tensor, vocab_size: usize) -> Result<Tensor> {
@@ -213,11 +198,9 @@ fn tokens(input: &Tensor, vocab_size: usize) -> Result<Tensor> {
     let fits = |id: &i64| usize::try_from(*id).is_ok_and(|id| id < vocab_size);
     match ids.iter().find(|id| !fits(id)) {
         None => Ok(input.to_dtype(DType::U32)?),
-        Some(id) => Err(Error::Tensor {
-            name: INPUT[0].into(),
-            expected: format!("token ids from 0 to {}", vocab_size - 1),
-            found: id.to_string(),
-        }),
+        Some(id) => {
+            Err(Error::tensor(INPUT[0], format!("token ids from 0 to {}", vocab_size - 1), id))
+        }
     }
 }
 
@@ -247,11 +230,11 @@ fn embeddings(inputs: &HashMap<String, Tensor>, time: usize) -> Result<Vec<Tenso
         [_, _, steps] if *steps == time => {
             Ok(embedding.to_dtype(DType::F32)?.transpose(1, 2)?.contiguous()?)
         }
-        other => Err(Error::Tensor {
-            name: name(i),
-            expected: format!("(batch, channels) or (batch, channels, {time} steps as the input)"),
-            found: format!("{other:?}"),
-        }),
+        other => {
+            let expected =
+                format!("(batch, channels) or (batch, channels, {time} steps as the input)");
+            Err(Error::tensor(name(i), expected, format!("{other:?}")))
+        }
     });
     rows.collect()
 }

@@ -15,30 +15,32 @@ pub const ORIGINAL_CARP_VOCABULARY: &str = "ACDEFGHIKLMNPQRSTVWYBZXJOU*-#@";
 /// There, as here: embedding and its projection, blocks of `sequence1` (norm, activation, projection,
 /// norm, activation), convolution and `sequence2` (norm, activation, projection), last norm, decoder.
 fn name(original: &str) -> Option<String> {
-    if let Some(rest) = original.strip_prefix("embedder.layers.") {
-        let (layer, rest) = rest.split_once('.')?;
-        let (part, kind) = rest.rsplit_once('.')?;
-        let part = match part {
-            "sequence1.0" => "layer_norm1",
-            "sequence1.2.conv" => "intermediate",
-            "sequence1.3" => "layer_norm2",
-            "conv" => "convolution",
-            "sequence2.0" => "layer_norm3",
-            "sequence2.2.conv" => "output",
-            _ => return None,
-        };
-        return Some(format!("model.encoder.layer.{layer}.{part}.{kind}"));
-    }
     let (part, kind) = original.rsplit_once('.')?;
-    let part = match part {
-        "embedder.embedder" => "model.embeddings.word_embeddings",
-        "embedder.up_embedder.conv" => "model.embeddings.projection",
-        "last_norm" => "lm_head.layer_norm",
-        "decoder.conv" => "lm_head.decoder",
-        _ => return None,
+    let known = |names: &[(&str, &'static str)], part: &str| {
+        names.iter().find(|(original, _)| *original == part).map(|(_, name)| *name)
     };
-    Some(format!("{part}.{kind}"))
+    let Some(rest) = part.strip_prefix("embedder.layers.") else {
+        return Some(format!("{}.{kind}", known(&PARTS, part)?));
+    };
+    let (layer, part) = rest.split_once('.')?;
+    Some(format!("model.encoder.layer.{layer}.{}.{kind}", known(&LAYER_PARTS, part)?))
 }
+
+const PARTS: [(&str, &str); 4] = [
+    ("embedder.embedder", "model.embeddings.word_embeddings"),
+    ("embedder.up_embedder.conv", "model.embeddings.projection"),
+    ("last_norm", "lm_head.layer_norm"),
+    ("decoder.conv", "lm_head.decoder"),
+];
+
+const LAYER_PARTS: [(&str, &str); 6] = [
+    ("sequence1.0", "layer_norm1"),
+    ("sequence1.2.conv", "intermediate"),
+    ("sequence1.3", "layer_norm2"),
+    ("conv", "convolution"),
+    ("sequence2.0", "layer_norm3"),
+    ("sequence2.2.conv", "output"),
+];
 
 /// The tensors under the names of the Hub, which keeps the decoder as a matrix; what has no name there
 /// keeps its own.

@@ -1,6 +1,6 @@
-//! Where in a state dict a network stands: under `module.`, `_orig_mod.`, `self.tcn`, ….
+//! The place of a network in a state dict: under `module.`, `_orig_mod.`, `self.tcn`, ….
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use candle_core::{DType, Tensor};
 
@@ -20,7 +20,7 @@ const MAX_PLACES: usize = 256;
 ///
 /// # Errors
 /// [`Error::Tensor`] where both names of one tensor are there with different numbers.
-pub(super) fn plain_names(tensors: impl IntoIterator<Item = (String, Tensor)>) -> Result<Tensors> {
+pub(super) fn plain_names(tensors: HashMap<String, Tensor>) -> Result<Tensors> {
     let mut plain = Tensors::new();
     let mut originals: BTreeMap<String, String> = BTreeMap::new();
     let tensors: Tensors = tensors.into_iter().collect();
@@ -41,11 +41,10 @@ pub(super) fn plain_names(tensors: impl IntoIterator<Item = (String, Tensor)>) -
 pub(super) fn expect_same(name: &str, a: &Tensor, other: &str, b: &Tensor) -> Result<()> {
     match same_numbers(a, b)? {
         true => Ok(()),
-        false => Err(Error::Tensor {
-            name: name.into(),
-            expected: format!("the numbers of {other}, which is the same tensor"),
-            found: "others".into(),
-        }),
+        false => {
+            let expected = format!("the numbers of {other}, which is the same tensor");
+            Err(Error::tensor(name, expected, "others"))
+        }
     }
 }
 

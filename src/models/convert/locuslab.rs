@@ -60,11 +60,9 @@ pub(super) fn language_model(
     let embedding_dim = dim(&tensors, "encoder.weight", 1)?;
     let (num_inputs, network) = network(&tensors, "tcn.", arguments)?;
     if num_inputs != embedding_dim {
-        return Err(Error::Tensor {
-            name: "encoder.weight".into(),
-            expected: format!("[any, {num_inputs}], the width of the first convolution"),
-            found: format!("[{vocab_size}, {embedding_dim}]"),
-        });
+        let expected = format!("[any, {num_inputs}], the width of the first convolution");
+        let found = format!("[{vocab_size}, {embedding_dim}]");
+        return Err(Error::tensor("encoder.weight", expected, found));
     }
     let tie_weights = match tensors.get("decoder.weight") {
         None => true,
@@ -74,11 +72,8 @@ pub(super) fn language_model(
         tensors.remove("decoder.weight");
     }
     if arguments.get("tied_weights")? == Some(true) && !tie_weights {
-        return Err(Error::Tensor {
-            name: "decoder.weight".into(),
-            expected: "the numbers of encoder.weight, as the argument tied_weights says".into(),
-            found: "others".into(),
-        });
+        let expected = "the numbers of encoder.weight, as the argument tied_weights says";
+        return Err(Error::tensor("decoder.weight", expected, "others"));
     }
     arguments.agree(
         &[
@@ -107,13 +102,9 @@ pub(super) fn plain(tensors: Tensors, arguments: &Arguments) -> Result<(ModelCon
     let linear = tensors.contains_key("linear.weight");
     let sigmoid = arguments.class.contains("poly_music");
     // the network alone takes channels first; what has a linear layer is given and gives frames
-    let layout = match linear {
-        true => FrameLayout::ChannelsLast,
-        false => FrameLayout::ChannelsFirst,
-    };
-    let num_outputs = match linear {
-        true => Some(dim(&tensors, "linear.weight", 0)?),
-        false => None,
+    let (layout, num_outputs) = match linear {
+        true => (FrameLayout::ChannelsLast, Some(dim(&tensors, "linear.weight", 0)?)),
+        false => (FrameLayout::ChannelsFirst, None),
     };
     let mut told = vec![
         ("num_inputs", json!(num_inputs)),

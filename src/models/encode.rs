@@ -14,8 +14,7 @@ use crate::{Error, Result};
 ///
 /// ```
 /// use candle_core::{DType, Device};
-/// use candle_tcn::encode::Encoder;
-/// use candle_tcn::models::ModelConfig;
+/// use candle_tcn::models::{Encoder, ModelConfig};
 /// use candle_tcn::nn::Params;
 ///
 /// let config = ModelConfig::preset("char-tiny")?.with_vocab_size(20);
@@ -45,9 +44,7 @@ impl<'a> Encoder<'a> {
     /// [`Error::Invalid`] for a network on frames, or batches of no token.
     pub fn new(network: &'a Network, batch_tokens: usize, dtype: DType) -> Result<Self> {
         network.graph().expect_tokens()?;
-        if batch_tokens == 0 {
-            return Err(Error::invalid("batch_tokens", "at least 1", batch_tokens));
-        }
+        Error::require(batch_tokens > 0, "batch_tokens", "at least 1", batch_tokens)?;
         Ok(Self { network, batch_tokens, dtype })
     }
 
@@ -57,13 +54,10 @@ impl<'a> Encoder<'a> {
     /// [`Error::Invalid`] where there is no such layer.
     pub fn layer(&self, layer: Option<usize>) -> Result<String> {
         let layers = self.network.graph().hidden_layers();
-        match layer.unwrap_or(layers) {
-            layer if layer <= layers => Ok(format!("hidden.{layer}")),
-            layer => {
-                let expected = format!("a layer from 0 to {layers}");
-                Err(Error::invalid("layer", expected, layer))
-            }
-        }
+        let layer = layer.unwrap_or(layers);
+        let expected = format!("a layer from 0 to {layers}");
+        Error::require(layer <= layers, "layer", &expected, layer)?;
+        Ok(format!("hidden.{layer}"))
     }
 
     /// Gives `f` for each sequence its number and what the model has under `name` for it: `hidden.{layer}`
@@ -131,16 +125,12 @@ impl<'a> Encoder<'a> {
             }
             run = run.with_mask(&mask)?;
         }
-        match self.network.run(&[&ids], run)?.recorded.pop() {
-            Some((_, rows)) => Ok(rows.to_dtype(DType::F32)?),
-            None => {
-                let expected = format!(
-                    "hidden.0 to hidden.{}, or logits",
-                    self.network.graph().hidden_layers()
-                );
-                Err(Error::invalid("hidden state", expected, name))
-            }
+        if let Some((_, rows)) = self.network.run(&[&ids], run)?.recorded.pop() {
+            return Ok(rows.to_dtype(DType::F32)?);
         }
+        let layers = self.network.graph().hidden_layers();
+        let expected = format!("hidden.0 to hidden.{layers}, or logits");
+        Err(Error::invalid("hidden state", expected, name))
     }
 }
 
@@ -162,7 +152,7 @@ pub struct Candidate {
 /// # Example
 ///
 /// ```
-/// use candle_tcn::encode::candidates;
+/// use candle_tcn::models::candidates;
 /// let best = candidates(&[0.0, 3f32.ln(), 0.0], 2)?; // 1 : 3 : 1
 /// assert!(best[0].id == 1 && (best[0].probability - 0.6).abs() < 1e-6);
 /// assert!(best[1].id == 0 && (best[1].probability - 0.2).abs() < 1e-6);
