@@ -52,15 +52,17 @@ impl CheckedFile {
         Error::file(&self.path, message)
     }
 
+    /// Checks what the file holds: an error with this message unless it `is_right`.
+    pub(crate) fn require(&self, is_right: bool, message: impl FnOnce() -> String) -> Result<()> {
+        if is_right { Ok(()) } else { Err(self.wrong(message())) }
+    }
+
     /// Checks that `count` bytes from `start` on lie inside of the file.
     pub(super) fn check_range(&self, what: &str, start: u64, count: u64) -> Result<()> {
         let len = self.len;
-        match start.checked_add(count) {
-            Some(end) if end <= len => Ok(()),
-            _ => Err(self.wrong(format!(
-                "{what}: expected {count} bytes from byte {start} on, found a file of {len} bytes; is it cut?"
-            ))),
-        }
+        self.require(start.checked_add(count).is_some_and(|end| end <= len), || {
+            format!("{what}: expected {count} bytes from byte {start} on, found a file of {len} bytes; is it cut?")
+        })
     }
 
     /// `count` bytes from `start` on. No more than the file has are allocated.
@@ -81,10 +83,9 @@ impl CheckedFile {
                     .at(&self.path)?;
             }
         }
-        match bytes.len() as u64 == count {
-            true => Ok(bytes),
-            false => Err(self.wrong(format!("{what}: the file became shorter while it was read"))),
-        }
+        let is_whole = bytes.len() as u64 == count;
+        self.require(is_whole, || format!("{what}: the file became shorter while it was read"))?;
+        Ok(bytes)
     }
 }
 

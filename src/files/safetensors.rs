@@ -37,11 +37,11 @@ impl Header {
     /// Reads the header; the numbers behind it need not be whole.
     pub(crate) fn read(file: &CheckedFile) -> Result<Self> {
         let length = little_endian(&file.bytes(CUT, 0, 8)?);
-        if !(2..=MAX_HEADER_BYTES).contains(&length) {
-            return Err(file.wrong(format!(
+        file.require((2..=MAX_HEADER_BYTES).contains(&length), || {
+            format!(
                 "{CUT}: expected a header of 2 to {MAX_HEADER_BYTES} bytes, found one of {length}"
-            )));
-        }
+            )
+        })?;
         let json = file.bytes(&format!("{CUT}: its header"), 8, length)?;
         let UniqueNames { entries: mut tensors, metadata } = serde_json::from_slice(&json)
             .map_err(|error| file.wrong(format!("{CUT}: its header: {error}")))?;
@@ -53,8 +53,7 @@ impl Header {
 
     /// A text of the metadata.
     pub(crate) fn metadata(&self, name: &str) -> Option<&str> {
-        let named = self.metadata.iter().find(|(found, _)| found == name);
-        named.map(|(_, text)| text.as_str())
+        self.metadata.iter().find(|(found, _)| found == name).map(|(_, text)| text.as_str())
     }
 
     /// Bytes that the whole file has. Saturates: no file is so long.
@@ -64,14 +63,10 @@ impl Header {
 
     /// The tensors of the file, which is as long as the header says.
     pub(super) fn list(self, file: &CheckedFile) -> Result<Listing> {
-        if self.file_bytes() != file.len() {
-            return Err(file.wrong(format!(
-                "{CUT}: expected 8 + {} + {} bytes, found {}",
-                self.length,
-                self.data,
-                file.len()
-            )));
-        }
+        file.require(self.file_bytes() == file.len(), || {
+            let (header, data, found) = (self.length, self.data, file.len());
+            format!("{CUT}: expected 8 + {header} + {data} bytes, found {found}")
+        })?;
         let mut listing = Listing::default();
         for (name, info) in self.tensors {
             let (storage, view) = locate(info, 8 + self.length)

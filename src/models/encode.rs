@@ -166,8 +166,19 @@ pub fn candidates(logits: &[f32], count: usize) -> Result<Vec<Candidate>> {
     let best = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
     let weight = |logit: f32| (f64::from(logit) - f64::from(best)).exp();
     let total: f64 = logits.iter().map(|&logit| weight(logit)).sum();
+    let candidate = |id: u32| Candidate { id, probability: weight(logits[id as usize]) / total };
+    Ok(likeliest(logits, count).into_iter().map(candidate).collect())
+}
+
+/// The `count` tokens of the largest logits, the largest first; the lowest id first among equals.
+pub(crate) fn likeliest(logits: &[f32], count: usize) -> Vec<u32> {
     let mut order: Vec<u32> = (0..logits.len() as u32).collect();
-    order.sort_by(|&a, &b| logits[b as usize].total_cmp(&logits[a as usize]));
-    let candidate = |&id: &u32| Candidate { id, probability: weight(logits[id as usize]) / total };
-    Ok(order.iter().take(count).map(candidate).collect())
+    let likelier =
+        |a: &u32, b: &u32| logits[*b as usize].total_cmp(&logits[*a as usize]).then(a.cmp(b));
+    if count < order.len() {
+        order.select_nth_unstable_by(count, likelier);
+        order.truncate(count);
+    }
+    order.sort_unstable_by(likelier);
+    order
 }

@@ -23,6 +23,7 @@ pub use carp::CarpConfig;
 pub use config::{Architecture, FrameLayout, ModelConfig};
 pub use convert::{Converted, ORIGINAL_CARP_VOCABULARY, convert, convert_under};
 pub use convnet::ConvNetConfig;
+pub(crate) use encode::likeliest;
 pub use encode::{Candidate, Encoder, candidates};
 pub use presets::PRESETS;
 pub use pytorch_tcn::{

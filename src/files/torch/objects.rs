@@ -55,6 +55,9 @@ pub(super) struct StorageRef {
     pub count: usize,
 }
 
+/// Beginning of the names of storages.
+pub(super) const STORAGE: &str = "storage ";
+
 /// A pickle and the values it has made.
 pub(super) struct Pickle<'a> {
     pub bytes: &'a [u8],
@@ -103,6 +106,11 @@ impl<'a> Pickle<'a> {
 
     pub(super) fn bytes(&self, span: ByteSpan) -> &'a [u8] {
         &self.bytes[span.start as usize..][..span.len as usize]
+    }
+
+    /// The name of a storage, for messages too.
+    pub(super) fn storage_name(&self, key: ByteSpan) -> String {
+        format!("{STORAGE}{}", String::from_utf8_lossy(self.bytes(key)))
     }
 
     /// Text, where the value is that and valid.

@@ -5,7 +5,8 @@
 
 use super::globals::Global;
 use super::objects::{ByteSpan, Parsed, Pickle, PickleObject, PickleValue, pairs};
-use crate::files::checked_file::little_endian;
+use crate::Result;
+use crate::files::checked_file::{CheckedFile, little_endian};
 
 /// Values that a pickle may make; a tensor takes about thirty.
 pub(super) const MAX_VALUES: usize = 1_000_000;
@@ -27,7 +28,11 @@ const NO_NAME: &str = "a global's name: expected text, found none";
 const CUT: &str = "the pickle ends too early; is the file cut?";
 
 /// Reads the pickle of at most `values` values that `bytes` start with: it, its value, and its length.
-pub(super) fn load(bytes: &[u8], values: usize) -> Parsed<(Pickle<'_>, PickleValue, usize)> {
+pub(super) fn load<'a>(
+    file: &CheckedFile,
+    bytes: &'a [u8],
+    values: usize,
+) -> Result<(Pickle<'a>, PickleValue, usize)> {
     let bytes = &bytes[..bytes.len().min(u32::MAX as usize)];
     let mut unpickler = Unpickler {
         pickle: Pickle { bytes, objects: Vec::new(), left: values },
@@ -42,7 +47,9 @@ pub(super) fn load(bytes: &[u8], values: usize) -> Parsed<(Pickle<'_>, PickleVal
         match unpickler.step() {
             Ok(None) => {}
             Ok(Some(value)) => return Ok((unpickler.pickle, value, unpickler.at)),
-            Err(message) => return Err(format!("{message} (byte {at} of the pickle)")),
+            Err(message) => {
+                return Err(file.wrong(format!("{message} (byte {at} of the pickle)")));
+            }
         }
     }
 }

@@ -45,11 +45,9 @@ pub(super) struct ZipEntry {
 impl Archive {
     pub(super) fn open(file: &CheckedFile) -> Result<Self> {
         let (count, directory, len) = directory(file)?;
-        if len > MAX_ZIP_DIRECTORY_BYTES {
-            return Err(file.wrong(format!(
-                "expected a table of contents of at most {MAX_ZIP_DIRECTORY_BYTES} bytes, found {len}"
-            )));
-        }
+        file.require(len <= MAX_ZIP_DIRECTORY_BYTES, || {
+            format!("expected a table of contents of at most {MAX_ZIP_DIRECTORY_BYTES} bytes, found {len}")
+        })?;
         let bytes = file.bytes("the archive's table of contents", directory, len)?;
         let entries = entries(&bytes, count)
             .map_err(|message| file.wrong(format!("the archive's table of contents: {message}")))?;
@@ -65,24 +63,19 @@ impl Archive {
         let Some(&entry) = self.entries.get(name) else {
             return Ok(None);
         };
-        let wrong = |message: &str| file.wrong(format!("entry {}: {message}", shown(name)));
-        if entry.flags & 1 != 0 {
-            return Err(wrong("it is encrypted"));
-        }
-        if entry.method != 0 || entry.stored_len != entry.len {
-            return Err(wrong(
-                "it is compressed; expected entries stored as torch.save stores them",
-            ));
-        }
+        let require = |is_right, message: &str| {
+            file.require(is_right, || format!("entry {}: {message}", shown(name)))
+        };
+        require(entry.flags & 1 == 0, "it is encrypted")?;
+        let is_plain = entry.method == 0 && entry.stored_len == entry.len;
+        require(is_plain, "it is compressed; expected entries stored as torch.save stores them")?;
         let local = file.bytes(&shown(name), entry.start, LOCAL)?;
-        if !local.starts_with(b"PK\x03\x04") {
-            return Err(wrong("the archive is damaged: its header is not where it should be"));
-        }
+        let is_there = local.starts_with(b"PK\x03\x04");
+        require(is_there, "the archive is damaged: its header is not where it should be")?;
         let start = entry.start + LOCAL + number(&local, 26, 2) + number(&local, 28, 2);
-        match start.checked_add(entry.len) {
-            Some(end) if end <= self.directory => Ok(Some(ZipEntry { start, ..entry })),
-            _ => Err(wrong("the archive is damaged: its bytes reach beyond the entries")),
-        }
+        let is_inside = start.checked_add(entry.len).is_some_and(|end| end <= self.directory);
+        require(is_inside, "the archive is damaged: its bytes reach beyond the entries")?;
+        Ok(Some(ZipEntry { start, ..entry }))
     }
 }
 
@@ -93,15 +86,10 @@ fn directory(file: &CheckedFile) -> Result<(u64, u64, u64)> {
     let record = |at: Option<u64>, len, signature| {
         let at = at.ok_or_else(|| file.wrong(CUT))?;
         let bytes = file.bytes("the archive's end", at, len)?;
-        match bytes.starts_with(signature) {
-            true => Ok((at, bytes)),
-            false => Err(file.wrong(CUT)),
-        }
+        file.require(bytes.starts_with(signature), || CUT.into()).map(|()| (at, bytes))
     };
     let (at, end) = record(file.len().checked_sub(END), END, b"PK\x05\x06")?;
-    if number(&end, 20, 2) != 0 {
-        return Err(file.wrong(CUT));
-    }
+    file.require(number(&end, 20, 2) == 0, || CUT.into())?;
     let is_small = number(&end, 10, 2) != NONE_16 && !end[12..20].as_chunks().0.contains(&NONE_32);
     let (limit, [count, len, start]) = match is_small {
         true => (at, [(10, 2), (12, 4), (16, 4)].map(|(at, width)| number(&end, at, width))),
@@ -111,12 +99,10 @@ fn directory(file: &CheckedFile) -> Result<(u64, u64, u64)> {
             (at, [32, 40, 48].map(|at| number(&end, at, 8)))
         }
     };
-    match start.checked_add(len) {
-        Some(end) if end <= limit => Ok((count, start, len)),
-        _ => Err(file.wrong(format!(
-            "the archive is damaged: its table of contents should be {len} bytes from byte {start} on, its end is at byte {limit}"
-        ))),
-    }
+    file.require(start.checked_add(len).is_some_and(|end| end <= limit), || {
+        format!("the archive is damaged: its table of contents should be {len} bytes from byte {start} on, its end is at byte {limit}")
+    })?;
+    Ok((count, start, len))
 }
 
 fn entries(mut bytes: &[u8], count: u64) -> Result<HashMap<String, ZipEntry>, String> {
