@@ -89,17 +89,13 @@ type Tensors = BTreeMap<String, Tensor>;
 pub fn convert(tensors: HashMap<String, Tensor>, arguments: Option<&Value>) -> Result<Converted> {
     let arguments = Arguments::new(arguments)?;
     let tensors = locate::plain_names(tensors)?;
-    let mut best: Option<Converted> = None;
-    let mut failure = None;
-    for place in locate::places(&tensors, &arguments) {
-        match convert_at(&tensors, &place, &arguments) {
-            Ok(new) if best.as_ref().is_none_or(|best| new.is_better_than(best)) => {
-                best = Some(new)
-            }
-            Ok(_) => {}
-            Err(error) => drop(failure.get_or_insert(error)),
-        }
-    }
+    let places = locate::places(&tensors, &arguments).into_iter();
+    let (found, failed): (Vec<_>, Vec<_>) =
+        places.map(|place| convert_at(&tensors, &place, &arguments)).partition(Result::is_ok);
+    // the first of the best, else the first failure
+    let best =
+        found.into_iter().flatten().min_by_key(|new| (new.left_over.len(), new.missing.len()));
+    let failure = failed.into_iter().find_map(Result::err);
     best.ok_or_else(|| failure.unwrap_or_else(|| unknown(&tensors)))
 }
 
@@ -113,10 +109,8 @@ pub fn convert_under(
     prefix: &str,
     arguments: Option<&Value>,
 ) -> Result<Converted> {
-    let place = match prefix {
-        "" => String::new(),
-        prefix => format!("{}.", prefix.trim_end_matches('.')),
-    };
+    let prefix = prefix.trim_end_matches('.');
+    let place = if prefix.is_empty() { String::new() } else { format!("{prefix}.") };
     convert_at(&locate::plain_names(tensors)?, &place, &Arguments::new(arguments)?)
 }
 
@@ -125,8 +119,7 @@ fn convert_at(tensors: &Tensors, place: &str, arguments: &Arguments) -> Result<C
     let (config, inside) = network(inside, arguments)?;
     let mut converted = sort_out(config, inside)?;
     let inside = converted.left_over.into_iter().map(|name| format!("{place}{name}"));
-    converted.left_over =
-        inside.chain(outside.into_iter().filter(|name| !is_buffer(name))).collect();
+    converted.left_over = inside.chain(outside).filter(|name| !is_buffer(name)).collect();
     converted.left_over.sort();
     Ok(converted)
 }
@@ -170,14 +163,6 @@ fn unknown(tensors: &Tensors) -> Error {
     )
 }
 
-impl Converted {
-    /// Fewer tensors are left over, then fewer are missing.
-    fn is_better_than(&self, other: &Self) -> bool {
-        let rank = |converted: &Self| (converted.left_over.len(), converted.missing.len());
-        rank(self) < rank(other)
-    }
-}
-
 /// Those of the tensors that the model asks for, and the names of the others.
 fn sort_out(config: ModelConfig, mut tensors: Tensors) -> Result<Converted> {
     let mut kept = HashMap::new();
@@ -196,23 +181,13 @@ fn sort_out(config: ModelConfig, mut tensors: Tensors) -> Result<Converted> {
         }
     }
     missing.sort();
-    Ok(Converted {
-        config,
-        tensors: kept,
-        left_over: tensors.into_keys().filter(|name| !is_buffer(name)).collect(),
-        missing,
-    })
+    Ok(Converted { config, tensors: kept, left_over: tensors.into_keys().collect(), missing })
 }
 
 /// Counters of a layer of pytorch-tcn or a batch norm, beside its weights.
 fn is_buffer(name: &str) -> bool {
     let last = name.rsplit('.').next();
     matches!(last, Some("buffer" | "num_batches_tracked"))
-}
-
-fn renamed(tensors: Tensors, name: impl Fn(&str) -> String) -> Tensors {
-    let renamed = tensors.into_iter().map(|(old, tensor)| (name(&old), tensor));
-    renamed.collect()
 }
 
 /// A size of a tensor, or an error that names it.

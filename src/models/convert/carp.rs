@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use super::{Arguments, Tensors, config, dim};
+use super::{Arguments, Tensors, config, dim, locate};
 use crate::models::ModelConfig;
 use crate::{Error, Result};
 
@@ -45,15 +45,14 @@ const LAYER_PARTS: [(&str, &str); 6] = [
 /// The tensors under the names of the Hub, which keeps the decoder as a matrix; what has no name there
 /// keeps its own.
 fn renamed(tensors: Tensors) -> Result<Tensors> {
-    let renamed = tensors.into_iter().map(|(original, tensor)| {
-        let name = name(&original).unwrap_or(original);
-        let tensor = match (name.as_str(), tensor.dims()) {
-            ("lm_head.decoder.weight", [_, _, 1]) => tensor.squeeze(2)?,
-            _ => tensor,
-        };
-        Ok((name, tensor))
-    });
-    renamed.collect()
+    let renamed = |original: &str| name(original).unwrap_or_else(|| original.into());
+    let mut tensors = locate::renamed(tensors, renamed)?;
+    if let Some(decoder) = tensors.get_mut("lm_head.decoder.weight")
+        && let [_, _, 1] = decoder.dims()
+    {
+        *decoder = decoder.squeeze(2)?;
+    }
+    Ok(tensors)
 }
 
 /// The configuration that the shapes and the arguments tell.
@@ -66,8 +65,7 @@ fn description(tensors: &Tensors, arguments: &Arguments) -> Result<serde_json::V
     let intermediate_size = dim(tensors, &convolution(0), 0)?;
     // 2^(layer mod (⌊log2 r⌋ + 1)): all powers of two up to r
     let r: usize = arguments.get("r")?.unwrap_or(128);
-    let max_dilation = r.checked_ilog2().map(|log| 1usize << log);
-    let max_dilation = max_dilation.ok_or_else(|| Error::invalid("r", "at least 1", r))?;
+    Error::require(r > 0, "r", "at least 1", r)?;
     let id = |token| ORIGINAL_CARP_VOCABULARY.find(token);
     Ok(json!({
         "model_type": "carp",
@@ -78,7 +76,7 @@ fn description(tensors: &Tensors, arguments: &Arguments) -> Result<serde_json::V
         "intermediate_size": intermediate_size,
         "num_hidden_layers": layers.count(),
         "kernel_size": dim(tensors, &convolution(0), 2)?,
-        "max_dilation": max_dilation,
+        "max_dilation": 1usize << r.ilog2(),
         "slim": intermediate_size != hidden_size,
         "hidden_act": arguments.get("activation")?.unwrap_or_else(|| "gelu".to_string()),
         "layer_norm_eps": 1e-5,

@@ -21,31 +21,26 @@ const MAX_PLACES: usize = 256;
 /// # Errors
 /// [`Error::Tensor`] where both names of one tensor are there with different numbers.
 pub(super) fn plain_names(tensors: HashMap<String, Tensor>) -> Result<Tensors> {
-    let mut plain = Tensors::new();
-    let mut originals: BTreeMap<String, String> = BTreeMap::new();
-    let tensors: Tensors = tensors.into_iter().collect();
-    for (original, tensor) in tensors {
-        let name = original
-            .replace(".parametrizations.weight.original0", ".weight_g")
-            .replace(".parametrizations.weight.original1", ".weight_v");
-        if let Some(other) = plain.get(&name) {
-            expect_same(&original, &tensor, &originals[&name], other)?;
-        }
-        plain.insert(name.clone(), tensor);
-        originals.insert(name, original);
-    }
-    Ok(plain)
+    renamed(tensors.into_iter().collect(), |name| {
+        name.replace(".parametrizations.weight.original0", ".weight_g")
+            .replace(".parametrizations.weight.original1", ".weight_v")
+    })
 }
 
-/// Refuses two names of one tensor that hold different numbers.
-pub(super) fn expect_same(name: &str, a: &Tensor, other: &str, b: &Tensor) -> Result<()> {
-    match same_numbers(a, b)? {
-        true => Ok(()),
-        false => {
+/// The tensors under other names; those that get the same name must hold the same numbers.
+pub(super) fn renamed(tensors: Tensors, name: impl Fn(&str) -> String) -> Result<Tensors> {
+    let mut renamed: BTreeMap<String, (String, Tensor)> = BTreeMap::new();
+    for (original, tensor) in tensors {
+        let name = name(&original);
+        if let Some((other, same)) = renamed.get(&name)
+            && !same_numbers(&tensor, same)?
+        {
             let expected = format!("the numbers of {other}, which is the same tensor");
-            Err(Error::tensor(name, expected, "others"))
+            return Err(Error::tensor(original, expected, "others"));
         }
+        renamed.insert(name, (original, tensor));
     }
+    Ok(renamed.into_iter().map(|(name, (_, tensor))| (name, tensor)).collect())
 }
 
 /// `true` if all numbers are the same, a NaN like a NaN.

@@ -3,8 +3,8 @@
 
 use serde_json::json;
 
-use super::locate::{expect_same, same_numbers};
-use super::{Arguments, Tensors, dim, renamed};
+use super::locate::{renamed, same_numbers};
+use super::{Arguments, Tensors, dim};
 use crate::geometry::Dilations;
 use crate::models::{FrameLayout, ModelConfig, TcnLmConfig, TemporalConvNetConfig};
 use crate::nn::{Activation, NormKind, TcnConfig};
@@ -33,21 +33,8 @@ fn network(tensors: &Tensors, prefix: &str, arguments: &Arguments) -> Result<(us
 }
 
 /// Without the second names that a block gives its convolutions: it holds them in a sequence, too.
-fn without_duplicates(mut tensors: Tensors) -> Result<Tensors> {
-    let names: Vec<String> = tensors.keys().cloned().collect();
-    for name in names {
-        let first = [(".net.0.", ".conv1."), (".net.4.", ".conv2.")]
-            .into_iter()
-            .filter(|(second, _)| name.contains(second))
-            .map(|(second, first)| name.replace(second, first))
-            .find(|first| tensors.contains_key(first));
-        if let Some(first) = first
-            && let Some(second) = tensors.remove(&name)
-        {
-            expect_same(&name, &second, &first, &tensors[&first])?;
-        }
-    }
-    Ok(tensors)
+fn without_duplicates(tensors: Tensors) -> Result<Tensors> {
+    renamed(tensors, |name| name.replace(".net.0.", ".conv1.").replace(".net.4.", ".conv2."))
 }
 
 /// `encoder`, `tcn`, `decoder`.
@@ -97,7 +84,7 @@ pub(super) fn language_model(
 /// `network` or `tcn.network`, perhaps `linear`.
 pub(super) fn plain(tensors: Tensors, arguments: &Arguments) -> Result<(ModelConfig, Tensors)> {
     let tensors = without_duplicates(tensors)?;
-    let tensors = renamed(tensors, |name| name.strip_prefix("tcn.").unwrap_or(name).to_string());
+    let tensors = renamed(tensors, |name| name.strip_prefix("tcn.").unwrap_or(name).into())?;
     let (num_inputs, network) = network(&tensors, "", arguments)?;
     let linear = tensors.contains_key("linear.weight");
     let sigmoid = arguments.class.contains("poly_music");
