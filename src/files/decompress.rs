@@ -76,7 +76,10 @@ fn unpacked(mut reader: impl Read + Send + 'static) -> IoResult<Decompressed> {
     let whole = Cursor::new(start).chain(reader);
     let source = match (is_gzip, is_zstd) {
         (true, _) => Decompressed::new(MultiGzDecoder::new(BufReader::new(whole))),
-        (_, true) => Decompressed::new(Frames::new(BufReader::new(whole))),
+        (_, true) => {
+            let decoder = FrameDecoder::new();
+            Decompressed::new(Frames { reader: BufReader::new(whole), decoder })
+        }
         _ => Decompressed::new(whole),
     };
     Ok(Decompressed { is_packed: is_gzip || is_zstd, ..source })
@@ -86,24 +89,15 @@ fn unpacked(mut reader: impl Read + Send + 'static) -> IoResult<Decompressed> {
 struct Frames<R> {
     reader: R,
     decoder: FrameDecoder,
-    /// A frame has begun and not ended.
-    inside: bool,
 }
 
 impl<R: BufRead> Frames<R> {
-    fn new(reader: R) -> Self {
-        Self { reader, decoder: FrameDecoder::new(), inside: false }
-    }
-
     /// Begins the next frame with something in it; `false` at the end of the file.
     fn begin(&mut self) -> IoResult<bool> {
         use FrameDecoderError::ReadFrameHeaderError as Header;
         while !self.reader.fill_buf()?.is_empty() {
             match self.decoder.reset(&mut self.reader) {
-                Ok(()) => {
-                    self.inside = true;
-                    return Ok(true);
-                }
+                Ok(()) => return Ok(true),
                 Err(Header(ReadFrameHeaderError::SkipFrame { length, .. })) => {
                     let skipped = &mut self.reader.by_ref().take(length.into());
                     std::io::copy(skipped, &mut std::io::sink())?;
@@ -114,9 +108,8 @@ impl<R: BufRead> Frames<R> {
         Ok(false)
     }
 
-    /// Ends a frame, whose checksum has to be right where it has one.
-    fn end(&mut self) -> IoResult<()> {
-        self.inside = false;
+    /// Checks a frame that has ended, whose checksum has to be right where it has one.
+    fn check_end(&self) -> IoResult<()> {
         match self.decoder.get_checksum_from_data() {
             Some(sum) if self.decoder.get_calculated_checksum() != Some(sum) => {
                 Err(std::io::Error::other("the checksum of a zstd frame is wrong"))
@@ -129,18 +122,19 @@ impl<R: BufRead> Frames<R> {
 impl<R: BufRead> Read for Frames<R> {
     fn read(&mut self, buffer: &mut [u8]) -> IoResult<usize> {
         loop {
-            if !self.inside {
-                if !self.begin()? {
-                    return Ok(0);
-                }
-            } else if self.decoder.can_collect() > 0 {
+            if self.decoder.can_collect() > 0 {
                 return self.decoder.read(buffer);
-            } else if self.decoder.is_finished() {
-                self.end()?;
-            } else {
+            }
+            if !self.decoder.is_finished() {
                 let one = BlockDecodingStrategy::UptoBlocks(1);
                 let decoded = self.decoder.decode_blocks(&mut self.reader, one);
                 decoded.map_err(std::io::Error::other)?;
+            } else {
+                // so is one that has not begun
+                self.check_end()?;
+                if !self.begin()? {
+                    return Ok(0);
+                }
             }
         }
     }

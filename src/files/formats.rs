@@ -94,10 +94,14 @@ pub(crate) fn as_text(kind: &str) -> &'static str {
             "; save it as plain text"
         }
         "an Excel file" => "; save it as CSV",
-        _ if kind.ends_with("archive") => "; unpack it first",
-        "an xz file" | "a bzip2 file" | "a gzip file" | "a zstd file" => "; unpack it first",
-        _ => "",
+        _ => to_unpack(kind),
     }
+}
+
+/// Advice for a format that holds others.
+pub(super) fn to_unpack(kind: &str) -> &'static str {
+    let packed = ["an xz file", "a bzip2 file", "a gzip file", "a zstd file"];
+    if kind.ends_with("archive") || packed.contains(&kind) { "; unpack it first" } else { "" }
 }
 
 #[cfg(test)]

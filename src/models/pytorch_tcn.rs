@@ -240,13 +240,11 @@ impl PytorchTcnConfig {
         let shapes = self.embedding_shapes.iter().flatten().enumerate();
         let channels = shapes.map(|(i, shape)| {
             let field = format!("embedding_shapes[{i}]");
-            match shape[..] {
-                [Some(channels)] | [Some(channels), _] => in_range(field, channels, MAX_CHANNELS),
-                _ => {
-                    let expected = "[channels] or [channels, time]";
-                    Err(Error::invalid(field, expected, format!("{shape:?}")))
-                }
-            }
+            let ([Some(channels)] | [Some(channels), _]) = shape[..] else {
+                let expected = "[channels] or [channels, time]";
+                return Err(Error::invalid(field, expected, format!("{shape:?}")));
+            };
+            in_range(field, channels, MAX_CHANNELS)
         });
         channels.collect()
     }
@@ -290,11 +288,12 @@ impl Architecture for PytorchTcnConfig {
         self.validate()?;
         let mut g = Graph::new();
         let xs = g.frames(self.num_inputs)?;
-        let channels = self.embedding_channels()?;
-        let embeddings = channels.into_iter().map(|channels| g.condition(channels));
-        let embeddings = embeddings.collect::<Result<Vec<_>>>()?;
-        let embedding = match embeddings.len() {
-            0 | 1 => embeddings.first().copied(),
+        let channels = self.embedding_channels()?.into_iter();
+        let embeddings =
+            channels.map(|channels| g.condition(channels)).collect::<Result<Vec<_>>>()?;
+        let embedding = match embeddings[..] {
+            [] => None,
+            [only] => Some(only),
             _ => Some(g.concat(&embeddings)?),
         };
         let network = self.convolutions()?;

@@ -105,10 +105,8 @@ pub fn run(
             return Err(Error::invalid("record", expected, name));
         }
     }
-    if layout == FrameLayout::ChannelsFirst
-        && let Some(output) = results.get_mut(OUTPUT)
-    {
-        *output = output.transpose(1, 2)?.contiguous()?;
+    if let Some(output) = results.get_mut(OUTPUT) {
+        *output = turned(output, layout)?;
     }
     Ok(results)
 }
@@ -141,8 +139,8 @@ impl Given<'_> {
             3 => embedding.narrow(1, start, len),
             _ => Ok(embedding.clone()),
         };
-        let embeddings = self.embeddings.iter().map(piece);
-        let embeddings = embeddings.collect::<candle_core::Result<Vec<_>>>()?;
+        let embeddings =
+            self.embeddings.iter().map(piece).collect::<candle_core::Result<Vec<_>>>()?;
         let wanted = |name: &str| self.options.record.iter().any(|r| r == name || r == ALL);
         let mut run = Run::eval().recording(wanted);
         if let Some(mask) = &self.mask {
@@ -183,6 +181,14 @@ impl Given<'_> {
     }
 }
 
+/// Frames of one layout in the other; those with the channels last as they are.
+fn turned(xs: &Tensor, layout: FrameLayout) -> Result<Tensor> {
+    Ok(match layout {
+        FrameLayout::ChannelsLast => xs.clone(),
+        FrameLayout::ChannelsFirst => xs.transpose(1, 2)?.contiguous()?,
+    })
+}
+
 fn unfit(input: &Tensor, expected: String) -> Error {
     let found = format!("{:?} of {}", input.dims(), input.dtype().as_str());
     Error::tensor(INPUT[0], expected, found)
@@ -205,20 +211,16 @@ fn tokens(input: &Tensor, vocab_size: usize) -> Result<Tensor> {
 }
 
 fn frames(input: &Tensor, channels: usize, layout: FrameLayout) -> Result<Tensor> {
-    let (axis, expected) = match layout {
-        FrameLayout::ChannelsFirst => (1, format!("frames (batch, {channels} channels, time)")),
-        FrameLayout::ChannelsLast => (2, format!("frames (batch, time, {channels} channels)")),
+    let (axis, axes) = match layout {
+        FrameLayout::ChannelsFirst => (1, format!("{channels} channels, time")),
+        FrameLayout::ChannelsLast => (2, format!("time, {channels} channels")),
     };
     let fits = input.rank() == 3 && input.dims()[axis] == channels && input.elem_count() > 0;
     if !fits || !input.dtype().is_float() {
-        let expected = format!("{expected} of a floating-point type, as input_shape says");
-        return Err(unfit(input, expected));
+        let of = "of a floating-point type, as input_shape says";
+        return Err(unfit(input, format!("frames (batch, {axes}) {of}")));
     }
-    let xs = input.to_dtype(DType::F32)?;
-    Ok(match layout {
-        FrameLayout::ChannelsLast => xs,
-        FrameLayout::ChannelsFirst => xs.transpose(1, 2)?.contiguous()?,
-    })
+    turned(&input.to_dtype(DType::F32)?, layout)
 }
 
 /// `embedding.0`, … as a pass over `time` steps takes them.
@@ -228,7 +230,7 @@ fn embeddings(inputs: &HashMap<String, Tensor>, time: usize) -> Result<Vec<Tenso
     let rows = named.map(|(i, embedding)| match embedding.dims() {
         [_, _] => Ok(embedding.to_dtype(DType::F32)?),
         [_, _, steps] if *steps == time => {
-            Ok(embedding.to_dtype(DType::F32)?.transpose(1, 2)?.contiguous()?)
+            turned(&embedding.to_dtype(DType::F32)?, FrameLayout::ChannelsFirst)
         }
         other => {
             let expected =
