@@ -99,6 +99,12 @@ pub(super) fn little_endian(bytes: &[u8]) -> u64 {
 /// # Errors
 /// [`Error::Io`]; [`Error::File`] for a larger file.
 pub fn read_small(path: &Path, what: &str, limit: u64) -> Result<Vec<u8>> {
+    let expected = format!("{what} of at most {limit} bytes");
+    read_at_most(path, &expected, limit)
+}
+
+/// As [`read_small`], where messages say only what is `expected`.
+pub(crate) fn read_at_most(path: &Path, expected: &str, limit: u64) -> Result<Vec<u8>> {
     let file = File::open(path).at(path)?;
     let known = file.metadata().at(path)?.len();
     let mut bytes = Vec::new();
@@ -107,10 +113,9 @@ pub fn read_small(path: &Path, what: &str, limit: u64) -> Result<Vec<u8>> {
         file.take(limit + 1).read_to_end(&mut bytes).at(path)?;
     }
     match known.max(bytes.len() as u64) {
-        found if found > limit => Err(Error::file(
-            path,
-            format!("expected {what} of at most {limit} bytes, found {found} bytes"),
-        )),
+        found if found > limit => {
+            Err(Error::file(path, format!("expected {expected}, found {found} bytes")))
+        }
         _ => Ok(bytes),
     }
 }

@@ -22,7 +22,6 @@ const ZSTD: &[u8] = b"\x28\xb5\x2f\xfd";
 /// Bytes of a file, of standard input or of several files, unpacked where they were packed.
 pub struct Decompressed {
     reader: Box<dyn Read + Send>,
-    is_packed: bool,
     bytes: Option<u64>,
 }
 
@@ -33,17 +32,16 @@ impl Decompressed {
     /// [`Error::Io`] naming the file; [`Error::File`] for a folder.
     pub fn open(path: &Path) -> Result<Self> {
         if is_standard_input(path) {
-            return unpacked(std::io::stdin()).at(path);
+            return unpacked(std::io::stdin(), None).at(path);
         }
         if path.is_dir() {
             return Err(Error::file(path, "expected a text file, found a folder"));
         }
         let file = File::open(path).at(path)?;
         let found = file.metadata().at(path)?;
-        let source = unpacked(file).at(path)?;
         // files of the system that say that they are empty need not be
-        let is_known = found.is_file() && found.len() > 0 && !source.is_packed;
-        Ok(Self { bytes: is_known.then_some(found.len()), ..source })
+        let is_known = found.is_file() && found.len() > 0;
+        unpacked(file, is_known.then_some(found.len())).at(path)
     }
 
     /// Number of bytes that there are, where it is known before they are read: of a plain file.
@@ -53,7 +51,7 @@ impl Decompressed {
 
     /// The bytes of a reader as they are.
     pub(crate) fn new(reader: impl Read + Send + 'static) -> Self {
-        Self { reader: Box::new(reader), is_packed: false, bytes: None }
+        Self { reader: Box::new(reader), bytes: None }
     }
 }
 
@@ -69,20 +67,20 @@ impl std::fmt::Debug for Decompressed {
     }
 }
 
-fn unpacked(mut reader: impl Read + Send + 'static) -> IoResult<Decompressed> {
+/// What `reader` gives, unpacked; `bytes` of it where it is plain.
+fn unpacked(mut reader: impl Read + Send + 'static, bytes: Option<u64>) -> IoResult<Decompressed> {
     let mut start = Vec::new();
     reader.by_ref().take(ZSTD.len() as u64).read_to_end(&mut start)?;
     let (is_gzip, is_zstd) = (start.starts_with(GZIP), start.starts_with(ZSTD));
     let whole = Cursor::new(start).chain(reader);
-    let source = match (is_gzip, is_zstd) {
+    Ok(match (is_gzip, is_zstd) {
         (true, _) => Decompressed::new(MultiGzDecoder::new(BufReader::new(whole))),
         (_, true) => {
             let decoder = FrameDecoder::new();
             Decompressed::new(Frames { reader: BufReader::new(whole), decoder })
         }
-        _ => Decompressed::new(whole),
-    };
-    Ok(Decompressed { is_packed: is_gzip || is_zstd, ..source })
+        _ => Decompressed { bytes, ..Decompressed::new(whole) },
+    })
 }
 
 /// The frames of a zstd file, one after the other (RFC 8878, section 3.1).
@@ -148,7 +146,7 @@ mod tests {
 
     fn text_of(packed: &[u8]) -> IoResult<String> {
         let mut text = String::new();
-        unpacked(Cursor::new(packed.to_vec()))?.read_to_string(&mut text)?;
+        unpacked(Cursor::new(packed.to_vec()), None)?.read_to_string(&mut text)?;
         Ok(text)
     }
 

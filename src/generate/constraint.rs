@@ -172,8 +172,8 @@ impl Constraints {
         if allowed.contains(&true) {
             return Ok(());
         }
-        let options = forbade.iter().filter(|(_, any)| *any);
-        let options: Vec<&str> = options.map(|(option, _)| *option).collect();
+        let options = forbade.iter().filter_map(|(option, any)| any.then_some(*option));
+        let options: Vec<&str> = options.collect();
         Err(nothing_left(&options, self.drawn))
     }
 
@@ -197,19 +197,15 @@ impl Constraints {
 }
 
 fn nothing_left(options: &[&str], drawn: usize) -> Error {
-    let (field, mend) = match options {
-        [] => ("tokens".to_string(), ""),
-        ["allow"] => {
-            ("allow".to_string(), "; are its strings made of what the model's vocabulary has?")
-        }
-        [one] => (one.to_string(), "; leave out some of it"),
-        several => (several.join(" with "), "; leave out some of them"),
+    let mend = match options {
+        [] => "",
+        ["allow"] => "; are its strings made of what the model's vocabulary has?",
+        [_] => "; leave out some of it",
+        _ => "; leave out some of them",
     };
-    Error::invalid(
-        field,
-        "that at least one token may still be drawn",
-        format!("none that may follow after {drawn} tokens of text{mend}"),
-    )
+    let field = if options.is_empty() { "tokens".into() } else { options.join(" with ") };
+    let found = format!("none that may follow after {drawn} tokens of text{mend}");
+    Error::invalid(field, "that at least one token may still be drawn", found)
 }
 
 impl Tables {

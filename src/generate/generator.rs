@@ -238,13 +238,12 @@ impl<'a> Generator<'a> {
 }
 
 fn first_token(tokenizer: &Tokenizer) -> Result<u32> {
-    if tokenizer.unknown_chars("\n").is_empty()
-        && let Some(&id) = tokenizer.encode("\n")?.last()
-    {
-        return Ok(id);
-    }
     let banned = tokenizer.banned_ids();
-    (0..tokenizer.vocab_size() as u32)
-        .find(|id| !banned.contains(id))
-        .ok_or_else(|| Error::Text("the tokenizer has no token to start from".into()))
+    let line_end = match tokenizer.unknown_chars("\n")[..] {
+        [] => tokenizer.encode("\n")?.last().copied(),
+        _ => None,
+    };
+    let first = || (0..tokenizer.vocab_size() as u32).find(|id| !banned.contains(id));
+    let none = || Error::Text("the tokenizer has no token to start from".into());
+    line_end.or_else(first).ok_or_else(none)
 }

@@ -234,9 +234,8 @@ impl Arguments {
     /// The value of one argument; none where it is absent or `null`.
     fn get<T: DeserializeOwned>(&self, name: &str) -> Result<Option<T>> {
         match self.values.get(name) {
-            None | Some(Value::Null) => Ok(None),
+            None => Ok(None),
             Some(value) => serde_json::from_value(value.clone())
-                .map(Some)
                 .map_err(|e| Error::invalid(format!("arguments: {name}"), e.to_string(), value)),
         }
     }
@@ -244,19 +243,16 @@ impl Arguments {
     /// Compares arguments with what the tensors tell; `free` are those that they do not.
     fn agree(&self, told: &[(&str, Value)], free: &[&str]) -> Result<()> {
         for (name, value) in &self.values {
-            let known = told.iter().find(|(known, _)| known == name).map(|(_, told)| told);
-            match known {
-                Some(told) if told == value || value.is_null() => {}
-                Some(told) => {
-                    let expected = format!("{told}, as the tensors tell");
-                    return Err(Error::invalid(format!("arguments: {name}"), expected, value));
-                }
-                None if free.contains(&name.as_str()) => {}
-                None => {
-                    let names = told.iter().map(|(name, _)| *name).chain(free.iter().copied());
-                    let expected = format!("one of {}", names.collect::<Vec<_>>().join(", "));
-                    return Err(Error::invalid("arguments", expected, shown(name)));
-                }
+            if let Some((_, told)) = told.iter().find(|(known, _)| known == name) {
+                let expected = format!("{told}, as the tensors tell");
+                let allowed = told == value || value.is_null();
+                Error::require(allowed, &format!("arguments: {name}"), &expected, value)?;
+            } else {
+                let names: Vec<_> =
+                    told.iter().map(|(name, _)| name).chain(free).copied().collect();
+                let expected = format!("one of {}", names.join(", "));
+                let allowed = free.contains(&name.as_str());
+                Error::require(allowed, "arguments", &expected, shown(name))?;
             }
         }
         Ok(())

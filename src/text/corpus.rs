@@ -56,18 +56,15 @@ impl Corpus {
             let start = corpus.bytes.len();
             let left = most.saturating_sub(start as u64);
             let source = Decompressed::open(path)?.take(left.saturating_add(1));
-            let path = match is_standard_input(path) {
-                true => Path::new("standard input"),
-                false => path,
-            };
+            let is_named = !is_standard_input(path);
+            let path = if is_named { path } else { Path::new("standard input") };
             let read =
                 without_mark(source).and_then(|mut text| text.read_to_end(&mut corpus.bytes));
             read.at(path)?;
             if corpus.bytes.len() as u64 > most {
-                return Err(Error::too_large(
-                    path.display().to_string(),
-                    format!("the text has more than {most} bytes, which memory would not hold"),
-                ));
+                let detail =
+                    format!("the text has more than {most} bytes, which memory would not hold");
+                return Err(Error::too_large(path.display().to_string(), detail));
             }
             if corpus.bytes.len() == start {
                 return Err(empty(path));

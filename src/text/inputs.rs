@@ -115,9 +115,10 @@ impl Inputs {
         if let ([only], false) = (&self.files[..], self.found) {
             return Decompressed::open(only);
         }
-        let mut waiting: VecDeque<PathBuf> = self.files.iter().cloned().collect();
-        let first = waiting.pop_front().map(OpenFile::open).transpose()?;
-        Ok(Decompressed::new(Joined { current: first, waiting, separate: self.found }))
+        let waiting = self.files.clone().into();
+        let mut text = Joined { current: None, waiting, separate: self.found, last: b'\n' };
+        text.open_next()?;
+        Ok(Decompressed::new(text))
     }
 
     fn add_folder(&mut self, folder: &Path, depth: usize) -> Result<()> {
@@ -157,7 +158,8 @@ impl Inputs {
     fn add_if_text(&mut self, path: PathBuf) -> Result<()> {
         let mut start = Vec::new();
         let read = Decompressed::open(&path)?.take(JUDGED_BYTES).read_to_end(&mut start);
-        match read.is_ok() && is_text(&start) {
+        // UTF-8 whose last character may be cut, without NUL
+        match read.is_ok() && text_at_start(&start).1 && !start.contains(&0) {
             true if start.is_empty() => {}
             true => self.files.push(path),
             false => self.not_text.push(path),
@@ -179,11 +181,6 @@ fn escaped_folder(pattern: &Path) -> String {
     Path::new(&there).join(rest).to_string_lossy().into_owned()
 }
 
-/// UTF-8 whose last character may be cut, without NUL.
-fn is_text(start: &[u8]) -> bool {
-    text_at_start(start).1 && !start.contains(&0)
-}
-
 /// What `source` gives, without a byte order mark at its start: U+FEFF, with which some editors begin a file.
 pub(super) fn without_mark(mut source: impl Read) -> IoResult<impl Read> {
     let mut start = Vec::new();
@@ -194,51 +191,39 @@ pub(super) fn without_mark(mut source: impl Read) -> IoResult<impl Read> {
     Ok(Cursor::new(start).chain(source))
 }
 
-/// A file that is being read.
-struct OpenFile {
-    path: PathBuf,
-    source: Box<dyn Read + Send>,
-    last: u8,
-}
-
-impl OpenFile {
-    fn open(path: PathBuf) -> Result<Self> {
-        let source = without_mark(Decompressed::open(&path)?).at(&path)?;
-        Ok(Self { path, source: Box::new(source), last: b'\n' })
-    }
-
-    fn read(&mut self, buffer: &mut [u8]) -> IoResult<usize> {
-        let read = self.source.read(buffer);
-        let n = read.at(&self.path).map_err(std::io::Error::other)?;
-        if let Some(last) = buffer[..n].last() {
-            self.last = *last;
-        }
-        Ok(n)
-    }
-}
-
 /// Files one after the other.
 struct Joined {
-    current: Option<OpenFile>,
+    current: Option<(PathBuf, Box<dyn Read + Send>)>,
     waiting: VecDeque<PathBuf>,
     /// Each ends with a line end.
     separate: bool,
+    last: u8,
+}
+
+impl Joined {
+    fn open_next(&mut self) -> Result<()> {
+        self.current = None;
+        if let Some(path) = self.waiting.pop_front() {
+            let source = without_mark(Decompressed::open(&path)?).at(&path)?;
+            self.current = Some((path, Box::new(source)));
+        }
+        Ok(())
+    }
 }
 
 impl Read for Joined {
     fn read(&mut self, buffer: &mut [u8]) -> IoResult<usize> {
-        while let Some(part) = &mut self.current {
-            let n = part.read(buffer)?;
+        while let Some((path, source)) = &mut self.current {
+            let n = source.read(buffer).at(path).map_err(std::io::Error::other)?;
             if n > 0 || buffer.is_empty() {
+                self.last = buffer[..n].last().copied().unwrap_or(self.last);
                 return Ok(n);
             }
-            let ends_in_a_line = std::mem::replace(&mut part.last, b'\n') != b'\n';
-            if self.separate && ends_in_a_line {
+            if self.separate && std::mem::replace(&mut self.last, b'\n') != b'\n' {
                 buffer[0] = b'\n';
                 return Ok(1);
             }
-            let next = self.waiting.pop_front().map(OpenFile::open);
-            self.current = next.transpose().map_err(std::io::Error::other)?;
+            self.open_next().map_err(std::io::Error::other)?;
         }
         Ok(0)
     }

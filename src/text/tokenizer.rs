@@ -16,7 +16,7 @@ use super::pieces::Cuts;
 use super::spec::MAX_VOCAB_SIZE;
 use super::{Decoder, TokenizerSpec, build, limits, text_error};
 use crate::files::names::MAX_TOKENIZER_BYTES;
-use crate::files::{read_small, write_atomic};
+use crate::files::{read_at_most, write_atomic};
 use crate::{Error, Result};
 
 /// A tokenizer: text to token ids and back.
@@ -119,7 +119,7 @@ impl Tokenizer {
         if let Some(wrong) = wrong {
             return Err(Error::file(path, wrong));
         }
-        let json = read_small(path, "a tokenizer.json", MAX_TOKENIZER_BYTES)?;
+        let json = read_at_most(path, "a tokenizer.json", MAX_TOKENIZER_BYTES)?;
         Self::from_json_for(&json, vocab_size).map_err(|error| Error::file(path, error.to_string()))
     }
 

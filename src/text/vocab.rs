@@ -12,7 +12,7 @@ use super::build::characters;
 use super::spec::MAX_VOCAB_SIZE;
 use super::text_error;
 use crate::files::names::MAX_VOCABULARY_BYTES;
-use crate::files::read_small;
+use crate::files::read_at_most;
 use crate::{Error, Result};
 
 /// Names of the token for unknown characters.
@@ -30,7 +30,7 @@ impl Tokenizer {
     /// vocabulary.
     pub fn from_vocab_file(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
-        let bytes = read_small(path, "a vocabulary", MAX_VOCABULARY_BYTES)?;
+        let bytes = read_at_most(path, "a vocabulary", MAX_VOCABULARY_BYTES)?;
         let text = String::from_utf8(bytes)
             .map_err(|e| Error::file(path, format!("expected text in UTF-8: {e}")))?;
         Self::from_vocab(&text).map_err(|e| Error::file(path, e.to_string()))

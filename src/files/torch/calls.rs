@@ -27,7 +27,7 @@ impl Pickle<'_> {
                     continue;
                 }
                 (Global::Tensor, &[a, b, c, d, ..]) => {
-                    self.new_object(PickleObject::Tensor([a, b, c, d]))
+                    self.new_object(PickleObject::Tensor(Box::new([a, b, c, d])))
                 }
                 (Global::Parameter, &[tensor, ..]) => match self.object(tensor) {
                     Some(PickleObject::Tensor(_)) => tensor,

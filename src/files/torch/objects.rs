@@ -41,7 +41,7 @@ pub(super) enum PickleObject {
     Global(Global),
     Storage(StorageRef),
     /// Made by `_rebuild_tensor_v2` of these arguments.
-    Tensor([PickleValue; 4]),
+    Tensor(Box<[PickleValue; 4]>),
     /// No part of a state dict, and harmless.
     Inert,
 }

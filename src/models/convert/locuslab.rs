@@ -17,18 +17,17 @@ fn network(tensors: &Tensors, prefix: &str, arguments: &Arguments) -> Result<(us
         true => ("weight", NormKind::None),
         false => ("weight_v", NormKind::Weight),
     };
-    let name = |block: usize, conv: usize| format!("{prefix}network.{block}.conv{conv}.{weight}");
-    let kernel_size = dim(tensors, &name(0, 1), 2)?;
-    let num_inputs = dim(tensors, &name(0, 1), 1)?;
-    let mut num_channels = vec![dim(tensors, &name(0, 1), 0)?];
-    while tensors.contains_key(&name(num_channels.len(), 1)) {
-        num_channels.push(dim(tensors, &name(num_channels.len(), 1), 0)?);
-    }
-    let mut network = TcnConfig { norm, ..TcnConfig::new(num_channels, kernel_size) };
-    if let Some(dropout) = arguments.get("dropout")? {
-        network.dropout = dropout;
-    }
-    network.dilations = arguments.get("dilations")?.map(Dilations::List);
+    let name = |block: usize| format!("{prefix}network.{block}.conv1.{weight}");
+    let kernel_size = dim(tensors, &name(0), 2)?;
+    let num_inputs = dim(tensors, &name(0), 1)?;
+    let blocks = (0..).map(name).take_while(|name| tensors.contains_key(name));
+    let num_channels = blocks.map(|name| dim(tensors, &name, 0)).collect::<Result<_>>()?;
+    let network = TcnConfig {
+        norm,
+        dropout: arguments.get("dropout")?.unwrap_or(0.0),
+        dilations: arguments.get("dilations")?.map(Dilations::List),
+        ..TcnConfig::new(num_channels, kernel_size)
+    };
     Ok((num_inputs, network))
 }
 
@@ -62,15 +61,13 @@ pub(super) fn language_model(
         let expected = "the numbers of encoder.weight, as the argument tied_weights says";
         return Err(Error::tensor("decoder.weight", expected, "others"));
     }
-    arguments.agree(
-        &[
-            ("input_size", json!(embedding_dim)),
-            ("output_size", json!(vocab_size)),
-            ("num_channels", json!(network.num_channels)),
-            ("kernel_size", json!(network.kernel_size)),
-        ],
-        &["dropout", "emb_dropout", "tied_weights", "dilations"],
-    )?;
+    let told = [
+        ("input_size", json!(embedding_dim)),
+        ("output_size", json!(vocab_size)),
+        ("num_channels", json!(network.num_channels)),
+        ("kernel_size", json!(network.kernel_size)),
+    ];
+    arguments.agree(&told, &["dropout", "emb_dropout", "tied_weights", "dilations"])?;
     let config = TcnLmConfig {
         vocab_size,
         embedding_dim,
