@@ -67,7 +67,7 @@ impl std::fmt::Debug for Decompressed {
     }
 }
 
-/// What `reader` gives, unpacked; `bytes` of it where it is plain.
+/// The bytes of a reader, unpacked; there are `bytes` of them where it is plain.
 fn unpacked(mut reader: impl Read + Send + 'static, bytes: Option<u64>) -> IoResult<Decompressed> {
     let mut start = Vec::new();
     reader.by_ref().take(ZSTD.len() as u64).read_to_end(&mut start)?;

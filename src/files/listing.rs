@@ -89,11 +89,10 @@ impl StridedView {
         strides: Vec<usize>,
         count: usize,
     ) -> Result<Self, String> {
-        if shape.len() != strides.len() || shape.len() > MAX_RANK {
+        let (axes, steps) = (shape.len(), strides.len());
+        if axes != steps || axes > MAX_RANK {
             return Err(format!(
-                "expected a stride for each of at most {MAX_RANK} axes, found {} axes and {} strides",
-                shape.len(),
-                strides.len()
+                "expected a stride for each of at most {MAX_RANK} axes, found {axes} axes and {steps} strides"
             ));
         }
         let numbers = shape.iter().try_fold(1usize, |n, &length| n.checked_mul(length));

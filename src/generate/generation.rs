@@ -79,9 +79,16 @@ pub struct Generation<'a> {
     logits: Vec<f32>,
     ready: VecDeque<Piece>,
     /// Of a single text that has ended.
-    reached: Option<Reached>,
-    /// Of a single text that a stop string has ended: its tokens, some of which were not shown.
-    stopped: Option<Lane>,
+    end: Option<End>,
+}
+
+/// The end of a single text.
+#[derive(Debug)]
+enum End {
+    /// After all of its tokens.
+    Whole(Reached),
+    /// At a stop string: some of the tokens were not shown.
+    Stopped(Lane),
 }
 
 impl<'a> Generation<'a> {
@@ -106,8 +113,7 @@ impl<'a> Generation<'a> {
             to_draw: (0..batch).collect(),
             drawn: Vec::new(),
             ready: VecDeque::new(),
-            reached: None,
-            stopped: None,
+            end: None,
             stepper,
             tokenizer,
             config,
@@ -136,15 +142,15 @@ impl<'a> Generation<'a> {
 
     pub(super) fn reached(mut self) -> Result<Reached> {
         Error::require(self.single, "samples", "a single one to go on after", "several")?;
-        if let Some(lane) = &self.stopped {
-            return self.before_stop(lane);
+        match self.end.take() {
+            Some(End::Stopped(lane)) => self.before_stop(&lane),
+            Some(End::Whole(reached)) => Ok(reached),
+            None if !self.lanes.is_empty() => self.here(0),
+            None => {
+                let expected = "one that did not end with an error";
+                Err(Error::invalid("generation", expected, "one that did"))
+            }
         }
-        if let Some(reached) = self.reached.take() {
-            return Ok(reached);
-        }
-        let expected = "one that did not end with an error";
-        Error::require(!self.lanes.is_empty(), "generation", expected, "one that did")?;
-        self.here(0)
     }
 
     /// The decoder of a text that begins.
@@ -241,33 +247,30 @@ impl<'a> Generation<'a> {
 
     /// Says how the text at this place ended, with what was held back of it.
     fn finish(&mut self, place: usize, mut reason: FinishReason) -> Result<()> {
-        let decoder = self.tokenizer.decoder();
         let lane = &mut self.lanes[place];
         let mut text = String::new();
         if reason != FinishReason::Stop {
-            let rest = std::mem::replace(&mut lane.decoder, decoder).finish()?;
+            let rest = lane.decoder.finish()?;
             for outcome in [lane.stops.push(&rest), lane.stops.finish()] {
                 text.push_str(&outcome.text);
                 reason = if outcome.stopped { FinishReason::Stop } else { reason };
             }
         }
         lane.shown += text.len();
-        if self.single && reason == FinishReason::Stop {
-            self.stopped = Some(lane.clone());
-        } else if self.single {
-            self.reached = Some(self.here(place)?);
+        if self.single {
+            self.end = Some(match reason {
+                FinishReason::Stop => End::Stopped(lane.clone()),
+                _ => End::Whole(self.here(place)?),
+            });
         }
         let lane = &mut self.lanes[place];
-        self.ready.push_back(Piece {
-            sample: lane.sample,
-            text,
-            finished: Some(Finished {
-                reason,
-                tokens: lane.tokens,
-                seconds: lane.begun.elapsed().as_secs_f64(),
-                logprobs: std::mem::take(&mut lane.logprobs),
-            }),
+        let finished = Some(Finished {
+            reason,
+            tokens: lane.tokens,
+            seconds: lane.begun.elapsed().as_secs_f64(),
+            logprobs: std::mem::take(&mut lane.logprobs),
         });
+        self.ready.push_back(Piece { sample: lane.sample, text, finished });
         Ok(())
     }
 

@@ -148,10 +148,7 @@ impl Architecture for ByteNetConfig {
             }
             g.scope("layers", |g| self.stack()?.append(g, xs))
         })?;
-        let hs = match self.final_ln {
-            true => g.layer_norm("last_norm", hs, EPS)?,
-            false => hs,
-        };
+        let hs = if self.final_ln { g.layer_norm("last_norm", hs, EPS)? } else { hs };
         let logits = match self.tie_weights {
             true => g.tied_linear("decoder", hs, false)?,
             false => g.conv1d("decoder.conv", hs, self.n_tokens, 1, causal)?,

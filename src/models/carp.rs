@@ -92,6 +92,10 @@ impl Default for CarpConfig {
     }
 }
 
+/// Names of the parts of a layer.
+const NAMES: [&str; 6] =
+    ["layer_norm1", "intermediate", "layer_norm2", "convolution", "layer_norm3", "output"];
+
 impl CarpConfig {
     fn validate(&self) -> Result<()> {
         in_range("embedding_size", self.embedding_size, MAX_CHANNELS)?;
@@ -121,14 +125,7 @@ impl CarpConfig {
             activation: self.hidden_act,
             eps: self.layer_norm_eps,
             dropout: self.hidden_dropout,
-            names: [
-                "layer_norm1",
-                "intermediate",
-                "layer_norm2",
-                "convolution",
-                "layer_norm3",
-                "output",
-            ],
+            names: NAMES,
             ..ByteNetStackConfig::new(self.hidden_size, self.inner(), self.kernel_size)
         })
     }

@@ -1,4 +1,4 @@
-//! What the configurations of several architectures share: defaults, names of Hugging Face, values that are fixed.
+//! Parts that the configurations of several architectures share: defaults, names of Hugging Face, fixed values.
 
 use serde::de::value::StrDeserializer;
 use serde::{Deserialize, Deserializer};

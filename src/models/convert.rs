@@ -141,11 +141,8 @@ fn network(tensors: Tensors, arguments: &Arguments) -> Result<(ModelConfig, Tens
     } else if has("network.0.") && arguments.has("num_inputs") && (of_pytorch_tcn || !of_locuslab) {
         pytorch_tcn::network(tensors, arguments)
     } else if of_pytorch_tcn && (has("network.0.") || has("tcn.network.0.")) {
-        Err(Error::invalid(
-            "arguments",
-            "a JSON file with the arguments of pytorch-tcn's TCN, which its state dict does not hold",
-            "none with num_inputs",
-        ))
+        let expected = "a JSON file with the arguments of pytorch-tcn's TCN, which its state dict does not hold";
+        Err(Error::invalid("arguments", expected, "none with num_inputs"))
     } else if has("network.0.") || has("tcn.network.0.") {
         locuslab::plain(tensors, arguments)
     } else {
@@ -155,12 +152,10 @@ fn network(tensors: Tensors, arguments: &Arguments) -> Result<(ModelConfig, Tens
 
 fn unknown(tensors: &Tensors) -> Error {
     let names: Vec<_> = tensors.keys().take(5).map(|name| shown(name)).collect();
-    Error::invalid(
-        "state dict",
-        "tensors of a locuslab/TCN, pytorch-tcn or CARP network (encoder.weight, network.0.…, \
-         embedder.layers.0.…), or the arguments of a pytorch-tcn layer",
-        format!("{} tensors: {} …", tensors.len(), names.join(", ")),
-    )
+    let found = format!("{} tensors: {} …", tensors.len(), names.join(", "));
+    let expected = "tensors of a locuslab/TCN, pytorch-tcn or CARP network (encoder.weight, network.0.…, \
+                    embedder.layers.0.…), or the arguments of a pytorch-tcn layer";
+    Error::invalid("state dict", expected, found)
 }
 
 /// Those of the tensors that the model asks for, and the names of the others.

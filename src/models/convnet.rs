@@ -123,8 +123,8 @@ impl Architecture for ConvNetConfig {
         g.label_hidden(0, xs);
         for (i, dilation) in self.dilations()?.into_iter().enumerate() {
             xs = g.scope(format!("model.encoder.{i}"), |g| {
-                let cfg =
-                    Conv1dConfig { padding: Padding::Same, dilation, ..Conv1dConfig::causal() };
+                let padding = Padding::Same;
+                let cfg = Conv1dConfig { padding, dilation, ..Conv1dConfig::causal() };
                 let hs = g.conv1d("conv.1", xs, hidden, self.kernel_size, cfg)?;
                 let hs = finish(g, "conv.4", hs)?;
                 let xs = g.add(xs, hs)?;

@@ -89,10 +89,7 @@ pub fn run(
         xs,
         options,
     };
-    let mut results = match options.chunk {
-        None => given.forward(0, given.xs.dim(1)?, None)?,
-        Some(chunk) => given.in_chunks(chunk)?,
-    };
+    let mut results = given.results()?;
     for name in options.record.iter().filter(|name| *name != ALL) {
         if !results.contains_key(name) {
             let known = results.keys().map(String::as_str).filter(|name| *name != OUTPUT);
@@ -165,14 +162,17 @@ impl Given<'_> {
         results.map(|(name, tensor)| Ok((name, tensor.to_dtype(DType::F32)?))).collect()
     }
 
-    fn in_chunks(&self, chunk: usize) -> Result<HashMap<String, Tensor>> {
-        Error::require(chunk > 0, "chunk", "at least 1 step", chunk)?;
+    /// The results of all steps, at once or in pieces.
+    fn results(&self) -> Result<HashMap<String, Tensor>> {
         let (batch, time) = (self.xs.dim(0)?, self.xs.dim(1)?);
-        let mut state = self.model.init_state(batch)?;
+        let chunk = self.options.chunk.unwrap_or(time);
+        Error::require(chunk > 0, "chunk", "at least 1 step", chunk)?;
+        let state = self.options.chunk.map(|_| self.model.init_state(batch));
+        let mut state = state.transpose()?;
         let mut pieces: HashMap<String, Vec<Tensor>> = HashMap::new();
         for start in (0..time).step_by(chunk) {
             let len = chunk.min(time - start);
-            for (name, piece) in self.forward(start, len, Some(&mut state))? {
+            for (name, piece) in self.forward(start, len, state.as_mut())? {
                 pieces.entry(name).or_default().push(piece);
             }
         }

@@ -20,13 +20,9 @@ const UNKNOWN: &str = "<unk>";
 /// One token per distinct character of `text`, in code point order, behind `<unk>`.
 pub(super) fn char(text: &str) -> Result<HfTokenizer> {
     let distinct: BTreeSet<char> = text.chars().collect();
-    if distinct.len() >= MAX_VOCAB_SIZE {
-        return Err(Error::invalid(
-            "tokenizer",
-            format!("text with fewer than {MAX_VOCAB_SIZE} distinct characters"),
-            distinct.len(),
-        ));
-    }
+    let found = distinct.len();
+    let expected = format!("text with fewer than {MAX_VOCAB_SIZE} distinct characters");
+    Error::require(found < MAX_VOCAB_SIZE, "tokenizer", &expected, found)?;
     let tokens = std::iter::once(UNKNOWN.to_string()).chain(distinct.iter().map(char::to_string));
     characters(tokens, UNKNOWN)
 }

@@ -1,6 +1,7 @@
 //! Text files in memory.
 
 use std::io::Read;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use super::Inputs;
@@ -24,8 +25,8 @@ use crate::{AtPath, Error, Result};
 #[derive(Debug, Clone, Default)]
 pub struct Corpus {
     bytes: Vec<u8>,
-    /// Each file and the offset of its first byte, ascending.
-    files: Vec<(PathBuf, usize)>,
+    /// Each file and the place of its bytes, in order.
+    files: Vec<(PathBuf, Range<usize>)>,
 }
 
 impl Corpus {
@@ -72,7 +73,7 @@ impl Corpus {
             if inputs.are_found() && !corpus.bytes.ends_with(b"\n") {
                 corpus.bytes.push(b'\n');
             }
-            corpus.files.push((path.to_path_buf(), start));
+            corpus.files.push((path.to_path_buf(), start..corpus.bytes.len()));
         }
         Ok(corpus)
     }
@@ -89,10 +90,8 @@ impl Corpus {
     /// [`Error::File`] ([`Error::Text`] for bytes from memory) with the file and the offset in it
     /// of the first byte that is not UTF-8, or of a NUL byte. Each file must be UTF-8 by itself.
     pub fn text(&self) -> Result<&str> {
-        let ends = self.files.iter().skip(1).map(|&(_, start)| start);
-        let ends = ends.chain([self.bytes.len()]);
-        for ((path, start), end) in self.files.iter().zip(ends) {
-            text_of(&self.bytes[*start..end], true, &Origin::file(path))?;
+        for (path, place) in &self.files {
+            text_of(&self.bytes[place.clone()], true, &Origin::file(path))?;
         }
         text_of(&self.bytes, true, &Origin::default())
     }

@@ -94,11 +94,11 @@ impl Decoder {
     /// # Errors
     ///
     /// [`crate::Error::Text`] if a tokenizer from a file cannot decode the ids.
-    pub fn finish(self) -> Result<String> {
-        match self.state {
-            DecoderState::Bytes(pending) => Ok(String::from_utf8_lossy(&pending).into_owned()),
+    pub fn finish(&self) -> Result<String> {
+        match &self.state {
+            DecoderState::Bytes(pending) => Ok(String::from_utf8_lossy(pending).into_owned()),
             DecoderState::Window { context, pending } => {
-                new_text(&self.tokenizer, &context, &pending)
+                new_text(&self.tokenizer, context, pending)
             }
         }
     }

@@ -181,7 +181,7 @@ fn escaped_folder(pattern: &Path) -> String {
     Path::new(&there).join(rest).to_string_lossy().into_owned()
 }
 
-/// What `source` gives, without a byte order mark at its start: U+FEFF, with which some editors begin a file.
+/// The bytes of `source` without a byte order mark at its start: U+FEFF, with which some editors begin a file.
 pub(super) fn without_mark(mut source: impl Read) -> IoResult<impl Read> {
     let mut start = Vec::new();
     source.by_ref().take(BYTE_ORDER_MARK.len() as u64).read_to_end(&mut start)?;

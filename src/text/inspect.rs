@@ -77,16 +77,12 @@ pub(super) fn vocabulary(hf: &HfTokenizer, size: usize, json: &Value) -> Vocabul
 
 /// Recognises the simple kinds.
 pub(super) fn encoder(hf: &HfTokenizer, json: &Value) -> EncodingKind {
-    if !is_plain_bpe(json) {
-        return EncodingKind::General;
-    }
-    let pre_tokenizer = &json["pre_tokenizer"];
-    let simple = if pre_tokenizer.is_null() {
-        char_encoder(hf, &json["model"])
-    } else if pre_tokenizer["type"] == "ByteLevel" && pre_tokenizer["add_prefix_space"] == false {
-        byte_encoder(hf)
-    } else {
-        None
+    let splits = &json["pre_tokenizer"];
+    let is_byte_level = splits["type"] == "ByteLevel" && splits["add_prefix_space"] == false;
+    let simple = match is_plain_bpe(json) {
+        true if splits.is_null() => char_encoder(hf, &json["model"]),
+        true if is_byte_level => byte_encoder(hf),
+        _ => None,
     };
     simple.unwrap_or(EncodingKind::General)
 }
@@ -126,8 +122,7 @@ fn begins_anew(part: &Value) -> bool {
     match part {
         Value::Array(parts) => parts.iter().any(begins_anew),
         Value::Object(fields) => {
-            let kind = part["type"].as_str();
-            matches!(kind, Some("Prepend" | "Strip" | "Metaspace"))
+            matches!(part["type"].as_str(), Some("Prepend" | "Strip" | "Metaspace"))
                 || part["add_prefix_space"] == true
                 || fields.values().any(begins_anew)
         }

@@ -139,7 +139,10 @@ impl<R: Read> TokenStream<R> {
             self.first = Some(match known {
                 true => (text.chars().count() as u64, text.len() as u64),
                 false if self.tokenizer.accepts_any_bytes() => (1, 1),
-                false => first_character(&self.buffer).map_or((1, 1), |c| (1, c.len_utf8() as u64)),
+                false => {
+                    let start = String::from_utf8_lossy(&self.buffer[..self.buffer.len().min(4)]);
+                    start.chars().next().map_or((1, 1), |c| (1, c.len_utf8() as u64))
+                }
             });
         }
         Ok(())
@@ -199,12 +202,6 @@ impl<R: Read> TokenStream<R> {
         self.characters += self.buffer.drain(..used).filter(starts).count() as u64;
         self.origin.offset += used as u64;
     }
-}
-
-/// The character that `text` begins with.
-fn first_character(text: &[u8]) -> Option<char> {
-    let start = &text[..text.len().min(4)];
-    String::from_utf8_lossy(start).chars().next()
 }
 
 impl<R: Read> Iterator for TokenStream<R> {

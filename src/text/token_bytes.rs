@@ -78,11 +78,8 @@ impl Tokenizer {
         }
         let between = self.neighbour(ids.clone().filter(known))?.ok_or(Error::TokenBytes)?;
         let table = |first: bool| -> Result<Vec<Box<[u8]>>> {
-            let bytes = |id| match known(&id) {
-                true => Ok(between.bytes(id, first)?.into_boxed_slice()),
-                false => Ok(Box::default()),
-            };
-            ids.clone().map(bytes).collect()
+            let bytes = |id| if known(&id) { between.bytes(id, first) } else { Ok(Vec::new()) };
+            ids.clone().map(|id| Ok(bytes(id)?.into())).collect()
         };
         let tokens = TokenBytes { first: Some(table(true)?), later: table(false)? };
         let sample = ids.filter(known).filter(|&id| between.byte(id).is_none());

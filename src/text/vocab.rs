@@ -107,12 +107,11 @@ fn check(tokens: &[&str]) -> Result<()> {
 
 fn build(tokens: &[&str]) -> Result<HfTokenizer> {
     let known: HashSet<&str> = tokens.iter().copied().collect();
-    let Some(unknown) = UNKNOWN.into_iter().find(|token| known.contains(token)) else {
+    let unknown = UNKNOWN.into_iter().find(|token| known.contains(token)).ok_or_else(|| {
         let expected = UNKNOWN.join(" or ");
-        return Err(Error::Text(format!(
-            "expected a token {expected} for characters without a token, found none"
-        )));
-    };
+        let what = "for characters without a token";
+        Error::Text(format!("expected a token {expected} {what}, found none"))
+    })?;
     let mut hf = characters(tokens.iter().map(|token| token.to_string()), unknown)?;
     let capitals = ('a'..='z').filter_map(|small| {
         let (small, capital) = (small.to_string(), small.to_ascii_uppercase().to_string());

@@ -9,9 +9,9 @@ use super::super::pieces::{PIECE_BYTES, cut, cut_all};
 use super::Tokenizer;
 use crate::{Error, Result};
 
-/// Bytes encoded before their ids are gathered; bounds the memory that the general machinery,
+/// Pieces encoded before their ids are gathered; bounds the memory that the general machinery,
 /// which keeps some hundred bytes per token, takes at a time.
-const BYTES_AT_ONCE: usize = 64 * PIECE_BYTES;
+const PIECES_AT_ONCE: usize = 64;
 
 impl Tokenizer {
     /// The token ids of a text.
@@ -113,7 +113,7 @@ impl Tokenizer {
 
     /// The ids of pieces, of which the first is that of the text or not.
     pub(in crate::text) fn encode_pieces(&self, pieces: &[&str], first: bool) -> Result<Vec<u32>> {
-        let encode = |(i, piece): (usize, &&str)| {
+        let encode = |(i, piece): (usize, &&str)| -> Result<Vec<u32>> {
             let inside = self.inner.hf_inside.as_ref().filter(|_| i > 0 || !first);
             let hf = inside.unwrap_or(&self.inner.hf);
             let encoded = hf.encode_fast(*piece, false);
@@ -121,19 +121,11 @@ impl Tokenizer {
                 Error::Text(format!("the tokenizer cannot encode the text: {error}"))
             })
         };
-        let (mut ids, mut done) = (Vec::new(), 0);
-        while done < pieces.len() {
-            let mut bytes = 0;
-            let group = pieces[done..].iter().take_while(|piece| {
-                bytes += piece.len();
-                bytes <= BYTES_AT_ONCE
-            });
-            let end = done + group.count().max(1);
-            let group: Vec<_> = (done..end).zip(&pieces[done..end]).collect();
-            let encoded: Vec<Vec<u32>> =
-                group.into_par_iter().map(encode).collect::<Result<_>>()?;
-            encoded.iter().for_each(|piece| ids.extend(piece));
-            done = end;
+        let numbered: Vec<_> = pieces.iter().enumerate().collect();
+        let mut ids = Vec::new();
+        for group in numbered.chunks(PIECES_AT_ONCE) {
+            let encoded: Result<Vec<_>> = group.par_iter().copied().map(encode).collect();
+            encoded?.iter().for_each(|piece| ids.extend(piece));
         }
         ids.shrink_to_fit();
         Ok(ids)
