@@ -39,12 +39,9 @@ pub(super) fn with_scales(listing: &Listing) -> Result<Vec<TensorInfo>, String> 
     }
     let read = listing.tensors.iter().filter(|tensor| !scales.contains(&tensor.name));
     let info = |tensor: &ListedTensor| {
-        Some(TensorInfo {
-            name: tensor.name.clone(),
-            shape: tensor.view.shape.clone(),
-            dtype: read_as(listing.dtype(tensor))?,
-            int8: listing.dtype(tensor) == Dtype::I8,
-        })
+        let (name, shape) = (tensor.name.clone(), tensor.view.shape.clone());
+        let stored = listing.dtype(tensor);
+        Some(TensorInfo { name, shape, dtype: read_as(stored)?, int8: stored == Dtype::I8 })
     };
     Ok(read.filter_map(info).collect())
 }

@@ -174,7 +174,7 @@ pub struct TensorInfo {
 }
 
 /// A named tensor of a file.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct ListedTensor {
     pub name: String,
     /// Index in [`Listing::storages`].

@@ -90,10 +90,8 @@ fn add_shared(listing: &mut Listing, shared: Vec<(String, String)>) {
     let kept = listing.tensors.iter().enumerate();
     let kept: HashMap<String, usize> = kept.map(|(i, tensor)| (tensor.name.clone(), i)).collect();
     for (name, stands_for_it) in shared {
-        if let (false, Some(&i)) = (kept.contains_key(&name), kept.get(&stands_for_it)) {
-            let ListedTensor { storage, ref view, .. } = listing.tensors[i];
-            let view = view.clone();
-            listing.tensors.push(ListedTensor { name, storage, view });
+        if let (None, Some(&i)) = (kept.get(&name), kept.get(&stands_for_it)) {
+            listing.tensors.push(ListedTensor { name, ..listing.tensors[i].clone() });
         }
     }
 }

@@ -88,7 +88,7 @@ enum End {
     /// After all of its tokens.
     Whole(Reached),
     /// At a stop string: some of the tokens were not shown.
-    Stopped(Lane),
+    Stopped(Box<Lane>),
 }
 
 impl<'a> Generation<'a> {
@@ -259,7 +259,7 @@ impl<'a> Generation<'a> {
         lane.shown += text.len();
         if self.single {
             self.end = Some(match reason {
-                FinishReason::Stop => End::Stopped(lane.clone()),
+                FinishReason::Stop => End::Stopped(Box::new(lane.clone())),
                 _ => End::Whole(self.here(place)?),
             });
         }

@@ -191,14 +191,11 @@ impl<'a> Generator<'a> {
         let is_read = !context.logits.is_empty();
         Error::require(is_read, "state", "one after a text", "nothing read yet")?;
         let last = context.history.len().saturating_sub(MAX_HISTORY);
-        let history = &context.history[last..];
-        let drawn = [context.drawn as i64];
-        let logits = (1, context.logits.len());
         let device = &Device::Cpu;
         let more = HashMap::from([
-            ("logits".into(), Tensor::from_slice(&context.logits, logits, device)?),
-            ("history".into(), Tensor::from_slice(history, history.len(), device)?),
-            ("drawn".into(), Tensor::from_slice(&drawn, 1, device)?),
+            ("logits".into(), Tensor::new(&context.logits[..], device)?.unsqueeze(0)?),
+            ("history".into(), Tensor::new(&context.history[last..], device)?),
+            ("drawn".into(), Tensor::new(&[context.drawn as i64], device)?),
         ]);
         state_file::save_with(path.as_ref(), self.stepper.net(), &context.state, more)
     }

@@ -278,10 +278,8 @@ impl Sampler {
                 && let Ok(at) = find(&self.candidates, id)
             {
                 let z = &mut self.candidates[at].logit;
-                *z = match *z < 0.0 {
-                    true => *z * config.repetition_penalty,
-                    false => *z / config.repetition_penalty,
-                };
+                let repeated = config.repetition_penalty;
+                *z = if *z < 0.0 { *z * repeated } else { *z / repeated };
                 // an extreme penalty must not make two infinities whose difference is NaN
                 *z = z.clamp(f64::MIN, f64::MAX) - (presence + frequency * f64::from(count));
                 *z = z.clamp(f64::MIN, f64::MAX);
@@ -292,13 +290,11 @@ impl Sampler {
 
     /// The largest logit; the lowest id among equals. `new` and the constraints leave at least one.
     fn best(&self) -> Choice {
-        let mut best = Choice { id: 0, logit: f64::NEG_INFINITY, weight: 0.0 };
-        for &candidate in &self.candidates {
-            if candidate.logit > best.logit {
-                best = candidate;
-            }
-        }
-        best
+        let none = Choice { id: 0, logit: f64::NEG_INFINITY, weight: 0.0 };
+        let better = |best: Choice, &other: &Choice| {
+            if other.logit > best.logit { other } else { best }
+        };
+        self.candidates.iter().fold(none, better)
     }
 
     /// Inverse of the cumulative distribution at a uniform number of 53 bits.

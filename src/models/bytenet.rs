@@ -54,7 +54,7 @@ pub struct ByteNetConfig {
     /// Layer `i` has the dilation `2^(i mod (⌊log2 r⌋ + 1))`.
     pub r: usize,
     /// The id whose embedding is not trained.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub padding_idx: Option<u32>,
     /// `true` if the model predicts the next token from those before, and generates; else it sees both sides
     /// and fills masks.
@@ -79,10 +79,10 @@ pub struct ByteNetConfig {
     #[serde(default = "yes")]
     pub down_embed: bool,
     /// Rank of factorised matrices, which are not supported: null.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub rank: Option<usize>,
     /// Tokens with an embedding in a second table, which is not supported: null.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub n_frozen_embs: Option<usize>,
 }
 

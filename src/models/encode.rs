@@ -105,15 +105,13 @@ impl<'a> Encoder<'a> {
     /// (batch, time, width)
     fn batch(&self, sequences: &[Vec<u32>], batch: &[usize], name: &str) -> Result<Tensor> {
         let time = sequences[batch[0]].len();
-        let mut ids = Vec::with_capacity(batch.len() * time);
-        let mut mask = Vec::with_capacity(batch.len() * time);
-        for &i in batch {
-            let sequence = &sequences[i];
-            ids.extend_from_slice(sequence);
-            mask.resize(mask.len() + sequence.len(), 1u8);
+        let (mut ids, mut mask) = (Vec::new(), Vec::new());
+        for (row, &i) in (1..).zip(batch) {
+            ids.extend_from_slice(&sequences[i]);
+            mask.resize(ids.len(), 1u8);
             // any id will do: it is hidden
-            ids.resize(ids.len() + time - sequence.len(), 0);
-            mask.resize(ids.len(), 0);
+            ids.resize(row * time, 0);
+            mask.resize(row * time, 0);
         }
         let shape = (batch.len(), time);
         let ids = Tensor::from_vec(ids, shape, self.network.device())?;

@@ -54,10 +54,10 @@ pub struct PytorchTcnConfig {
     #[serde(default = "four")]
     pub kernel_size: usize,
     /// One dilation for each block; without it powers of two.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub dilations: Option<Vec<usize>>,
     /// The largest power of two: after it they begin at 1 again.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub dilation_reset: Option<usize>,
     /// Probability of dropping in training.
     #[serde(default = "tenth")]
@@ -82,7 +82,7 @@ pub struct PytorchTcnConfig {
     #[serde(default)]
     pub input_shape: FrameLayout,
     /// Of each conditioning input `[channels]` or `[channels, time]`; the time is not looked at.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub embedding_shapes: Option<Vec<Vec<Option<usize>>>>,
     /// Way in which the conditioning enters, after the first convolution and its norm.
     #[serde(default)]
@@ -95,10 +95,10 @@ pub struct PytorchTcnConfig {
     #[serde(default)]
     pub lookahead: usize,
     /// Channels of a last 1×1 convolution.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub output_projection: Option<usize>,
     /// Applied last.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub output_activation: Option<PytorchActivation>,
 }
 

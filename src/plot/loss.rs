@@ -97,7 +97,7 @@ fn draw(records: &[LossPoint], root: &Canvas) -> Drawn {
     };
     let best = valid.iter().copied().min_by(|a, b| a.1.total_cmp(&b.1));
     draw_training(&mut chart, &inside(train))?;
-    draw_validation(&mut chart, inside(valid))?;
+    draw_validation(&mut chart, &inside(valid))?;
     chart
         .configure_series_labels()
         .position(SeriesLabelPosition::UpperRight)
@@ -152,11 +152,11 @@ fn draw_training(chart: &mut Chart, points: &[Point]) -> Drawn {
     draw_line(chart, smoothed, SMOOTHED.stroke_width(2), "training, smoothed")
 }
 
-fn draw_validation(chart: &mut Chart, points: Vec<Point>) -> Drawn {
+fn draw_validation(chart: &mut Chart, points: &[Point]) -> Drawn {
     if points.is_empty() {
         return Ok(());
     }
-    let points = thin(&points, VALID_POINTS);
+    let points = thin(points, VALID_POINTS);
     if points.len() <= MARKS {
         let mark = |&point: &Point| Circle::new(point, 3, VALID.filled());
         chart.draw_series(points.iter().map(mark))?;
@@ -194,11 +194,8 @@ fn label_best(chart: &Chart, root: &Canvas, best: Point) -> Drawn {
 
 /// The losses worth drawing.
 fn points(records: &[LossPoint], loss: impl Fn(&LossPoint) -> Option<f64>) -> Vec<Point> {
-    records
-        .iter()
-        .filter_map(|record| Some((record.step as f64, loss(record)?)))
-        .filter(|point| point.1.abs() <= LARGEST)
-        .collect()
+    let points = records.iter().filter_map(|record| Some((record.step as f64, loss(record)?)));
+    points.filter(|point| point.1.abs() <= LARGEST).collect()
 }
 
 /// From below the lowest loss to above the highest, single spikes aside.

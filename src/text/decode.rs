@@ -113,8 +113,9 @@ fn take_complete(bytes: &mut Vec<u8>) -> String {
         text.push_str(chunk.valid());
         taken += chunk.valid().len();
         let invalid = chunk.invalid();
-        let is_end = taken + invalid.len() == bytes.len();
-        if !invalid.is_empty() && !(is_end && text_at_start(invalid).1) {
+        let is_last = taken + invalid.len() == bytes.len();
+        let may_go_on = invalid.is_empty() || is_last && text_at_start(invalid).1;
+        if !may_go_on {
             text.push(char::REPLACEMENT_CHARACTER);
             taken += invalid.len();
         }

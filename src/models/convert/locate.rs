@@ -58,14 +58,12 @@ pub(super) fn places(tensors: &Tensors, arguments: &Arguments) -> Vec<String> {
     let mut places = BTreeSet::new();
     for name in tensors.keys() {
         let starts = std::iter::once(0).chain(name.match_indices('.').map(|(at, _)| at + 1));
-        for start in starts {
-            let rest = &name[start..];
-            let network = NETWORKS.iter().any(|network| rest.starts_with(network));
-            let layer = arguments.has("in_channels") && LAYERS.contains(&rest);
-            if network || layer {
-                places.insert((start, &name[..start]));
-            }
-        }
+        let is_network = |start: &usize| {
+            let rest = &name[*start..];
+            NETWORKS.iter().any(|network| rest.starts_with(network))
+                || arguments.has("in_channels") && LAYERS.contains(&rest)
+        };
+        places.extend(starts.filter(is_network).map(|start| (start, &name[..start])));
     }
     places.into_iter().take(MAX_PLACES).map(|(_, place)| place.to_string()).collect()
 }
