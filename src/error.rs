@@ -178,6 +178,16 @@ impl Error {
         }
     }
 
+    /// A tensor that is not what the model asks for: its `name`, what was `expected`, what was `found`.
+    #[cfg(feature = "models")]
+    pub(crate) fn tensor(
+        name: impl Into<String>,
+        expected: impl Into<String>,
+        found: impl ToString,
+    ) -> Self {
+        Self::Tensor { name: name.into(), expected: expected.into(), found: found.to_string() }
+    }
+
     /// A size that overflows or is beyond reason.
     pub fn too_large(what: impl Into<String>, detail: impl Into<String>) -> Self {
         Self::TooLarge { what: what.into(), detail: detail.into() }

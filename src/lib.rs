@@ -8,12 +8,11 @@
 //! | [`ops`] | the same as differentiable operations on candle tensors; where their time goes |
 //! | [`graph`] | a network as a value, and what reads it: runs, gradients, steps, reach, cost |
 //! | [`nn`] | layers and stacks over time and over images, named parameters, streaming [`State`](nn::State) |
-//! | [`models`] | architectures from a `config.json`, presets; model directories; saved states; state dicts of other projects |
+//! | [`models`] | architectures from a `config.json`, presets; model directories; whole sequences; saved states; state dicts of other projects |
 //! | [`files`] | safetensors and PyTorch files, read without running anything; writes that survive an interruption |
 //! | [`text`] | tokenizers, corpora, batches |
 //! | [`train`] | the loop, optimizers, schedules, exact evaluation, checkpoints |
 //! | [`generate`] | sampling, stop strings, text as it is made |
-//! | [`encode`] | whole sequences: hidden states, masks filled in |
 //! | [`plot`] | loss curves and receptive fields as SVG |
 //! | `hub` | models from the Hugging Face Hub and back (feature `hub`) |
 //!
@@ -52,8 +51,6 @@
 #[doc = include_str!("../README.md")]
 mod readme {}
 
-#[cfg(feature = "models")]
-pub mod encode;
 mod error;
 #[cfg(feature = "models")]
 pub mod files;

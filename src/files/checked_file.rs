@@ -52,15 +52,17 @@ impl CheckedFile {
         Error::file(&self.path, message)
     }
 
+    /// Checks what the file holds: an error with this message unless it `is_right`.
+    pub(crate) fn require(&self, is_right: bool, message: impl FnOnce() -> String) -> Result<()> {
+        if is_right { Ok(()) } else { Err(self.wrong(message())) }
+    }
+
     /// Checks that `count` bytes from `start` on lie inside of the file.
     pub(super) fn check_range(&self, what: &str, start: u64, count: u64) -> Result<()> {
-        match start.checked_add(count) {
-            Some(end) if end <= self.len => Ok(()),
-            _ => Err(self.wrong(format!(
-                "{what}: expected {count} bytes from byte {start} on, found a file of {} bytes; is it cut?",
-                self.len
-            ))),
-        }
+        let len = self.len;
+        self.require(start.checked_add(count).is_some_and(|end| end <= len), || {
+            format!("{what}: expected {count} bytes from byte {start} on, found a file of {len} bytes; is it cut?")
+        })
     }
 
     /// `count` bytes from `start` on. No more than the file has are allocated.
@@ -81,11 +83,15 @@ impl CheckedFile {
                     .at(&self.path)?;
             }
         }
-        match bytes.len() as u64 == count {
-            true => Ok(bytes),
-            false => Err(self.wrong(format!("{what}: the file became shorter while it was read"))),
-        }
+        let is_whole = bytes.len() as u64 == count;
+        self.require(is_whole, || format!("{what}: the file became shorter while it was read"))?;
+        Ok(bytes)
     }
+}
+
+/// A whole number of at most eight bytes, the lowest first.
+pub(super) fn little_endian(bytes: &[u8]) -> u64 {
+    bytes.iter().rev().fold(0, |sum, &byte| sum << 8 | u64::from(byte))
 }
 
 /// Reads a file of at most `limit` bytes; `what` says in messages what it should be.
@@ -93,6 +99,12 @@ impl CheckedFile {
 /// # Errors
 /// [`Error::Io`]; [`Error::File`] for a larger file.
 pub fn read_small(path: &Path, what: &str, limit: u64) -> Result<Vec<u8>> {
+    let expected = format!("{what} of at most {limit} bytes");
+    read_at_most(path, &expected, limit)
+}
+
+/// As [`read_small`], where messages say only what is `expected`.
+pub(crate) fn read_at_most(path: &Path, expected: &str, limit: u64) -> Result<Vec<u8>> {
     let file = File::open(path).at(path)?;
     let known = file.metadata().at(path)?.len();
     let mut bytes = Vec::new();
@@ -101,10 +113,9 @@ pub fn read_small(path: &Path, what: &str, limit: u64) -> Result<Vec<u8>> {
         file.take(limit + 1).read_to_end(&mut bytes).at(path)?;
     }
     match known.max(bytes.len() as u64) {
-        found if found > limit => Err(Error::file(
-            path,
-            format!("expected {what} of at most {limit} bytes, found {found} bytes"),
-        )),
+        found if found > limit => {
+            Err(Error::file(path, format!("expected {expected}, found {found} bytes")))
+        }
         _ => Ok(bytes),
     }
 }

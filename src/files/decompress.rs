@@ -19,15 +19,9 @@ pub fn is_standard_input(path: &Path) -> bool {
 const GZIP: &[u8] = b"\x1f\x8b";
 const ZSTD: &[u8] = b"\x28\xb5\x2f\xfd";
 
-/// `true` for what begins as gzip or zstd does.
-pub(crate) fn is_packed(start: &[u8]) -> bool {
-    start.starts_with(GZIP) || start.starts_with(ZSTD)
-}
-
 /// Bytes of a file, of standard input or of several files, unpacked where they were packed.
 pub struct Decompressed {
     reader: Box<dyn Read + Send>,
-    is_packed: bool,
     bytes: Option<u64>,
 }
 
@@ -38,17 +32,16 @@ impl Decompressed {
     /// [`Error::Io`] naming the file; [`Error::File`] for a folder.
     pub fn open(path: &Path) -> Result<Self> {
         if is_standard_input(path) {
-            return unpacked(std::io::stdin()).at(path);
+            return unpacked(std::io::stdin(), None).at(path);
         }
         if path.is_dir() {
             return Err(Error::file(path, "expected a text file, found a folder"));
         }
         let file = File::open(path).at(path)?;
         let found = file.metadata().at(path)?;
-        let source = unpacked(file).at(path)?;
         // files of the system that say that they are empty need not be
-        let is_known = found.is_file() && found.len() > 0 && !source.is_packed;
-        Ok(Self { bytes: is_known.then_some(found.len()), ..source })
+        let is_known = found.is_file() && found.len() > 0;
+        unpacked(file, is_known.then_some(found.len())).at(path)
     }
 
     /// Number of bytes that there are, where it is known before they are read: of a plain file.
@@ -58,7 +51,7 @@ impl Decompressed {
 
     /// The bytes of a reader as they are.
     pub(crate) fn new(reader: impl Read + Send + 'static) -> Self {
-        Self { reader: Box::new(reader), is_packed: false, bytes: None }
+        Self { reader: Box::new(reader), bytes: None }
     }
 }
 
@@ -74,41 +67,35 @@ impl std::fmt::Debug for Decompressed {
     }
 }
 
-fn unpacked(mut reader: impl Read + Send + 'static) -> IoResult<Decompressed> {
+/// The bytes of a reader, unpacked; there are `bytes` of them where it is plain.
+fn unpacked(mut reader: impl Read + Send + 'static, bytes: Option<u64>) -> IoResult<Decompressed> {
     let mut start = Vec::new();
     reader.by_ref().take(ZSTD.len() as u64).read_to_end(&mut start)?;
     let (is_gzip, is_zstd) = (start.starts_with(GZIP), start.starts_with(ZSTD));
     let whole = Cursor::new(start).chain(reader);
-    let source = match (is_gzip, is_zstd) {
+    Ok(match (is_gzip, is_zstd) {
         (true, _) => Decompressed::new(MultiGzDecoder::new(BufReader::new(whole))),
-        (_, true) => Decompressed::new(Frames::new(BufReader::new(whole))),
-        _ => Decompressed::new(whole),
-    };
-    Ok(Decompressed { is_packed: is_gzip || is_zstd, ..source })
+        (_, true) => {
+            let decoder = FrameDecoder::new();
+            Decompressed::new(Frames { reader: BufReader::new(whole), decoder })
+        }
+        _ => Decompressed { bytes, ..Decompressed::new(whole) },
+    })
 }
 
 /// The frames of a zstd file, one after the other (RFC 8878, section 3.1).
 struct Frames<R> {
     reader: R,
     decoder: FrameDecoder,
-    /// A frame has begun and not ended.
-    inside: bool,
 }
 
 impl<R: BufRead> Frames<R> {
-    fn new(reader: R) -> Self {
-        Self { reader, decoder: FrameDecoder::new(), inside: false }
-    }
-
     /// Begins the next frame with something in it; `false` at the end of the file.
     fn begin(&mut self) -> IoResult<bool> {
         use FrameDecoderError::ReadFrameHeaderError as Header;
         while !self.reader.fill_buf()?.is_empty() {
             match self.decoder.reset(&mut self.reader) {
-                Ok(()) => {
-                    self.inside = true;
-                    return Ok(true);
-                }
+                Ok(()) => return Ok(true),
                 Err(Header(ReadFrameHeaderError::SkipFrame { length, .. })) => {
                     let skipped = &mut self.reader.by_ref().take(length.into());
                     std::io::copy(skipped, &mut std::io::sink())?;
@@ -119,9 +106,8 @@ impl<R: BufRead> Frames<R> {
         Ok(false)
     }
 
-    /// Ends a frame, whose checksum has to be right where it has one.
-    fn end(&mut self) -> IoResult<()> {
-        self.inside = false;
+    /// Checks a frame that has ended, whose checksum has to be right where it has one.
+    fn check_end(&self) -> IoResult<()> {
         match self.decoder.get_checksum_from_data() {
             Some(sum) if self.decoder.get_calculated_checksum() != Some(sum) => {
                 Err(std::io::Error::other("the checksum of a zstd frame is wrong"))
@@ -134,18 +120,19 @@ impl<R: BufRead> Frames<R> {
 impl<R: BufRead> Read for Frames<R> {
     fn read(&mut self, buffer: &mut [u8]) -> IoResult<usize> {
         loop {
-            if !self.inside {
-                if !self.begin()? {
-                    return Ok(0);
-                }
-            } else if self.decoder.can_collect() > 0 {
+            if self.decoder.can_collect() > 0 {
                 return self.decoder.read(buffer);
-            } else if self.decoder.is_finished() {
-                self.end()?;
-            } else {
+            }
+            if !self.decoder.is_finished() {
                 let one = BlockDecodingStrategy::UptoBlocks(1);
                 let decoded = self.decoder.decode_blocks(&mut self.reader, one);
                 decoded.map_err(std::io::Error::other)?;
+            } else {
+                // so is one that has not begun
+                self.check_end()?;
+                if !self.begin()? {
+                    return Ok(0);
+                }
             }
         }
     }
@@ -159,7 +146,7 @@ mod tests {
 
     fn text_of(packed: &[u8]) -> IoResult<String> {
         let mut text = String::new();
-        unpacked(Cursor::new(packed.to_vec()))?.read_to_string(&mut text)?;
+        unpacked(Cursor::new(packed.to_vec()), None)?.read_to_string(&mut text)?;
         Ok(text)
     }
 

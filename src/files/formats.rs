@@ -75,6 +75,15 @@ fn is_wide(start: &[u8]) -> bool {
     half >= ENOUGH && (even == 0 && odd > half * 3 / 4 || odd == 0 && even > half * 3 / 4)
 }
 
+/// The text that bytes begin with; `true` if nothing follows it but the beginning of a character.
+pub(crate) fn text_at_start(bytes: &[u8]) -> (&str, bool) {
+    let Err(error) = std::str::from_utf8(bytes) else {
+        return (std::str::from_utf8(bytes).unwrap_or_default(), true);
+    };
+    let valid = &bytes[..error.valid_up_to()];
+    (std::str::from_utf8(valid).unwrap_or_default(), error.error_len().is_none())
+}
+
 /// Advice on making text of a format that [`recognize`] names.
 pub(crate) fn as_text(kind: &str) -> &'static str {
     match kind {
@@ -85,10 +94,14 @@ pub(crate) fn as_text(kind: &str) -> &'static str {
             "; save it as plain text"
         }
         "an Excel file" => "; save it as CSV",
-        _ if kind.ends_with("archive") => "; unpack it first",
-        "an xz file" | "a bzip2 file" | "a gzip file" | "a zstd file" => "; unpack it first",
-        _ => "",
+        _ => to_unpack(kind),
     }
+}
+
+/// Advice for a format that holds others.
+pub(super) fn to_unpack(kind: &str) -> &'static str {
+    let packed = ["an xz file", "a bzip2 file", "a gzip file", "a zstd file"];
+    if kind.ends_with("archive") || packed.contains(&kind) { "; unpack it first" } else { "" }
 }
 
 #[cfg(test)]

@@ -20,16 +20,11 @@ pub(crate) fn sync_folder(folder: &Path) -> std::io::Result<()> {
     }
 }
 
-/// Makes what was written to `file` last, on file systems that can.
+/// Makes what was written to `file` last, on file systems that can: some network and user-space file systems
+/// answer `EINVAL` or `ENOSYS` to an fsync.
 pub(crate) fn sync(file: &File) -> std::io::Result<()> {
-    where_supported(file.sync_all())
-}
-
-/// Success also where the file system does not know the operation at all: some network and user-space
-/// file systems answer `EINVAL` or `ENOSYS` to an fsync.
-fn where_supported(result: std::io::Result<()>) -> std::io::Result<()> {
     use std::io::ErrorKind::{InvalidInput, Unsupported};
-    result.or_else(|error| match error.kind() {
+    file.sync_all().or_else(|error| match error.kind() {
         InvalidInput | Unsupported => Ok(()),
         _ => Err(error),
     })

@@ -28,15 +28,13 @@ pub fn sha256(reader: impl Read) -> std::io::Result<String> {
 
 /// The hash of everything that `reader` gives, in hexadecimal digits.
 pub(crate) fn hash<D: Digest>(mut hasher: D, mut reader: impl Read) -> std::io::Result<String> {
-    let mut buffer = vec![0; 1 << 16];
-    loop {
-        match reader.read(&mut buffer) {
-            Ok(0) => return Ok(hex(&hasher.finalize())),
-            Ok(read) => hasher.update(&buffer[..read]),
-            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
-        }
+    const PIECE: u64 = 1 << 16;
+    let mut piece = Vec::new();
+    while reader.by_ref().take(PIECE).read_to_end(&mut piece)? > 0 {
+        hasher.update(&piece);
+        piece.clear();
     }
+    Ok(hex(&hasher.finalize()))
 }
 
 /// Bytes as hexadecimal digits.

@@ -39,12 +39,9 @@ pub(super) fn with_scales(listing: &Listing) -> Result<Vec<TensorInfo>, String> 
     }
     let read = listing.tensors.iter().filter(|tensor| !scales.contains(&tensor.name));
     let info = |tensor: &ListedTensor| {
-        Some(TensorInfo {
-            name: tensor.name.clone(),
-            shape: tensor.view.shape.clone(),
-            dtype: read_as(listing.dtype(tensor))?,
-            int8: listing.dtype(tensor) == Dtype::I8,
-        })
+        let (name, shape) = (tensor.name.clone(), tensor.view.shape.clone());
+        let stored = listing.dtype(tensor);
+        Some(TensorInfo { name, shape, dtype: read_as(stored)?, int8: stored == Dtype::I8 })
     };
     Ok(read.filter_map(info).collect())
 }
@@ -103,11 +100,9 @@ pub fn write_weights(
     for (name, tensor) in weights {
         let is_vector = tensor.elem_count() == tensor.dim(0).unwrap_or(1);
         let dtype = if is_vector { StepDtype::F32 } else { dtype };
-        match (tensor.dtype().is_float(), dtype) {
-            (false, _) => stored.push(bytes_of(name.clone(), tensor)),
-            (_, StepDtype::Bf16) => {
-                stored.push(bytes_of(name.clone(), &tensor.to_dtype(DType::BF16)?))
-            }
+        let as_type = match (tensor.dtype().is_float(), dtype) {
+            (false, _) => tensor.dtype(),
+            (_, StepDtype::Bf16) => DType::BF16,
             (_, StepDtype::Int8) if name.ends_with(".weight") && !keep(name) => {
                 let channels = tensor.dim(0)?;
                 let numbers: Vec<f32> = tensor.to_dtype(DType::F32)?.flatten_all()?.to_vec1()?;
@@ -116,9 +111,11 @@ pub fn write_weights(
                 stored.push(bytes_of(format!("{name}{SCALE}"), &scales));
                 let bytes = numbers.into_iter().map(i8::cast_unsigned).collect();
                 stored.push((name.clone(), Dtype::I8, tensor.dims().to_vec(), bytes));
+                continue;
             }
-            _ => stored.push(bytes_of(name.clone(), &tensor.to_dtype(DType::F32)?)),
-        }
+            _ => DType::F32,
+        };
+        stored.push(bytes_of(name.clone(), &tensor.to_dtype(as_type)?));
     }
     let path = path.as_ref();
     let mut views = Vec::new();

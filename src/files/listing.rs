@@ -1,5 +1,6 @@
 //! Tensors of a file before their numbers are read: their types, and the places and order of their numbers.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 
 use candle_core::{DType, Device, Tensor};
@@ -51,14 +52,11 @@ impl Storage {
 
     fn read(&self, file: &CheckedFile) -> Result<Vec<u8>> {
         let bytes = file.bytes("a tensor", self.start, self.bytes())?;
-        match self.crc {
-            Some(expected) if crc32fast::hash(&bytes) != expected => Err(file.wrong(format!(
-                "the {} bytes from byte {} on are damaged: their checksum is another than the archive's",
-                bytes.len(),
-                self.start
-            ))),
-            _ => Ok(bytes),
-        }
+        file.require(self.crc.is_none_or(|crc| crc == crc32fast::hash(&bytes)), || {
+            let (len, start) = (bytes.len(), self.start);
+            format!("the {len} bytes from byte {start} on are damaged: their checksum is another than the archive's")
+        })?;
+        Ok(bytes)
     }
 }
 
@@ -91,28 +89,23 @@ impl StridedView {
         strides: Vec<usize>,
         count: usize,
     ) -> Result<Self, String> {
-        if shape.len() != strides.len() || shape.len() > MAX_RANK {
+        let (axes, steps) = (shape.len(), strides.len());
+        if axes != steps || axes > MAX_RANK {
             return Err(format!(
-                "expected a stride for each of at most {MAX_RANK} axes, found {} axes and {} strides",
-                shape.len(),
-                strides.len()
+                "expected a stride for each of at most {MAX_RANK} axes, found {axes} axes and {steps} strides"
             ));
         }
         let numbers = shape.iter().try_fold(1usize, |n, &length| n.checked_mul(length));
-        let last = || {
-            shape.iter().zip(&strides).try_fold(offset, |sum, (&length, &stride)| {
-                sum.checked_add(length.checked_sub(1)?.checked_mul(stride)?)
-            })
-        };
-        match numbers {
-            Some(0) => Ok(Self { shape, strides, offset }),
-            Some(_) if last().is_some_and(|last| last < count) => {
-                Ok(Self { shape, strides, offset })
-            }
-            _ => Err(format!(
+        let last = shape.iter().zip(&strides).try_fold(offset, |sum, (&length, &stride)| {
+            sum.checked_add(length.checked_sub(1)?.checked_mul(stride)?)
+        });
+        let is_inside = || numbers.is_some() && last.is_some_and(|last| last < count);
+        if numbers != Some(0) && !is_inside() {
+            return Err(format!(
                 "expected numbers inside of its {count}, found shape {shape:?} with strides {strides:?} from number {offset} on"
-            )),
+            ));
         }
+        Ok(Self { shape, strides, offset })
     }
 
     /// Number of its numbers; `new` made sure that the product does not overflow.
@@ -127,32 +120,24 @@ impl StridedView {
             other => read_as(other).unwrap_or(DType::U8),
         };
         let size = dtype.bitsize() / 8;
-        let axes = self.shape.iter().copied().zip(self.strides.iter().copied());
-        let is_stretched =
-            |&((length, stride), dense): &((usize, usize), usize)| length != 1 && stride != dense;
-        let is_gathered = axes.clone().zip(row_major(&self.shape)).any(|axis| is_stretched(&axis));
-        let mut numbers = Vec::new();
-        let numbers = match self.count() {
-            0 => &[],
-            _ if is_gathered => {
-                numbers.reserve_exact(self.count() * size);
-                gather(&axes.collect::<Vec<_>>(), self.offset, &mut |i| {
-                    numbers.extend_from_slice(&all[i * size..][..size]);
-                });
-                &numbers[..]
-            }
-            count => &all[self.offset * size..][..count * size],
-        };
-        let wide: Vec<u8>;
-        let numbers = match dtype {
-            Dtype::U16 => {
-                let pairs = numbers.as_chunks::<2>().0.iter();
-                wide = pairs.flat_map(|&[low, high]| [low, high, 0, 0]).collect();
-                &wide[..]
-            }
-            _ => numbers,
-        };
-        Ok(Tensor::from_raw_buffer(numbers, read_as, &self.shape, &Device::Cpu)?)
+        let axes: Vec<_> = self.shape.iter().copied().zip(self.strides.iter().copied()).collect();
+        let mut dense = axes.iter().zip(row_major(&self.shape));
+        let is_dense = dense.all(|(&(length, stride), dense)| length == 1 || stride == dense);
+        let mut numbers = Cow::Borrowed(match self.count() {
+            count if count > 0 && is_dense => &all[self.offset * size..][..count * size],
+            _ => &[],
+        });
+        if !is_dense && self.count() > 0 {
+            let mut gathered = Vec::with_capacity(self.count() * size);
+            let mut take = |i| gathered.extend_from_slice(&all[i * size..][..size]);
+            gather(&axes, self.offset, &mut take);
+            numbers = gathered.into();
+        }
+        if dtype == Dtype::U16 {
+            let pairs = numbers.as_chunks::<2>().0.iter();
+            numbers = pairs.flat_map(|&[low, high]| [low, high, 0, 0]).collect::<Vec<_>>().into();
+        }
+        Ok(Tensor::from_raw_buffer(&numbers, read_as, &self.shape, &Device::Cpu)?)
     }
 }
 
@@ -189,7 +174,7 @@ pub struct TensorInfo {
 }
 
 /// A named tensor of a file.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct ListedTensor {
     pub name: String,
     /// Index in [`Listing::storages`].
@@ -211,8 +196,8 @@ impl Listing {
 
     /// Reads every tensor, storage by storage. Equal views of a storage share one tensor.
     pub(super) fn read(&self, file: &CheckedFile) -> Result<HashMap<String, Tensor>> {
-        let mut users: Vec<HashMap<&StridedView, Vec<&str>>> = Vec::new();
-        users.resize_with(self.storages.len(), HashMap::new);
+        let mut users: Vec<HashMap<&StridedView, Vec<&str>>> =
+            vec![HashMap::new(); self.storages.len()];
         for ListedTensor { name, storage, view } in &self.tensors {
             users[*storage].entry(view).or_default().push(name);
         }

@@ -21,8 +21,7 @@ mod weight_norm;
 pub mod weights;
 
 pub use checked_file::read_small;
-pub(crate) use checked_file::{CheckedFile, shown};
-pub(crate) use decompress::is_packed;
+pub(crate) use checked_file::{CheckedFile, read_at_most, shown};
 pub use decompress::{Decompressed, is_standard_input};
 pub(crate) use fsync::{sync, sync_folder};
 #[cfg(feature = "hub")]

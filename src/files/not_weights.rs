@@ -12,9 +12,7 @@ fn as_weights(kind: &str) -> &'static str {
         }
         "a GGUF file" => " of llama.cpp, whose networks are others",
         "a NumPy array" => "; save the tensors by name as safetensors",
-        "a gzip file" | "a zstd file" | "an xz file" | "a bzip2 file" => "; unpack it first",
-        _ if kind.ends_with("archive") => "; unpack it first",
-        _ => "",
+        _ => formats::to_unpack(kind),
     }
 }
 
@@ -26,39 +24,33 @@ pub(super) fn recognize(start: &[u8], path: &Path) -> Option<String> {
     if let Some(kind) = formats::recognize(start) {
         return Some(format!("{kind}{}", as_weights(kind)));
     }
-    if start.starts_with(b"\xef\xbb\xbf") {
-        return Some("text".into());
-    }
     let ending = path.extension().map(|ending| ending.to_string_lossy().to_lowercase());
-    match ending.as_deref() {
+    let text = is_text(start)
+        .then(|| String::from_utf8_lossy(start).trim_start_matches('\u{feff}').to_lowercase());
+    let text = text.as_deref().map(str::trim_start);
+    let starts_a_page = |text: &str| {
+        ["<!doctype html", "<html", "<head", "<!--"].iter().any(|tag| text.starts_with(tag))
+    };
+    let kind = match (ending.as_deref(), text) {
         // protocol buffers have no first bytes of their own
-        Some("onnx") if start[0] == 8 => {
-            return Some("an ONNX file; save the state dict of the PyTorch model instead".into());
+        (Some("onnx"), _) if start[0] == 8 => {
+            "an ONNX file; save the state dict of the PyTorch model instead"
         }
-        Some("pb") => {
-            return Some("a TensorFlow graph; save the tensors as safetensors in Python".into());
+        (Some("pb"), _) => "a TensorFlow graph; save the tensors as safetensors in Python",
+        (Some("ckpt" | "index"), None) => {
+            "a TensorFlow checkpoint; save the tensors as safetensors in Python"
         }
-        Some("ckpt" | "index") if !is_text(start) => {
-            return Some(
-                "a TensorFlow checkpoint; save the tensors as safetensors in Python".into(),
-            );
+        (_, Some(text)) if starts_a_page(text) => {
+            "an HTML page, perhaps that of an error or of a login where a download was meant"
         }
-        _ => {}
-    }
-    let text = is_text(start).then(|| String::from_utf8_lossy(start))?;
-    let text = text.trim_start().to_lowercase();
-    Some(match text.chars().next() {
-        Some('<')
-            if ["<!doctype html", "<html", "<head", "<!--"]
-                .iter()
-                .any(|tag| text.starts_with(tag)) =>
-        {
-            "an HTML page, perhaps that of an error or of a login where a download was meant".into()
+        (_, Some(text)) if text.starts_with('<') => "XML or HTML",
+        (_, Some(text)) if text.starts_with(['{', '[']) => {
+            "JSON, such as a configuration; weights are another file"
         }
-        Some('<') => "XML or HTML".into(),
-        Some('{' | '[') => "JSON, such as a configuration; weights are another file".into(),
-        _ => "text".into(),
-    })
+        (_, Some(_)) => "text",
+        (_, None) => return None,
+    };
+    Some(kind.into())
 }
 
 /// Names an archive of these entries that PyTorch did not write.
@@ -80,13 +72,6 @@ pub(super) fn recognize_archive<'a>(names: impl Iterator<Item = &'a str>) -> &'s
 
 /// Mostly printable characters, and none that text never has.
 fn is_text(start: &[u8]) -> bool {
-    let valid = match std::str::from_utf8(start) {
-        Ok(text) => text,
-        // the last character may be cut
-        Err(error) if error.error_len().is_none() => {
-            std::str::from_utf8(&start[..error.valid_up_to()]).unwrap_or_default()
-        }
-        Err(_) => return false,
-    };
-    !valid.is_empty() && !valid.chars().any(|c| c.is_control() && !c.is_whitespace())
+    let (valid, whole) = formats::text_at_start(start);
+    whole && !valid.is_empty() && !valid.chars().any(|c| c.is_control() && !c.is_whitespace())
 }

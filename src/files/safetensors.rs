@@ -8,7 +8,7 @@ use candle_core::Tensor;
 use safetensors::View;
 use safetensors::tensor::{Metadata, TensorInfo};
 
-use super::checked_file::{CheckedFile, shown};
+use super::checked_file::{CheckedFile, little_endian, shown};
 use super::listing::{ListedTensor, Listing, MAX_RANK, Storage, StridedView, bytes_of, read_as};
 use super::names::MAX_HEADER_BYTES;
 use super::replacement::write_atomic;
@@ -36,13 +36,12 @@ pub(crate) struct Header {
 impl Header {
     /// Reads the header; the numbers behind it need not be whole.
     pub(crate) fn read(file: &CheckedFile) -> Result<Self> {
-        let length = file.bytes(CUT, 0, 8)?;
-        let length = length.first_chunk().map_or(0, |bytes| u64::from_le_bytes(*bytes));
-        if !(2..=MAX_HEADER_BYTES).contains(&length) {
-            return Err(file.wrong(format!(
+        let length = little_endian(&file.bytes(CUT, 0, 8)?);
+        file.require((2..=MAX_HEADER_BYTES).contains(&length), || {
+            format!(
                 "{CUT}: expected a header of 2 to {MAX_HEADER_BYTES} bytes, found one of {length}"
-            )));
-        }
+            )
+        })?;
         let json = file.bytes(&format!("{CUT}: its header"), 8, length)?;
         let UniqueNames { entries: mut tensors, metadata } = serde_json::from_slice(&json)
             .map_err(|error| file.wrong(format!("{CUT}: its header: {error}")))?;
@@ -54,8 +53,7 @@ impl Header {
 
     /// A text of the metadata.
     pub(crate) fn metadata(&self, name: &str) -> Option<&str> {
-        let named = self.metadata.iter().find(|(found, _)| found == name);
-        named.map(|(_, text)| text.as_str())
+        self.metadata.iter().find(|(found, _)| found == name).map(|(_, text)| text.as_str())
     }
 
     /// Bytes that the whole file has. Saturates: no file is so long.
@@ -65,14 +63,10 @@ impl Header {
 
     /// The tensors of the file, which is as long as the header says.
     pub(super) fn list(self, file: &CheckedFile) -> Result<Listing> {
-        if self.file_bytes() != file.len() {
-            return Err(file.wrong(format!(
-                "{CUT}: expected 8 + {} + {} bytes, found {}",
-                self.length,
-                self.data,
-                file.len()
-            )));
-        }
+        file.require(self.file_bytes() == file.len(), || {
+            let (header, data, found) = (self.length, self.data, file.len());
+            format!("{CUT}: expected 8 + {header} + {data} bytes, found {found}")
+        })?;
         let mut listing = Listing::default();
         for (name, info) in self.tensors {
             let (storage, view) = locate(info, 8 + self.length)
@@ -96,10 +90,8 @@ fn add_shared(listing: &mut Listing, shared: Vec<(String, String)>) {
     let kept = listing.tensors.iter().enumerate();
     let kept: HashMap<String, usize> = kept.map(|(i, tensor)| (tensor.name.clone(), i)).collect();
     for (name, stands_for_it) in shared {
-        if let (false, Some(&i)) = (kept.contains_key(&name), kept.get(&stands_for_it)) {
-            let ListedTensor { storage, ref view, .. } = listing.tensors[i];
-            let view = view.clone();
-            listing.tensors.push(ListedTensor { name, storage, view });
+        if let (None, Some(&i)) = (kept.get(&name), kept.get(&stands_for_it)) {
+            listing.tensors.push(ListedTensor { name, ..listing.tensors[i].clone() });
         }
     }
 }

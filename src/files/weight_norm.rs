@@ -32,11 +32,8 @@ pub fn fold_weight_norm(weights: &mut HashMap<String, Tensor>) -> Result<()> {
     for layer in layers {
         let mut take = |name: &str| weights.remove(&format!("{layer}{name}"));
         let (Some(g), Some(v)) = (take("weight_g"), take("weight_v")) else {
-            return Err(Error::Tensor {
-                name: format!("{layer}weight_v"),
-                expected: "the directions that weight_g belongs to".into(),
-                found: "no such tensor".into(),
-            });
+            let expected = "the directions that weight_g belongs to";
+            return Err(Error::tensor(format!("{layer}weight_v"), expected, "no such tensor"));
         };
         // a norm of sixteen bits would lose half of them
         let [v, g] = [v, g].map(|t| match t.dtype() {

@@ -15,7 +15,7 @@
 //! A file is checked whole before any of its numbers are read: [`open`] lists its tensors, and
 //! [`WeightsFile::read`] reads each into a buffer of its own.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 
 use candle_core::{DType, Tensor};
@@ -134,11 +134,11 @@ fn open_file(path: &Path, key: Option<&str>) -> Result<WeightsFile> {
     for (shard, names) in shards::read_index(path)? {
         let shard = path.with_file_name(shard);
         let found = weights.add(CheckedFile::open(&shard)?, key)?;
-        let mut missing: HashSet<&str> = names.iter().map(String::as_str).collect();
-        let extra = found.iter().find(|tensor| !missing.remove(tensor.name.as_str()));
-        let (name, fault) = match (extra, missing.iter().min()) {
-            (Some(tensor), _) => (tensor.name.as_str(), "it is not in this file"),
-            (None, Some(&name)) => (name, "it is in this file, but it is not"),
+        let mut missing: BTreeSet<String> = names.into_iter().collect();
+        let extra = found.iter().find(|tensor| !missing.remove(&tensor.name));
+        let (name, fault) = match (extra, missing.first()) {
+            (Some(tensor), _) => (&tensor.name, "it is not in this file"),
+            (None, Some(name)) => (name, "it is in this file, but it is not"),
             (None, None) => continue,
         };
         return Err(Error::file(shard, format!("tensor {}: by the index {fault}", shown(name))));
@@ -220,11 +220,7 @@ pub fn check_finite(tensors: &HashMap<String, Tensor>) -> Result<()> {
     for (name, tensor) in floats {
         let numbers = tensor.to_dtype(DType::F32)?.flatten_all()?.to_vec1::<f32>()?;
         if let Some(bad) = numbers.iter().find(|number| !number.is_finite()) {
-            return Err(Error::Tensor {
-                name: shown(name),
-                expected: "finite numbers".into(),
-                found: bad.to_string(),
-            });
+            return Err(Error::tensor(shown(name), "finite numbers", bad));
         }
     }
     Ok(())

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::allow::Allow;
-use super::pattern::{Pattern, not_empty};
 use super::sorted_tokens::{SortedTokens, clear};
+use super::stop::not_empty;
 use crate::text::TokenBytes;
 use crate::{Error, Result};
 
@@ -45,7 +45,7 @@ impl ConstraintConfig {
     /// [`Error::Invalid`] that names the field if one of its strings is empty.
     pub fn validate(&self) -> Result<()> {
         not_empty("ban", &self.ban)?;
-        not_empty("allow", &self.allow).map(drop)
+        not_empty("allow", &self.allow)
     }
 }
 
@@ -89,16 +89,18 @@ impl ConstraintConfig {
 /// ```
 #[derive(Debug, Clone)]
 pub struct Constraints {
-    banned: Vec<Pattern>,
-    stops: Vec<Pattern>,
     allow: Option<Allow>,
     min_tokens: usize,
     drawn: usize,
+    /// The end of the text, shorter than the longest string that is looked for.
+    end: Vec<u8>,
     tables: Arc<Tables>,
 }
 
 #[derive(Debug)]
 struct Tables {
+    banned: Vec<String>,
+    stops: Vec<String>,
     /// For the first token of the text, if that differs.
     first: Option<Table>,
     later: Table,
@@ -123,11 +125,8 @@ impl Constraints {
     pub fn new(config: &ConstraintConfig, stop: &[String], tokens: &TokenBytes) -> Result<Self> {
         config.validate()?;
         not_empty("stop", stop)?;
-        let patterns = |strings: &[String]| -> Vec<Pattern> {
-            strings.iter().cloned().map(Pattern::new).collect()
-        };
-        let banned = patterns(&config.ban);
-        let stops = patterns(if config.min_tokens > 0 { stop } else { &[] });
+        let banned = config.ban.clone();
+        let stops = if config.min_tokens > 0 { stop.to_vec() } else { Vec::new() };
         let allow = (!config.allow.is_empty()).then(|| Allow::new(&config.allow));
         // without a constraint no table is ever looked at
         let idle = banned.is_empty() && stops.is_empty() && allow.is_none();
@@ -139,20 +138,14 @@ impl Constraints {
                 tokens,
             }
         };
-        let tables = Tables { first: tokens.first().map(table), later: table(tokens.later()) };
-        Ok(Self {
-            banned,
-            stops,
-            allow,
-            min_tokens: config.min_tokens,
-            drawn: 0,
-            tables: Arc::new(tables),
-        })
+        let (first, later) = (tokens.first().map(table), table(tokens.later()));
+        let tables = Arc::new(Tables { banned, stops, first, later });
+        Ok(Self { allow, min_tokens: config.min_tokens, drawn: 0, end: Vec::new(), tables })
     }
 
     /// `true` if every token is permitted, now and later.
     pub fn is_idle(&self) -> bool {
-        self.banned.is_empty() && self.allow.is_none() && !self.must_go_on()
+        self.tables.banned.is_empty() && self.allow.is_none() && !self.must_go_on()
     }
 
     /// Clears the flags of the ids that may not come next; a flag that is not set stays so. The text is
@@ -165,62 +158,54 @@ impl Constraints {
         let tables = Arc::clone(&self.tables);
         let table = tables.at(self.drawn);
         let forbade = [
-            ("ban", table.forbid(&table.banning, &self.banned, allowed)),
+            ("ban", table.forbid(&table.banning, &tables.banned, &self.end, allowed)),
             (
                 "min_tokens",
-                self.must_go_on() && table.forbid(&table.stopping, &self.stops, allowed),
+                self.must_go_on()
+                    && table.forbid(&table.stopping, &tables.stops, &self.end, allowed),
             ),
             (
                 "allow",
-                match &mut self.allow {
-                    Some(allow) => allow.forbid(&table.tokens, allowed),
-                    None => false,
-                },
+                self.allow.as_mut().is_some_and(|allow| allow.forbid(&table.tokens, allowed)),
             ),
         ];
         if allowed.contains(&true) {
             return Ok(());
         }
-        let options = forbade.iter().filter(|(_, any)| *any);
-        let options: Vec<&str> = options.map(|(option, _)| *option).collect();
+        let options = forbade.iter().filter_map(|(option, any)| any.then_some(*option));
+        let options: Vec<&str> = options.collect();
         Err(nothing_left(&options, self.drawn))
     }
 
     /// Takes `id` as the next token of the text.
     pub fn push(&mut self, id: u32) {
-        let tables = Arc::clone(&self.tables);
-        let bytes = tables.at(self.drawn).tokens.bytes(id);
-        for &byte in bytes {
-            for pattern in self.banned.iter_mut().chain(&mut self.stops) {
-                pattern.advance(byte);
-            }
-            if let Some(allow) = &mut self.allow {
-                allow.advance(byte);
-            }
+        let Tables { banned, stops, .. } = &*self.tables;
+        let bytes = self.tables.at(self.drawn).tokens.bytes(id);
+        self.end.extend_from_slice(bytes);
+        let longest = banned.iter().chain(stops).map(String::len).max().unwrap_or(0);
+        self.end.drain(..self.end.len().saturating_sub(longest));
+        if let Some(allow) = &mut self.allow {
+            bytes.iter().for_each(|&byte| allow.advance(byte));
         }
         self.drawn += 1;
     }
 
     /// `true` if a stop string would come too early.
     fn must_go_on(&self) -> bool {
-        self.drawn < self.min_tokens && !self.stops.is_empty()
+        self.drawn < self.min_tokens && !self.tables.stops.is_empty()
     }
 }
 
 fn nothing_left(options: &[&str], drawn: usize) -> Error {
-    let (field, mend) = match options {
-        [] => ("tokens".to_string(), ""),
-        ["allow"] => {
-            ("allow".to_string(), "; are its strings made of what the model's vocabulary has?")
-        }
-        [one] => (one.to_string(), "; leave out some of it"),
-        several => (several.join(" with "), "; leave out some of them"),
+    let mend = match options {
+        [] => "",
+        ["allow"] => "; are its strings made of what the model's vocabulary has?",
+        [_] => "; leave out some of it",
+        _ => "; leave out some of them",
     };
-    Error::invalid(
-        field,
-        "that at least one token may still be drawn",
-        format!("none that may follow after {drawn} tokens of text{mend}"),
-    )
+    let field = if options.is_empty() { "tokens".into() } else { options.join(" with ") };
+    let found = format!("none that may follow after {drawn} tokens of text{mend}");
+    Error::invalid(field, "that at least one token may still be drawn", found)
 }
 
 impl Tables {
@@ -234,10 +219,19 @@ impl Tables {
 }
 
 impl Table {
-    /// Clears the flags of tokens that contain or complete one of `patterns`; `true` if any was set.
-    fn forbid(&self, containing: &[u32], patterns: &[Pattern], allowed: &mut [bool]) -> bool {
+    /// Clears the flags of tokens that contain one of `strings`, or complete one that the text ends in the middle of;
+    /// `true` if any was set.
+    fn forbid(
+        &self,
+        containing: &[u32],
+        strings: &[String],
+        end: &[u8],
+        allowed: &mut [bool],
+    ) -> bool {
         let mut any = false;
-        let endings = patterns.iter().flat_map(Pattern::endings);
+        let halves = strings.iter().map(String::as_bytes);
+        let halves = halves.flat_map(|string| (1..string.len()).map(|at| string.split_at(at)));
+        let endings = halves.filter(|(half, _)| end.ends_with(half)).map(|(_, ending)| ending);
         let completing = endings.flat_map(|ending| self.tokens.beginning_with(ending));
         for &id in containing.iter().chain(completing) {
             any |= clear(allowed, id);

@@ -79,11 +79,8 @@ fn typical_p(candidates: &mut Vec<Choice>, p: f64, best: f64, temperature: f64) 
     let total = sum(candidates);
     let ln_total = total.ln();
     let information = |c: &Choice| ln_total - (c.logit - best) / temperature;
-    let entropy: f64 = candidates
-        .iter()
-        .filter(|candidate| candidate.weight > 0.0)
-        .map(|candidate| information(candidate) * candidate.weight / total)
-        .sum();
+    let possible = candidates.iter().filter(|candidate| candidate.weight > 0.0);
+    let entropy: f64 = possible.map(|c| information(c) * c.weight / total).sum();
     let distance = |candidate: &Choice| (information(candidate) - entropy).abs();
     let nearest = |a: &Choice, b: &Choice| distance(a).total_cmp(&distance(b));
     let mut sum = 0.0;

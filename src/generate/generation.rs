@@ -52,13 +52,8 @@ struct Lane {
     logprobs: Vec<TokenLogprob>,
 }
 
-/// The end of a single text, from which it can go on.
-#[derive(Debug)]
-pub(super) struct Reached {
-    pub context: Context,
-    /// The last token drawn, which the state has not seen.
-    pub next: Option<u32>,
-}
+/// The end of a single text, from which it can go on, and the last token drawn, which the state has not seen.
+pub(super) type Reached = (Context, Option<u32>);
 
 /// Texts being generated: an iterator of pieces, each as soon as it is certain.
 ///
@@ -84,9 +79,16 @@ pub struct Generation<'a> {
     logits: Vec<f32>,
     ready: VecDeque<Piece>,
     /// Of a single text that has ended.
-    reached: Option<Reached>,
-    /// Of a single text that a stop string has ended: its tokens, some of which were not shown.
-    stopped: Option<Lane>,
+    end: Option<End>,
+}
+
+/// The end of a single text.
+#[derive(Debug)]
+enum End {
+    /// After all of its tokens.
+    Whole(Reached),
+    /// At a stop string: some of the tokens were not shown.
+    Stopped(Box<Lane>),
 }
 
 impl<'a> Generation<'a> {
@@ -99,21 +101,19 @@ impl<'a> Generation<'a> {
         samples: Range<u64>,
     ) -> Result<Self> {
         let bytes: usize = start.state.shapes().iter().map(|shape| shape.bytes()).sum();
-        let places = (BATCH_BYTES / bytes.max(1)).clamp(1, BATCH) as u64;
-        let count = samples.end.saturating_sub(samples.start);
-        let batch = count.min(places);
-        let first = samples.start..samples.start + batch;
+        let places = (BATCH_BYTES / bytes.max(1)).clamp(1, BATCH);
+        let first = samples.clone().take(places);
+        let batch = first.clone().count();
         let mut generation = Self {
-            state: start.state.fork(0, batch as usize)?,
-            logits: start.logits.repeat(batch as usize),
-            waiting: first.end..samples.end,
-            single: count == 1,
+            state: start.state.fork(0, batch)?,
+            logits: start.logits.repeat(batch),
+            waiting: samples.start + batch as u64..samples.end,
+            single: samples.end.saturating_sub(samples.start) == 1,
             lanes: Vec::new(),
-            to_draw: (0..batch as usize).collect(),
+            to_draw: (0..batch).collect(),
             drawn: Vec::new(),
             ready: VecDeque::new(),
-            reached: None,
-            stopped: None,
+            end: None,
             stepper,
             tokenizer,
             config,
@@ -141,29 +141,22 @@ impl<'a> Generation<'a> {
     }
 
     pub(super) fn reached(mut self) -> Result<Reached> {
-        if !self.single {
-            return Err(Error::invalid("samples", "a single one to go on after", "several"));
-        }
-        if let Some(lane) = &self.stopped {
-            return self.before_stop(lane);
-        }
-        match self.reached.take() {
-            Some(reached) => Ok(reached),
-            None if self.lanes.is_empty() => {
+        Error::require(self.single, "samples", "a single one to go on after", "several")?;
+        match self.end.take() {
+            Some(End::Stopped(lane)) => self.before_stop(&lane),
+            Some(End::Whole(reached)) => Ok(reached),
+            None if !self.lanes.is_empty() => self.here(0),
+            None => {
                 let expected = "one that did not end with an error";
                 Err(Error::invalid("generation", expected, "one that did"))
             }
-            None => self.here(0),
         }
     }
 
     /// The decoder of a text that begins.
     fn decoder(&self) -> Decoder {
-        let decoder = self.tokenizer.decoder();
-        match self.start.after_text {
-            true => decoder.after(&self.start.history),
-            false => decoder,
-        }
+        let before = if self.start.after_text { &self.start.history[..] } else { &[] };
+        self.tokenizer.decoder().after(before)
     }
 
     fn lane(&self, sample: u64) -> Result<Lane> {
@@ -195,19 +188,14 @@ impl<'a> Generation<'a> {
             return Ok(());
         };
         self.finish(place, reason)?;
-        // the next text takes the place, and begins after those that are there
-        let Some(sample) = self.waiting.next() else {
-            return Ok(());
-        };
-        self.to_draw.push_back(place);
-        self.begin(place, sample)
-    }
-
-    fn begin(&mut self, place: usize, sample: u64) -> Result<()> {
-        self.lanes[place] = self.lane(sample)?;
-        self.state.set(place, &self.start.state, 0)?;
-        let vocab = self.start.logits.len();
-        self.logits[place * vocab..][..vocab].copy_from_slice(&self.start.logits);
+        if let Some(sample) = self.waiting.next() {
+            // the next text takes the place, and begins after those that are there
+            self.to_draw.push_back(place);
+            self.lanes[place] = self.lane(sample)?;
+            self.state.set(place, &self.start.state, 0)?;
+            let vocab = self.start.logits.len();
+            self.logits[place * vocab..][..vocab].copy_from_slice(&self.start.logits);
+        }
         Ok(())
     }
 
@@ -218,9 +206,9 @@ impl<'a> Generation<'a> {
         if kept.len() < self.lanes.len() {
             self.state = self.state.select(&kept)?;
             self.logits.truncate(kept.len() * self.start.logits.len());
-            let mut place = 0..;
-            self.lanes
-                .retain(|_| place.next().is_some_and(|place| kept.binary_search(&place).is_ok()));
+            let lanes = std::mem::take(&mut self.lanes).into_iter().enumerate();
+            let kept = lanes.filter(|(place, _)| kept.binary_search(place).is_ok());
+            self.lanes = kept.map(|(_, lane)| lane).collect();
         }
         if self.lanes.is_empty() {
             return Ok(());
@@ -259,35 +247,30 @@ impl<'a> Generation<'a> {
 
     /// Says how the text at this place ended, with what was held back of it.
     fn finish(&mut self, place: usize, mut reason: FinishReason) -> Result<()> {
-        let decoder = self.tokenizer.decoder();
         let lane = &mut self.lanes[place];
         let mut text = String::new();
         if reason != FinishReason::Stop {
-            let rest = std::mem::replace(&mut lane.decoder, decoder).finish()?;
+            let rest = lane.decoder.finish()?;
             for outcome in [lane.stops.push(&rest), lane.stops.finish()] {
                 text.push_str(&outcome.text);
-                if outcome.stopped {
-                    reason = FinishReason::Stop;
-                }
+                reason = if outcome.stopped { FinishReason::Stop } else { reason };
             }
         }
         lane.shown += text.len();
-        if self.single && reason == FinishReason::Stop {
-            self.stopped = Some(lane.clone());
-        } else if self.single {
-            self.reached = Some(self.here(place)?);
+        if self.single {
+            self.end = Some(match reason {
+                FinishReason::Stop => End::Stopped(Box::new(lane.clone())),
+                _ => End::Whole(self.here(place)?),
+            });
         }
         let lane = &mut self.lanes[place];
-        self.ready.push_back(Piece {
-            sample: lane.sample,
-            text,
-            finished: Some(Finished {
-                reason,
-                tokens: lane.tokens,
-                seconds: lane.begun.elapsed().as_secs_f64(),
-                logprobs: std::mem::take(&mut lane.logprobs),
-            }),
+        let finished = Some(Finished {
+            reason,
+            tokens: lane.tokens,
+            seconds: lane.begun.elapsed().as_secs_f64(),
+            logprobs: std::mem::take(&mut lane.logprobs),
         });
+        self.ready.push_back(Piece { sample: lane.sample, text, finished });
         Ok(())
     }
 
@@ -317,7 +300,7 @@ impl<'a> Generation<'a> {
         context.after_text |= next.is_some();
         context.drawn += lane.tokens as u64;
         context.history.extend(ids);
-        Ok(Reached { context, next })
+        Ok((context, next))
     }
 
     /// The state of the text at this place.
@@ -328,16 +311,14 @@ impl<'a> Generation<'a> {
         if next.is_some() {
             history.pop();
         }
-        Ok(Reached {
-            next,
-            context: Context {
-                state: self.state.select(&[place])?,
-                logits: self.start.logits.clone(),
-                drawn: self.start.drawn + lane.tokens as u64,
-                after_text: self.start.after_text || lane.tokens > 0,
-                history,
-            },
-        })
+        let context = Context {
+            state: self.state.select(&[place])?,
+            logits: self.start.logits.clone(),
+            drawn: self.start.drawn + lane.tokens as u64,
+            after_text: self.start.after_text || lane.tokens > 0,
+            history,
+        };
+        Ok((context, next))
     }
 }
 

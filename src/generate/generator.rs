@@ -7,7 +7,7 @@ use std::path::Path;
 use candle_core::{Device, Tensor};
 use safetensors::tensor::Dtype;
 
-use super::generation::{Context, Generation, MIN_HISTORY, Reached};
+use super::generation::{Context, Generation, MIN_HISTORY};
 use super::{Constraints, GenerateConfig, Sampler, StopStrings};
 use crate::models::{Stepper, state_file};
 use crate::text::Tokenizer;
@@ -154,18 +154,9 @@ impl<'a> Generator<'a> {
         let mut banned = self.tokenizer.banned_ids();
         banned.extend(self.tokenizer.vocab_size() as u32..vocab as u32);
         let sampler = Sampler::new(self.config.sampler.clone(), &banned, vocab)?;
-        let sampler = match self.constraints()? {
-            Some(constraints) => sampler.constrained(constraints),
-            None => sampler,
-        };
-        Generation::new(
-            self.stepper,
-            self.tokenizer,
-            self.config.clone(),
-            sampler,
-            self.context.clone(),
-            samples,
-        )
+        let sampler = sampler.constrained(self.constraints()?);
+        let (config, start) = (self.config.clone(), self.context.clone());
+        Generation::new(self.stepper, self.tokenizer, config, sampler, start, samples)
     }
 
     /// The constraints of a text; the tokenizer is asked for its tokens' text only where there are some.
@@ -175,10 +166,7 @@ impl<'a> Generator<'a> {
             return Ok(None);
         }
         let tokens = self.tokenizer.token_bytes()?;
-        let tokens = match self.context.after_text {
-            true => tokens.after_text(),
-            false => tokens,
-        };
+        let tokens = if self.context.after_text { tokens.after_text() } else { tokens };
         Constraints::new(options, &self.config.stop, &tokens).map(Some)
     }
 
@@ -187,7 +175,7 @@ impl<'a> Generator<'a> {
     /// # Errors
     /// [`Error::Invalid`] for a generation of several samples.
     pub fn go_on(&mut self, generation: Generation) -> Result<()> {
-        let Reached { context, next } = generation.reached()?;
+        let (context, next) = generation.reached()?;
         self.context = context;
         self.read_tokens(next.as_slice())
     }
@@ -200,18 +188,14 @@ impl<'a> Generator<'a> {
     /// [`Error::Io`] naming the file; what stood there before then stays.
     pub fn save_state(&self, path: impl AsRef<Path>) -> Result<()> {
         let context = &self.context;
-        if context.logits.is_empty() {
-            return Err(Error::invalid("state", "one after a text", "nothing read yet"));
-        }
+        let is_read = !context.logits.is_empty();
+        Error::require(is_read, "state", "one after a text", "nothing read yet")?;
         let last = context.history.len().saturating_sub(MAX_HISTORY);
-        let history = &context.history[last..];
-        let drawn = [context.drawn as i64];
-        let logits = (1, context.logits.len());
         let device = &Device::Cpu;
         let more = HashMap::from([
-            ("logits".into(), Tensor::from_slice(&context.logits, logits, device)?),
-            ("history".into(), Tensor::from_slice(history, history.len(), device)?),
-            ("drawn".into(), Tensor::from_slice(&drawn, 1, device)?),
+            ("logits".into(), Tensor::new(&context.logits[..], device)?.unsqueeze(0)?),
+            ("history".into(), Tensor::new(&context.history[last..], device)?),
+            ("drawn".into(), Tensor::new(&[context.drawn as i64], device)?),
         ]);
         state_file::save_with(path.as_ref(), self.stepper.net(), &context.state, more)
     }
@@ -230,12 +214,8 @@ impl<'a> Generator<'a> {
         };
         let (state, mut more) = state_file::load_with(path, net, 1, expected)?;
         let mut take = |name: &str| {
-            let missing = || {
-                let message =
-                    format!("expected a tensor {name} of a generator's state, found none");
-                Error::file(path, message)
-            };
-            more.remove(name).ok_or_else(missing)
+            let missing = format!("expected a tensor {name} of a generator's state, found none");
+            more.remove(name).ok_or_else(|| Error::file(path, missing))
         };
         let (logits, history, drawn) = (take("logits")?, take("history")?, take("drawn")?);
         let history: Vec<u32> = history.to_vec1()?;
@@ -255,13 +235,12 @@ impl<'a> Generator<'a> {
 }
 
 fn first_token(tokenizer: &Tokenizer) -> Result<u32> {
-    if tokenizer.unknown_chars("\n").is_empty()
-        && let Some(&id) = tokenizer.encode("\n")?.last()
-    {
-        return Ok(id);
-    }
     let banned = tokenizer.banned_ids();
-    (0..tokenizer.vocab_size() as u32)
-        .find(|id| !banned.contains(id))
-        .ok_or_else(|| Error::Text("the tokenizer has no token to start from".into()))
+    let line_end = match tokenizer.unknown_chars("\n")[..] {
+        [] => tokenizer.encode("\n")?.last().copied(),
+        _ => None,
+    };
+    let first = || (0..tokenizer.vocab_size() as u32).find(|id| !banned.contains(id));
+    let none = || Error::Text("the tokenizer has no token to start from".into());
+    line_end.or_else(first).ok_or_else(none)
 }

@@ -2,6 +2,7 @@
 
 use super::{FinishReason, Sampler};
 use crate::Result;
+use crate::models::likeliest;
 
 /// The next part of one of several texts.
 #[derive(Debug, Clone, PartialEq)]
@@ -44,15 +45,8 @@ impl TokenLogprob {
         let logprob = Sampler::logprob(logits, id)?;
         // the same sum is subtracted of every logit
         let total = f64::from(logits[id as usize]) - logprob;
-        let mut order: Vec<u32> = (0..logits.len() as u32).collect();
-        let likelier = |a: &u32, b: &u32| logits[*b as usize].total_cmp(&logits[*a as usize]);
-        let count = count.min(order.len());
-        if count < order.len() {
-            order.select_nth_unstable_by(count, likelier);
-        }
-        order.truncate(count);
-        order.sort_by(|a, b| likelier(a, b).then(a.cmp(b)));
-        let top = order.into_iter().map(|id| (id, f64::from(logits[id as usize]) - total));
-        Ok(Self { id, logprob, top: top.collect() })
+        let top = likeliest(logits, count).into_iter();
+        let top = top.map(|id| (id, f64::from(logits[id as usize]) - total)).collect();
+        Ok(Self { id, logprob, top })
     }
 }

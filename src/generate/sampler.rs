@@ -90,29 +90,20 @@ impl Sampler {
         }
         let mut allowed = vec![true; vocab_size];
         for &id in banned_ids {
-            match allowed.get_mut(id as usize) {
-                Some(flag) => *flag = false,
-                None => return Err(not_an_id("banned id", id, vocab_size)),
-            }
+            allowed[check_id("banned id", id, vocab_size)?] = false;
         }
         for &(id, _) in &config.logit_bias {
-            if id as usize >= vocab_size {
-                return Err(not_an_id("logit_bias", id, vocab_size));
-            }
+            check_id("logit_bias", id, vocab_size)?;
         }
-        if !allowed.contains(&true) {
-            return Err(Error::invalid(
-                "vocabulary",
-                "at least one token that is not banned",
-                format!("{vocab_size} tokens, none of them allowed"),
-            ));
-        }
+        let found = format!("{vocab_size} tokens, none of them allowed");
+        let expected = "at least one token that is not banned";
+        Error::require(allowed.contains(&true), "vocabulary", expected, found)?;
         Ok(Self {
             rng: ChaCha8Rng::seed_from_u64(config.seed),
             config,
             constraints: None,
+            permitted: allowed.clone(),
             allowed,
-            permitted: Vec::new(),
             counts: vec![0; vocab_size],
             candidates: Vec::with_capacity(vocab_size),
         })
@@ -134,9 +125,8 @@ impl Sampler {
 
     /// The same sampler that draws only what `constraints` permit. From then on every id that
     /// [`Sampler::sample`] returns is taken as the next token of one text.
-    pub fn constrained(mut self, constraints: Constraints) -> Self {
-        self.permitted = vec![true; self.allowed.len()];
-        self.constraints = Some(constraints);
+    pub fn constrained(mut self, constraints: impl Into<Option<Constraints>>) -> Self {
+        self.constraints = constraints.into();
         self
     }
 
@@ -215,14 +205,9 @@ impl Sampler {
     /// # Ok::<(), candle_tcn::Error>(())
     /// ```
     pub fn logprob(logits: &[f32], id: u32) -> Result<f64> {
-        let Some(&logit) = logits.get(id as usize) else {
-            return Err(not_an_id("token id", id, logits.len()));
-        };
-        let mut best = f32::NEG_INFINITY;
-        for (id, &logit) in logits.iter().enumerate() {
-            check_finite(id, logit)?;
-            best = best.max(logit);
-        }
+        let logit = logits[check_id("token id", id, logits.len())?];
+        check_finite(logits)?;
+        let best = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
         let above = |logit: f32| f64::from(logit) - f64::from(best);
         let total: f64 = logits.iter().map(|&logit| above(logit).exp()).sum();
         Ok(above(logit) - total.ln())
@@ -248,12 +233,10 @@ impl Sampler {
 
     /// Takes the allowed logits into `candidates`, in order of id.
     fn load(&mut self, logits: &[f32]) -> Result<()> {
-        if logits.len() != self.allowed.len() {
-            return Err(Error::invalid(
-                "logits",
-                format!("{} numbers, one per token", self.allowed.len()),
-                logits.len(),
-            ));
+        let expected = self.allowed.len();
+        if logits.len() != expected {
+            let expected = format!("{expected} numbers, one per token");
+            return Err(Error::invalid("logits", expected, logits.len()));
         }
         let mut allowed = &self.allowed;
         if let Some(constraints) = self.constraints.as_mut().filter(|c| !c.is_idle()) {
@@ -261,17 +244,11 @@ impl Sampler {
             constraints.permit(&mut self.permitted)?;
             allowed = &self.permitted;
         }
+        check_finite(logits)?;
         self.candidates.clear();
-        for (id, (&logit, &allowed)) in logits.iter().zip(allowed).enumerate() {
-            check_finite(id, logit)?;
-            if allowed {
-                self.candidates.push(Choice {
-                    id: id as u32,
-                    logit: f64::from(logit),
-                    weight: 1.0,
-                });
-            }
-        }
+        let ids = (0..).zip(logits).zip(allowed).filter(|(_, allowed)| **allowed);
+        let choice = |((id, &logit), _)| Choice { id, logit: f64::from(logit), weight: 1.0 };
+        self.candidates.extend(ids.map(choice));
         Ok(())
     }
 
@@ -289,9 +266,8 @@ impl Sampler {
             return Ok(());
         }
         let recent = &history[history.len().saturating_sub(config.penalty_window)..];
-        let unknown = |id: &&u32| **id as usize >= self.counts.len();
-        if let Some(&id) = recent.iter().find(unknown) {
-            return Err(not_an_id("history", id, self.counts.len()));
+        for &id in recent {
+            check_id("history", id, self.counts.len())?;
         }
         for &id in recent {
             self.counts[id as usize] += 1;
@@ -302,10 +278,8 @@ impl Sampler {
                 && let Ok(at) = find(&self.candidates, id)
             {
                 let z = &mut self.candidates[at].logit;
-                *z = match *z < 0.0 {
-                    true => *z * config.repetition_penalty,
-                    false => *z / config.repetition_penalty,
-                };
+                let repeated = config.repetition_penalty;
+                *z = if *z < 0.0 { *z * repeated } else { *z / repeated };
                 // an extreme penalty must not make two infinities whose difference is NaN
                 *z = z.clamp(f64::MIN, f64::MAX) - (presence + frequency * f64::from(count));
                 *z = z.clamp(f64::MIN, f64::MAX);
@@ -316,13 +290,11 @@ impl Sampler {
 
     /// The largest logit; the lowest id among equals. `new` and the constraints leave at least one.
     fn best(&self) -> Choice {
-        let mut best = Choice { id: 0, logit: f64::NEG_INFINITY, weight: 0.0 };
-        for &candidate in &self.candidates {
-            if candidate.logit > best.logit {
-                best = candidate;
-            }
-        }
-        best
+        let none = Choice { id: 0, logit: f64::NEG_INFINITY, weight: 0.0 };
+        let better = |best: Choice, &other: &Choice| {
+            if other.logit > best.logit { other } else { best }
+        };
+        self.candidates.iter().fold(none, better)
     }
 
     /// Inverse of the cumulative distribution at a uniform number of 53 bits.
@@ -339,19 +311,21 @@ impl Sampler {
     }
 }
 
-fn check_finite(id: usize, logit: f32) -> Result<()> {
-    if logit.is_finite() {
-        return Ok(());
+fn check_finite(logits: &[f32]) -> Result<()> {
+    match logits.iter().position(|logit| !logit.is_finite()) {
+        None => Ok(()),
+        Some(id) => {
+            let found = format!("{} for token {id}", logits[id]);
+            Err(Error::invalid("logits", "finite numbers (are the weights damaged?)", found))
+        }
     }
-    Err(Error::invalid(
-        "logits",
-        "finite numbers (are the weights damaged?)",
-        format!("{logit} for token {id}"),
-    ))
 }
 
-fn not_an_id(field: &str, id: u32, vocab_size: usize) -> Error {
-    Error::invalid(field, format!("token ids below {vocab_size}, the size of the vocabulary"), id)
+/// The token's index in a vocabulary of this size.
+fn check_id(field: &str, id: u32, vocab_size: usize) -> Result<usize> {
+    let expected = || format!("token ids below {vocab_size}, the size of the vocabulary");
+    let known = Some(id as usize).filter(|&at| at < vocab_size);
+    known.ok_or_else(|| Error::invalid(field, expected(), id))
 }
 
 #[cfg(test)]

@@ -78,51 +78,52 @@ impl SamplerConfig {
     ///
     /// [`Error::Invalid`] that names the field, what is allowed and what was found.
     pub fn validate(&self) -> Result<()> {
-        self.validate_penalties()?;
-        let allowed = self.temperature.is_finite() && self.temperature >= 0.0;
-        let expected = "a finite number of at least 0 (0 takes the likeliest token)";
-        Error::require(allowed, "temperature", expected, self.temperature)?;
-        let expected = "a whole number of at least 1 (leave it out to keep all tokens)";
-        Error::require(self.top_k != Some(0), "top_k", expected, 0)?;
-        for (field, value) in [("top_p", self.top_p), ("min_p", self.min_p)] {
-            let value = value.unwrap_or(1.0);
-            Error::require((0.0..=1.0).contains(&value), field, "a number from 0 to 1", value)?;
-        }
-        let value = self.typical_p.unwrap_or(1.0);
-        let expected = "a number above 0 and at most 1 (1 keeps all tokens)";
-        Error::require(value > 0.0 && value <= 1.0, "typical_p", expected, value)
-    }
-
-    fn validate_penalties(&self) -> Result<()> {
         let mut ids: Vec<u32> = self.logit_bias.iter().map(|&(id, _)| id).collect();
         ids.sort_unstable();
-        if let Some(twice) = ids.windows(2).find(|pair| pair[0] == pair[1]) {
-            return Err(Error::invalid(
-                "logit_bias",
-                "every token id at most once",
-                format!("id {} twice", twice[0]),
-            ));
+        if let Some([id, _]) = ids.array_windows().find(|[a, b]| a == b) {
+            let found = format!("id {id} twice");
+            return Err(Error::invalid("logit_bias", "every token id at most once", found));
         }
         if let Some((id, bias)) = self.logit_bias.iter().find(|(_, bias)| !bias.is_finite()) {
-            return Err(Error::invalid(
-                "logit_bias",
-                "finite numbers",
-                format!("{bias} for token {id}"),
-            ));
+            let found = format!("{bias} for token {id}");
+            return Err(Error::invalid("logit_bias", "finite numbers", found));
         }
-        let allowed = self.repetition_penalty.is_finite() && self.repetition_penalty > 0.0;
-        let expected = "a finite number above 0 (1 changes nothing)";
-        Error::require(allowed, "repetition_penalty", expected, self.repetition_penalty)?;
-        for (field, value) in [
-            ("presence_penalty", self.presence_penalty),
-            ("frequency_penalty", self.frequency_penalty),
+        let expected = "a whole number of at least 1 (leave it out to keep all tokens)";
+        Error::require(self.top_k != Some(0), "top_k", expected, 0)?;
+        let [top_p, min_p, typical_p] =
+            [self.top_p, self.min_p, self.typical_p].map(|p| p.unwrap_or(1.0));
+        let share = "a number from 0 to 1";
+        for (field, value, allowed, expected) in [
+            (
+                "repetition_penalty",
+                self.repetition_penalty,
+                self.repetition_penalty > 0.0,
+                "a finite number above 0 (1 changes nothing)",
+            ),
+            ("presence_penalty", self.presence_penalty, true, NO_PENALTY),
+            ("frequency_penalty", self.frequency_penalty, true, NO_PENALTY),
+            (
+                "temperature",
+                self.temperature,
+                self.temperature >= 0.0,
+                "a finite number of at least 0 (0 takes the likeliest token)",
+            ),
+            ("top_p", top_p, (0.0..=1.0).contains(&top_p), share),
+            ("min_p", min_p, (0.0..=1.0).contains(&min_p), share),
+            (
+                "typical_p",
+                typical_p,
+                typical_p > 0.0 && typical_p <= 1.0,
+                "a number above 0 and at most 1 (1 keeps all tokens)",
+            ),
         ] {
-            let expected = "a finite number (0 changes nothing)";
-            Error::require(value.is_finite(), field, expected, value)?;
+            Error::require(allowed && value.is_finite(), field, expected, value)?;
         }
         Ok(())
     }
 }
+
+const NO_PENALTY: &str = "a finite number (0 changes nothing)";
 
 #[cfg(test)]
 mod tests {

@@ -1,7 +1,5 @@
 //! The tokens of a vocabulary in the order of their bytes.
 
-use super::pattern::Pattern;
-
 /// Clears the flag of `id`; `true` if it was set.
 pub(super) fn clear(allowed: &mut [bool], id: u32) -> bool {
     allowed.get_mut(id as usize).is_some_and(std::mem::take)
@@ -49,9 +47,14 @@ impl SortedTokens {
         &rest[..rest.partition_point(|&id| self.bytes(id).starts_with(prefix))]
     }
 
-    /// The ids of tokens that contain one of `patterns`.
-    pub fn containing(&self, patterns: &[Pattern]) -> Vec<u32> {
-        let contains = |&id: &u32| patterns.iter().any(|pattern| pattern.is_in(self.bytes(id)));
+    /// The ids of tokens that contain one of `strings`.
+    pub fn containing(&self, strings: &[String]) -> Vec<u32> {
+        let contains = |&id: &u32| {
+            let is_in = |string: &String| {
+                self.bytes(id).windows(string.len()).any(|part| part == string.as_bytes())
+            };
+            strings.iter().any(is_in)
+        };
         (0..self.bytes.len() as u32).filter(contains).collect()
     }
 }

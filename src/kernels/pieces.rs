@@ -45,9 +45,9 @@ pub fn map<X: Stored, Y: Stored<Real = X::Real>>(
         y.par_chunks_mut(PIECE).zip(x.par_chunks(PIECE)),
         #[inline(always)]
         |(y, x)| {
-            let f = f;
+            let own = f;
             for (y, x) in y.iter_mut().zip(x) {
-                *y = Y::store(f(x.load()));
+                *y = Y::store(own(x.load()));
             }
         },
     );
@@ -66,9 +66,9 @@ pub fn map_pairs<T: Stored>(
         out.par_chunks_mut(PIECE).zip(a.par_chunks(PIECE)).zip(b.par_chunks(PIECE)),
         #[inline(always)]
         |((out, a), b)| {
-            let f = f;
+            let own = f;
             for ((out, a), b) in out.iter_mut().zip(a).zip(b) {
-                *out = T::store(f(a.load(), b.load()));
+                *out = T::store(own(a.load(), b.load()));
             }
         },
     );

@@ -183,11 +183,11 @@ pub fn relu_grad_with_bias<S: Stored>(
         #[inline(always)]
         |((dz, y), dy), sums| {
             // kept in a register, as no store can change it
-            let scale = scale;
+            let factor = scale;
             let rows = y.chunks_exact(c).zip(dy.chunks_exact(c));
             for (dz, (y, dy)) in dz.chunks_exact_mut(c).zip(rows) {
                 for (((dz, y), dy), sum) in dz.iter_mut().zip(y).zip(dy).zip(&mut *sums) {
-                    let grad = dy.load() * relu_slope(y.load(), scale);
+                    let grad = dy.load() * relu_slope(y.load(), factor);
                     *sum += grad;
                     *dz = S::store(grad);
                 }

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::Architecture;
+use super::config_keys::yes;
 use crate::graph::{Conv1dConfig, EmbedConfig, Graph, MAX_CHANNELS, MAX_STACK_LAYERS, in_range};
 use crate::nn::{Activation, ByteNetStackConfig};
 use crate::{Error, Result};
@@ -53,7 +54,7 @@ pub struct ByteNetConfig {
     /// Layer `i` has the dilation `2^(i mod (⌊log2 r⌋ + 1))`.
     pub r: usize,
     /// The id whose embedding is not trained.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub padding_idx: Option<u32>,
     /// `true` if the model predicts the next token from those before, and generates; else it sees both sides
     /// and fills masks.
@@ -78,15 +79,11 @@ pub struct ByteNetConfig {
     #[serde(default = "yes")]
     pub down_embed: bool,
     /// Rank of factorised matrices, which are not supported: null.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub rank: Option<usize>,
     /// Tokens with an embedding in a second table, which is not supported: null.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub n_frozen_embs: Option<usize>,
-}
-
-fn yes() -> bool {
-    true
 }
 
 impl ByteNetConfig {
@@ -95,28 +92,22 @@ impl ByteNetConfig {
         in_range("d_model", self.d_model, MAX_CHANNELS)?;
         in_range("n_layers", self.n_layers, MAX_STACK_LAYERS)?;
         in_range("r", self.r, 1 << 31)?;
-        if self.slim && self.d_model == 1 {
-            return Err(Error::invalid("d_model", "at least 2, as slim is set", 1));
-        }
-        if let Some(id) = self.padding_idx
-            && id as usize >= self.n_tokens
-        {
+        let wide = !self.slim || self.d_model > 1;
+        Error::require(wide, "d_model", "at least 2, as slim is set", self.d_model)?;
+        if let Some(id) = self.padding_idx {
             let expected = format!("an id below n_tokens {}", self.n_tokens);
-            return Err(Error::invalid("padding_idx", expected, id));
+            Error::require((id as usize) < self.n_tokens, "padding_idx", &expected, id)?;
         }
         for (field, value) in [("rank", self.rank), ("n_frozen_embs", self.n_frozen_embs)] {
-            if let Some(value) = value {
-                let expected = "null: factorised matrices and frozen embeddings are not supported";
-                return Err(Error::invalid(field, expected, value));
-            }
+            let expected = "null: factorised matrices and frozen embeddings are not supported";
+            Error::require(value.is_none(), field, expected, value.unwrap_or(0))?;
         }
         for (field, set) in
             [("tie_weights is set", self.tie_weights), ("down_embed is not set", !self.down_embed)]
         {
-            if set && self.d_embedding != self.d_model {
-                let expected = format!("{}, as d_model, since {field}", self.d_model);
-                return Err(Error::invalid("d_embedding", expected, self.d_embedding));
-            }
+            let allowed = !set || self.d_embedding == self.d_model;
+            let expected = format!("{}, as d_model, since {field}", self.d_model);
+            Error::require(allowed, "d_embedding", &expected, self.d_embedding)?;
         }
         self.stack()?.validate()
     }
@@ -157,10 +148,7 @@ impl Architecture for ByteNetConfig {
             }
             g.scope("layers", |g| self.stack()?.append(g, xs))
         })?;
-        let hs = match self.final_ln {
-            true => g.layer_norm("last_norm", hs, EPS)?,
-            false => hs,
-        };
+        let hs = if self.final_ln { g.layer_norm("last_norm", hs, EPS)? } else { hs };
         let logits = match self.tie_weights {
             true => g.tied_linear("decoder", hs, false)?,
             false => g.conv1d("decoder.conv", hs, self.n_tokens, 1, causal)?,

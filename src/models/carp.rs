@@ -92,6 +92,10 @@ impl Default for CarpConfig {
     }
 }
 
+/// Names of the parts of a layer.
+const NAMES: [&str; 6] =
+    ["layer_norm1", "intermediate", "layer_norm2", "convolution", "layer_norm3", "output"];
+
 impl CarpConfig {
     fn validate(&self) -> Result<()> {
         in_range("embedding_size", self.embedding_size, MAX_CHANNELS)?;
@@ -99,11 +103,10 @@ impl CarpConfig {
         in_range("intermediate_size", self.inner(), MAX_CHANNELS)?;
         dropout_probability("hidden_dropout", self.hidden_dropout)?;
         check_eps("layer_norm_eps", self.layer_norm_eps)?;
-        if self.tie_word_embeddings && self.embedding_size != self.hidden_size {
-            let expected =
-                format!("{}, as hidden_size, since tie_word_embeddings is set", self.hidden_size);
-            return Err(Error::invalid("embedding_size", expected, self.embedding_size));
-        }
+        let allowed = !self.tie_word_embeddings || self.embedding_size == self.hidden_size;
+        let expected =
+            format!("{}, as hidden_size, since tie_word_embeddings is set", self.hidden_size);
+        Error::require(allowed, "embedding_size", &expected, self.embedding_size)?;
         self.stack()?.validate()
     }
 
@@ -115,22 +118,14 @@ impl CarpConfig {
     fn stack(&self) -> Result<ByteNetStackConfig> {
         let layers = in_range("num_hidden_layers", self.num_hidden_layers, MAX_STACK_LAYERS)?;
         let most = in_range("max_dilation", self.max_dilation, 1 << 31)?;
-        let powers = (0..usize::BITS).map(|power| 1usize << power);
-        let powers = powers.take_while(|&dilation| dilation < most);
+        let powers = (0..).map(|power| 1usize << power).take_while(|&dilation| dilation < most);
         let cycle: Vec<usize> = powers.chain([most]).collect();
         Ok(ByteNetStackConfig {
             dilations: cycle.into_iter().cycle().take(layers).collect(),
             activation: self.hidden_act,
             eps: self.layer_norm_eps,
             dropout: self.hidden_dropout,
-            names: [
-                "layer_norm1",
-                "intermediate",
-                "layer_norm2",
-                "convolution",
-                "layer_norm3",
-                "output",
-            ],
+            names: NAMES,
             ..ByteNetStackConfig::new(self.hidden_size, self.inner(), self.kernel_size)
         })
     }

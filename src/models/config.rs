@@ -199,11 +199,8 @@ impl ModelConfig {
     }
 
     /// The same model, of one token where the size of its vocabulary is not known yet.
-    fn sized(&self) -> Self {
-        match self.clone().architecture_mut().vocab_size() {
-            Some(0) => self.clone().with_vocab_size(1),
-            _ => self.clone(),
-        }
+    pub(super) fn sized(&self) -> Self {
+        self.clone().with_vocab_size(self.vocab_size().max(1))
     }
 
     /// Refuses a network on frames where one on tokens is needed.
@@ -211,14 +208,9 @@ impl ModelConfig {
     /// # Errors
     /// [`Error::Invalid`] that says so.
     pub fn expect_tokens(&self) -> Result<()> {
-        match self.clone().architecture_mut().vocab_size() {
-            Some(_) => Ok(()),
-            None => Err(Error::invalid(
-                "model_type",
-                "a language model (tcn, wavenet); what takes frames instead of tokens runs on tensors alone",
-                self.model_type(),
-            )),
-        }
+        let takes_tokens = self.clone().architecture_mut().vocab_size().is_some();
+        let expected = "a language model (tcn, wavenet); what takes frames instead of tokens runs on tensors alone";
+        Error::require(takes_tokens, "model_type", expected, self.model_type())
     }
 
     /// Refuses a masked language model, and a network on frames, where one is needed that predicts the next token.
@@ -227,13 +219,10 @@ impl ModelConfig {
     /// [`Error::Invalid`] that says so.
     pub fn require_causal(&self) -> Result<()> {
         self.expect_tokens()?;
-        match self.sized().graph()?.is_causal() {
-            true => Ok(()),
-            false => Err(Error::invalid(
-                "model",
-                "a causal language model, which predicts the next token",
-                format!("{}, a masked language model, which does not generate", self.model_type()),
-            )),
-        }
+        let is_causal = self.sized().graph()?.is_causal();
+        let expected = "a causal language model, which predicts the next token";
+        let found =
+            format!("{}, a masked language model, which does not generate", self.model_type());
+        Error::require(is_causal, "model", expected, found)
     }
 }

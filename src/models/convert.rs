@@ -89,17 +89,13 @@ type Tensors = BTreeMap<String, Tensor>;
 pub fn convert(tensors: HashMap<String, Tensor>, arguments: Option<&Value>) -> Result<Converted> {
     let arguments = Arguments::new(arguments)?;
     let tensors = locate::plain_names(tensors)?;
-    let mut best: Option<Converted> = None;
-    let mut failure = None;
-    for place in locate::places(&tensors, &arguments) {
-        match convert_at(&tensors, &place, &arguments) {
-            Ok(new) if best.as_ref().is_none_or(|best| new.is_better_than(best)) => {
-                best = Some(new)
-            }
-            Ok(_) => {}
-            Err(error) => drop(failure.get_or_insert(error)),
-        }
-    }
+    let places = locate::places(&tensors, &arguments).into_iter();
+    let (found, failed): (Vec<_>, Vec<_>) =
+        places.map(|place| convert_at(&tensors, &place, &arguments)).partition(Result::is_ok);
+    // the first of the best, else the first failure
+    let best =
+        found.into_iter().flatten().min_by_key(|new| (new.left_over.len(), new.missing.len()));
+    let failure = failed.into_iter().find_map(Result::err);
     best.ok_or_else(|| failure.unwrap_or_else(|| unknown(&tensors)))
 }
 
@@ -113,10 +109,8 @@ pub fn convert_under(
     prefix: &str,
     arguments: Option<&Value>,
 ) -> Result<Converted> {
-    let place = match prefix {
-        "" => String::new(),
-        prefix => format!("{}.", prefix.trim_end_matches('.')),
-    };
+    let prefix = prefix.trim_end_matches('.');
+    let place = if prefix.is_empty() { String::new() } else { format!("{prefix}.") };
     convert_at(&locate::plain_names(tensors)?, &place, &Arguments::new(arguments)?)
 }
 
@@ -125,8 +119,7 @@ fn convert_at(tensors: &Tensors, place: &str, arguments: &Arguments) -> Result<C
     let (config, inside) = network(inside, arguments)?;
     let mut converted = sort_out(config, inside)?;
     let inside = converted.left_over.into_iter().map(|name| format!("{place}{name}"));
-    converted.left_over =
-        inside.chain(outside.into_iter().filter(|name| !is_buffer(name))).collect();
+    converted.left_over = inside.chain(outside).filter(|name| !is_buffer(name)).collect();
     converted.left_over.sort();
     Ok(converted)
 }
@@ -144,15 +137,12 @@ fn network(tensors: Tensors, arguments: &Arguments) -> Result<(ModelConfig, Tens
     } else if has("encoder.weight") {
         locuslab::language_model(tensors, arguments)
     } else if arguments.has("in_channels") {
-        pytorch_tcn::layer(tensors, arguments)
+        pytorch_tcn::layer(tensors, arguments.clone())
     } else if has("network.0.") && arguments.has("num_inputs") && (of_pytorch_tcn || !of_locuslab) {
         pytorch_tcn::network(tensors, arguments)
     } else if of_pytorch_tcn && (has("network.0.") || has("tcn.network.0.")) {
-        Err(Error::invalid(
-            "arguments",
-            "a JSON file with the arguments of pytorch-tcn's TCN, which its state dict does not hold",
-            "none with num_inputs",
-        ))
+        let expected = "a JSON file with the arguments of pytorch-tcn's TCN, which its state dict does not hold";
+        Err(Error::invalid("arguments", expected, "none with num_inputs"))
     } else if has("network.0.") || has("tcn.network.0.") {
         locuslab::plain(tensors, arguments)
     } else {
@@ -162,20 +152,10 @@ fn network(tensors: Tensors, arguments: &Arguments) -> Result<(ModelConfig, Tens
 
 fn unknown(tensors: &Tensors) -> Error {
     let names: Vec<_> = tensors.keys().take(5).map(|name| shown(name)).collect();
-    Error::invalid(
-        "state dict",
-        "tensors of a locuslab/TCN, pytorch-tcn or CARP network (encoder.weight, network.0.…, \
-         embedder.layers.0.…), or the arguments of a pytorch-tcn layer",
-        format!("{} tensors: {} …", tensors.len(), names.join(", ")),
-    )
-}
-
-impl Converted {
-    /// Fewer tensors are left over, then fewer are missing.
-    fn is_better_than(&self, other: &Self) -> bool {
-        let rank = |converted: &Self| (converted.left_over.len(), converted.missing.len());
-        rank(self) < rank(other)
-    }
+    let found = format!("{} tensors: {} …", tensors.len(), names.join(", "));
+    let expected = "tensors of a locuslab/TCN, pytorch-tcn or CARP network (encoder.weight, network.0.…, \
+                    embedder.layers.0.…), or the arguments of a pytorch-tcn layer";
+    Error::invalid("state dict", expected, found)
 }
 
 /// Those of the tensors that the model asks for, and the names of the others.
@@ -191,18 +171,12 @@ fn sort_out(config: ModelConfig, mut tensors: Tensors) -> Result<Converted> {
             }
             Some(tensor) => {
                 let found = format!("{:?}", tensor.dims());
-                let expected = format!("{dims:?}");
-                return Err(Error::Tensor { name, expected, found });
+                return Err(Error::tensor(name, format!("{dims:?}"), found));
             }
         }
     }
     missing.sort();
-    Ok(Converted {
-        config,
-        tensors: kept,
-        left_over: tensors.into_keys().filter(|name| !is_buffer(name)).collect(),
-        missing,
-    })
+    Ok(Converted { config, tensors: kept, left_over: tensors.into_keys().collect(), missing })
 }
 
 /// Counters of a layer of pytorch-tcn or a batch norm, beside its weights.
@@ -211,28 +185,18 @@ fn is_buffer(name: &str) -> bool {
     matches!(last, Some("buffer" | "num_batches_tracked"))
 }
 
-fn renamed(tensors: Tensors, name: impl Fn(&str) -> String) -> Tensors {
-    let renamed = tensors.into_iter().map(|(old, tensor)| (name(&old), tensor));
-    renamed.collect()
-}
-
 /// A size of a tensor, or an error that names it.
 fn dim(tensors: &Tensors, name: &str, axis: usize) -> Result<usize> {
-    let found = match tensors.get(name) {
-        None => "no such tensor".to_string(),
-        Some(tensor) => match tensor.dims().get(axis) {
-            Some(&size) => return Ok(size),
-            None => format!("{:?}", tensor.dims()),
-        },
-    };
-    Err(Error::Tensor {
-        name: name.into(),
-        expected: format!("a tensor of at least {} axes", axis + 1),
-        found,
+    let dims = tensors.get(name).map(|tensor| tensor.dims());
+    let size = dims.and_then(|dims| dims.get(axis).copied());
+    size.ok_or_else(|| {
+        let found = dims.map_or("no such tensor".into(), |dims| format!("{dims:?}"));
+        Error::tensor(name, format!("a tensor of at least {} axes", axis + 1), found)
     })
 }
 
 /// Arguments that a network was made with in Python.
+#[derive(Clone)]
 struct Arguments {
     class: String,
     values: Map<String, Value>,
@@ -250,21 +214,12 @@ impl Arguments {
         };
         let nested = |name| values.get(name).and_then(Value::as_object).cloned();
         let text = |name| values.get(name).and_then(Value::as_str).map(String::from);
-        Ok(Self {
-            class: text("module").or(text("class")).unwrap_or_default(),
-            values: nested("kwargs").or(nested("args")).unwrap_or_else(|| {
-                let mut values = values.clone();
-                values.retain(|name, _| !["module", "class"].contains(&name.as_str()));
-                values
-            }),
-        })
-    }
-
-    /// Without those of `names` that are `null`.
-    fn without_nulls(&self, names: &[&str]) -> Self {
-        let mut values = self.values.clone();
-        values.retain(|name, value| !(value.is_null() && names.contains(&name.as_str())));
-        Self { class: self.class.clone(), values }
+        let class = text("module").or(text("class")).unwrap_or_default();
+        let values = nested("kwargs").or(nested("args")).unwrap_or_else(|| {
+            let named = values.into_iter().filter(|(name, _)| name != "module" && name != "class");
+            named.collect()
+        });
+        Ok(Self { class, values })
     }
 
     fn has(&self, name: &str) -> bool {
@@ -274,9 +229,8 @@ impl Arguments {
     /// The value of one argument; none where it is absent or `null`.
     fn get<T: DeserializeOwned>(&self, name: &str) -> Result<Option<T>> {
         match self.values.get(name) {
-            None | Some(Value::Null) => Ok(None),
+            None => Ok(None),
             Some(value) => serde_json::from_value(value.clone())
-                .map(Some)
                 .map_err(|e| Error::invalid(format!("arguments: {name}"), e.to_string(), value)),
         }
     }
@@ -284,19 +238,16 @@ impl Arguments {
     /// Compares arguments with what the tensors tell; `free` are those that they do not.
     fn agree(&self, told: &[(&str, Value)], free: &[&str]) -> Result<()> {
         for (name, value) in &self.values {
-            let known = told.iter().find(|(known, _)| known == name).map(|(_, told)| told);
-            match known {
-                Some(told) if told == value || value.is_null() => {}
-                Some(told) => {
-                    let expected = format!("{told}, as the tensors tell");
-                    return Err(Error::invalid(format!("arguments: {name}"), expected, value));
-                }
-                None if free.contains(&name.as_str()) => {}
-                None => {
-                    let names = told.iter().map(|(name, _)| *name).chain(free.iter().copied());
-                    let expected = format!("one of {}", names.collect::<Vec<_>>().join(", "));
-                    return Err(Error::invalid("arguments", expected, shown(name)));
-                }
+            if let Some((_, told)) = told.iter().find(|(known, _)| known == name) {
+                let expected = format!("{told}, as the tensors tell");
+                let allowed = told == value || value.is_null();
+                Error::require(allowed, &format!("arguments: {name}"), &expected, value)?;
+            } else {
+                let names: Vec<_> =
+                    told.iter().map(|(name, _)| name).chain(free).copied().collect();
+                let expected = format!("one of {}", names.join(", "));
+                let allowed = free.contains(&name.as_str());
+                Error::require(allowed, "arguments", &expected, shown(name))?;
             }
         }
         Ok(())

@@ -84,13 +84,12 @@ impl ConvNetConfig {
         in_range("hidden_size", self.hidden_size, MAX_CHANNELS)?;
         in_range("kernel_size", self.kernel_size, MAX_KERNEL)?;
         let columns = self.vocab_size.checked_add(self.n_aux_features);
-        if columns.is_none_or(|columns| columns > self.hidden_size) {
-            let expected = format!(
-                "at least one column for each of vocab_size {} and n_aux_features {}",
-                self.vocab_size, self.n_aux_features
-            );
-            return Err(Error::invalid("hidden_size", expected, self.hidden_size));
-        }
+        let allowed = columns.is_some_and(|columns| columns <= self.hidden_size);
+        let expected = format!(
+            "at least one column for each of vocab_size {} and n_aux_features {}",
+            self.vocab_size, self.n_aux_features
+        );
+        Error::require(allowed, "hidden_size", &expected, self.hidden_size)?;
         let dilations = self.dilations()?;
         total_channels(dilations.iter().map(|_| self.hidden_size))
     }
@@ -124,8 +123,8 @@ impl Architecture for ConvNetConfig {
         g.label_hidden(0, xs);
         for (i, dilation) in self.dilations()?.into_iter().enumerate() {
             xs = g.scope(format!("model.encoder.{i}"), |g| {
-                let cfg =
-                    Conv1dConfig { padding: Padding::Same, dilation, ..Conv1dConfig::causal() };
+                let padding = Padding::Same;
+                let cfg = Conv1dConfig { padding, dilation, ..Conv1dConfig::causal() };
                 let hs = g.conv1d("conv.1", xs, hidden, self.kernel_size, cfg)?;
                 let hs = finish(g, "conv.4", hs)?;
                 let xs = g.add(xs, hs)?;

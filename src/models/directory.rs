@@ -1,7 +1,7 @@
 //! A model directory: `config.json`, `model.safetensors`, `tokenizer.json`. Also exactly what is on
 //! the Hub. Weights are read in any of the forms of [`weights`].
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::{Path, PathBuf};
 
 use candle_core::{DType, Device, Tensor};
@@ -11,7 +11,7 @@ use super::ModelConfig;
 use crate::files::names::{CHECKPOINTS, CONFIG, MAX_CONFIG_BYTES, TOKENIZER, VOCABULARY, WEIGHTS};
 use crate::files::weights::{self, Weights, WeightsFile};
 use crate::files::{read_small, shown};
-use crate::graph::{Graph, Network};
+use crate::graph::{Graph, Network, Parameter};
 use crate::kernels::Kernel;
 use crate::text::{MAX_VOCAB_SIZE, Tokenizer};
 use crate::{Error, Result};
@@ -52,16 +52,9 @@ impl LoadedModel {
     pub fn load(dir: impl AsRef<Path>) -> Result<Self> {
         let dir = dir.as_ref();
         if !dir.is_dir() {
-            let found = match dir.exists() {
-                true => "this is no directory",
-                false => "there is no such directory",
-            };
-            return Err(Error::file(
-                dir,
-                format!(
-                    "expected a model directory with {CONFIG}, {WEIGHTS} and {TOKENIZER}; {found}"
-                ),
-            ));
+            let found = if dir.exists() { "this is no" } else { "there is no such" };
+            let expected = format!("a model directory with {CONFIG}, {WEIGHTS} and {TOKENIZER}");
+            return Err(Error::file(dir, format!("expected {expected}; {found} directory")));
         }
         let described = described_in(dir);
         let config = read_config(described.join(CONFIG))?;
@@ -118,22 +111,15 @@ impl LoadedModel {
         let tokens = tokenizer.as_ref().map_or(0, Tokenizer::vocab_size);
         let vocab = config.vocab_size();
         if tokens > vocab && config.expect_tokens().is_ok() {
-            return Err(Error::file(
-                source.with_file_name(CONFIG),
-                format!(
-                    "vocab_size: expected at least the {tokens} tokens of {TOKENIZER}, found {vocab}"
-                ),
-            ));
+            let message = format!(
+                "vocab_size: expected at least the {tokens} tokens of {TOKENIZER}, found {vocab}"
+            );
+            return Err(Error::file(source.with_file_name(CONFIG), message));
         }
         let vb = VarBuilder::from_tensors(weights.tensors, DType::F32, &Device::Cpu);
         let model = config.build(vb)?.freeze()?;
-        Ok(Self {
-            config,
-            model,
-            tokenizer,
-            tokenizer_path: source.with_file_name(TOKENIZER),
-            int8: weights.int8,
-        })
+        let tokenizer_path = source.with_file_name(TOKENIZER);
+        Ok(Self { config, model, tokenizer, tokenizer_path, int8: weights.int8 })
     }
 }
 
@@ -141,16 +127,14 @@ impl LoadedModel {
 /// checkpoint `dir` is (`RUN/checkpoints/step-N`).
 pub fn described_in(dir: impl AsRef<Path>) -> PathBuf {
     let dir = dir.as_ref();
+    let is_described = |dir: &Path| dir.join(CONFIG).exists();
     let run_of = || {
         let whole = std::path::absolute(dir).ok()?;
-        let checkpoints = whole.parent().filter(|path| path.ends_with(CHECKPOINTS))?;
-        let run = checkpoints.parent()?;
-        run.join(CONFIG).exists().then(|| run.to_path_buf())
+        let run = whole.parent().filter(|path| path.ends_with(CHECKPOINTS))?.parent()?;
+        is_described(run).then(|| run.to_path_buf())
     };
-    match dir.join(CONFIG).exists() {
-        true => dir.to_path_buf(),
-        false => run_of().unwrap_or_else(|| dir.to_path_buf()),
-    }
+    let run = if is_described(dir) { None } else { run_of() };
+    run.unwrap_or_else(|| dir.to_path_buf())
 }
 
 /// Reads the tokenizer of a model directory: `tokenizer.json` or, where there is none, `vocab.txt`.
@@ -175,8 +159,8 @@ fn read_tokenizer_for(dir: &Path, vocab_size: usize) -> Result<Option<Tokenizer>
 /// Reads weights once the configuration was found to be one that runs and the tensors those that it asks for.
 fn read_checked(config: &ModelConfig, weights: WeightsFile, source: &Path) -> Result<Weights> {
     let in_config = |message: String| Error::file(source.with_file_name(CONFIG), message);
-    let state = config.graph().and_then(|graph| graph.state_bytes(1));
-    let state = state.map_err(|e| in_config(e.to_string()))?;
+    let graph = config.graph().and_then(|graph| Ok((graph.state_bytes(1)?, graph)));
+    let (state, graph) = graph.map_err(|e| in_config(e.to_string()))?;
     if state as u64 > MAX_STATE_BYTES {
         return Err(in_config(format!(
             "streaming would keep {state} bytes, at most {MAX_STATE_BYTES} are supported; its dilations are too large"
@@ -185,7 +169,6 @@ fn read_checked(config: &ModelConfig, weights: WeightsFile, source: &Path) -> Re
     let found = weights.tensors().iter();
     let found = found.map(|tensor| (tensor.name.as_str(), &tensor.shape[..], tensor.dtype));
     // a second copy of a tied matrix is compared when it is read
-    let graph = config.graph()?;
     let copies = graph.parameters().iter().flat_map(|parameter| &parameter.copies);
     let copies: HashSet<&str> = copies.map(String::as_str).collect();
     let found = found.filter(|(name, ..)| !copies.contains(name));
@@ -208,11 +191,7 @@ pub fn read_config(path: impl AsRef<Path>) -> Result<ModelConfig> {
     let json = String::from_utf8(json)
         .map_err(|e| Error::file(path, format!("expected JSON text: {e}")))?;
     let config = ModelConfig::from_json(&json, path)?;
-    let whole = match config.vocab_size() {
-        0 => config.clone().with_vocab_size(1),
-        _ => config.clone(),
-    };
-    whole.graph().map_err(|e| Error::file(path, e.to_string()))?;
+    config.sized().graph().map_err(|e| Error::file(path, e.to_string()))?;
     Ok(config)
 }
 
@@ -229,31 +208,22 @@ fn check_tensors<'a>(
     graph: &Graph,
     found: impl Iterator<Item = (&'a str, &'a [usize], DType)>,
 ) -> Result<()> {
-    let found: HashMap<&str, (&[usize], DType)> =
+    let mut found: BTreeMap<&str, (&[usize], DType)> =
         found.map(|(name, shape, dtype)| (name, (shape, dtype))).collect();
-    let expected = graph.parameters();
-    for (name, shape) in expected.iter().map(|parameter| (&parameter.name, &parameter.shape)) {
-        let mismatch = |found: String| Error::Tensor {
-            name: name.clone(),
-            expected: format!("{shape:?}"),
-            found,
+    for Parameter { name, shape, .. } in graph.parameters() {
+        let problem = match found.remove(name.as_str()) {
+            None => "no such tensor".into(),
+            Some((found, _)) if found != shape => format!("{found:?}"),
+            Some((_, dtype)) if !dtype.is_float() => format!("{dtype:?} numbers"),
+            Some(_) => continue,
         };
-        match found.get(name.as_str()) {
-            None => return Err(mismatch("no such tensor".into())),
-            Some((found, _)) if found != shape => return Err(mismatch(format!("{found:?}"))),
-            Some((_, dtype)) if !dtype.is_float() => {
-                return Err(mismatch(format!("{dtype:?} numbers")));
-            }
-            Some(_) => {}
-        }
+        return Err(Error::tensor(name, format!("{shape:?}"), problem));
     }
-    let known: HashSet<&str> = expected.iter().map(|parameter| parameter.name.as_str()).collect();
-    match found.keys().filter(|name| !known.contains(*name)).min() {
+    match found.first_key_value() {
         None => Ok(()),
-        Some(name) => Err(Error::Tensor {
-            name: shown(name),
-            expected: "no such tensor in this configuration".into(),
-            found: format!("{:?}", found[name].0),
-        }),
+        Some((name, (shape, _))) => {
+            let expected = "no such tensor in this configuration";
+            Err(Error::tensor(shown(name), expected, format!("{shape:?}")))
+        }
     }
 }

@@ -7,6 +7,7 @@ mod config_keys;
 mod convert;
 mod convnet;
 pub mod directory;
+mod encode;
 mod presets;
 mod pytorch_tcn;
 mod run;
@@ -22,6 +23,8 @@ pub use carp::CarpConfig;
 pub use config::{Architecture, FrameLayout, ModelConfig};
 pub use convert::{Converted, ORIGINAL_CARP_VOCABULARY, convert, convert_under};
 pub use convnet::ConvNetConfig;
+pub(crate) use encode::likeliest;
+pub use encode::{Candidate, Encoder, candidates};
 pub use presets::PRESETS;
 pub use pytorch_tcn::{
     EmbeddingMode, KernelInitializer, PytorchActivation, PytorchNorm, PytorchTcnConfig,
@@ -29,7 +32,9 @@ pub use pytorch_tcn::{
 pub use run::{RunOptions, run};
 pub use tcn::TcnLmConfig;
 pub use temporal_conv_net::TemporalConvNetConfig;
-pub use temporal_layers::{TemporalConv1dConfig, TemporalConvTranspose1dConfig};
+pub use temporal_layers::{
+    TemporalConv1dConfig, TemporalConvTranspose1dConfig, TemporalLayerConfig,
+};
 pub use wavenet::WaveNetConfig;
 
 #[cfg(test)]

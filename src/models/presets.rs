@@ -3,34 +3,21 @@
 use super::ModelConfig;
 use crate::{Error, Result};
 
-/// The presets: name, what it is for, configuration.
-pub const PRESETS: [(&str, &str, &str); 5] = [
-    (
-        "char",
-        "pre-norm, gated residual blocks: trains best in a few minutes; the default",
-        include_str!("../../models/char.json"),
-    ),
-    (
-        "char-tiny",
-        "a small network of the same kind: that of the built-in model, and the default for the built-in text",
-        include_str!("../../models/char-tiny.json"),
-    ),
-    (
-        "char-ptb",
-        "the character model of Bai et al. 2018: 2.2 M parameters, receptive field 29",
-        include_str!("../../models/char-ptb.json"),
-    ),
-    (
-        "wavenet-char",
-        "WaveNet's gated layers with a skip sum",
-        include_str!("../../models/wavenet-char.json"),
-    ),
-    (
-        "bytenet-small",
-        "ByteNet's residual layers with layer norms, causal",
-        include_str!("../../models/bytenet-small.json"),
-    ),
-];
+macro_rules! presets {
+    ($($name:literal: $about:literal,)*) => {
+        /// The presets: name, purpose, configuration.
+        pub const PRESETS: [(&str, &str, &str); 5] =
+            [$(($name, $about, include_str!(concat!("../../models/", $name, ".json")))),*];
+    };
+}
+
+presets! {
+    "char": "pre-norm, gated residual blocks: trains best in a few minutes; the default",
+    "char-tiny": "a small network of the same kind: that of the built-in model, and the default for the built-in text",
+    "char-ptb": "the character model of Bai et al. 2018: 2.2 M parameters, receptive field 29",
+    "wavenet-char": "WaveNet's gated layers with a skip sum",
+    "bytenet-small": "ByteNet's residual layers with layer norms, causal",
+}
 
 impl ModelConfig {
     /// The preset of this name; its vocabulary size is still 0.

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::config_keys::{fixed, yes};
 use super::{Architecture, FrameLayout};
 use crate::geometry::{Dilations, Growth};
 use crate::graph::{Conv1dConfig, Graph, MAX_CHANNELS, NormKind, Value, in_range};
@@ -53,10 +54,10 @@ pub struct PytorchTcnConfig {
     #[serde(default = "four")]
     pub kernel_size: usize,
     /// One dilation for each block; without it powers of two.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub dilations: Option<Vec<usize>>,
     /// The largest power of two: after it they begin at 1 again.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub dilation_reset: Option<usize>,
     /// Probability of dropping in training.
     #[serde(default = "tenth")]
@@ -81,7 +82,7 @@ pub struct PytorchTcnConfig {
     #[serde(default)]
     pub input_shape: FrameLayout,
     /// Of each conditioning input `[channels]` or `[channels, time]`; the time is not looked at.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub embedding_shapes: Option<Vec<Vec<Option<usize>>>>,
     /// Way in which the conditioning enters, after the first convolution and its norm.
     #[serde(default)]
@@ -94,10 +95,10 @@ pub struct PytorchTcnConfig {
     #[serde(default)]
     pub lookahead: usize,
     /// Channels of a last 1×1 convolution.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub output_projection: Option<usize>,
     /// Applied last.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub output_activation: Option<PytorchActivation>,
 }
 
@@ -107,10 +108,6 @@ fn four() -> usize {
 
 fn tenth() -> f64 {
     0.1
-}
-
-fn yes() -> bool {
-    true
 }
 
 fn weight_norm() -> Option<PytorchNorm> {
@@ -202,13 +199,12 @@ impl PytorchTcnConfig {
     fn convolutions(&self) -> Result<TcnConfig> {
         let dilations = match (&self.dilations, self.dilation_reset) {
             (Some(list), _) => Dilations::List(list.clone()),
-            (None, Some(0)) => {
-                return Err(Error::invalid("dilation_reset", "a whole number of at least 1", 0));
+            (None, reset) => {
+                let expected = "a whole number of at least 1";
+                Error::require(reset != Some(0), "dilation_reset", expected, 0)?;
+                let reset_every = reset.map(|largest| largest.ilog2() as usize + 1);
+                Dilations::Growth(Growth { reset_every, ..Growth::new(2, self.num_channels.len()) })
             }
-            (None, reset) => Dilations::Growth(Growth {
-                reset_every: reset.map(|largest| largest.ilog2() as usize + 1),
-                ..Growth::new(2, self.num_channels.len())
-            }),
         };
         Ok(TcnConfig {
             dilations: Some(dilations),
@@ -244,13 +240,11 @@ impl PytorchTcnConfig {
         let shapes = self.embedding_shapes.iter().flatten().enumerate();
         let channels = shapes.map(|(i, shape)| {
             let field = format!("embedding_shapes[{i}]");
-            match shape[..] {
-                [Some(channels)] | [Some(channels), _] => in_range(field, channels, MAX_CHANNELS),
-                _ => {
-                    let expected = "[channels] or [channels, time]";
-                    Err(Error::invalid(field, expected, format!("{shape:?}")))
-                }
-            }
+            let ([Some(channels)] | [Some(channels), _]) = shape[..] else {
+                let expected = "[channels] or [channels, time]";
+                return Err(Error::invalid(field, expected, format!("{shape:?}")));
+            };
+            in_range(field, channels, MAX_CHANNELS)
         });
         channels.collect()
     }
@@ -258,24 +252,20 @@ impl PytorchTcnConfig {
     fn validate(&self) -> Result<()> {
         in_range("num_inputs", self.num_inputs, MAX_CHANNELS)?;
         // an empty list has no block, no dilation and no reset
-        if self.num_channels.is_empty() {
-            return Err(Error::invalid("num_channels", "at least one block", "none"));
-        }
+        let blocks = !self.num_channels.is_empty();
+        Error::require(blocks, "num_channels", "at least one block", "none")?;
         self.convolutions()?.validate()?;
-        if self.embedding_shapes.as_ref().is_some_and(Vec::is_empty) {
-            let expected = "at least one shape, or null for no conditioning";
-            return Err(Error::invalid("embedding_shapes", expected, "an empty list"));
-        }
+        let shapes = self.embedding_shapes.as_ref().is_none_or(|shapes| !shapes.is_empty());
+        let expected = "at least one shape, or null for no conditioning";
+        Error::require(shapes, "embedding_shapes", expected, "an empty list")?;
         let channels = self.embedding_channels()?;
         let total = channels.into_iter().fold(0usize, usize::saturating_add);
-        if total > MAX_CHANNELS {
-            let expected = format!("at most {MAX_CHANNELS} channels together");
-            return Err(Error::invalid("embedding_shapes", expected, total));
-        }
+        let expected = format!("at most {MAX_CHANNELS} channels together");
+        Error::require(total <= MAX_CHANNELS, "embedding_shapes", &expected, total)?;
         if let Some(channels) = self.output_projection {
             in_range("output_projection", channels, MAX_CHANNELS)?;
         }
-        no_lookahead(self.lookahead)
+        fixed("lookahead", self.lookahead, 0)
     }
 
     /// Adds the conditioning, joined into one value, to the inner value of a block.
@@ -298,11 +288,12 @@ impl Architecture for PytorchTcnConfig {
         self.validate()?;
         let mut g = Graph::new();
         let xs = g.frames(self.num_inputs)?;
-        let channels = self.embedding_channels()?;
-        let embeddings = channels.into_iter().map(|channels| g.condition(channels));
-        let embeddings = embeddings.collect::<Result<Vec<_>>>()?;
-        let embedding = match embeddings.len() {
-            0 | 1 => embeddings.first().copied(),
+        let channels = self.embedding_channels()?.into_iter();
+        let embeddings =
+            channels.map(|channels| g.condition(channels)).collect::<Result<Vec<_>>>()?;
+        let embedding = match embeddings[..] {
+            [] => None,
+            [only] => Some(only),
             _ => Some(g.concat(&embeddings)?),
         };
         let network = self.convolutions()?;
@@ -334,17 +325,5 @@ impl Architecture for PytorchTcnConfig {
         if self.use_norm == Some(PytorchNorm::WeightNorm) {
             self.use_norm = None;
         }
-    }
-}
-
-/// pytorch-tcn keeps the argument and refuses every value but 0.
-pub(super) fn no_lookahead(lookahead: usize) -> Result<()> {
-    match lookahead {
-        0 => Ok(()),
-        other => Err(Error::invalid(
-            "lookahead",
-            "0, as pytorch-tcn 1.2.3 supports no other value",
-            other,
-        )),
     }
 }

@@ -73,11 +73,9 @@ pub fn run(
     inputs: &HashMap<String, Tensor>,
     options: &RunOptions,
 ) -> Result<HashMap<String, Tensor>> {
-    let input = named(inputs, &INPUT).ok_or_else(|| Error::Tensor {
-        name: INPUT[0].into(),
-        expected: "the model's input".into(),
-        found: "no such tensor".into(),
-    })?;
+    let input = named(inputs, &INPUT);
+    let input =
+        input.ok_or_else(|| Error::tensor(INPUT[0], "the model's input", "no such tensor"))?;
     let layout = config.architecture().layout();
     let xs = match model.graph().inputs().next() {
         Some(&Input::Tokens { vocab_size, .. }) => tokens(input, vocab_size)?,
@@ -91,26 +89,21 @@ pub fn run(
         xs,
         options,
     };
-    let mut results = match options.chunk {
-        None => given.forward(0, given.xs.dim(1)?, None)?,
-        Some(chunk) => given.in_chunks(chunk)?,
-    };
+    let mut results = given.results()?;
     for name in options.record.iter().filter(|name| *name != ALL) {
         if !results.contains_key(name) {
-            let known = results.keys().filter(|name| *name != OUTPUT);
-            let mut known: Vec<_> = known.cloned().collect();
+            let known = results.keys().map(String::as_str).filter(|name| *name != OUTPUT);
+            let mut known: Vec<_> = known.collect();
             if known.is_empty() {
-                known = model.graph().labels().map(String::from).collect();
+                known = model.graph().labels().collect();
             }
             known.sort();
             let expected = format!("an intermediate of this model ({})", known.join(", "));
             return Err(Error::invalid("record", expected, name));
         }
     }
-    if layout == FrameLayout::ChannelsFirst
-        && let Some(output) = results.get_mut(OUTPUT)
-    {
-        *output = output.transpose(1, 2)?.contiguous()?;
+    if let Some(output) = results.get_mut(OUTPUT) {
+        *output = turned(output, layout)?;
     }
     Ok(results)
 }
@@ -143,19 +136,15 @@ impl Given<'_> {
             3 => embedding.narrow(1, start, len),
             _ => Ok(embedding.clone()),
         };
-        let embeddings = self.embeddings.iter().map(piece);
-        let embeddings = embeddings.collect::<candle_core::Result<Vec<_>>>()?;
+        let embeddings =
+            self.embeddings.iter().map(piece).collect::<candle_core::Result<Vec<_>>>()?;
         let wanted = |name: &str| self.options.record.iter().any(|r| r == name || r == ALL);
         let mut run = Run::eval().recording(wanted);
         if let Some(mask) = &self.mask {
-            let fits =
-                mask.dims2().is_ok_and(|dims| dims == (self.xs.dims()[0], self.xs.dims()[1]));
-            if !fits {
-                return Err(Error::Tensor {
-                    name: MASK[0].into(),
-                    expected: format!("(batch, time) as the input, {:?}", &self.xs.dims()[..2]),
-                    found: format!("{:?}", mask.dims()),
-                });
+            let expected = &self.xs.dims()[..2];
+            if mask.dims() != expected {
+                let expected = format!("(batch, time) as the input, {expected:?}");
+                return Err(Error::tensor(MASK[0], expected, format!("{:?}", mask.dims())));
             }
             run = run.with_mask(&mask.narrow(1, start, len)?)?;
         }
@@ -168,25 +157,22 @@ impl Given<'_> {
         let xs = self.xs.narrow(1, start, len)?;
         let inputs: Vec<_> = [&xs].into_iter().chain(&embeddings).collect();
         let outputs = self.model.run(&inputs, run)?;
-        let first = outputs.values.into_iter().next().map(|output| (OUTPUT.to_string(), output));
-        outputs
-            .recorded
-            .into_iter()
-            .chain(first)
-            .map(|(name, tensor)| Ok((name, tensor.to_dtype(DType::F32)?)))
-            .collect()
+        let output = outputs.values.into_iter().take(1).map(|output| (OUTPUT.to_string(), output));
+        let results = outputs.recorded.into_iter().chain(output);
+        results.map(|(name, tensor)| Ok((name, tensor.to_dtype(DType::F32)?))).collect()
     }
 
-    fn in_chunks(&self, chunk: usize) -> Result<HashMap<String, Tensor>> {
-        if chunk == 0 {
-            return Err(Error::invalid("chunk", "at least 1 step", chunk));
-        }
+    /// The results of all steps, at once or in pieces.
+    fn results(&self) -> Result<HashMap<String, Tensor>> {
         let (batch, time) = (self.xs.dim(0)?, self.xs.dim(1)?);
-        let mut state = self.model.init_state(batch)?;
+        let chunk = self.options.chunk.unwrap_or(time);
+        Error::require(chunk > 0, "chunk", "at least 1 step", chunk)?;
+        let state = self.options.chunk.map(|_| self.model.init_state(batch));
+        let mut state = state.transpose()?;
         let mut pieces: HashMap<String, Vec<Tensor>> = HashMap::new();
         for start in (0..time).step_by(chunk) {
             let len = chunk.min(time - start);
-            for (name, piece) in self.forward(start, len, Some(&mut state))? {
+            for (name, piece) in self.forward(start, len, state.as_mut())? {
                 pieces.entry(name).or_default().push(piece);
             }
         }
@@ -195,12 +181,17 @@ impl Given<'_> {
     }
 }
 
+/// Frames of one layout in the other; those with the channels last as they are.
+fn turned(xs: &Tensor, layout: FrameLayout) -> Result<Tensor> {
+    Ok(match layout {
+        FrameLayout::ChannelsLast => xs.clone(),
+        FrameLayout::ChannelsFirst => xs.transpose(1, 2)?.contiguous()?,
+    })
+}
+
 fn unfit(input: &Tensor, expected: String) -> Error {
-    Error::Tensor {
-        name: INPUT[0].into(),
-        expected,
-        found: format!("{:?} of {}", input.dims(), input.dtype().as_str()),
-    }
+    let found = format!("{:?} of {}", input.dims(), input.dtype().as_str());
+    Error::tensor(INPUT[0], expected, found)
 }
 
 fn tokens(input: &Tensor, vocab_size: usize) -> Result<Tensor> {
@@ -213,29 +204,23 @@ fn tokens(input: &Tensor, vocab_size: usize) -> Result<Tensor> {
     let fits = |id: &i64| usize::try_from(*id).is_ok_and(|id| id < vocab_size);
     match ids.iter().find(|id| !fits(id)) {
         None => Ok(input.to_dtype(DType::U32)?),
-        Some(id) => Err(Error::Tensor {
-            name: INPUT[0].into(),
-            expected: format!("token ids from 0 to {}", vocab_size - 1),
-            found: id.to_string(),
-        }),
+        Some(id) => {
+            Err(Error::tensor(INPUT[0], format!("token ids from 0 to {}", vocab_size - 1), id))
+        }
     }
 }
 
 fn frames(input: &Tensor, channels: usize, layout: FrameLayout) -> Result<Tensor> {
-    let (axis, expected) = match layout {
-        FrameLayout::ChannelsFirst => (1, format!("frames (batch, {channels} channels, time)")),
-        FrameLayout::ChannelsLast => (2, format!("frames (batch, time, {channels} channels)")),
+    let (axis, axes) = match layout {
+        FrameLayout::ChannelsFirst => (1, format!("{channels} channels, time")),
+        FrameLayout::ChannelsLast => (2, format!("time, {channels} channels")),
     };
     let fits = input.rank() == 3 && input.dims()[axis] == channels && input.elem_count() > 0;
     if !fits || !input.dtype().is_float() {
-        let expected = format!("{expected} of a floating-point type, as input_shape says");
-        return Err(unfit(input, expected));
+        let of = "of a floating-point type, as input_shape says";
+        return Err(unfit(input, format!("frames (batch, {axes}) {of}")));
     }
-    let xs = input.to_dtype(DType::F32)?;
-    Ok(match layout {
-        FrameLayout::ChannelsLast => xs,
-        FrameLayout::ChannelsFirst => xs.transpose(1, 2)?.contiguous()?,
-    })
+    turned(&input.to_dtype(DType::F32)?, layout)
 }
 
 /// `embedding.0`, … as a pass over `time` steps takes them.
@@ -245,13 +230,13 @@ fn embeddings(inputs: &HashMap<String, Tensor>, time: usize) -> Result<Vec<Tenso
     let rows = named.map(|(i, embedding)| match embedding.dims() {
         [_, _] => Ok(embedding.to_dtype(DType::F32)?),
         [_, _, steps] if *steps == time => {
-            Ok(embedding.to_dtype(DType::F32)?.transpose(1, 2)?.contiguous()?)
+            turned(&embedding.to_dtype(DType::F32)?, FrameLayout::ChannelsFirst)
         }
-        other => Err(Error::Tensor {
-            name: name(i),
-            expected: format!("(batch, channels) or (batch, channels, {time} steps as the input)"),
-            found: format!("{other:?}"),
-        }),
+        other => {
+            let expected =
+                format!("(batch, channels) or (batch, channels, {time} steps as the input)");
+            Err(Error::tensor(name(i), expected, format!("{other:?}")))
+        }
     });
     rows.collect()
 }

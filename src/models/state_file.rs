@@ -98,8 +98,7 @@ pub(crate) fn load_with(
     let mut tensors = read_checked(path, &hex(&net.fingerprint()), shape_of)?;
     let wrong = |message: String| Error::file(path, message);
     let mut take = |name: &str| {
-        let missing = || wrong(format!("expected a tensor {name}, found none"));
-        tensors.remove(name).ok_or_else(missing)
+        tensors.remove(name).ok_or_else(|| wrong(format!("expected a tensor {name}, found none")))
     };
     let positions = take(POSITIONS)?.to_vec1::<i64>()?;
     if let Some(position) = positions.iter().find(|p| !(0..=MAX_POSITION).contains(*p)) {
@@ -123,56 +122,40 @@ fn read_checked(
     fingerprint: &str,
     shape_of: impl Fn(&str) -> Option<(Dtype, Vec<usize>)>,
 ) -> Result<HashMap<String, Tensor>> {
-    let wrong = |message: String| Error::file(path, message);
     let file = CheckedFile::open(path)?;
     let header = Header::read(&file).map_err(|error| match error {
         Error::File { message, .. } => {
-            wrong(format!("expected a state saved by tcn, found another file: {message}"))
+            file.wrong(format!("expected a state saved by tcn, found another file: {message}"))
         }
         other => other,
     })?;
     let saved = header.metadata(FINGERPRINT);
     let saved =
-        saved.ok_or_else(|| wrong("expected a state saved by tcn, found other tensors".into()))?;
-    if saved != fingerprint {
-        return Err(wrong(format!(
-            "the state belongs to another model (fingerprint {:.12}, this model's is {fingerprint:.12}), or version 0.1 saved it of a network with skip connections; load it with the model that saved it",
-            saved.escape_default().to_string(),
-        )));
-    }
-    for (name, info) in &header.tensors {
-        check_shape(name, info, shape_of(name)).map_err(wrong)?;
+        saved.ok_or_else(|| file.wrong("expected a state saved by tcn, found other tensors"))?;
+    file.require(saved == fingerprint, || {
+        let saved = saved.escape_default().to_string();
+        format!("the state belongs to another model (fingerprint {saved:.12}, this model's is {fingerprint:.12}), or version 0.1 saved it of a network with skip connections; load it with the model that saved it")
+    })?;
+    for (name, TensorInfo { dtype, shape, .. }) in &header.tensors {
+        let Some((expected, lengths)) = shape_of(name) else {
+            let message = "no such tensor in a state of this model";
+            return Err(file.wrong(format!("tensor {name:?}: {message}")));
+        };
+        let fits = |(found, expected): (&usize, &usize)| {
+            found == expected || *expected == usize::MAX && *found <= MAX_LENGTH
+        };
+        let same = shape.len() == lengths.len() && shape.iter().zip(&lengths).all(fits);
+        file.require(*dtype == expected && same, || {
+            format!("tensor {name}: expected {expected:?} {lengths:?}, found {dtype:?} {shape:?}")
+        })?;
     }
     let (wanted, found) = (header.file_bytes(), file.len());
-    if wanted != found {
-        return Err(wrong(format!(
+    file.require(wanted == found, || {
+        format!(
             "expected {wanted} bytes, found {found}: the file is not whole, save the state again"
-        )));
-    }
+        )
+    })?;
     let tensors = header.read_tensors(&file)?;
-    check_finite(&tensors).map_err(|error| wrong(error.to_string()))?;
+    check_finite(&tensors).map_err(|error| file.wrong(error.to_string()))?;
     Ok(tensors)
-}
-
-/// Checks a tensor's type and shape; `expected` is `None` for one that no such state has.
-fn check_shape(
-    name: &str,
-    info: &TensorInfo,
-    expected: Option<(Dtype, Vec<usize>)>,
-) -> Result<(), String> {
-    let Some((dtype, shape)) = expected else {
-        return Err(format!("tensor {name:?}: no such tensor in a state of this model"));
-    };
-    let fits = |(&found, &expected): (&usize, &usize)| match expected {
-        usize::MAX => found <= MAX_LENGTH,
-        expected => found == expected,
-    };
-    let same = info.shape.len() == shape.len() && info.shape.iter().zip(&shape).all(fits);
-    match info.dtype == dtype && same {
-        true => Ok(()),
-        false => Err(format!(
-            "tensor {name}: expected {dtype:?} {shape:?}, found {:?} {:?}",
-            info.dtype, info.shape
-        )),
-    }
 }

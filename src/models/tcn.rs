@@ -4,7 +4,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::Architecture;
-use crate::graph::{EmbedConfig, Graph, MAX_CHANNELS, in_range};
+use crate::graph::{EmbedConfig, Graph, MAX_CHANNELS, dropout_probability, in_range};
 use crate::nn::{DropoutKind, TcnConfig};
 use crate::{Error, Result};
 
@@ -35,17 +35,13 @@ impl TcnLmConfig {
     fn validate(&self) -> Result<()> {
         self.network.validate()?;
         in_range("embedding_dim", self.embedding_dim, MAX_CHANNELS)?;
-        crate::graph::dropout_probability("embedding_dropout", self.embedding_dropout)?;
-        if !self.network.causal {
-            let expected = "true: a language model must not see the tokens that it predicts";
-            return Err(Error::invalid("causal", expected, false));
-        }
+        dropout_probability("embedding_dropout", self.embedding_dropout)?;
+        let expected = "true: a language model must not see the tokens that it predicts";
+        Error::require(self.network.causal, "causal", expected, false)?;
         let width = self.network.num_channels.last().copied().unwrap_or(0);
-        if self.tie_weights && self.embedding_dim != width {
-            let expected = format!("{width}, the width of the last block, as tie_weights is set");
-            return Err(Error::invalid("embedding_dim", expected, self.embedding_dim));
-        }
-        Ok(())
+        let allowed = !self.tie_weights || self.embedding_dim == width;
+        let expected = format!("{width}, the width of the last block, as tie_weights is set");
+        Error::require(allowed, "embedding_dim", &expected, self.embedding_dim)
     }
 }
 

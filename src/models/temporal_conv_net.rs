@@ -32,10 +32,10 @@ pub struct TemporalConvNetConfig {
     /// The blocks.
     pub network: TcnConfig,
     /// Channels of a last linear layer; absent for none.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub num_outputs: Option<usize>,
     /// Applied last.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub output_activation: Option<Activation>,
     /// The layout of the files that hold inputs and outputs; see [`run`](super::run()). `"NLC"` if absent.
     #[serde(default = "channels_last")]

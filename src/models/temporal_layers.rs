@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::pytorch_tcn::no_lookahead;
+use super::config_keys::{fixed, one, yes};
 use super::{Architecture, FrameLayout};
 use crate::geometry::Padding;
 use crate::graph::{
@@ -24,40 +24,7 @@ use crate::{Error, Result};
 /// assert_eq!(config.graph()?.parameter_count()?, 6 * 4 * 3 + 6);
 /// # Ok::<(), candle_tcn::Error>(())
 /// ```
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct TemporalConv1dConfig {
-    /// Channels of a frame.
-    pub in_channels: usize,
-    /// Channels of the result.
-    pub out_channels: usize,
-    /// Taps.
-    pub kernel_size: usize,
-    /// Time steps between two outputs.
-    #[serde(default = "one")]
-    pub stride: usize,
-    /// 0; what is padded follows from the kernel size and the dilation.
-    #[serde(default)]
-    pub padding: usize,
-    /// Time steps between two taps.
-    #[serde(default = "one")]
-    pub dilation: usize,
-    /// Independent channel groups.
-    #[serde(default = "one")]
-    pub groups: usize,
-    /// `true` for a bias.
-    #[serde(default = "yes")]
-    pub bias: bool,
-    /// Content of the steps before the first and after the last.
-    #[serde(default)]
-    pub padding_mode: PaddingMode,
-    /// `true` if all padding is on the left; otherwise half of it, an odd step more on the right.
-    #[serde(default = "yes")]
-    pub causal: bool,
-    /// 0; any other value is refused there too.
-    #[serde(default)]
-    pub lookahead: usize,
-}
+pub type TemporalConv1dConfig = TemporalLayerConfig<false>;
 
 /// The arguments of pytorch-tcn's `TemporalConvTranspose1d`, with its names and defaults.
 ///
@@ -71,37 +38,41 @@ pub struct TemporalConv1dConfig {
 /// assert_eq!(config.graph()?.parameter_count()?, 4 * 6 * 8 + 6);
 /// # Ok::<(), candle_tcn::Error>(())
 /// ```
+pub type TemporalConvTranspose1dConfig = TemporalLayerConfig<true>;
+
+/// The arguments of a layer of pytorch-tcn, transposed or not.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct TemporalConvTranspose1dConfig {
+pub struct TemporalLayerConfig<const TRANSPOSED: bool> {
     /// Channels of a frame.
     pub in_channels: usize,
     /// Channels of the result.
     pub out_channels: usize,
-    /// Taps: twice the stride.
+    /// Taps; of a transposed layer twice the stride.
     pub kernel_size: usize,
-    /// Output steps for each input step.
+    /// Time steps between two outputs; of a transposed layer output steps for each input step.
     #[serde(default = "one")]
     pub stride: usize,
-    /// 0; what is cut off follows from the stride.
+    /// 0; what is padded or cut off follows from the other sizes.
     #[serde(default)]
     pub padding: usize,
-    /// 0.
-    #[serde(default)]
-    pub output_padding: usize,
+    /// 0, of a transposed layer only.
+    #[serde(default = "output_padding::<TRANSPOSED>", skip_serializing_if = "Option::is_none")]
+    pub output_padding: Option<usize>,
+    /// Time steps between two taps; 1 in a transposed layer.
+    #[serde(default = "one")]
+    pub dilation: usize,
     /// Independent channel groups.
     #[serde(default = "one")]
     pub groups: usize,
     /// `true` for a bias.
     #[serde(default = "yes")]
     pub bias: bool,
-    /// 1.
-    #[serde(default = "one")]
-    pub dilation: usize,
-    /// Content of the steps before the first of a causal layer; others do not look at it.
+    /// Content of the steps before the first and after the last; a transposed layer looks at it where it is causal.
     #[serde(default)]
     pub padding_mode: PaddingMode,
-    /// `true` if no output sees a later input.
+    /// `true` if no output sees a later input; otherwise half of the padding is on each side, an odd step more on the
+    /// right.
     #[serde(default = "yes")]
     pub causal: bool,
     /// 0; any other value is refused there too.
@@ -109,75 +80,39 @@ pub struct TemporalConvTranspose1dConfig {
     pub lookahead: usize,
 }
 
-fn one() -> usize {
-    1
+fn output_padding<const TRANSPOSED: bool>() -> Option<usize> {
+    TRANSPOSED.then_some(0)
 }
 
-fn yes() -> bool {
-    true
-}
-
-/// `value`, where pytorch-tcn takes only `allowed`.
-fn fixed(field: &str, value: usize, allowed: usize) -> Result<()> {
-    if value == allowed {
-        return Ok(());
-    }
-    let expected = format!("{allowed}, the only value that pytorch-tcn takes here");
-    Err(Error::invalid(field, expected, value))
-}
-
-impl Architecture for TemporalConv1dConfig {
+impl<const TRANSPOSED: bool> Architecture for TemporalLayerConfig<TRANSPOSED> {
     fn graph(&self) -> Result<Graph> {
+        let &Self { out_channels, kernel_size, stride, dilation, padding_mode, .. } = self;
+        let &Self { groups, bias, causal, .. } = self;
         in_range("in_channels", self.in_channels, MAX_CHANNELS)?;
-        in_range("out_channels", self.out_channels, MAX_CHANNELS)?;
-        in_range("kernel_size", self.kernel_size, MAX_KERNEL)?;
+        in_range("out_channels", out_channels, MAX_CHANNELS)?;
+        in_range("kernel_size", kernel_size, MAX_KERNEL)?;
         fixed("padding", self.padding, 0)?;
-        no_lookahead(self.lookahead)?;
-        let cfg = Conv1dConfig {
-            padding: if self.causal { Padding::Causal } else { Padding::Same },
-            padding_mode: self.padding_mode,
-            dilation: self.dilation,
-            stride: self.stride,
-            groups: self.groups,
-            bias: self.bias,
-            weight_norm: false,
-        };
+        fixed("lookahead", self.lookahead, 0)?;
         let mut g = Graph::new();
         let xs = g.frames(self.in_channels)?;
-        let ys = g.conv1d("", xs, self.out_channels, self.kernel_size, cfg)?;
-        g.output(ys)?;
-        Ok(g)
-    }
-
-    fn layout(&self) -> FrameLayout {
-        FrameLayout::ChannelsFirst
-    }
-}
-
-impl Architecture for TemporalConvTranspose1dConfig {
-    fn graph(&self) -> Result<Graph> {
-        in_range("in_channels", self.in_channels, MAX_CHANNELS)?;
-        in_range("out_channels", self.out_channels, MAX_CHANNELS)?;
-        in_range("kernel_size", self.kernel_size, MAX_KERNEL)?;
-        in_range("stride", self.stride, MAX_KERNEL)?;
-        fixed("kernel_size", self.kernel_size, 2 * self.stride)?;
-        fixed("padding", self.padding, 0)?;
-        fixed("output_padding", self.output_padding, 0)?;
-        fixed("dilation", self.dilation, 1)?;
-        no_lookahead(self.lookahead)?;
-        let cfg = ConvTranspose1dConfig {
-            padding: match self.causal {
-                true => TransposePadding::Causal,
-                false => TransposePadding::Same,
-            },
-            padding_mode: self.padding_mode,
-            groups: self.groups,
-            bias: self.bias,
-            ..ConvTranspose1dConfig::causal(self.stride)
+        let ys = if TRANSPOSED {
+            in_range("stride", stride, MAX_KERNEL)?;
+            fixed("kernel_size", kernel_size, 2 * stride)?;
+            fixed("output_padding", self.output_padding.unwrap_or(0), 0)?;
+            fixed("dilation", dilation, 1)?;
+            let padding = if causal { TransposePadding::Causal } else { TransposePadding::Same };
+            let cfg =
+                ConvTranspose1dConfig { padding, padding_mode, dilation, stride, groups, bias };
+            g.conv_transpose1d("", xs, out_channels, kernel_size, cfg)?
+        } else {
+            let none = self.output_padding.is_none();
+            Error::require(none, "output_padding", "no such field", "one")?;
+            let padding = if causal { Padding::Causal } else { Padding::Same };
+            let weight_norm = false;
+            let cfg =
+                Conv1dConfig { padding, padding_mode, dilation, stride, groups, bias, weight_norm };
+            g.conv1d("", xs, out_channels, kernel_size, cfg)?
         };
-        let mut g = Graph::new();
-        let xs = g.frames(self.in_channels)?;
-        let ys = g.conv_transpose1d("", xs, self.out_channels, self.kernel_size, cfg)?;
         g.output(ys)?;
         Ok(g)
     }

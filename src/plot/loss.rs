@@ -27,9 +27,9 @@ const LARGEST: f64 = 1e9;
 
 /// Step and loss in nats.
 type Point = (f64, f64);
-type Axes = Cartesian2d<RangedCoordf64, RangedCoordf64>;
-type Chart<'a, 'b> = ChartContext<'a, SVGBackend<'b>, Axes>;
-type DualChart<'a, 'b> = DualCoordChartContext<'a, SVGBackend<'b>, Axes, Axes>;
+type PlotAxes = Cartesian2d<RangedCoordf64, RangedCoordf64>;
+type Chart<'a, 'b> = ChartContext<'a, SVGBackend<'b>, PlotAxes>;
+type DualChart<'a, 'b> = DualCoordChartContext<'a, SVGBackend<'b>, PlotAxes, PlotAxes>;
 
 /// Losses after a training step, in nats per token.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -74,10 +74,7 @@ fn draw(records: &[LossPoint], root: &Canvas) -> Drawn {
     let nats = loss_range(&train, &valid);
     let bits = nats.start / LN_2..nats.end / LN_2;
 
-    let title = match valid.is_empty() {
-        true => "Training loss",
-        false => "Training and validation loss",
-    };
+    let title = if valid.is_empty() { "Training loss" } else { "Training and validation loss" };
     let centre = SIZE.0 as i32 / 2;
     write(root, title, (centre, 24), (22, INK), HPos::Center)?;
     let mut chart = ChartBuilder::on(root)
@@ -100,7 +97,7 @@ fn draw(records: &[LossPoint], root: &Canvas) -> Drawn {
     };
     let best = valid.iter().copied().min_by(|a, b| a.1.total_cmp(&b.1));
     draw_training(&mut chart, &inside(train))?;
-    draw_validation(&mut chart, inside(valid))?;
+    draw_validation(&mut chart, &inside(valid))?;
     chart
         .configure_series_labels()
         .position(SeriesLabelPosition::UpperRight)
@@ -155,11 +152,11 @@ fn draw_training(chart: &mut Chart, points: &[Point]) -> Drawn {
     draw_line(chart, smoothed, SMOOTHED.stroke_width(2), "training, smoothed")
 }
 
-fn draw_validation(chart: &mut Chart, points: Vec<Point>) -> Drawn {
+fn draw_validation(chart: &mut Chart, points: &[Point]) -> Drawn {
     if points.is_empty() {
         return Ok(());
     }
-    let points = thin(&points, VALID_POINTS);
+    let points = thin(points, VALID_POINTS);
     if points.len() <= MARKS {
         let mark = |&point: &Point| Circle::new(point, 3, VALID.filled());
         chart.draw_series(points.iter().map(mark))?;
@@ -180,10 +177,10 @@ fn draw_line(chart: &mut Chart, points: Vec<Point>, style: ShapeStyle, name: &st
 fn label_best(chart: &Chart, root: &Canvas, best: Point) -> Drawn {
     let text = format!("best {:.4} at step {}", best.1, grouped(best.0 as u64));
     let (x, y) = chart.backend_coord(&best);
-    let left = x > SIZE.0 as i32 / 2;
     // about 7 pixels a character at this size
     let width = 7 * text.len() as i32;
-    let from = if left { x - width } else { x };
+    let left = x > SIZE.0 as i32 / 2;
+    let (from, side) = if left { (x - width, HPos::Right) } else { (x, HPos::Left) };
     // below the point if the legend may be above it
     let y_text = if y < 140 { y + 26 } else { y - 20 };
     root.draw(&Rectangle::new(
@@ -192,17 +189,13 @@ fn label_best(chart: &Chart, root: &Canvas, best: Point) -> Drawn {
     ))?;
     root.draw(&Circle::new((x, y), 5, WHITE.filled()))?;
     root.draw(&Circle::new((x, y), 5, VALID.stroke_width(2)))?;
-    let side = if left { HPos::Right } else { HPos::Left };
     write(root, &text, (x, y_text), (16, VALID), side)
 }
 
 /// The losses worth drawing.
 fn points(records: &[LossPoint], loss: impl Fn(&LossPoint) -> Option<f64>) -> Vec<Point> {
-    records
-        .iter()
-        .filter_map(|record| Some((record.step as f64, loss(record)?)))
-        .filter(|point| point.1.abs() <= LARGEST)
-        .collect()
+    let points = records.iter().filter_map(|record| Some((record.step as f64, loss(record)?)));
+    points.filter(|point| point.1.abs() <= LARGEST).collect()
 }
 
 /// From below the lowest loss to above the highest, single spikes aside.
@@ -237,11 +230,10 @@ fn smooth(points: &[Point]) -> Vec<Point> {
 
 /// At most about `limit` points, evenly spread, the first and the last among them.
 fn thin(points: &[Point], limit: usize) -> Vec<Point> {
-    let Some(last) = points.len().checked_sub(1) else {
-        return Vec::new();
-    };
+    let last = points.len().saturating_sub(1);
     let pieces = last.min(limit).max(1);
-    (0..=last.min(pieces)).map(|i| points[i * last / pieces]).collect()
+    let count = points.len().min(pieces + 1);
+    (0..count).map(|i| points[i * last / pieces]).collect()
 }
 
 /// At most about `limit` points that look like all: the lowest and the highest of every piece.
@@ -249,21 +241,16 @@ fn extremes(points: &[Point], limit: usize) -> Vec<Point> {
     if points.len() <= limit {
         return points.to_vec();
     }
-    let mut kept = Vec::with_capacity(limit + 2);
+    let mut kept = Vec::new();
     for piece in points.chunks(points.len().div_ceil(limit / 2)) {
-        let (mut low, mut high) = (0, 0);
-        for (i, point) in piece.iter().enumerate() {
-            if point.1 < piece[low].1 {
-                low = i;
-            }
-            if point.1 > piece[high].1 {
-                high = i;
-            }
-        }
-        kept.push(piece[low.min(high)]);
-        if low != high {
-            kept.push(piece[low.max(high)]);
-        }
+        let by_loss = |a: &usize, b: &usize| piece[*a].1.total_cmp(&piece[*b].1);
+        let low = (0..piece.len()).min_by(by_loss);
+        // the first of several equal ones
+        let high = (0..piece.len()).rev().max_by(by_loss);
+        let mut both: Vec<usize> = low.into_iter().chain(high).collect();
+        both.sort_unstable();
+        both.dedup();
+        kept.extend(both.into_iter().map(|i| piece[i]));
     }
     kept
 }

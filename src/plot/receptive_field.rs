@@ -58,27 +58,26 @@ const CAPTION: u32 = 26;
 ///
 /// After figure 3 of WaveNet, arXiv:1609.03499.
 pub fn receptive_field_svg(stack: &Stack) -> Result<String> {
-    let rows = stack.layers().take(MAX_LAYERS).count();
+    let layers = stack.layers().count();
+    let rows = layers.min(MAX_LAYERS);
     let drawn = stack.suffix(rows);
     let below = stack.layers().rev().nth(rows);
     let tree = Tree::new(&drawn, below.map_or("input", Layer::name))?;
-    let heading = Heading::new(stack)?;
+    let (title, subtitle) = heading(stack, layers)?;
     let mut text = String::new();
     for columns in COLUMNS {
         let picture = Picture::new(&tree, columns);
-        let caption = caption(&picture, heading.layers);
-        let (width, mut height) = picture.size();
-        if !caption.is_empty() {
-            height += CAPTION;
-        }
+        let caption = caption(&picture, layers);
+        let (width, height) = picture.size();
+        let height = height + caption.as_ref().map_or(0, |_| CAPTION);
         text = svg("receptive-field.svg", (width, height), |root| {
-            draw(&picture, root)?;
-            write_heading(root, MARGIN as i32, &heading.title, &heading.subtitle)?;
+            draw_edges(root, &picture)?;
+            draw_dots(root, &picture)?;
+            draw_labels(root, &picture)?;
+            draw_ticks(root, &picture)?;
+            write_heading(root, MARGIN as i32, &title, &subtitle)?;
             let at = (MARGIN as i32, height as i32 - 20);
-            match caption.is_empty() {
-                true => Ok(()),
-                false => write(root, &caption, at, (15, FAINT), HPos::Left),
-            }
+            caption.map_or(Ok(()), |text| write(root, &text, at, (15, FAINT), HPos::Left))
         })?;
         if text.len() <= MAX_BYTES {
             break;
@@ -87,64 +86,38 @@ pub fn receptive_field_svg(stack: &Stack) -> Result<String> {
     Ok(text)
 }
 
-/// Text above the tree.
-struct Heading {
-    title: String,
-    subtitle: String,
-    layers: usize,
+/// Title and subtitle, above the tree.
+fn heading(stack: &Stack, layers: usize) -> Result<(String, String)> {
+    let field = stack.receptive_field()?;
+    let holes = match stack.reach()?.map(|reach| reach.holes().count) {
+        None => "holes not counted".into(),
+        Some(0) => "no holes".into(),
+        Some(count) => format!("{} inside it never read", counted(count, "step")),
+    };
+    let subtitle = format!(
+        "{} before the current one, {} after it; {}; {holes}",
+        grouped(field.left as u64),
+        grouped(field.right as u64),
+        counted(layers, "layer"),
+    );
+    Ok((format!("Receptive field: {}", counted(field.total, "step")), subtitle))
 }
 
-impl Heading {
-    fn new(stack: &Stack) -> Result<Self> {
-        let field = stack.receptive_field()?;
-        let layers = stack.layers().count();
-        let plural = if layers == 1 { "" } else { "s" };
-        let holes = match stack.reach()?.map(|reach| reach.holes().count) {
-            None => "holes not counted".into(),
-            Some(0) => "no holes".into(),
-            Some(count) => format!("{} inside it never read", steps(count)),
-        };
-        Ok(Self {
-            title: format!("Receptive field: {}", steps(field.total)),
-            subtitle: format!(
-                "{} before the current one, {} after it; {} layer{plural}; {holes}",
-                grouped(field.left as u64),
-                grouped(field.right as u64),
-                grouped(layers as u64),
-            ),
-            layers,
-        })
-    }
-}
-
-/// A note of what is left out of the picture; empty where nothing is.
-fn caption(picture: &Picture, layers: usize) -> String {
+/// A note of what is left out of the picture, where something is.
+fn caption(picture: &Picture, layers: usize) -> Option<String> {
     let Tree { field, layers: drawn, .. } = picture.tree;
-    let mut parts = Vec::new();
-    if !picture.is_whole() {
-        let (shown, of) = (picture.columns(), steps(field.total));
-        parts.push(format!("the nearest {shown} of {of}"));
-    }
-    if drawn.len() < layers {
-        let (shown, of) = (drawn.len(), grouped(layers as u64));
-        parts.push(format!("the last {shown} of {of} layers"));
-    }
-    match parts.is_empty() {
-        true => String::new(),
-        false => format!("Drawn: {}.", parts.join(", ")),
-    }
+    let steps = (!picture.is_whole())
+        .then(|| format!("the nearest {} of {}", picture.columns(), counted(field.total, "step")));
+    let layers = (drawn.len() < layers)
+        .then(|| format!("the last {} of {}", drawn.len(), counted(layers, "layer")));
+    let parts: Vec<String> = steps.into_iter().chain(layers).collect();
+    (!parts.is_empty()).then(|| format!("Drawn: {}.", parts.join(", ")))
 }
 
-fn steps(count: usize) -> String {
+/// A number of things, such as `1,024 steps`.
+fn counted(count: usize, thing: &str) -> String {
     let plural = if count == 1 { "" } else { "s" };
-    format!("{} step{plural}", grouped(count as u64))
-}
-
-fn draw(picture: &Picture, root: &Canvas) -> Drawn {
-    draw_edges(root, picture)?;
-    draw_dots(root, picture)?;
-    draw_labels(root, picture)?;
-    draw_ticks(root, picture)
+    format!("{} {thing}{plural}", grouped(count as u64))
 }
 
 fn draw_edges(root: &Canvas, picture: &Picture) -> Drawn {
@@ -177,10 +150,10 @@ fn draw_dots(root: &Canvas, picture: &Picture) -> Drawn {
     let radius = (picture.pitch / 3).clamp(2, 6) as i32;
     for level in 0..picture.tree.levels.len() {
         for step in picture.steps(level, picture.low, picture.high) {
-            let color = match picture.reached(level, step) {
-                true if level == 0 => OUTPUT,
-                true => REACHED,
-                false => UNREACHED,
+            let color = match (picture.reached(level, step), level) {
+                (true, 0) => OUTPUT,
+                (true, _) => REACHED,
+                (false, _) => UNREACHED,
             };
             let point = picture.point(level, step);
             root.draw(&Circle::new(point, radius, color.filled()))?;
@@ -213,25 +186,23 @@ fn draw_labels(root: &Canvas, picture: &Picture) -> Drawn {
 
 /// The end of a long name, which is what tells it from the others.
 fn shortened(name: &str) -> String {
-    match name.chars().count().checked_sub(LONGEST_NAME) {
-        None | Some(0) => name.into(),
-        Some(extra) => std::iter::once('…').chain(name.chars().skip(extra + 1)).collect(),
+    match name.chars().count() {
+        ..=LONGEST_NAME => name.into(),
+        len => format!("…{}", name.chars().skip(len + 1 - LONGEST_NAME).collect::<String>()),
     }
 }
 
 /// Offsets below the input row: 0, and others far enough from it and from each other.
 fn draw_ticks(root: &Canvas, picture: &Picture) -> Drawn {
     let lowest = picture.tree.layers.len();
-    let every = [1, 2, 4, 8, 16].into_iter().find(|every| every * picture.pitch >= 36);
-    let every = every.unwrap_or(16);
+    let every = [1, 2, 4, 8].into_iter().find(|every| every * picture.pitch >= 36).unwrap_or(16);
     for step in (picture.low..=picture.high).filter(|step| step % every == 0) {
         let (x, y) = picture.point(lowest, step);
-        let sign = match step {
-            0 => "",
-            1.. => "+",
-            _ => "−",
+        let text = match step {
+            0 => "0".into(),
+            1.. => format!("+{step}"),
+            _ => format!("−{}", -step),
         };
-        let text = format!("{sign}{}", step.unsigned_abs());
         write(root, &text, (x, y + 22), (13, FAINT), HPos::Center)?;
     }
     Ok(())

@@ -56,18 +56,21 @@ pub fn receptive_field_2d_svg(stack: &Stack2d) -> Result<String> {
         write_map_heading(root, &map)?;
         draw_pixels(root, &map, &runs)?;
         draw_layers(root, &map, &rows[rows.len() - listed..], right)?;
-        let output = map.corners((0, 0), (0, 0));
-        let least =
-            [output[0], (output[1].0.max(output[0].0 + 3), output[1].1.max(output[0].1 + 3))];
-        root.draw(&Rectangle::new(least, OUTPUT.filled()))
+        let [(x, y), (right, bottom)] = map.corners((0, 0), (0, 0));
+        let output = [(x, y), (right.max(x + 3), bottom.max(y + 3))];
+        root.draw(&Rectangle::new(output, OUTPUT.filled()))
     })
 }
 
 /// First and last offset of each run of lines (or columns) that are read; the whole field where they are too
 /// many.
 fn runs(stack: &Stack, field: Field) -> Result<Vec<(i64, i64)>> {
-    let whole = vec![(-(field.left as i64), field.right as i64)];
-    Ok(stack.reach()?.as_ref().map_or(whole, Reach::runs))
+    Ok(stack.reach()?.as_ref().map_or(vec![whole(field)], Reach::runs))
+}
+
+/// First and last offset of a field.
+fn whole(field: Field) -> (i64, i64) {
+    (-(field.left as i64), field.right as i64)
 }
 
 /// The map from offsets to places in the picture.
@@ -93,18 +96,10 @@ impl Map {
 }
 
 fn write_map_heading(root: &Canvas, map: &Map) -> Drawn {
-    let (height, width) = (map.height, map.width);
-    let [tall, wide, above, below, left, right, down, across] = [
-        height.total,
-        width.total,
-        height.left,
-        height.right,
-        width.left,
-        width.right,
-        height.jump,
-        width.jump,
-    ]
-    .map(|number| grouped(number as u64));
+    let of = |field: Field| {
+        [field.total, field.left, field.right, field.jump].map(|number| grouped(number as u64))
+    };
+    let ([tall, above, below, down], [wide, left, right, across]) = (of(map.height), of(map.width));
     let subtitle = format!(
         "{above} above the current one, {below} below, {left} left, {right} right; stride {down} × {across}"
     );
@@ -115,8 +110,7 @@ fn write_map_heading(root: &Canvas, map: &Map) -> Drawn {
 fn draw_layers(root: &Canvas, map: &Map, rows: &[(Row, Row)], right: i32) -> Drawn {
     for (i, (h, w)) in rows.iter().enumerate() {
         let color = shade(i, rows.len());
-        let hull = |field: Field| (-(field.left as i64), field.right as i64);
-        let corners = map.corners(hull(h.field), hull(w.field));
+        let corners = map.corners(whole(h.field), whole(w.field));
         root.draw(&Rectangle::new(corners, color.stroke_width(2)))?;
         let name = format!(
             "{}: {} × {}, dilation {} × {}, to {} × {}",
@@ -136,15 +130,13 @@ fn draw_layers(root: &Canvas, map: &Map, rows: &[(Row, Row)], right: i32) -> Dra
 }
 
 fn draw_pixels(root: &Canvas, map: &Map, (lines, columns): &Runs) -> Drawn {
-    if lines.len().saturating_mul(columns.len()) > MAX_RECTANGLES {
-        let ends = |runs: &[(i64, i64)]| (runs[0].0, runs[runs.len() - 1].1);
-        let corners = map.corners(ends(lines), ends(columns));
-        return root.draw(&Rectangle::new(corners, READ.filled()));
-    }
-    for &line in lines {
-        for &column in columns {
-            root.draw(&Rectangle::new(map.corners(line, column), READ.filled()))?;
-        }
+    let ends = |runs: &Vec<(i64, i64)>| vec![(runs[0].0, runs[runs.len() - 1].1)];
+    let (lines, columns) = match lines.len().saturating_mul(columns.len()) {
+        ..=MAX_RECTANGLES => (lines.clone(), columns.clone()),
+        _ => (ends(lines), ends(columns)),
+    };
+    for (&line, &column) in lines.iter().flat_map(|line| columns.iter().map(move |c| (line, c))) {
+        root.draw(&Rectangle::new(map.corners(line, column), READ.filled()))?;
     }
     Ok(())
 }

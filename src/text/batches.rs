@@ -132,8 +132,12 @@ impl Batches {
             BatchMode::Carry => 0,
             BatchMode::Overlap { history } => history,
         };
-        let stride = check_sizes(batch_size, seq_len, history)?;
-        let (steps_per_epoch, slack) = plan(tokens.len(), batch_size, seq_len, stride)?;
+        for (field, value) in [("batch_size", batch_size), ("seq_len", seq_len)] {
+            Error::require(value > 0, field, "a whole number of at least 1", value)?;
+        }
+        let expected = format!("less than seq_len ({seq_len}), to leave some tokens to score");
+        Error::require(history < seq_len, "history", &expected, history)?;
+        let (steps_per_epoch, slack) = plan(tokens.len(), batch_size, seq_len, seq_len - history)?;
         let windows = steps_per_epoch * batch_size;
         if mode != BatchMode::Carry && u32::try_from(windows).is_err() {
             return Err(Error::too_large(
@@ -207,7 +211,11 @@ impl Batches {
             inputs.extend_from_slice(&self.tokens[at..at + self.seq_len]);
             targets.extend_from_slice(&self.tokens[at + 1..at + self.seq_len + 1]);
         }
-        self.step();
+        self.position.index += 1;
+        if self.position.index == self.steps_per_epoch {
+            self.position = BatchPosition { epoch: epoch + 1, index: 0 };
+            self.lay_out();
+        }
         TokenWindows {
             inputs,
             targets,
@@ -217,15 +225,6 @@ impl Batches {
             starts_fresh: !self.carry || index == 0,
             epoch,
             index,
-        }
-    }
-
-    fn step(&mut self) {
-        self.position.index += 1;
-        if self.position.index == self.steps_per_epoch {
-            self.position.epoch += 1;
-            self.position.index = 0;
-            self.lay_out();
         }
     }
 
@@ -252,16 +251,6 @@ impl Batches {
     }
 }
 
-/// Checks the sizes; returns how far windows are apart.
-fn check_sizes(batch_size: usize, seq_len: usize, history: usize) -> Result<usize> {
-    for (field, value) in [("batch_size", batch_size), ("seq_len", seq_len)] {
-        Error::require(value > 0, field, "a whole number of at least 1", value)?;
-    }
-    let expected = format!("less than seq_len ({seq_len}), to leave some tokens to score");
-    Error::require(history < seq_len, "history", &expected, history)?;
-    Ok(seq_len - history)
-}
-
 /// Batches per epoch, and the tokens left over.
 ///
 /// `s` batches of windows that start every `stride` tokens span
@@ -276,13 +265,9 @@ fn plan(tokens: usize, batch_size: usize, seq_len: usize, stride: usize) -> Resu
         .and_then(|n| n.checked_add(1))
         .filter(|_| batch_size.checked_mul(seq_len).is_some())
         .ok_or_else(overflow)?;
-    let Some(beyond_first) = tokens.checked_sub(first_batch) else {
-        return Err(Error::invalid(
-            "text",
-            format!("at least {first_batch} tokens for one batch ({})", sizes()),
-            tokens,
-        ));
-    };
+    let expected = format!("at least {first_batch} tokens for one batch ({})", sizes());
+    Error::require(tokens >= first_batch, "text", &expected, tokens)?;
+    let beyond_first = tokens - first_batch;
     let steps = 1 + beyond_first.saturating_sub(stride - 1) / per_batch;
     Ok((steps, beyond_first - (steps - 1) * per_batch))
 }

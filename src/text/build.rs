@@ -20,32 +20,32 @@ const UNKNOWN: &str = "<unk>";
 /// One token per distinct character of `text`, in code point order, behind `<unk>`.
 pub(super) fn char(text: &str) -> Result<HfTokenizer> {
     let distinct: BTreeSet<char> = text.chars().collect();
-    if distinct.len() >= MAX_VOCAB_SIZE {
-        return Err(Error::invalid(
-            "tokenizer",
-            format!("text with fewer than {MAX_VOCAB_SIZE} distinct characters"),
-            distinct.len(),
-        ));
-    }
+    let found = distinct.len();
+    let expected = format!("text with fewer than {MAX_VOCAB_SIZE} distinct characters");
+    Error::require(found < MAX_VOCAB_SIZE, "tokenizer", &expected, found)?;
     let tokens = std::iter::once(UNKNOWN.to_string()).chain(distinct.iter().map(char::to_string));
-    let model = BpeBuilder::new()
-        .vocab_and_merges(tokens.zip(0..).collect::<Vocab>(), Vec::new())
-        .unk_token(UNKNOWN.to_string())
-        .build()
-        .map_err(text_error)?;
-    let mut hf = HfTokenizer::new(model);
+    characters(tokens, UNKNOWN)
+}
+
+/// Tokens of one character each (and special ones), which get the ids 0, 1, 2, …
+pub(super) fn characters(
+    tokens: impl Iterator<Item = String>,
+    unknown: &str,
+) -> Result<HfTokenizer> {
+    let model = without_merges(tokens).unk_token(unknown.to_string()).build();
+    let mut hf = HfTokenizer::new(model.map_err(text_error)?);
     hf.with_decoder(Some(Fuse::new()));
     Ok(hf)
 }
 
+fn without_merges(tokens: impl Iterator<Item = String>) -> BpeBuilder {
+    BpeBuilder::new().vocab_and_merges(tokens.zip(0..).collect::<Vocab>(), Vec::new())
+}
+
 /// One token per byte, id = byte.
 pub(super) fn byte() -> Result<HfTokenizer> {
-    let tokens = inspect::byte_alphabet().map(|c| c.to_string());
-    let model = BpeBuilder::new()
-        .vocab_and_merges(tokens.into_iter().zip(0..).collect::<Vocab>(), Vec::new())
-        .build()
-        .map_err(text_error)?;
-    Ok(byte_level(model, false))
+    let tokens = inspect::byte_alphabet().into_iter().map(String::from);
+    Ok(byte_level(without_merges(tokens).build().map_err(text_error)?, false))
 }
 
 /// Byte pairs learned from `text`.

@@ -28,25 +28,16 @@ impl Origin {
 /// returned. Invalid UTF-8 and NUL bytes (valid UTF-8, but a sign of a binary file) are errors
 /// that name the first offset.
 pub(super) fn text_of<'a>(bytes: &'a [u8], whole: bool, origin: &Origin) -> Result<&'a str> {
-    let (text, broken) = match std::str::from_utf8(bytes) {
-        Ok(text) => (text, None),
-        Err(error) => {
-            let valid = error.valid_up_to();
-            let unfinished = error.error_len().is_none() && !whole;
-            let text = std::str::from_utf8(&bytes[..valid]).unwrap_or_default();
-            (text, (!unfinished).then_some(valid))
-        }
-    };
+    let (text, is_cut) = formats::text_at_start(bytes);
+    let is_valid = text.len() == bytes.len() || (is_cut && !whole);
     if let Some(at) = text.bytes().position(|byte| byte == 0) {
         return Err(no_text_at(origin, bytes, at, "looks binary: NUL byte"));
     }
-    match broken {
-        Some(at) => {
-            let what = format!("not UTF-8 text: invalid byte 0x{:02x}", bytes[at]);
-            Err(no_text_at(origin, bytes, at, &what))
-        }
-        None => Ok(text),
+    if !is_valid {
+        let what = format!("not UTF-8 text: invalid byte 0x{:02x}", bytes[text.len()]);
+        return Err(no_text_at(origin, bytes, text.len(), &what));
     }
+    Ok(text)
 }
 
 /// The kind of a file that begins so and is no text in UTF-8, with a word on how to make text of it; none where it may
@@ -65,23 +56,27 @@ pub fn not_text(start: &[u8]) -> Option<String> {
     if text_of(start, false, &Origin::default()).is_ok() {
         return None;
     }
-    let start = &start[..start.len().min(formats::START_BYTES)];
-    let kind = formats::recognize(start)?;
+    kind_of(start)
+}
+
+/// The kind of a file that begins so, if its start tells, with a word on how to make text of it.
+fn kind_of(start: &[u8]) -> Option<String> {
+    let kind = formats::recognize(&start[..start.len().min(formats::START_BYTES)])?;
     Some(format!("{kind}{}", formats::as_text(kind)))
 }
 
 /// The error of bytes that are no text at `at`: what the file is, if its start tells, else what is wrong there.
 fn no_text_at(origin: &Origin, bytes: &[u8], at: usize, what: &str) -> Error {
     let start = match origin.offset {
-        0 => &bytes[..bytes.len().min(formats::START_BYTES)],
+        0 => bytes,
         _ => &origin.start,
     };
     let offset = origin.offset.saturating_add(at as u64);
-    let Some(kind) = formats::recognize(start) else {
+    let Some(kind) = kind_of(start) else {
         let message = format!("{what} at byte offset {offset}{}", latin(bytes, at));
         return Error::NotText { path: origin.path.clone(), message };
     };
-    let message = format!("expected text in UTF-8, found {kind}{}", formats::as_text(kind));
+    let message = format!("expected text in UTF-8, found {kind}");
     match &origin.path {
         Some(path) => Error::file(path, message),
         None => Error::Text(message),

@@ -1,10 +1,12 @@
 //! Text files in memory.
 
 use std::io::Read;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use super::Inputs;
 use super::check::{Origin, text_of};
+use super::inputs::without_mark;
 use crate::files::{Decompressed, is_standard_input};
 use crate::{AtPath, Error, Result};
 
@@ -23,8 +25,8 @@ use crate::{AtPath, Error, Result};
 #[derive(Debug, Clone, Default)]
 pub struct Corpus {
     bytes: Vec<u8>,
-    /// Each file and the offset of its first byte, ascending.
-    files: Vec<(PathBuf, usize)>,
+    /// Each file and the place of its bytes, in order.
+    files: Vec<(PathBuf, Range<usize>)>,
 }
 
 impl Corpus {
@@ -55,16 +57,15 @@ impl Corpus {
             let start = corpus.bytes.len();
             let left = most.saturating_sub(start as u64);
             let source = Decompressed::open(path)?.take(left.saturating_add(1));
-            let path = match is_standard_input(path) {
-                true => Path::new("standard input"),
-                false => path,
-            };
-            corpus.append(path, source)?;
+            let is_named = !is_standard_input(path);
+            let path = if is_named { path } else { Path::new("standard input") };
+            let read =
+                without_mark(source).and_then(|mut text| text.read_to_end(&mut corpus.bytes));
+            read.at(path)?;
             if corpus.bytes.len() as u64 > most {
-                return Err(Error::too_large(
-                    path.display().to_string(),
-                    format!("the text has more than {most} bytes, which memory would not hold"),
-                ));
+                let detail =
+                    format!("the text has more than {most} bytes, which memory would not hold");
+                return Err(Error::too_large(path.display().to_string(), detail));
             }
             if corpus.bytes.len() == start {
                 return Err(empty(path));
@@ -72,19 +73,9 @@ impl Corpus {
             if inputs.are_found() && !corpus.bytes.ends_with(b"\n") {
                 corpus.bytes.push(b'\n');
             }
-            corpus.files.push((path.to_path_buf(), start));
+            corpus.files.push((path.to_path_buf(), start..corpus.bytes.len()));
         }
         Ok(corpus)
-    }
-
-    fn append(&mut self, path: &Path, mut source: impl Read) -> Result<()> {
-        let start = self.bytes.len();
-        let read = source.read_to_end(&mut self.bytes);
-        read.at(path)?;
-        if self.bytes[start..].starts_with(BYTE_ORDER_MARK) {
-            self.bytes.drain(start..start + BYTE_ORDER_MARK.len());
-        }
-        Ok(())
     }
 
     /// The bytes of all files.
@@ -99,17 +90,12 @@ impl Corpus {
     /// [`Error::File`] ([`Error::Text`] for bytes from memory) with the file and the offset in it
     /// of the first byte that is not UTF-8, or of a NUL byte. Each file must be UTF-8 by itself.
     pub fn text(&self) -> Result<&str> {
-        let ends = self.files.iter().skip(1).map(|&(_, start)| start);
-        let ends = ends.chain([self.bytes.len()]);
-        for ((path, start), end) in self.files.iter().zip(ends) {
-            text_of(&self.bytes[*start..end], true, &Origin::file(path))?;
+        for (path, place) in &self.files {
+            text_of(&self.bytes[place.clone()], true, &Origin::file(path))?;
         }
         text_of(&self.bytes, true, &Origin::default())
     }
 }
-
-/// U+FEFF in UTF-8, with which some editors begin a file; it is no text.
-pub(super) const BYTE_ORDER_MARK: &[u8] = "\u{feff}".as_bytes();
 
 pub(super) fn empty(path: &Path) -> Error {
     Error::file(path, "expected text, found an empty file")

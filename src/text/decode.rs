@@ -2,6 +2,7 @@
 
 use super::Tokenizer;
 use crate::Result;
+use crate::files::formats::text_at_start;
 
 /// Most tokens that wait for the rest of a character. One needs at most 4 byte tokens.
 const MAX_PENDING: usize = 8;
@@ -93,11 +94,11 @@ impl Decoder {
     /// # Errors
     ///
     /// [`crate::Error::Text`] if a tokenizer from a file cannot decode the ids.
-    pub fn finish(self) -> Result<String> {
-        match self.state {
-            DecoderState::Bytes(pending) => Ok(String::from_utf8_lossy(&pending).into_owned()),
+    pub fn finish(&self) -> Result<String> {
+        match &self.state {
+            DecoderState::Bytes(pending) => Ok(String::from_utf8_lossy(pending).into_owned()),
             DecoderState::Window { context, pending } => {
-                new_text(&self.tokenizer, &context, &pending)
+                new_text(&self.tokenizer, context, pending)
             }
         }
     }
@@ -111,15 +112,13 @@ fn take_complete(bytes: &mut Vec<u8>) -> String {
     for chunk in bytes.utf8_chunks() {
         text.push_str(chunk.valid());
         taken += chunk.valid().len();
-        let unfinished =
-            std::str::from_utf8(chunk.invalid()).is_err_and(|error| error.error_len().is_none());
-        if chunk.invalid().is_empty()
-            || (unfinished && taken + chunk.invalid().len() == bytes.len())
-        {
-            continue;
+        let invalid = chunk.invalid();
+        let is_last = taken + invalid.len() == bytes.len();
+        let may_go_on = invalid.is_empty() || is_last && text_at_start(invalid).1;
+        if !may_go_on {
+            text.push(char::REPLACEMENT_CHARACTER);
+            taken += invalid.len();
         }
-        text.push(char::REPLACEMENT_CHARACTER);
-        taken += chunk.invalid().len();
     }
     bytes.drain(..taken);
     text
@@ -129,12 +128,8 @@ fn take_complete(bytes: &mut Vec<u8>) -> String {
 fn new_text(tokenizer: &Tokenizer, context: &[u32], pending: &[u32]) -> Result<String> {
     let before = tokenizer.decode(context)?;
     let mut text = tokenizer.decode(&[context, pending].concat())?;
-    let common: usize = before
-        .chars()
-        .zip(text.chars())
-        .take_while(|(a, b)| a == b)
-        .map(|(c, _)| c.len_utf8())
-        .sum();
+    let pairs = before.chars().zip(text.chars());
+    let common: usize = pairs.take_while(|(a, b)| a == b).map(|(c, _)| c.len_utf8()).sum();
     text.drain(..common);
     Ok(text)
 }

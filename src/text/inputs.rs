@@ -2,16 +2,19 @@
 
 use std::collections::VecDeque;
 use std::fs;
-use std::io::{Read, Result as IoResult};
+use std::io::{Cursor, Read, Result as IoResult};
 use std::path::{Path, PathBuf};
 
-use super::corpus::BYTE_ORDER_MARK;
+use crate::files::formats::text_at_start;
 use crate::files::names::RUN;
 use crate::files::{Decompressed, is_standard_input};
 use crate::{AtPath, Error, Result};
 
 /// Bytes by which a file of a folder is judged.
 const JUDGED_BYTES: u64 = 8192;
+
+/// U+FEFF in UTF-8, with which some editors begin a file; it is no text.
+pub(super) const BYTE_ORDER_MARK: &[u8] = "\u{feff}".as_bytes();
 
 /// Folders within folders; deeper ones are a loop.
 const MAX_DEPTH: usize = 64;
@@ -112,9 +115,10 @@ impl Inputs {
         if let ([only], false) = (&self.files[..], self.found) {
             return Decompressed::open(only);
         }
-        let mut waiting: VecDeque<PathBuf> = self.files.iter().cloned().collect();
-        let first = waiting.pop_front().map(|path| OpenFile::open(&path)).transpose()?;
-        Ok(Decompressed::new(Joined { current: first, waiting, separate: self.found }))
+        let waiting = self.files.clone().into();
+        let mut text = Joined { current: None, waiting, separate: self.found, last: b'\n' };
+        text.open_next()?;
+        Ok(Decompressed::new(text))
     }
 
     fn add_folder(&mut self, folder: &Path, depth: usize) -> Result<()> {
@@ -154,7 +158,8 @@ impl Inputs {
     fn add_if_text(&mut self, path: PathBuf) -> Result<()> {
         let mut start = Vec::new();
         let read = Decompressed::open(&path)?.take(JUDGED_BYTES).read_to_end(&mut start);
-        match read.is_ok() && is_text(&start) {
+        // UTF-8 whose last character may be cut, without NUL
+        match read.is_ok() && text_at_start(&start).1 && !start.contains(&0) {
             true if start.is_empty() => {}
             true => self.files.push(path),
             false => self.not_text.push(path),
@@ -176,75 +181,49 @@ fn escaped_folder(pattern: &Path) -> String {
     Path::new(&there).join(rest).to_string_lossy().into_owned()
 }
 
-/// UTF-8 whose last character may be cut, without NUL.
-fn is_text(start: &[u8]) -> bool {
-    let valid = match std::str::from_utf8(start) {
-        Ok(_) => true,
-        Err(error) => error.error_len().is_none(),
-    };
-    valid && !start.contains(&0)
-}
-
-/// A file that is being read.
-struct OpenFile {
-    path: PathBuf,
-    source: Decompressed,
-    /// Bytes of the start that wait, since a mark was looked for.
-    start: VecDeque<u8>,
-    last: u8,
-}
-
-impl OpenFile {
-    fn open(path: &Path) -> Result<Self> {
-        let mut source = Decompressed::open(path)?;
-        let mut start = Vec::new();
-        let mut mark = source.by_ref().take(BYTE_ORDER_MARK.len() as u64);
-        mark.read_to_end(&mut start).at(path)?;
-        if start == BYTE_ORDER_MARK {
-            start.clear();
-        }
-        Ok(Self { path: path.into(), source, start: start.into(), last: b'\n' })
+/// The bytes of `source` without a byte order mark at its start: U+FEFF, with which some editors begin a file.
+pub(super) fn without_mark(mut source: impl Read) -> IoResult<impl Read> {
+    let mut start = Vec::new();
+    source.by_ref().take(BYTE_ORDER_MARK.len() as u64).read_to_end(&mut start)?;
+    if start == BYTE_ORDER_MARK {
+        start.clear();
     }
-
-    fn read(&mut self, buffer: &mut [u8]) -> IoResult<usize> {
-        let read = match self.start.is_empty() {
-            true => self.source.read(buffer),
-            false => self.start.read(buffer),
-        };
-        let n = read.map_err(|error| named(&self.path, &error))?;
-        if let Some(last) = buffer[..n].last() {
-            self.last = *last;
-        }
-        Ok(n)
-    }
-}
-
-fn named(path: &Path, error: &dyn std::fmt::Display) -> std::io::Error {
-    std::io::Error::other(format!("{}: {error}", path.display()))
+    Ok(Cursor::new(start).chain(source))
 }
 
 /// Files one after the other.
 struct Joined {
-    current: Option<OpenFile>,
+    current: Option<(PathBuf, Box<dyn Read + Send>)>,
     waiting: VecDeque<PathBuf>,
     /// Each ends with a line end.
     separate: bool,
+    last: u8,
+}
+
+impl Joined {
+    fn open_next(&mut self) -> Result<()> {
+        self.current = None;
+        if let Some(path) = self.waiting.pop_front() {
+            let source = without_mark(Decompressed::open(&path)?).at(&path)?;
+            self.current = Some((path, Box::new(source)));
+        }
+        Ok(())
+    }
 }
 
 impl Read for Joined {
     fn read(&mut self, buffer: &mut [u8]) -> IoResult<usize> {
-        while let Some(part) = &mut self.current {
-            let n = part.read(buffer)?;
+        while let Some((path, source)) = &mut self.current {
+            let n = source.read(buffer).at(path).map_err(std::io::Error::other)?;
             if n > 0 || buffer.is_empty() {
+                self.last = buffer[..n].last().copied().unwrap_or(self.last);
                 return Ok(n);
             }
-            let ends_in_a_line = std::mem::replace(&mut part.last, b'\n') != b'\n';
-            if self.separate && ends_in_a_line {
+            if self.separate && std::mem::replace(&mut self.last, b'\n') != b'\n' {
                 buffer[0] = b'\n';
                 return Ok(1);
             }
-            let next = self.waiting.pop_front().map(|path| OpenFile::open(&path));
-            self.current = next.transpose().map_err(std::io::Error::other)?;
+            self.open_next().map_err(std::io::Error::other)?;
         }
         Ok(0)
     }

@@ -40,16 +40,10 @@ pub(super) struct Vocabulary {
 /// GPT-2's printable stand-ins of the bytes: a byte that is a printable Latin-1 character stands
 /// for itself, the others take the code points from 256 on, in order.
 pub(super) fn byte_alphabet() -> [char; 256] {
-    let mut next = 256u32;
-    std::array::from_fn(|byte| {
-        let code = match byte {
-            0x21..=0x7e | 0xa1..=0xac | 0xae..=0xff => byte as u32,
-            _ => {
-                next += 1;
-                next - 1
-            }
-        };
-        char::from_u32(code).unwrap_or(char::REPLACEMENT_CHARACTER)
+    let mut others = '\u{100}'..;
+    std::array::from_fn(|byte| match byte {
+        0x21..=0x7e | 0xa1..=0xac | 0xae..=0xff => char::from(byte as u8),
+        _ => others.next().unwrap_or(char::REPLACEMENT_CHARACTER),
     })
 }
 
@@ -70,33 +64,25 @@ pub(super) fn vocabulary(hf: &HfTokenizer, size: usize, json: &Value) -> Vocabul
         Value::String(token) => hf.token_to_id(token),
         _ => model["unk_id"].as_u64().and_then(|id| id.try_into().ok()),
     };
-    let mut special: Vec<u32> = hf
-        .get_added_tokens_decoder()
-        .iter()
-        .filter(|(_, token)| token.special)
-        .map(|(&id, _)| id)
-        .collect();
+    let added = hf.get_added_tokens_decoder();
+    let mut special: Vec<u32> =
+        added.iter().filter(|(_, token)| token.special).map(|(&id, _)| id).collect();
     special.sort_unstable();
-    let banned = (0..size as u32)
-        .filter(|&id| {
-            unk == Some(id) || special.binary_search(&id).is_ok() || hf.id_to_token(id).is_none()
-        })
-        .collect();
+    let is_banned = |&id: &u32| {
+        unk == Some(id) || special.binary_search(&id).is_ok() || hf.id_to_token(id).is_none()
+    };
+    let banned = (0..size as u32).filter(is_banned).collect();
     Vocabulary { size, banned, special, unk }
 }
 
 /// Recognises the simple kinds.
 pub(super) fn encoder(hf: &HfTokenizer, json: &Value) -> EncodingKind {
-    if !is_plain_bpe(json) {
-        return EncodingKind::General;
-    }
-    let pre_tokenizer = &json["pre_tokenizer"];
-    let simple = if pre_tokenizer.is_null() {
-        char_encoder(hf, &json["model"])
-    } else if pre_tokenizer["type"] == "ByteLevel" && pre_tokenizer["add_prefix_space"] == false {
-        byte_encoder(hf)
-    } else {
-        None
+    let splits = &json["pre_tokenizer"];
+    let is_byte_level = splits["type"] == "ByteLevel" && splits["add_prefix_space"] == false;
+    let simple = match is_plain_bpe(json) {
+        true if splits.is_null() => char_encoder(hf, &json["model"]),
+        true if is_byte_level => byte_encoder(hf),
+        _ => None,
     };
     simple.unwrap_or(EncodingKind::General)
 }
@@ -136,8 +122,7 @@ fn begins_anew(part: &Value) -> bool {
     match part {
         Value::Array(parts) => parts.iter().any(begins_anew),
         Value::Object(fields) => {
-            let kind = part["type"].as_str();
-            matches!(kind, Some("Prepend" | "Strip" | "Metaspace"))
+            matches!(part["type"].as_str(), Some("Prepend" | "Strip" | "Metaspace"))
                 || part["add_prefix_space"] == true
                 || fields.values().any(begins_anew)
         }
@@ -183,16 +168,15 @@ fn char_encoder(hf: &HfTokenizer, model: &Value) -> Option<EncodingKind> {
     let unk = hf.token_to_id(unk_token)?;
     let mut table = Vec::new();
     for (token, id) in hf.get_vocab(true) {
-        match single_char(&token) {
-            Some(c) => {
+        let mut chars = token.chars();
+        match (chars.next(), chars.next()) {
+            (Some(c), None) => {
                 let index = c as usize;
-                if table.len() <= index {
-                    table.resize(index + 1, unk);
-                }
+                table.resize(table.len().max(index + 1), unk);
                 table[index] = id;
             }
-            None if token == unk_token => {}
-            None => return None,
+            _ if token == unk_token => {}
+            _ => return None,
         }
     }
     Some(EncodingKind::Char { table, unk })
@@ -207,11 +191,6 @@ fn byte_encoder(hf: &HfTokenizer) -> Option<EncodingKind> {
         *id = hf.token_to_id(c.encode_utf8(&mut [0; 4]))?;
     }
     Some(EncodingKind::Byte(table))
-}
-
-fn single_char(token: &str) -> Option<char> {
-    let mut chars = token.chars();
-    chars.next().filter(|_| chars.next().is_none())
 }
 
 /// For decoders that join the bytes of the tokens and do nothing else (`Fuse`, `ByteLevel`): the
@@ -233,11 +212,8 @@ pub(super) fn token_bytes(
             return Some(Box::default());
         }
         // a token with a character outside the alphabet stands for itself
-        let mapped: Option<Box<[u8]>> = match byte_level {
-            true => token.chars().map(|c| byte_of.get(&c).copied()).collect(),
-            false => None,
-        };
-        Some(mapped.unwrap_or_else(|| token.as_bytes().into()))
+        let bytes = token.chars().map(|c| byte_of.get(&c).copied()).collect::<Option<_>>();
+        Some(bytes.filter(|_| byte_level).unwrap_or_else(|| token.as_bytes().into()))
     };
     Some((0..vocabulary.size as u32).map(bytes_of).collect())
 }

@@ -43,18 +43,18 @@ pub(super) fn check_tables(json: &[u8], tokens: usize) -> Result<(), String> {
         ("added_tokens", tables.added_tokens, tokens),
         ("model.merges", tables.model.merges, tokens.saturating_mul(MERGES)),
     ];
-    match limits.iter().find(|(_, Count(found), most)| found > most) {
-        None => Ok(()),
-        Some((what, Count(found), most)) => {
-            Err(format!("{what}: expected at most {most} entries, found {found}"))
+    for (what, Count(found), most) in limits {
+        if found > most {
+            return Err(format!("{what}: expected at most {most} entries, found {found}"));
         }
     }
+    Ok(())
 }
 
 /// Checks that the replacements in `steps`, a normalizer or a decoder, make no text immensely longer.
 pub(super) fn check_growth(what: &str, steps: &Value) -> Result<(), String> {
     match growth(steps) {
-        Some(growth) if growth <= MAX_GROWTH => Ok(()),
+        Some(..=MAX_GROWTH) => Ok(()),
         _ => {
             Err(format!("{what}: its replacements make a text more than {MAX_GROWTH} times longer"))
         }
@@ -68,10 +68,7 @@ fn growth(steps: &Value) -> Option<usize> {
     let own = match (steps["type"].as_str(), steps["content"].as_str()) {
         (Some("Replace"), Some(content)) => {
             let replaced = steps["pattern"]["String"].as_str().map_or(0, str::len);
-            match content.len() <= replaced {
-                true => 1,
-                false => content.len() + 1,
-            }
+            if content.len() <= replaced { 1 } else { content.len() + 1 }
         }
         _ => 1,
     };

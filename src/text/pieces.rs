@@ -63,26 +63,17 @@ impl Cuts {
     /// The first cut at or behind byte `min`.
     fn first(&self, text: &str, min: usize) -> Option<usize> {
         let (long, longest) = (min.saturating_mul(LONG), min.saturating_mul(LONGEST));
-        let start = (min.max(1)..text.len()).find(|&at| text.is_char_boundary(at))?;
-        let mut before = text[..start].chars().rev();
-        let mut previous = before.next()?;
-        let mut last_but_one = before.next();
-        for (at, next) in text[start..].char_indices() {
-            let at = start + at;
-            let natural =
-                is_cut(last_but_one, previous, next) && !(self.only_at_spaces && next != ' ');
-            let harmless =
-                at >= long && kind(previous).is_some_and(|a| kind(next).is_some_and(|b| a != b));
+        for (at, previous, natural) in self.places(text, min) {
+            let harmless = at >= long
+                && text[at..].chars().next().is_some_and(|next| {
+                    kind(previous).is_some_and(|a| kind(next).is_some_and(|b| a != b))
+                });
             if natural || harmless || at >= longest {
                 match self.bears(text, at) {
-                    Some(true) => return Some(at),
                     Some(false) if at < longest => {}
-                    Some(false) => return Some(at),
-                    None => return None,
+                    found => return found.map(|_| at),
                 }
             }
-            last_but_one = Some(previous);
-            previous = next;
         }
         None
     }
@@ -92,19 +83,25 @@ impl Cuts {
     pub(super) fn behind_cut<'t>(&self, text: &'t str) -> Option<&'t str> {
         // an added token may begin before the text
         let known = self.whole.iter().map(String::len).max().unwrap_or(0);
-        let mut before = [None, None];
-        for (at, next) in text.char_indices() {
-            if let [last_but_one, Some(previous)] = before
-                && at >= known
-                && is_cut(last_but_one, previous, next)
-                && !(self.only_at_spaces && next != ' ')
-                && self.bears(text, at) == Some(true)
-            {
-                return Some(&text[at..]);
-            }
-            before = [before[1], Some(next)];
-        }
-        None
+        let mut cuts = self.places(text, known).filter(|&(_, _, natural)| natural);
+        let found = cuts.find(|&(at, ..)| self.bears(text, at) == Some(true));
+        found.map(|(at, ..)| &text[at..])
+    }
+
+    /// The places between two characters from byte `min` on, each with the character before it, and `true` for
+    /// those in front of a space or between lines.
+    fn places(&self, text: &str, min: usize) -> impl Iterator<Item = (usize, char, bool)> {
+        let start = (min.max(1)..text.len()).find(|&at| text.is_char_boundary(at));
+        let (before, rest) = text.split_at(start.unwrap_or(text.len()));
+        let mut last = before.chars().rev();
+        let mut previous = last.next();
+        let mut last_but_one = last.next();
+        rest.char_indices().filter_map(move |(at, next)| {
+            let (a, b) = (last_but_one, previous?);
+            (last_but_one, previous) = (previous, Some(next));
+            let natural = is_cut(a, b, next) && !(self.only_at_spaces && next != ' ');
+            Some((before.len() + at, b, natural))
+        })
     }
 
     /// `true` unless a special token forbids a cut there; none where too little of the text is known.

@@ -49,22 +49,17 @@ impl FromStr for TokenizerSpec {
     type Err = Error;
 
     fn from_str(value: &str) -> Result<Self> {
-        match value {
-            "" => Err(Error::invalid(
+        match (value, value.strip_prefix("bpe:")) {
+            ("", _) => Err(Error::invalid(
                 "tokenizer",
                 "char, byte, bpe:N or the path of a tokenizer.json",
                 "nothing",
             )),
-            "char" => Ok(Self::Char),
-            "byte" => Ok(Self::Byte),
-            "bpe" => Err(bpe_error(value)),
-            _ => match value.strip_prefix("bpe:") {
-                Some(size) => match size.parse() {
-                    Ok(size) => Self::Bpe(size).checked(),
-                    Err(_) => Err(bpe_error(value)),
-                },
-                None => Ok(Self::File(value.into())),
-            },
+            ("char", _) => Ok(Self::Char),
+            ("byte", _) => Ok(Self::Byte),
+            ("bpe", _) => Err(bpe_error(value)),
+            (_, Some(size)) => Self::Bpe(size.parse().map_err(|_| bpe_error(value))?).checked(),
+            (path, None) => Ok(Self::File(path.into())),
         }
     }
 }

@@ -6,7 +6,8 @@ use std::io::Read;
 use std::path::Path;
 
 use super::check::Origin;
-use super::corpus::{BYTE_ORDER_MARK, empty, starts_character};
+use super::corpus::{empty, starts_character};
+use super::inputs::BYTE_ORDER_MARK;
 use super::{Inputs, Tokenizer};
 use crate::files::{Decompressed, formats, is_standard_input};
 use crate::{Error, Result};
@@ -135,11 +136,13 @@ impl<R: Read> TokenStream<R> {
         if let (None, Some(&id)) = (self.first, ids.first()) {
             let text = self.tokenizer.decode(&[id])?;
             let known = !text.is_empty() && self.buffer.starts_with(text.as_bytes());
-            let whole = |c: char| (1, c.len_utf8() as u64);
             self.first = Some(match known {
                 true => (text.chars().count() as u64, text.len() as u64),
                 false if self.tokenizer.accepts_any_bytes() => (1, 1),
-                false => first_character(&self.buffer).map_or((1, 1), whole),
+                false => {
+                    let start = String::from_utf8_lossy(&self.buffer[..self.buffer.len().min(4)]);
+                    start.chars().next().map_or((1, 1), |c| (1, c.len_utf8() as u64))
+                }
             });
         }
         Ok(())
@@ -185,28 +188,20 @@ impl<R: Read> TokenStream<R> {
         if self.at_end || missing == 0 {
             return Ok(());
         }
-        let read = (&mut self.reader).take(missing as u64).read_to_end(&mut self.buffer).map_err(
-            |error| match &self.origin.path {
-                Some(path) => Error::io(path, error),
-                None => Error::Text(format!("the text cannot be read: {error}")),
-            },
-        )?;
-        self.at_end = read < missing;
+        let read = (&mut self.reader).take(missing as u64).read_to_end(&mut self.buffer);
+        let read = read.map_err(|error| match &self.origin.path {
+            Some(path) => Error::io(path, error),
+            None => Error::Text(format!("the text cannot be read: {error}")),
+        });
+        self.at_end = read? < missing;
         Ok(())
     }
 
     fn consume(&mut self, used: usize) {
         let starts = |byte: &u8| starts_character(*byte);
-        let characters = self.buffer.drain(..used).filter(starts).count();
-        self.characters += characters as u64;
+        self.characters += self.buffer.drain(..used).filter(starts).count() as u64;
         self.origin.offset += used as u64;
     }
-}
-
-/// The character that `text` begins with.
-fn first_character(text: &[u8]) -> Option<char> {
-    let start = &text[..text.len().min(4)];
-    String::from_utf8_lossy(start).chars().next()
 }
 
 impl<R: Read> Iterator for TokenStream<R> {

@@ -76,15 +76,10 @@ impl Tokenizer {
             let bytes = |id| self.bytes_of(id).filter(|_| known(&id));
             return Ok(TokenBytes::new(ids.map(|id| bytes(id).unwrap_or_default().to_vec())));
         }
-        let Some(between) = self.neighbour(ids.clone().filter(known))? else {
-            return Err(Error::TokenBytes);
-        };
+        let between = self.neighbour(ids.clone().filter(known))?.ok_or(Error::TokenBytes)?;
         let table = |first: bool| -> Result<Vec<Box<[u8]>>> {
-            let bytes = |id| match known(&id) {
-                true => Ok(between.bytes(id, first)?.into_boxed_slice()),
-                false => Ok(Box::default()),
-            };
-            ids.clone().map(bytes).collect()
+            let bytes = |id| if known(&id) { between.bytes(id, first) } else { Ok(Vec::new()) };
+            ids.clone().map(|id| Ok(bytes(id)?.into())).collect()
         };
         let tokens = TokenBytes { first: Some(table(true)?), later: table(false)? };
         let sample = ids.filter(known).filter(|&id| between.byte(id).is_none());
@@ -97,19 +92,10 @@ impl Tokenizer {
         for id in ids {
             let alone = self.decode(&[id])?;
             let twice = self.decode(&[id, id])?;
-            let Some(behind) = twice.strip_prefix(&alone) else {
-                continue;
-            };
-            if !alone.is_empty()
-                && !behind.is_empty()
-                && !alone.contains(char::REPLACEMENT_CHARACTER)
-            {
-                return Ok(Some(Between {
-                    tokenizer: self,
-                    id,
-                    behind: behind.to_string(),
-                    alone,
-                }));
+            let behind = twice.strip_prefix(&alone).unwrap_or_default().to_string();
+            let is_seen = !alone.is_empty() && !alone.contains(char::REPLACEMENT_CHARACTER);
+            if is_seen && !behind.is_empty() {
+                return Ok(Some(Between { tokenizer: self, id, alone, behind }));
             }
         }
         Ok(None)
@@ -123,10 +109,8 @@ impl Tokenizer {
             joined.extend_from_slice(&table.unwrap_or(tokens.later())[id as usize]);
         }
         let joined = String::from_utf8_lossy(&joined);
-        match joined.trim_end() == self.decode(ids)?.trim_end() {
-            true => Ok(()),
-            false => Err(Error::TokenBytes),
-        }
+        let is_right = joined.trim_end() == self.decode(ids)?.trim_end();
+        is_right.then_some(()).ok_or(Error::TokenBytes)
     }
 }
 
@@ -149,14 +133,13 @@ impl Between<'_> {
         if let Some(text) = self.link(id, first)? {
             return Ok(text.into_bytes());
         }
-        let text = match first {
-            true => self.tokenizer.decode(&[id, self.id])?,
-            false => self.tokenizer.decode(&[self.id, id, self.id])?,
+        let (ids, before) = match first {
+            true => (vec![id, self.id], ""),
+            false => (vec![self.id, id, self.id], self.alone.as_str()),
         };
-        let before = if first { "" } else { &self.alone };
-        let text = text.strip_prefix(before);
-        let text = text.and_then(|text| text.strip_suffix(&self.behind));
-        Ok(text.ok_or(Error::TokenBytes)?.as_bytes().to_vec())
+        let text = self.tokenizer.decode(&ids)?;
+        let text = text.strip_prefix(before).and_then(|text| text.strip_suffix(&self.behind));
+        Ok(text.ok_or(Error::TokenBytes)?.into())
     }
 
     /// The byte that `id` stands for, like `<0x0A>`, where the decoder joins such tokens to characters.

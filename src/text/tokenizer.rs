@@ -16,8 +16,8 @@ use super::pieces::Cuts;
 use super::spec::MAX_VOCAB_SIZE;
 use super::{Decoder, TokenizerSpec, build, limits, text_error};
 use crate::files::names::MAX_TOKENIZER_BYTES;
-use crate::files::write_atomic;
-use crate::{AtPath, Error, Result};
+use crate::files::{read_at_most, write_atomic};
+use crate::{Error, Result};
 
 /// A tokenizer: text to token ids and back.
 ///
@@ -83,10 +83,9 @@ impl Tokenizer {
     /// [`Error::Invalid`] if the vocabulary would be too large or too small;
     /// [`Error::Io`] and [`Error::File`] as in [`Tokenizer::from_file`].
     pub fn from_spec(spec: &TokenizerSpec, text: &[u8]) -> Result<Self> {
+        let none = format!("expected text to learn the vocabulary of {spec} from, found none");
         let learn_from = || match text_of(text, true, &Origin::default())? {
-            "" => Err(Error::Text(format!(
-                "expected text to learn the vocabulary of {spec} from, found none"
-            ))),
+            "" => Err(Error::Text(none)),
             text => Ok(text),
         };
         let hf = match spec.clone().checked()? {
@@ -110,22 +109,17 @@ impl Tokenizer {
     /// As [`Tokenizer::from_file`], for a model of `vocab_size` tokens: nothing is built of tables that
     /// are much larger.
     pub(crate) fn from_file_for(path: &Path, vocab_size: usize) -> Result<Self> {
-        let about = std::fs::metadata(path).map_err(|error| match error.kind() {
-            std::io::ErrorKind::NotFound => Error::file(
-                path,
+        let wrong = match (path.exists(), path.is_dir()) {
+            (true, false) => None,
+            (true, true) => Some("expected a tokenizer.json, found a folder"),
+            _ => Some(
                 "no such file; a tokenizer is char, byte, bpe:N or the path of a tokenizer.json",
             ),
-            _ => Error::io(path, error),
-        })?;
-        let expected =
-            |found: &str| Error::file(path, format!("expected a tokenizer.json, found {found}"));
-        if about.is_dir() {
-            return Err(expected("a folder"));
+        };
+        if let Some(wrong) = wrong {
+            return Err(Error::file(path, wrong));
         }
-        if about.len() > MAX_TOKENIZER_BYTES {
-            return Err(expected(&format!("{} bytes", about.len())));
-        }
-        let json = std::fs::read(path).at(path)?;
+        let json = read_at_most(path, "a tokenizer.json", MAX_TOKENIZER_BYTES)?;
         Self::from_json_for(&json, vocab_size).map_err(|error| Error::file(path, error.to_string()))
     }
 
@@ -150,11 +144,10 @@ impl Tokenizer {
             tokenizer.encode("a b").map_err(|error| error.to_string())?;
             Ok(tokenizer)
         };
-        std::panic::catch_unwind(load)
-            .unwrap_or_else(|_| Err("it contradicts itself".to_string()))
-            .map_err(|problem| {
-                Error::Text(format!("not a usable Hugging Face tokenizer: {problem}"))
-            })
+        let loaded = std::panic::catch_unwind(load);
+        let loaded = loaded.unwrap_or_else(|_| Err("it contradicts itself".to_string()));
+        let unusable = "not a usable Hugging Face tokenizer";
+        loaded.map_err(|problem| Error::Text(format!("{unusable}: {problem}")))
     }
 
     pub(super) fn from_hf(mut hf: HfTokenizer) -> Result<Self, String> {
@@ -223,16 +216,12 @@ impl Tokenizer {
     ///
     /// [`Error::Text`] for an id that is not in the vocabulary.
     pub fn decode(&self, ids: &[u32]) -> Result<String> {
-        if self.inner.token_bytes.is_none() {
-            ids.iter().try_for_each(|&id| self.check_id(id))?;
+        ids.iter().try_for_each(|&id| self.check_id(id))?;
+        if !self.joins_bytes() {
             return self.inner.hf.decode(ids, true).map_err(text_error);
         }
-        let mut bytes = Vec::new();
-        for &id in ids {
-            self.check_id(id)?;
-            bytes.extend_from_slice(self.bytes_of(id).unwrap_or_default());
-        }
-        Ok(String::from_utf8_lossy(&bytes).into_owned())
+        let bytes: Vec<&[u8]> = ids.iter().filter_map(|&id| self.bytes_of(id)).collect();
+        Ok(String::from_utf8_lossy(&bytes.concat()).into_owned())
     }
 
     /// A decoder that takes ids one by one and gives text as soon as its characters are complete.
@@ -260,18 +249,17 @@ impl Tokenizer {
     }
 
     pub(super) fn check_id(&self, id: u32) -> Result<()> {
-        let known = match &self.inner.token_bytes {
-            Some(_) => self.bytes_of(id).is_some(),
-            None => self.token_text(id).is_some(),
+        let known = match self.joins_bytes() {
+            true => self.bytes_of(id).is_some(),
+            false => self.token_text(id).is_some(),
         };
         if known {
             return Ok(());
         }
-        Err(Error::invalid(
-            "token id",
-            format!("one of the tokenizer's vocabulary, which ends at {}", self.vocab_size() - 1),
-            format!("{id}; do the model and tokenizer.json belong together?"),
-        ))
+        let last = self.vocab_size() - 1;
+        let expected = format!("one of the tokenizer's vocabulary, which ends at {last}");
+        let found = format!("{id}; do the model and tokenizer.json belong together?");
+        Err(Error::invalid("token id", expected, found))
     }
 
     /// The token as it stands in the vocabulary, in byte-level tokenizers in GPT-2's printable

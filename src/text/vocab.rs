@@ -3,17 +3,17 @@
 use std::collections::HashSet;
 use std::path::Path;
 
-use tokenizers::decoders::fuse::Fuse;
-use tokenizers::models::bpe::{BpeBuilder, Vocab};
 use tokenizers::normalizers::replace::Replace;
 use tokenizers::normalizers::utils::Sequence;
 use tokenizers::{AddedToken, NormalizerWrapper, Tokenizer as HfTokenizer};
 
 use super::Tokenizer;
+use super::build::characters;
 use super::spec::MAX_VOCAB_SIZE;
 use super::text_error;
 use crate::files::names::MAX_VOCABULARY_BYTES;
-use crate::{AtPath, Error, Result};
+use crate::files::read_at_most;
+use crate::{Error, Result};
 
 /// Names of the token for unknown characters.
 const UNKNOWN: [&str; 2] = ["<unk>", "[UNK]"];
@@ -30,14 +30,7 @@ impl Tokenizer {
     /// vocabulary.
     pub fn from_vocab_file(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
-        let size = std::fs::metadata(path).at(path)?;
-        if size.len() > MAX_VOCABULARY_BYTES {
-            return Err(Error::file(
-                path,
-                format!("expected a vocabulary, found {} bytes", size.len()),
-            ));
-        }
-        let bytes = std::fs::read(path).at(path)?;
+        let bytes = read_at_most(path, "a vocabulary", MAX_VOCABULARY_BYTES)?;
         let text = String::from_utf8(bytes)
             .map_err(|e| Error::file(path, format!("expected text in UTF-8: {e}")))?;
         Self::from_vocab(&text).map_err(|e| Error::file(path, e.to_string()))
@@ -83,9 +76,8 @@ impl Tokenizer {
 
 /// `true` if a token stands for something that is no text.
 fn is_special(token: &str) -> bool {
-    token.chars().count() > 1
-        && ((token.starts_with('<') && token.ends_with('>'))
-            || (token.starts_with('[') && token.ends_with(']')))
+    let is_between = |from, to| token.starts_with(from) && token.ends_with(to);
+    token.chars().count() > 1 && (is_between('<', '>') || is_between('[', ']'))
 }
 
 fn check(tokens: &[&str]) -> Result<()> {
@@ -115,19 +107,12 @@ fn check(tokens: &[&str]) -> Result<()> {
 
 fn build(tokens: &[&str]) -> Result<HfTokenizer> {
     let known: HashSet<&str> = tokens.iter().copied().collect();
-    let Some(unknown) = UNKNOWN.into_iter().find(|token| known.contains(token)) else {
+    let unknown = UNKNOWN.into_iter().find(|token| known.contains(token)).ok_or_else(|| {
         let expected = UNKNOWN.join(" or ");
-        return Err(Error::Text(format!(
-            "expected a token {expected} for characters without a token, found none"
-        )));
-    };
-    let vocab: Vocab = tokens.iter().map(|token| token.to_string()).zip(0..).collect();
-    let model = BpeBuilder::new()
-        .vocab_and_merges(vocab, Vec::new())
-        .unk_token(unknown.to_string())
-        .build()
-        .map_err(text_error)?;
-    let mut hf = HfTokenizer::new(model);
+        let what = "for characters without a token";
+        Error::Text(format!("expected a token {expected} {what}, found none"))
+    })?;
+    let mut hf = characters(tokens.iter().map(|token| token.to_string()), unknown)?;
     let capitals = ('a'..='z').filter_map(|small| {
         let (small, capital) = (small.to_string(), small.to_ascii_uppercase().to_string());
         let wanted = known.contains(&*capital) && !known.contains(&*small);
@@ -137,10 +122,9 @@ fn build(tokens: &[&str]) -> Result<HfTokenizer> {
     if !capitals.is_empty() {
         hf.with_normalizer(Some(Sequence::new(capitals))).map_err(text_error)?;
     }
-    hf.with_decoder(Some(Fuse::new()));
     let special = tokens.iter().filter(|token| is_special(token));
-    hf.add_special_tokens(special.map(|token| AddedToken::from(*token, true)))
-        .map_err(text_error)?;
+    let special = special.map(|token| AddedToken::from(*token, true));
+    hf.add_special_tokens(special).map_err(text_error)?;
     Ok(hf)
 }
 

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use candle_tcn::encode::{Candidate, Encoder, candidates};
+use candle_tcn::models::{Candidate, Encoder, candidates};
 use candle_tcn::text::Tokenizer;
 use candle_tcn::{Error, LoadedModel};
 use serde_json::{Value, json};

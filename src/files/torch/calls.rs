@@ -1,7 +1,7 @@
 //! The values that calls of globals would give: storages, tensors and dicts.
 
 use super::globals::Global;
-use super::objects::{Parsed, Pickle, PickleObject, PickleValue, StorageRef};
+use super::objects::{Parsed, Pickle, PickleObject, PicklePair, PickleValue, StorageRef};
 use crate::files::listing::StridedView;
 
 /// Bytes of a storage's name, which is a number.
@@ -26,9 +26,8 @@ impl Pickle<'_> {
                     (callee, args) = (inner, inner_args);
                     continue;
                 }
-                (Global::Tensor, &[_, _, _, _, ..]) => {
-                    let parts = parts[..4].to_vec();
-                    self.new_object(PickleObject::Tensor(parts))
+                (Global::Tensor, &[a, b, c, d, ..]) => {
+                    self.new_object(PickleObject::Tensor(Box::new([a, b, c, d])))
                 }
                 (Global::Parameter, &[tensor, ..]) => match self.object(tensor) {
                     Some(PickleObject::Tensor(_)) => tensor,
@@ -49,11 +48,8 @@ impl Pickle<'_> {
     }
 
     /// The entries of `OrderedDict()` or `OrderedDict([[key, value], ...])`.
-    fn pairs(&self, args: &[PickleValue]) -> Option<Vec<(PickleValue, PickleValue)>> {
-        let pair = |&pair| match self.parts(pair)? {
-            &[key, value] => Some((key, value)),
-            _ => None,
-        };
+    fn pairs(&self, args: &[PickleValue]) -> Option<Vec<PicklePair>> {
+        let pair = |&pair| self.parts(pair)?.try_into().ok();
         match *args {
             [] => Some(Vec::new()),
             [list] => self.parts(list)?.iter().map(pair).collect(),
@@ -89,25 +85,26 @@ impl Pickle<'_> {
     }
 
     /// The storage and the view of a tensor's arguments.
-    pub(super) fn tensor(&self, parts: &[PickleValue]) -> Parsed<(StorageRef, StridedView)> {
+    pub(super) fn tensor(&self, parts: &[PickleValue; 4]) -> Parsed<(StorageRef, StridedView)> {
         let &[storage, PickleValue::Int(offset), size, stride] = parts else {
             return Err("expected storage, offset, size and stride, found something else".into());
         };
         let Some(&PickleObject::Storage(storage)) = self.object(storage) else {
             return Err("expected a storage, found something else".into());
         };
+        let at_least_0 = |what: &str, number: i64| {
+            let wrong = |_| format!("expected {what} of at least 0, found {number}");
+            usize::try_from(number).map_err(wrong)
+        };
         let lengths = |value| {
             let parts = self.tuple(value).ok_or("expected a size, found something else")?;
             let length = |part: &PickleValue| match *part {
-                PickleValue::Int(length) => usize::try_from(length).map_err(|_| {
-                    format!("expected lengths and strides of at least 0, found {length}")
-                }),
+                PickleValue::Int(length) => at_least_0("lengths and strides", length),
                 _ => Err("expected a whole number as a length, found something else".to_string()),
             };
             parts.iter().map(length).collect::<Parsed<Vec<_>>>()
         };
-        let offset = usize::try_from(offset)
-            .map_err(|_| format!("expected an offset of at least 0, found {offset}"))?;
+        let offset = at_least_0("an offset", offset)?;
         let view = StridedView::new(offset, lengths(size)?, lengths(stride)?, storage.count)?;
         Ok((storage, view))
     }

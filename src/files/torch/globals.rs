@@ -76,24 +76,19 @@ fn is_inert(module: &str, name: &str) -> bool {
 
 /// The type of the numbers of a class of storages.
 fn storage(class: &str) -> Option<Option<Dtype>> {
-    Some(Some(match class {
-        "FloatStorage" => Dtype::F32,
-        "DoubleStorage" => Dtype::F64,
-        "HalfStorage" => Dtype::F16,
-        "BFloat16Storage" => Dtype::BF16,
-        "LongStorage" => Dtype::I64,
-        "IntStorage" => Dtype::I32,
-        "ShortStorage" => Dtype::I16,
-        "CharStorage" => Dtype::I8,
-        "ByteStorage" | "UntypedStorage" | "TypedStorage" => Dtype::U8,
-        "BoolStorage" => Dtype::BOOL,
-        "QInt8Storage"
-        | "QUInt8Storage"
-        | "QUInt4x2Storage"
-        | "QUInt2x4Storage"
-        | "QInt32Storage"
-        | "ComplexFloatStorage"
-        | "ComplexDoubleStorage" => return Some(None),
+    Some(Some(match class.strip_suffix("Storage")? {
+        "Float" => Dtype::F32,
+        "Double" => Dtype::F64,
+        "Half" => Dtype::F16,
+        "BFloat16" => Dtype::BF16,
+        "Long" => Dtype::I64,
+        "Int" => Dtype::I32,
+        "Short" => Dtype::I16,
+        "Char" => Dtype::I8,
+        "Byte" | "Untyped" | "Typed" => Dtype::U8,
+        "Bool" => Dtype::BOOL,
+        "QInt8" | "QUInt8" | "QUInt4x2" | "QUInt2x4" | "QInt32" | "ComplexFloat"
+        | "ComplexDouble" => return Some(None),
         _ => return None,
     }))
 }

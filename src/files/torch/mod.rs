@@ -10,12 +10,12 @@ mod zip;
 
 use std::collections::{HashMap, HashSet};
 
-use super::checked_file::{CheckedFile, shown};
+use super::checked_file::{CheckedFile, little_endian, shown};
 use super::listing::{ListedTensor, Listing, MAX_TENSORS, Storage, StridedView, bytes_of};
 use super::names::MAX_PICKLE_BYTES;
 use super::not_weights;
 use crate::{Error, Result};
-use objects::{Pickle, PickleObject, PickleValue, StorageRef};
+use objects::{Pickle, PickleObject, PickleValue, STORAGE, StorageRef};
 use state_dict::{DictEntries, state_dict};
 use unpickler::{MAX_VALUES, load};
 use zip::Archive;
@@ -55,31 +55,26 @@ pub(super) fn list_zip(file: &CheckedFile, key: Option<&str>) -> Result<Listing>
         check_order(file, order == b"little")?;
     }
     let pickle = find("data.pkl")?.ok_or_else(|| file.wrong("the archive's data.pkl is gone"))?;
-    if pickle.len > MAX_PICKLE_BYTES {
-        return Err(file.wrong(format!(
-            "data.pkl: expected at most {MAX_PICKLE_BYTES} bytes, found {}",
-            pickle.len
-        )));
-    }
+    file.require(pickle.len <= MAX_PICKLE_BYTES, || {
+        format!("data.pkl: expected at most {MAX_PICKLE_BYTES} bytes, found {}", pickle.len)
+    })?;
     let bytes = file.bytes("data.pkl", pickle.start, pickle.len)?;
-    if crc32fast::hash(&bytes) != pickle.crc {
-        return Err(file.wrong("data.pkl is damaged: its checksum is another than the archive's"));
-    }
-    let loaded = load(&bytes, MAX_VALUES);
-    let (pickle, value, _) = loaded.map_err(|message| file.wrong(message))?;
-    list(file, &pickle, state_dict(file, &pickle, value, key)?, |key, storage| {
-        let found = find(&format!("data/{}", String::from_utf8_lossy(key)))?;
-        let wrong = |message: String| file.wrong(format!("{}: expected {message}", named(key)));
-        match found {
-            None => Err(wrong("it in the archive, found none".into())),
-            Some(found) if found.len != storage.bytes() => Err(wrong(format!(
-                "{} bytes for {} numbers, found {}",
-                storage.bytes(),
-                storage.count,
-                found.len
-            ))),
-            Some(found) => Ok(Storage { start: found.start, crc: Some(found.crc), ..storage }),
-        }
+    file.require(crc32fast::hash(&bytes) == pickle.crc, || {
+        "data.pkl is damaged: its checksum is another than the archive's".into()
+    })?;
+    let (pickle, value, _) = load(file, &bytes, MAX_VALUES)?;
+    list(file, &pickle, state_dict(file, &pickle, value, key)?, |name, storage| {
+        let key = name.strip_prefix(STORAGE).unwrap_or_default();
+        let found = find(&format!("data/{key}"))?;
+        let found = found.ok_or_else(|| {
+            file.wrong(format!("{}: expected it in the archive, found none", shown(name)))
+        })?;
+        let (bytes, count) = (storage.bytes(), storage.count);
+        file.require(found.len == bytes, || {
+            let name = shown(name);
+            format!("{name}: expected {bytes} bytes for {count} numbers, found {}", found.len)
+        })?;
+        Ok(Storage { start: found.start, crc: Some(found.crc), ..storage })
     })
 }
 
@@ -89,41 +84,40 @@ pub(super) fn list_pickles(file: &CheckedFile, key: Option<&str>) -> Result<List
     let bytes = file.bytes("its pickle", 0, file.len().min(MAX_PICKLE_BYTES))?;
     let mut at = 0;
     let mut next = |values| {
-        let loaded = load(&bytes[at..], values);
-        let (pickle, value, len) = loaded.map_err(|message| file.wrong(message))?;
+        let (pickle, value, len) = load(file, &bytes[at..], values)?;
         at += len;
         Ok::<_, Error>((pickle, value))
     };
     let (pickle, value) = next(FEW)?;
-    match value {
-        PickleValue::Long(span) if pickle.bytes(span) == MAGIC => {}
-        _ => return Err(file.wrong("a pickle, but not one that torch.save writes; save tensors with torch.save or safetensors")),
-    }
-    if next(FEW)?.1 != PickleValue::Int(PROTOCOL) {
-        return Err(file.wrong(format!(
-            "expected version {PROTOCOL} of PyTorch's older format, found another"
-        )));
-    }
+    let is_magic = matches!(value, PickleValue::Long(span) if pickle.bytes(span) == MAGIC);
+    file.require(is_magic, || {
+        "a pickle, but not one that torch.save writes; save tensors with torch.save or safetensors"
+            .into()
+    })?;
+    let is_known = next(FEW)?.1 == PickleValue::Int(PROTOCOL);
+    file.require(is_known, || {
+        format!("expected version {PROTOCOL} of PyTorch's older format, found another")
+    })?;
     let (pickle, machine) = next(FEW)?;
     check_order(file, pickle.get(machine, "little_endian") == Some(PickleValue::Bool(true)))?;
     let (pickle, object) = next(MAX_VALUES)?;
     let (keys_pickle, keys) = next(2 * MAX_TENSORS)?;
     let starts = starts(file, &pickle, (&keys_pickle, keys), at as u64)?;
-    list(file, &pickle, state_dict(file, &pickle, object, key)?, |key, storage| {
-        let start = starts.get(key).ok_or_else(|| {
-            file.wrong(format!("{}: expected it behind the pickles, found none", named(key)))
+    list(file, &pickle, state_dict(file, &pickle, object, key)?, |name, storage| {
+        let start = starts.get(name).ok_or_else(|| {
+            file.wrong(format!("{}: expected it behind the pickles, found none", shown(name)))
         })?;
         Ok(Storage { start: *start, ..storage })
     })
 }
 
 /// The first byte of the numbers of each storage of the older format; the first storage stands at `at`.
-fn starts<'a>(
+fn starts(
     file: &CheckedFile,
     pickle: &Pickle,
-    (keys_pickle, keys): (&Pickle<'a>, PickleValue),
+    (keys_pickle, keys): (&Pickle, PickleValue),
     mut at: u64,
-) -> Result<HashMap<&'a [u8], u64>> {
+) -> Result<HashMap<String, u64>> {
     let known = storages(file, pickle)?;
     let Some(PickleObject::List(keys)) = keys_pickle.object(keys) else {
         return Err(file.wrong("expected a list of storages, found something else"));
@@ -133,23 +127,22 @@ fn starts<'a>(
         let PickleValue::Text(span) = key else {
             return Err(file.wrong("expected storages named by text, found something else"));
         };
-        let key = keys_pickle.bytes(span);
-        let what = named(key);
+        let name = keys_pickle.storage_name(span);
+        let what = shown(&name);
         let wrong = |message: String| file.wrong(format!("{what}{message}"));
         let storage = known
-            .get(key)
+            .get(&name)
             .ok_or_else(|| wrong(": no tensor belongs to it, so its size is not known".into()))?;
         let dtype = storage.dtype.ok_or_else(|| wrong(format!(": {UNREADABLE}")))?;
-        let count = file.bytes(&what, at, 8)?;
-        let count = count.first_chunk().map_or(0, |bytes| u64::from_le_bytes(*bytes));
-        if count != storage.count as u64 {
-            return Err(wrong(format!(": expected {} numbers, found {count}", storage.count)));
+        let (count, expected) = (little_endian(&file.bytes(&what, at, 8)?), storage.count);
+        if count != expected as u64 {
+            return Err(wrong(format!(": expected {expected} numbers, found {count}")));
         }
-        let bytes = bytes_of(dtype, storage.count);
+        let bytes = bytes_of(dtype, expected);
         file.check_range(&what, at + 8, bytes)?;
-        if starts.insert(key, at + 8).is_some() {
-            return Err(wrong(" stands there twice".into()));
-        }
+        file.require(starts.insert(name, at + 8).is_none(), || {
+            format!("{what} stands there twice")
+        })?;
         at += 8 + bytes;
     }
     Ok(starts)
@@ -157,19 +150,19 @@ fn starts<'a>(
 
 const UNREADABLE: &str = "complex and quantised numbers cannot be read";
 
-/// Lists the tensors among the entries of a dict; `locate` finds a storage by its key, and sets its
+/// Lists the tensors among the entries of a dict; `locate` finds a storage by its name, and sets its
 /// first byte and its checksum.
 fn list(
     file: &CheckedFile,
     pickle: &Pickle,
     state_dict: &DictEntries,
-    locate: impl Fn(&[u8], Storage) -> Result<Storage>,
+    locate: impl Fn(&str, Storage) -> Result<Storage>,
 ) -> Result<Listing> {
     storages(file, pickle)?;
     let mut listing = Listing::default();
-    let mut places: HashMap<&[u8], usize> = HashMap::new();
+    let mut places = HashMap::new();
     let mut names = HashSet::new();
-    for &(key, value) in state_dict {
+    for &[key, value] in state_dict {
         let Some(PickleObject::Tensor(parts)) = pickle.object(value) else {
             continue;
         };
@@ -180,87 +173,64 @@ fn list(
         if !names.insert(name) {
             return Err(wrong("it stands there twice".into()));
         }
-        if names.len() > MAX_TENSORS {
-            return Err(file.wrong(format!("expected at most {MAX_TENSORS} tensors, found more")));
-        }
+        file.require(names.len() <= MAX_TENSORS, || {
+            format!("expected at most {MAX_TENSORS} tensors, found more")
+        })?;
         let (StorageRef { dtype, key, count }, view) = pickle.tensor(parts).map_err(wrong)?;
         let dtype = dtype.ok_or_else(|| wrong(UNREADABLE.into()))?;
-        let key = pickle.bytes(key);
-        let storage = match places.get(key) {
-            Some(&place) => place,
-            None => {
-                let storage = Storage { dtype, start: 0, count, crc: None };
-                listing.storages.push(locate(key, storage)?);
-                places.insert(key, listing.storages.len() - 1);
-                listing.storages.len() - 1
-            }
-        };
+        let storage = *places.entry(pickle.bytes(key)).or_insert(listing.storages.len());
+        if storage == listing.storages.len() {
+            let storage = Storage { dtype, start: 0, count, crc: None };
+            listing.storages.push(locate(&pickle.storage_name(key), storage)?);
+        }
         listing.tensors.push(ListedTensor { name: name.to_string(), storage, view });
     }
     check_sizes(file, &listing)?;
     Ok(listing)
 }
 
-/// The storages of a pickle by their keys, each of one type and one size.
-fn storages<'a, 'p>(
-    file: &CheckedFile,
-    pickle: &'p Pickle<'a>,
-) -> Result<HashMap<&'a [u8], &'p StorageRef>> {
-    let mut known: HashMap<&[u8], &StorageRef> = HashMap::new();
+/// The storages of a pickle by their names, each of one type and one size.
+fn storages<'p>(file: &CheckedFile, pickle: &'p Pickle) -> Result<HashMap<String, &'p StorageRef>> {
+    let mut known: HashMap<String, &StorageRef> = HashMap::new();
     for object in &pickle.objects {
         let PickleObject::Storage(storage) = object else {
             continue;
         };
-        let key = pickle.bytes(storage.key);
-        let before = known.entry(key).or_insert(storage);
-        if (before.dtype, before.count) != (storage.dtype, storage.count) {
-            let dtype = |storage: &StorageRef| {
-                storage.dtype.map_or("that cannot be read".to_string(), |dtype| dtype.to_string())
-            };
-            return Err(file.wrong(format!(
-                "{}: expected {} numbers {} as before, found {} {}",
-                named(key),
-                before.count,
-                dtype(before),
-                storage.count,
-                dtype(storage)
-            )));
-        }
+        let name = pickle.storage_name(storage.key);
+        let numbers = |storage: &StorageRef| {
+            let dtype = storage.dtype.map_or("that cannot be read".into(), |d| d.to_string());
+            (storage.count, dtype)
+        };
+        let (what, found) = (shown(&name), numbers(storage));
+        let before = numbers(known.entry(name).or_insert(storage));
+        file.require(before == found, || {
+            let ((a, b), (c, d)) = (before, found);
+            format!("{what}: expected {a} numbers {b} as before, found {c} {d}")
+        })?;
     }
     Ok(known)
-}
-
-/// A storage by its key, for messages.
-fn named(key: &[u8]) -> String {
-    format!("storage {}", shown(&String::from_utf8_lossy(key)))
 }
 
 /// Checks that the file makes no more of its bytes than a few tensors that share them.
 fn check_sizes(file: &CheckedFile, listing: &Listing) -> Result<()> {
     let stored: u64 = listing.storages.iter().map(Storage::bytes).sum();
-    if stored > file.len() {
-        return Err(file.wrong(format!(
-            "its storages overlap: they have {stored} bytes, the file {}",
-            file.len()
-        )));
-    }
+    let len = file.len();
+    file.require(stored <= len, || {
+        format!("its storages overlap: they have {stored} bytes, the file {len}")
+    })?;
     let views: HashSet<_> =
         listing.tensors.iter().map(|tensor| (tensor.storage, &tensor.view)).collect();
     let bytes = |&(storage, view): &(usize, &StridedView)| {
         bytes_of(listing.storages[storage].dtype, view.count())
     };
     let viewed = views.iter().map(bytes).fold(0u64, u64::saturating_add);
-    match viewed > stored.saturating_mul(MAX_OVERLAP) {
-        false => Ok(()),
-        true => Err(file.wrong(format!(
-            "its tensors overlap: together they have more than {MAX_OVERLAP} times the {stored} bytes of their storages"
-        ))),
-    }
+    file.require(viewed <= stored.saturating_mul(MAX_OVERLAP), || {
+        format!("its tensors overlap: together they have more than {MAX_OVERLAP} times the {stored} bytes of their storages")
+    })
 }
 
-fn check_order(file: &CheckedFile, little: bool) -> Result<()> {
-    match little {
-        true => Ok(()),
-        false => Err(file.wrong("it was written by a machine with the highest byte first; load it there and save it as safetensors")),
-    }
+fn check_order(file: &CheckedFile, is_little: bool) -> Result<()> {
+    file.require(is_little, || {
+        "it was written by a machine with the highest byte first; load it there and save it as safetensors".into()
+    })
 }

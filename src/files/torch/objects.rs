@@ -29,16 +29,19 @@ pub(super) enum PickleValue {
     Object(u32),
 }
 
+/// An entry of a dict.
+pub(super) type PicklePair = [PickleValue; 2];
+
 /// A value with parts, or one that a global made.
 #[derive(Debug)]
 pub(super) enum PickleObject {
     Tuple(Vec<PickleValue>),
     List(Vec<PickleValue>),
-    Dict(Vec<(PickleValue, PickleValue)>),
+    Dict(Vec<PicklePair>),
     Global(Global),
     Storage(StorageRef),
     /// Made by `_rebuild_tensor_v2` of these arguments.
-    Tensor(Vec<PickleValue>),
+    Tensor(Box<[PickleValue; 4]>),
     /// No part of a state dict, and harmless.
     Inert,
 }
@@ -51,6 +54,9 @@ pub(super) struct StorageRef {
     pub key: ByteSpan,
     pub count: usize,
 }
+
+/// Beginning of the names of storages.
+pub(super) const STORAGE: &str = "storage ";
 
 /// A pickle and the values it has made.
 pub(super) struct Pickle<'a> {
@@ -102,6 +108,11 @@ impl<'a> Pickle<'a> {
         &self.bytes[span.start as usize..][..span.len as usize]
     }
 
+    /// The name of a storage, for messages too.
+    pub(super) fn storage_name(&self, key: ByteSpan) -> String {
+        format!("{STORAGE}{}", String::from_utf8_lossy(self.bytes(key)))
+    }
+
     /// Text, where the value is that and valid.
     pub(super) fn text(&self, value: PickleValue) -> Option<&'a str> {
         match value {
@@ -116,7 +127,13 @@ impl<'a> Pickle<'a> {
             return None;
         };
         // as in Python, the last one counts
-        let found = entries.iter().rev().find(|&&(found, _)| self.text(found) == Some(key));
-        found.map(|&(_, value)| value)
+        let found = entries.iter().rev().find(|[found, _]| self.text(*found) == Some(key));
+        found.map(|&[_, value]| value)
     }
+}
+
+/// The entries of keys and values that alternate.
+pub(super) fn pairs(parts: &[PickleValue]) -> Option<Vec<PicklePair>> {
+    let (pairs, rest) = parts.as_chunks();
+    rest.is_empty().then(|| pairs.to_vec())
 }

@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use super::objects::{Pickle, PickleObject, PickleValue};
+use super::objects::{Pickle, PickleObject, PicklePair, PickleValue};
 use crate::Result;
 use crate::files::checked_file::{CheckedFile, shown};
 use crate::files::listing::read_as;
@@ -17,7 +17,7 @@ const MAX_NAMED: usize = 10;
 const MAX_DEPTH: usize = 16;
 
 /// Keys and values of a dict.
-pub(super) type DictEntries = [(PickleValue, PickleValue)];
+pub(super) type DictEntries = [PicklePair];
 
 /// A dict that holds tensors.
 struct TensorDict<'p> {
@@ -64,15 +64,15 @@ fn narrow(found: &mut Vec<TensorDict>, wanted: impl Fn(&TensorDict) -> bool) {
 }
 
 fn list(found: &[TensorDict]) -> String {
-    let name = |dict: &TensorDict| match dict.path.as_str() {
-        "" => format!("the whole file ({} tensors)", dict.tensors),
-        path => format!("{} ({} tensors)", shown(path), dict.tensors),
+    let name = |TensorDict { path, tensors, .. }: &TensorDict| {
+        let name = if path.is_empty() { "the whole file".into() } else { shown(path) };
+        format!("{name} ({tensors} tensors)")
     };
-    let names: Vec<_> = found.iter().take(MAX_NAMED).map(name).collect();
+    let names = found.iter().take(MAX_NAMED).map(name).collect::<Vec<_>>().join(", ");
     match found.len() {
-        0 => "none".to_string(),
-        n if n > MAX_NAMED => format!("{} and {} more", names.join(", "), n - MAX_NAMED),
-        _ => names.join(", "),
+        0 => "none".into(),
+        n if n > MAX_NAMED => format!("{names} and {} more", n - MAX_NAMED),
+        _ => names,
     }
 }
 
@@ -108,14 +108,12 @@ fn inner(pickle: &Pickle, value: PickleValue) -> Vec<(String, PickleValue)> {
         let parts = pickle.parts(value).unwrap_or_default().iter().enumerate();
         return parts.map(|(i, &value)| (i.to_string(), value)).collect();
     };
-    let entry = |&(key, value): &(PickleValue, PickleValue)| {
-        let key = match key {
-            PickleValue::Int(number) => number.to_string(),
-            key => pickle.text(key)?.to_string(),
-        };
-        (!key.starts_with(OPTIMIZER)).then_some((key, value))
+    let entry = |&[key, value]: &PicklePair| match key {
+        PickleValue::Int(number) => Some((number.to_string(), value)),
+        key => Some((pickle.text(key)?.to_string(), value)),
     };
-    entries.iter().filter_map(entry).collect()
+    let entries = entries.iter().filter_map(entry);
+    entries.filter(|(key, _)| !key.starts_with(OPTIMIZER)).collect()
 }
 
 /// A dict, if it has tensors.
@@ -124,19 +122,13 @@ fn tensor_dict<'p>(
     path: String,
     entries: &'p DictEntries,
 ) -> Option<TensorDict<'p>> {
-    let dtypes = entries.iter().filter_map(|&(_, value)| match pickle.object(value) {
-        Some(PickleObject::Tensor(parts)) => {
-            Some(pickle.tensor(parts).ok().and_then(|(storage, _)| storage.dtype))
-        }
+    let tensors = entries.iter().filter_map(|&[_, value]| match pickle.object(value) {
+        Some(PickleObject::Tensor(parts)) => Some(pickle.tensor(parts)),
         _ => None,
     });
-    let dtypes: Vec<_> = dtypes.collect();
-    let is_float = |dtype: &&Option<_>| dtype.and_then(read_as).is_some_and(|d| d.is_float());
-    let floats = dtypes.iter().filter(is_float).count();
-    (!dtypes.is_empty()).then_some(TensorDict {
-        path,
-        entries,
-        tensors: dtypes.len(),
-        is_of_weights: 2 * floats > entries.len(),
-    })
+    let tensors: Vec<_> = tensors.collect();
+    let dtypes = tensors.iter().flatten().filter_map(|(storage, _)| read_as(storage.dtype?));
+    let is_of_weights = 2 * dtypes.filter(|dtype| dtype.is_float()).count() > entries.len();
+    let tensors = tensors.len();
+    (tensors > 0).then_some(TensorDict { path, entries, tensors, is_of_weights })
 }

@@ -4,7 +4,9 @@
 //! take no more room than they do in the file, and nothing here recurses.
 
 use super::globals::Global;
-use super::objects::{ByteSpan, Parsed, Pickle, PickleObject, PickleValue};
+use super::objects::{ByteSpan, Parsed, Pickle, PickleObject, PickleValue, pairs};
+use crate::Result;
+use crate::files::checked_file::{CheckedFile, little_endian};
 
 /// Values that a pickle may make; a tensor takes about thirty.
 pub(super) const MAX_VALUES: usize = 1_000_000;
@@ -21,10 +23,16 @@ struct Unpickler<'a> {
 }
 
 const MISSING: &str = "damaged: a value is missing";
+const NO_DICT: &str = "damaged: a dict is missing";
+const NO_NAME: &str = "a global's name: expected text, found none";
 const CUT: &str = "the pickle ends too early; is the file cut?";
 
 /// Reads the pickle of at most `values` values that `bytes` start with: it, its value, and its length.
-pub(super) fn load(bytes: &[u8], values: usize) -> Parsed<(Pickle<'_>, PickleValue, usize)> {
+pub(super) fn load<'a>(
+    file: &CheckedFile,
+    bytes: &'a [u8],
+    values: usize,
+) -> Result<(Pickle<'a>, PickleValue, usize)> {
     let bytes = &bytes[..bytes.len().min(u32::MAX as usize)];
     let mut unpickler = Unpickler {
         pickle: Pickle { bytes, objects: Vec::new(), left: values },
@@ -39,7 +47,9 @@ pub(super) fn load(bytes: &[u8], values: usize) -> Parsed<(Pickle<'_>, PickleVal
         match unpickler.step() {
             Ok(None) => {}
             Ok(Some(value)) => return Ok((unpickler.pickle, value, unpickler.at)),
-            Err(message) => return Err(format!("{message} (byte {at} of the pickle)")),
+            Err(message) => {
+                return Err(file.wrong(format!("{message} (byte {at} of the pickle)")));
+            }
         }
     }
 }
@@ -65,28 +75,23 @@ impl<'a> Unpickler<'a> {
             // an object is told something of itself, which changes no tensor
             b'b' => drop((self.pop()?, self.top()?)),
             b'1' | 0x90 => drop(self.pop_mark()?),
-            b'q' => self.memorize(1)?,
-            b'r' => self.memorize(4)?,
+            b'q' | b'r' => {
+                let index = self.number(width(op))?;
+                self.keep(index)?;
+            }
             0x94 => self.keep(self.memorized)?,
-            b'a' => {
-                let part = self.pop()?;
-                self.append(vec![part])?;
-            }
-            b'e' => {
-                let parts = self.pop_mark()?;
-                self.append(parts)?;
-            }
-            b's' => {
-                let (value, key) = (self.pop()?, self.pop()?);
-                self.insert(&[key, value])?;
-            }
-            b'u' => {
-                let parts = self.pop_mark()?;
-                self.insert(&parts)?;
+            b'a' | b's' | b'e' | b'u' => {
+                let parts = match op {
+                    b'a' => self.pop_many(1)?,
+                    b's' => self.pop_many(2)?,
+                    _ => self.pop_mark()?,
+                };
+                self.add(parts, matches!(op, b'a' | b'e'))?;
             }
             _ => {
                 let value = self.value(op)?;
-                self.push(value)?;
+                self.pickle.count()?;
+                self.stack.push(value);
             }
         }
         Ok(None)
@@ -95,32 +100,23 @@ impl<'a> Unpickler<'a> {
     /// The value of an instruction that pushes one.
     fn value(&mut self, op: u8) -> Parsed<PickleValue> {
         use PickleValue::{Bool, Int, None, Other, Text};
+        let width = width(op);
         Ok(match op {
             b'2' => self.top()?,
-            b'h' => self.recall(1)?,
-            b'j' => self.recall(4)?,
+            b'h' | b'j' => self.recall(width)?,
             b'N' => None,
             0x88 => Bool(true),
             0x89 => Bool(false),
-            b'J' => Int(i64::from(self.number(4)? as u32 as i32)),
-            b'K' => Int(self.number(1)? as i64),
-            b'M' => Int(self.number(2)? as i64),
-            0x8a => self.long(1)?,
-            0x8b => self.long(4)?,
+            b'J' => Int(i64::from(self.number(width)? as u32 as i32)),
+            b'K' | b'M' => Int(self.number(width)? as i64),
+            0x8a | 0x8b => self.long(width)?,
             b'G' => self.take(8).map(|_| Other)?,
-            b'U' | 0x8c => Text(self.counted(1)?),
-            b'T' | b'X' => Text(self.counted(4)?),
-            0x8d => Text(self.counted(8)?),
-            b'C' => self.counted(1).map(|_| Other)?,
-            b'B' => self.counted(4).map(|_| Other)?,
-            0x8e | 0x96 => self.counted(8).map(|_| Other)?,
-            b'R' | 0x81 => {
-                let (args, callee) = (self.pop()?, self.pop()?);
-                self.pickle.call(callee, args)?
-            }
-            0x92 => {
-                let (_, args, callee) = (self.pop()?, self.pop()?, self.pop()?);
-                self.pickle.call(callee, args)?
+            b'U' | b'T' | b'X' | 0x8c | 0x8d => Text(self.counted(width)?),
+            b'C' | b'B' | 0x8e | 0x96 => self.counted(width).map(|_| Other)?,
+            b'R' | 0x81 | 0x92 => {
+                // the last one has named arguments, too
+                let parts = self.pop_many(if op == 0x92 { 3 } else { 2 })?;
+                self.pickle.call(parts[0], parts[1])?
             }
             _ => {
                 let object = self.new_parts(op)?;
@@ -134,27 +130,18 @@ impl<'a> Unpickler<'a> {
         use PickleObject::{Dict, Inert, List, Storage, Tuple};
         Ok(match op {
             b')' => Tuple(Vec::new()),
-            0x85..=0x87 => {
-                let start = self.stack.len().checked_sub(usize::from(op - 0x84));
-                let start = start.filter(|&start| start >= self.floor()).ok_or(MISSING)?;
-                Tuple(self.stack.split_off(start))
-            }
+            0x85..=0x87 => Tuple(self.pop_many(usize::from(op - 0x84))?),
             b't' => Tuple(self.pop_mark()?),
             b']' => List(Vec::new()),
             b'l' => List(self.pop_mark()?),
             b'}' => Dict(Vec::new()),
-            b'd' => Dict(pairs(&self.pop_mark()?)?),
+            b'd' => Dict(pairs(&self.pop_mark()?).ok_or(NO_DICT)?),
             0x8f => Inert,
             0x91 => self.pop_mark().map(|_| Inert)?,
-            b'c' => {
-                let (module, name) = (self.line()?, self.line()?);
-                PickleObject::Global(Global::find(module, name)?)
-            }
+            b'c' => PickleObject::Global(Global::find(self.line()?, self.line()?)?),
             0x93 => {
                 let (name, module) = (self.pop()?, self.pop()?);
-                let text = |value| {
-                    self.pickle.text(value).ok_or("a global's name: expected text, found none")
-                };
+                let text = |value| self.pickle.text(value).ok_or(NO_NAME);
                 PickleObject::Global(Global::find(text(module)?, text(name)?)?)
             }
             b'Q' => {
@@ -167,12 +154,6 @@ impl<'a> Unpickler<'a> {
                 ));
             }
         })
-    }
-
-    fn push(&mut self, value: PickleValue) -> Parsed<()> {
-        self.pickle.count()?;
-        self.stack.push(value);
-        Ok(())
     }
 
     /// The height of the stack at the last mark.
@@ -191,40 +172,34 @@ impl<'a> Unpickler<'a> {
         Ok(value)
     }
 
+    /// The last values, at least as many as there are above the last mark.
+    fn pop_many(&mut self, count: usize) -> Parsed<Vec<PickleValue>> {
+        let start = self.stack.len().checked_sub(count);
+        let start = start.filter(|&start| start >= self.floor()).ok_or(MISSING)?;
+        Ok(self.stack.split_off(start))
+    }
+
     /// The values above the last mark.
     fn pop_mark(&mut self) -> Parsed<Vec<PickleValue>> {
         let mark = self.marks.pop().ok_or("damaged: a mark is missing")?;
         Ok(self.stack.drain(mark..).collect())
     }
 
-    fn top_object(&mut self) -> Parsed<Option<&mut PickleObject>> {
-        Ok(match self.top()? {
+    /// Adds parts to the list, or entries to the dict, at the top of the stack.
+    fn add(&mut self, parts: Vec<PickleValue>, to_list: bool) -> Parsed<()> {
+        let top = match self.top()? {
             PickleValue::Object(index) => self.pickle.objects.get_mut(index as usize),
             _ => None,
-        })
-    }
-
-    fn append(&mut self, parts: Vec<PickleValue>) -> Parsed<()> {
-        match self.top_object()? {
-            Some(PickleObject::List(list)) => list.extend(parts),
+        };
+        match top {
             Some(PickleObject::Inert) => {}
-            _ => return Err("damaged: a list is missing".into()),
+            Some(PickleObject::List(list)) if to_list => list.extend(parts),
+            Some(PickleObject::Dict(dict)) if !to_list => {
+                dict.extend(pairs(&parts).ok_or(NO_DICT)?)
+            }
+            _ => return Err(if to_list { "damaged: a list is missing" } else { NO_DICT }.into()),
         }
         Ok(())
-    }
-
-    fn insert(&mut self, parts: &[PickleValue]) -> Parsed<()> {
-        match self.top_object()? {
-            Some(PickleObject::Dict(dict)) => dict.extend(pairs(parts)?),
-            Some(PickleObject::Inert) => {}
-            _ => return Err("damaged: a dict is missing".into()),
-        }
-        Ok(())
-    }
-
-    fn memorize(&mut self, width: usize) -> Parsed<()> {
-        let index = self.number(width)?;
-        self.keep(index)
     }
 
     /// Keeps the top of the stack under a number.
@@ -256,8 +231,7 @@ impl<'a> Unpickler<'a> {
     /// A whole number of `width` bytes, at most eight.
     fn number(&mut self, width: usize) -> Parsed<usize> {
         let bytes = self.take(width)?;
-        let number = bytes.iter().rev().fold(0u64, |sum, &byte| sum << 8 | u64::from(byte));
-        usize::try_from(number).map_err(|_| "a length is too large".to_string())
+        usize::try_from(little_endian(bytes)).map_err(|_| "a length is too large".into())
     }
 
     /// Bytes behind their count, which has `width` bytes.
@@ -285,14 +259,16 @@ impl<'a> Unpickler<'a> {
         let rest = &self.pickle.bytes[self.at..];
         let len = rest.iter().position(|&byte| byte == b'\n').ok_or(CUT)?;
         self.at += len + 1;
-        std::str::from_utf8(&rest[..len]).map_err(|_| "a global's name: expected text".into())
+        std::str::from_utf8(&rest[..len]).map_err(|_| NO_NAME.into())
     }
 }
 
-/// Keys and values that alternate.
-fn pairs(parts: &[PickleValue]) -> Parsed<Vec<(PickleValue, PickleValue)>> {
-    match parts.as_chunks::<2>() {
-        (pairs, []) => Ok(pairs.iter().map(|&[key, value]| (key, value)).collect()),
-        _ => Err("damaged: a dict is missing".into()),
+/// Bytes of the number that stands behind an instruction.
+fn width(op: u8) -> usize {
+    match op {
+        b'M' => 2,
+        b'j' | b'r' | b'J' | b'T' | b'X' | b'B' | 0x8b => 4,
+        0x8d | 0x8e | 0x96 => 8,
+        _ => 1,
     }
 }

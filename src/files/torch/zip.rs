@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 
 use crate::Result;
-use crate::files::checked_file::{CheckedFile, shown};
+use crate::files::checked_file::{CheckedFile, little_endian, shown};
 use crate::files::names::MAX_ZIP_DIRECTORY_BYTES;
 
 /// Record of the end, with no comment behind it.
@@ -18,6 +18,9 @@ const END64: u64 = 56;
 /// Fixed part of an entry of the directory, and of the header before an entry's bytes.
 const ENTRY: usize = 46;
 const LOCAL: u64 = 30;
+/// Stand in the place of numbers that do not fit.
+const NONE_16: u64 = 0xffff;
+const NONE_32: [u8; 4] = [0xff; 4];
 
 /// An archive's entries by name.
 #[derive(Debug)]
@@ -35,18 +38,16 @@ pub(super) struct ZipEntry {
     pub len: u64,
     stored_len: u64,
     pub crc: u32,
-    method: u16,
-    flags: u16,
+    method: u64,
+    flags: u64,
 }
 
 impl Archive {
     pub(super) fn open(file: &CheckedFile) -> Result<Self> {
         let (count, directory, len) = directory(file)?;
-        if len > MAX_ZIP_DIRECTORY_BYTES {
-            return Err(file.wrong(format!(
-                "expected a table of contents of at most {MAX_ZIP_DIRECTORY_BYTES} bytes, found {len}"
-            )));
-        }
+        file.require(len <= MAX_ZIP_DIRECTORY_BYTES, || {
+            format!("expected a table of contents of at most {MAX_ZIP_DIRECTORY_BYTES} bytes, found {len}")
+        })?;
         let bytes = file.bytes("the archive's table of contents", directory, len)?;
         let entries = entries(&bytes, count)
             .map_err(|message| file.wrong(format!("the archive's table of contents: {message}")))?;
@@ -62,25 +63,19 @@ impl Archive {
         let Some(&entry) = self.entries.get(name) else {
             return Ok(None);
         };
-        let wrong = |message: &str| file.wrong(format!("entry {}: {message}", shown(name)));
-        if entry.flags & 1 != 0 {
-            return Err(wrong("it is encrypted"));
-        }
-        if entry.method != 0 || entry.stored_len != entry.len {
-            return Err(wrong(
-                "it is compressed; expected entries stored as torch.save stores them",
-            ));
-        }
+        let require = |is_right, message: &str| {
+            file.require(is_right, || format!("entry {}: {message}", shown(name)))
+        };
+        require(entry.flags & 1 == 0, "it is encrypted")?;
+        let is_plain = entry.method == 0 && entry.stored_len == entry.len;
+        require(is_plain, "it is compressed; expected entries stored as torch.save stores them")?;
         let local = file.bytes(&shown(name), entry.start, LOCAL)?;
-        if !local.starts_with(b"PK\x03\x04") {
-            return Err(wrong("the archive is damaged: its header is not where it should be"));
-        }
-        let (name_len, extra_len) = (u16_at(&local, 26), u16_at(&local, 28));
-        let start = entry.start + LOCAL + u64::from(name_len) + u64::from(extra_len);
-        match start.checked_add(entry.len) {
-            Some(end) if end <= self.directory => Ok(Some(ZipEntry { start, ..entry })),
-            _ => Err(wrong("the archive is damaged: its bytes reach beyond the entries")),
-        }
+        let is_there = local.starts_with(b"PK\x03\x04");
+        require(is_there, "the archive is damaged: its header is not where it should be")?;
+        let start = entry.start + LOCAL + number(&local, 26, 2) + number(&local, 28, 2);
+        let is_inside = start.checked_add(entry.len).is_some_and(|end| end <= self.directory);
+        require(is_inside, "the archive is damaged: its bytes reach beyond the entries")?;
+        Ok(Some(ZipEntry { start, ..entry }))
     }
 }
 
@@ -91,48 +86,41 @@ fn directory(file: &CheckedFile) -> Result<(u64, u64, u64)> {
     let record = |at: Option<u64>, len, signature| {
         let at = at.ok_or_else(|| file.wrong(CUT))?;
         let bytes = file.bytes("the archive's end", at, len)?;
-        match bytes.starts_with(signature) {
-            true => Ok((at, bytes)),
-            false => Err(file.wrong(CUT)),
-        }
+        file.require(bytes.starts_with(signature), || CUT.into()).map(|()| (at, bytes))
     };
     let (at, end) = record(file.len().checked_sub(END), END, b"PK\x05\x06")?;
-    if u16_at(&end, 20) != 0 {
-        return Err(file.wrong(CUT));
-    }
-    let (count, len, start) = (u16_at(&end, 10), u32_at(&end, 12), u32_at(&end, 16));
-    let (count, len, start, limit) = if count == u16::MAX || len == u32::MAX || start == u32::MAX {
-        let (_, locator) = record(at.checked_sub(LOCATOR), LOCATOR, b"PK\x06\x07")?;
-        let (at, end) = record(Some(u64_at(&locator, 8)), END64, b"PK\x06\x06")?;
-        (u64_at(&end, 32), u64_at(&end, 40), u64_at(&end, 48), at)
-    } else {
-        (u64::from(count), u64::from(len), u64::from(start), at)
+    file.require(number(&end, 20, 2) == 0, || CUT.into())?;
+    let is_small = number(&end, 10, 2) != NONE_16 && !end[12..20].as_chunks().0.contains(&NONE_32);
+    let (limit, [count, len, start]) = match is_small {
+        true => (at, [(10, 2), (12, 4), (16, 4)].map(|(at, width)| number(&end, at, width))),
+        false => {
+            let (_, locator) = record(at.checked_sub(LOCATOR), LOCATOR, b"PK\x06\x07")?;
+            let (at, end) = record(Some(number(&locator, 8, 8)), END64, b"PK\x06\x06")?;
+            (at, [32, 40, 48].map(|at| number(&end, at, 8)))
+        }
     };
-    match start.checked_add(len) {
-        Some(end) if end <= limit => Ok((count, start, len)),
-        _ => Err(file.wrong(format!(
-            "the archive is damaged: its table of contents should be {len} bytes from byte {start} on, its end is at byte {limit}"
-        ))),
-    }
+    file.require(start.checked_add(len).is_some_and(|end| end <= limit), || {
+        format!("the archive is damaged: its table of contents should be {len} bytes from byte {start} on, its end is at byte {limit}")
+    })?;
+    Ok((count, start, len))
 }
 
 fn entries(mut bytes: &[u8], count: u64) -> Result<HashMap<String, ZipEntry>, String> {
     let mut entries = HashMap::new();
-    while let Some((fixed, rest)) = bytes.split_first_chunk::<ENTRY>() {
+    while let Some((fixed, rest)) = bytes.split_at_checked(ENTRY) {
+        let place = entries.len();
         if !fixed.starts_with(b"PK\x01\x02") {
-            return Err(format!("entry {} is damaged", entries.len()));
+            return Err(format!("entry {place} is damaged"));
         }
-        let lengths = [28, 30, 32].map(|at| usize::from(u16_at(fixed, at)));
-        let [name_len, extra_len, comment_len] = lengths;
-        let cut = || format!("entry {} is cut", entries.len());
-        let (name, rest) = rest.split_at_checked(name_len).ok_or_else(cut)?;
-        let (extra, rest) = rest.split_at_checked(extra_len).ok_or_else(cut)?;
-        let (_, rest) = rest.split_at_checked(comment_len).ok_or_else(cut)?;
+        let [name, extra, comment] = [28, 30, 32].map(|at| number(fixed, at, 2) as usize);
+        let own = rest.split_at_checked(name + extra + comment);
+        let (own, rest) = own.ok_or_else(|| format!("entry {place} is cut"))?;
+        let (name, own) = own.split_at(name);
         let name = String::from_utf8_lossy(name).into_owned();
-        let header =
-            header(fixed, extra).ok_or_else(|| format!("entry {} is damaged", shown(&name)))?;
-        let twice = format!("entry {} stands there twice", shown(&name));
-        if entries.insert(name, header).is_some() {
+        let wrong = |fault| format!("entry {} {fault}", shown(&name));
+        let entry = entry(fixed, &own[..extra]).ok_or_else(|| wrong("is damaged"))?;
+        let twice = wrong("stands there twice");
+        if entries.insert(name, entry).is_some() {
             return Err(twice);
         }
         bytes = rest;
@@ -143,48 +131,35 @@ fn entries(mut bytes: &[u8], count: u64) -> Result<HashMap<String, ZipEntry>, St
     }
 }
 
-fn header(fixed: &[u8; ENTRY], extra: &[u8]) -> Option<ZipEntry> {
-    let mut sizes = [24, 20, 42].map(|at| u64::from(u32_at(fixed, at)));
-    if sizes.contains(&u64::from(u32::MAX)) {
-        // those that do not fit are in the extra field 1, in this order
-        let mut wide = field(extra, 1)?;
-        for size in sizes.iter_mut().filter(|size| **size == u64::from(u32::MAX)) {
-            let (first, rest) = wide.split_first_chunk::<8>()?;
-            *size = u64::from_le_bytes(*first);
-            wide = rest;
-        }
-    }
-    let [len, stored_len, start] = sizes;
+fn entry(fixed: &[u8], extra: &[u8]) -> Option<ZipEntry> {
+    // sizes that do not fit are in the extra field 1, in this order
+    let mut wide = field(extra, 1).unwrap_or_default().as_chunks::<8>().0.iter();
+    let mut size = |at: usize| match fixed[at..][..4] == NONE_32 {
+        true => wide.next().map(|size| u64::from_le_bytes(*size)),
+        false => Some(number(fixed, at, 4)),
+    };
     Some(ZipEntry {
-        start,
-        len,
-        stored_len,
-        crc: u32_at(fixed, 16),
-        method: u16_at(fixed, 10),
-        flags: u16_at(fixed, 8),
+        len: size(24)?,
+        stored_len: size(20)?,
+        start: size(42)?,
+        crc: number(fixed, 16, 4) as u32,
+        method: number(fixed, 10, 2),
+        flags: number(fixed, 8, 2),
     })
 }
 
 /// The content of an extra field.
-fn field(mut extra: &[u8], wanted: u16) -> Option<&[u8]> {
+fn field(mut extra: &[u8], wanted: u64) -> Option<&[u8]> {
     loop {
-        let (head, rest) = extra.split_first_chunk::<4>()?;
-        let (content, rest) = rest.split_at_checked(usize::from(u16_at(head, 2)))?;
-        if u16_at(head, 0) == wanted {
+        let (head, rest) = extra.split_at_checked(4)?;
+        let (content, rest) = rest.split_at_checked(number(head, 2, 2) as usize)?;
+        if number(head, 0, 2) == wanted {
             return Some(content);
         }
         extra = rest;
     }
 }
 
-fn u16_at(bytes: &[u8], at: usize) -> u16 {
-    u16::from_le_bytes([bytes[at], bytes[at + 1]])
-}
-
-fn u32_at(bytes: &[u8], at: usize) -> u32 {
-    u32::from(u16_at(bytes, at)) | u32::from(u16_at(bytes, at + 2)) << 16
-}
-
-fn u64_at(bytes: &[u8], at: usize) -> u64 {
-    u64::from(u32_at(bytes, at)) | u64::from(u32_at(bytes, at + 4)) << 32
+fn number(bytes: &[u8], at: usize, width: usize) -> u64 {
+    little_endian(&bytes[at..][..width])
 }

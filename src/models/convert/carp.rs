@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use super::{Arguments, Tensors, config, dim};
+use super::{Arguments, Tensors, config, dim, locate};
 use crate::models::ModelConfig;
 use crate::{Error, Result};
 
@@ -15,43 +15,44 @@ pub const ORIGINAL_CARP_VOCABULARY: &str = "ACDEFGHIKLMNPQRSTVWYBZXJOU*-#@";
 /// There, as here: embedding and its projection, blocks of `sequence1` (norm, activation, projection,
 /// norm, activation), convolution and `sequence2` (norm, activation, projection), last norm, decoder.
 fn name(original: &str) -> Option<String> {
-    if let Some(rest) = original.strip_prefix("embedder.layers.") {
-        let (layer, rest) = rest.split_once('.')?;
-        let (part, kind) = rest.rsplit_once('.')?;
-        let part = match part {
-            "sequence1.0" => "layer_norm1",
-            "sequence1.2.conv" => "intermediate",
-            "sequence1.3" => "layer_norm2",
-            "conv" => "convolution",
-            "sequence2.0" => "layer_norm3",
-            "sequence2.2.conv" => "output",
-            _ => return None,
-        };
-        return Some(format!("model.encoder.layer.{layer}.{part}.{kind}"));
-    }
     let (part, kind) = original.rsplit_once('.')?;
-    let part = match part {
-        "embedder.embedder" => "model.embeddings.word_embeddings",
-        "embedder.up_embedder.conv" => "model.embeddings.projection",
-        "last_norm" => "lm_head.layer_norm",
-        "decoder.conv" => "lm_head.decoder",
-        _ => return None,
+    let known = |names: &[(&str, &'static str)], part: &str| {
+        names.iter().find(|(original, _)| *original == part).map(|(_, name)| *name)
     };
-    Some(format!("{part}.{kind}"))
+    let Some(rest) = part.strip_prefix("embedder.layers.") else {
+        return Some(format!("{}.{kind}", known(&PARTS, part)?));
+    };
+    let (layer, part) = rest.split_once('.')?;
+    Some(format!("model.encoder.layer.{layer}.{}.{kind}", known(&LAYER_PARTS, part)?))
 }
+
+const PARTS: [(&str, &str); 4] = [
+    ("embedder.embedder", "model.embeddings.word_embeddings"),
+    ("embedder.up_embedder.conv", "model.embeddings.projection"),
+    ("last_norm", "lm_head.layer_norm"),
+    ("decoder.conv", "lm_head.decoder"),
+];
+
+const LAYER_PARTS: [(&str, &str); 6] = [
+    ("sequence1.0", "layer_norm1"),
+    ("sequence1.2.conv", "intermediate"),
+    ("sequence1.3", "layer_norm2"),
+    ("conv", "convolution"),
+    ("sequence2.0", "layer_norm3"),
+    ("sequence2.2.conv", "output"),
+];
 
 /// The tensors under the names of the Hub, which keeps the decoder as a matrix; what has no name there
 /// keeps its own.
 fn renamed(tensors: Tensors) -> Result<Tensors> {
-    let renamed = tensors.into_iter().map(|(original, tensor)| {
-        let name = name(&original).unwrap_or(original);
-        let tensor = match (name.as_str(), tensor.dims()) {
-            ("lm_head.decoder.weight", [_, _, 1]) => tensor.squeeze(2)?,
-            _ => tensor,
-        };
-        Ok((name, tensor))
-    });
-    renamed.collect()
+    let renamed = |original: &str| name(original).unwrap_or_else(|| original.into());
+    let mut tensors = locate::renamed(tensors, renamed)?;
+    if let Some(decoder) = tensors.get_mut("lm_head.decoder.weight")
+        && let [_, _, 1] = decoder.dims()
+    {
+        *decoder = decoder.squeeze(2)?;
+    }
+    Ok(tensors)
 }
 
 /// The configuration that the shapes and the arguments tell.
@@ -64,8 +65,7 @@ fn description(tensors: &Tensors, arguments: &Arguments) -> Result<serde_json::V
     let intermediate_size = dim(tensors, &convolution(0), 0)?;
     // 2^(layer mod (⌊log2 r⌋ + 1)): all powers of two up to r
     let r: usize = arguments.get("r")?.unwrap_or(128);
-    let max_dilation = r.checked_ilog2().map(|log| 1usize << log);
-    let max_dilation = max_dilation.ok_or_else(|| Error::invalid("r", "at least 1", r))?;
+    Error::require(r > 0, "r", "at least 1", r)?;
     let id = |token| ORIGINAL_CARP_VOCABULARY.find(token);
     Ok(json!({
         "model_type": "carp",
@@ -76,7 +76,7 @@ fn description(tensors: &Tensors, arguments: &Arguments) -> Result<serde_json::V
         "intermediate_size": intermediate_size,
         "num_hidden_layers": layers.count(),
         "kernel_size": dim(tensors, &convolution(0), 2)?,
-        "max_dilation": max_dilation,
+        "max_dilation": 1usize << r.ilog2(),
         "slim": intermediate_size != hidden_size,
         "hidden_act": arguments.get("activation")?.unwrap_or_else(|| "gelu".to_string()),
         "layer_norm_eps": 1e-5,

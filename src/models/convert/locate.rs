@@ -1,6 +1,6 @@
-//! Where in a state dict a network stands: under `module.`, `_orig_mod.`, `self.tcn`, ….
+//! The place of a network in a state dict: under `module.`, `_orig_mod.`, `self.tcn`, ….
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use candle_core::{DType, Tensor};
 
@@ -20,33 +20,27 @@ const MAX_PLACES: usize = 256;
 ///
 /// # Errors
 /// [`Error::Tensor`] where both names of one tensor are there with different numbers.
-pub(super) fn plain_names(tensors: impl IntoIterator<Item = (String, Tensor)>) -> Result<Tensors> {
-    let mut plain = Tensors::new();
-    let mut originals: BTreeMap<String, String> = BTreeMap::new();
-    let tensors: Tensors = tensors.into_iter().collect();
-    for (original, tensor) in tensors {
-        let name = original
-            .replace(".parametrizations.weight.original0", ".weight_g")
-            .replace(".parametrizations.weight.original1", ".weight_v");
-        if let Some(other) = plain.get(&name) {
-            expect_same(&original, &tensor, &originals[&name], other)?;
-        }
-        plain.insert(name.clone(), tensor);
-        originals.insert(name, original);
-    }
-    Ok(plain)
+pub(super) fn plain_names(tensors: HashMap<String, Tensor>) -> Result<Tensors> {
+    renamed(tensors.into_iter().collect(), |name| {
+        name.replace(".parametrizations.weight.original0", ".weight_g")
+            .replace(".parametrizations.weight.original1", ".weight_v")
+    })
 }
 
-/// Refuses two names of one tensor that hold different numbers.
-pub(super) fn expect_same(name: &str, a: &Tensor, other: &str, b: &Tensor) -> Result<()> {
-    match same_numbers(a, b)? {
-        true => Ok(()),
-        false => Err(Error::Tensor {
-            name: name.into(),
-            expected: format!("the numbers of {other}, which is the same tensor"),
-            found: "others".into(),
-        }),
+/// The tensors under other names; those that get the same name must hold the same numbers.
+pub(super) fn renamed(tensors: Tensors, name: impl Fn(&str) -> String) -> Result<Tensors> {
+    let mut renamed: BTreeMap<String, (String, Tensor)> = BTreeMap::new();
+    for (original, tensor) in tensors {
+        let name = name(&original);
+        if let Some((other, same)) = renamed.get(&name)
+            && !same_numbers(&tensor, same)?
+        {
+            let expected = format!("the numbers of {other}, which is the same tensor");
+            return Err(Error::tensor(original, expected, "others"));
+        }
+        renamed.insert(name, (original, tensor));
     }
+    Ok(renamed.into_iter().map(|(name, (_, tensor))| (name, tensor)).collect())
 }
 
 /// `true` if all numbers are the same, a NaN like a NaN.
@@ -64,14 +58,12 @@ pub(super) fn places(tensors: &Tensors, arguments: &Arguments) -> Vec<String> {
     let mut places = BTreeSet::new();
     for name in tensors.keys() {
         let starts = std::iter::once(0).chain(name.match_indices('.').map(|(at, _)| at + 1));
-        for start in starts {
-            let rest = &name[start..];
-            let network = NETWORKS.iter().any(|network| rest.starts_with(network));
-            let layer = arguments.has("in_channels") && LAYERS.contains(&rest);
-            if network || layer {
-                places.insert((start, &name[..start]));
-            }
-        }
+        let is_network = |start: &usize| {
+            let rest = &name[*start..];
+            NETWORKS.iter().any(|network| rest.starts_with(network))
+                || arguments.has("in_channels") && LAYERS.contains(&rest)
+        };
+        places.extend(starts.filter(is_network).map(|start| (start, &name[..start])));
     }
     places.into_iter().take(MAX_PLACES).map(|(_, place)| place.to_string()).collect()
 }

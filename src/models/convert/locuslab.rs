@@ -3,8 +3,8 @@
 
 use serde_json::json;
 
-use super::locate::{expect_same, same_numbers};
-use super::{Arguments, Tensors, dim, renamed};
+use super::locate::{renamed, same_numbers};
+use super::{Arguments, Tensors, dim};
 use crate::geometry::Dilations;
 use crate::models::{FrameLayout, ModelConfig, TcnLmConfig, TemporalConvNetConfig};
 use crate::nn::{Activation, NormKind, TcnConfig};
@@ -17,37 +17,23 @@ fn network(tensors: &Tensors, prefix: &str, arguments: &Arguments) -> Result<(us
         true => ("weight", NormKind::None),
         false => ("weight_v", NormKind::Weight),
     };
-    let name = |block: usize, conv: usize| format!("{prefix}network.{block}.conv{conv}.{weight}");
-    let kernel_size = dim(tensors, &name(0, 1), 2)?;
-    let num_inputs = dim(tensors, &name(0, 1), 1)?;
-    let mut num_channels = vec![dim(tensors, &name(0, 1), 0)?];
-    while tensors.contains_key(&name(num_channels.len(), 1)) {
-        num_channels.push(dim(tensors, &name(num_channels.len(), 1), 0)?);
-    }
-    let mut network = TcnConfig { norm, ..TcnConfig::new(num_channels, kernel_size) };
-    if let Some(dropout) = arguments.get("dropout")? {
-        network.dropout = dropout;
-    }
-    network.dilations = arguments.get("dilations")?.map(Dilations::List);
+    let name = |block: usize| format!("{prefix}network.{block}.conv1.{weight}");
+    let kernel_size = dim(tensors, &name(0), 2)?;
+    let num_inputs = dim(tensors, &name(0), 1)?;
+    let blocks = (0..).map(name).take_while(|name| tensors.contains_key(name));
+    let num_channels = blocks.map(|name| dim(tensors, &name, 0)).collect::<Result<_>>()?;
+    let network = TcnConfig {
+        norm,
+        dropout: arguments.get("dropout")?.unwrap_or(0.0),
+        dilations: arguments.get("dilations")?.map(Dilations::List),
+        ..TcnConfig::new(num_channels, kernel_size)
+    };
     Ok((num_inputs, network))
 }
 
 /// Without the second names that a block gives its convolutions: it holds them in a sequence, too.
-fn without_duplicates(mut tensors: Tensors) -> Result<Tensors> {
-    let names: Vec<String> = tensors.keys().cloned().collect();
-    for name in names {
-        let first = [(".net.0.", ".conv1."), (".net.4.", ".conv2.")]
-            .into_iter()
-            .filter(|(second, _)| name.contains(second))
-            .map(|(second, first)| name.replace(second, first))
-            .find(|first| tensors.contains_key(first));
-        if let Some(first) = first
-            && let Some(second) = tensors.remove(&name)
-        {
-            expect_same(&name, &second, &first, &tensors[&first])?;
-        }
-    }
-    Ok(tensors)
+fn without_duplicates(tensors: Tensors) -> Result<Tensors> {
+    renamed(tensors, |name| name.replace(".net.0.", ".conv1.").replace(".net.4.", ".conv2."))
 }
 
 /// `encoder`, `tcn`, `decoder`.
@@ -60,11 +46,9 @@ pub(super) fn language_model(
     let embedding_dim = dim(&tensors, "encoder.weight", 1)?;
     let (num_inputs, network) = network(&tensors, "tcn.", arguments)?;
     if num_inputs != embedding_dim {
-        return Err(Error::Tensor {
-            name: "encoder.weight".into(),
-            expected: format!("[any, {num_inputs}], the width of the first convolution"),
-            found: format!("[{vocab_size}, {embedding_dim}]"),
-        });
+        let expected = format!("[any, {num_inputs}], the width of the first convolution");
+        let found = format!("[{vocab_size}, {embedding_dim}]");
+        return Err(Error::tensor("encoder.weight", expected, found));
     }
     let tie_weights = match tensors.get("decoder.weight") {
         None => true,
@@ -74,21 +58,16 @@ pub(super) fn language_model(
         tensors.remove("decoder.weight");
     }
     if arguments.get("tied_weights")? == Some(true) && !tie_weights {
-        return Err(Error::Tensor {
-            name: "decoder.weight".into(),
-            expected: "the numbers of encoder.weight, as the argument tied_weights says".into(),
-            found: "others".into(),
-        });
+        let expected = "the numbers of encoder.weight, as the argument tied_weights says";
+        return Err(Error::tensor("decoder.weight", expected, "others"));
     }
-    arguments.agree(
-        &[
-            ("input_size", json!(embedding_dim)),
-            ("output_size", json!(vocab_size)),
-            ("num_channels", json!(network.num_channels)),
-            ("kernel_size", json!(network.kernel_size)),
-        ],
-        &["dropout", "emb_dropout", "tied_weights", "dilations"],
-    )?;
+    let told = [
+        ("input_size", json!(embedding_dim)),
+        ("output_size", json!(vocab_size)),
+        ("num_channels", json!(network.num_channels)),
+        ("kernel_size", json!(network.kernel_size)),
+    ];
+    arguments.agree(&told, &["dropout", "emb_dropout", "tied_weights", "dilations"])?;
     let config = TcnLmConfig {
         vocab_size,
         embedding_dim,
@@ -102,18 +81,14 @@ pub(super) fn language_model(
 /// `network` or `tcn.network`, perhaps `linear`.
 pub(super) fn plain(tensors: Tensors, arguments: &Arguments) -> Result<(ModelConfig, Tensors)> {
     let tensors = without_duplicates(tensors)?;
-    let tensors = renamed(tensors, |name| name.strip_prefix("tcn.").unwrap_or(name).to_string());
+    let tensors = renamed(tensors, |name| name.strip_prefix("tcn.").unwrap_or(name).into())?;
     let (num_inputs, network) = network(&tensors, "", arguments)?;
     let linear = tensors.contains_key("linear.weight");
     let sigmoid = arguments.class.contains("poly_music");
     // the network alone takes channels first; what has a linear layer is given and gives frames
-    let layout = match linear {
-        true => FrameLayout::ChannelsLast,
-        false => FrameLayout::ChannelsFirst,
-    };
-    let num_outputs = match linear {
-        true => Some(dim(&tensors, "linear.weight", 0)?),
-        false => None,
+    let (layout, num_outputs) = match linear {
+        true => (FrameLayout::ChannelsLast, Some(dim(&tensors, "linear.weight", 0)?)),
+        false => (FrameLayout::ChannelsFirst, None),
     };
     let mut told = vec![
         ("num_inputs", json!(num_inputs)),

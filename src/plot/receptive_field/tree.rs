@@ -1,7 +1,5 @@
 //! Layout of the picture of a stack: integers only.
 
-use std::ops::RangeInclusive;
-
 use crate::geometry::{Field, Layer, Reach, Stack};
 use crate::{Error, Result};
 
@@ -92,10 +90,8 @@ impl<'a> Picture<'a> {
         let (low, high) = if left + right + 1 + 2 * BEYOND <= columns {
             (-left - BEYOND, right + BEYOND)
         } else {
-            let share =
-                i128::from(columns) * i128::from(right) / (1 + left as i128 + right as i128);
-            let high = share as i64;
-            (high + 1 - columns, high)
+            let share = i128::from(columns) * i128::from(right) / i128::from(1 + left + right);
+            (share as i64 + 1 - columns, share as i64)
         };
         let pitch = (1056 / (high - low + 1)).clamp(8, 40);
         Self { tree, low, high, pitch }
@@ -151,14 +147,12 @@ impl<'a> Picture<'a> {
         // these fit, as the field does
         let (left, dilation) = (layer.left() as i64 * jump, layer.dilation() as i64 * jump);
         let last = layer.kernel_size() as i64 - 1;
-        let taps: RangeInclusive<i64> = if layer.kernel_size() <= MAX_TAPS {
-            0..=last
-        } else {
-            // an edge within the picture and its margins is no longer than this
-            let longest = 2 * self.columns();
-            ((left - longest) / dilation).max(0)..=((left + longest) / dilation).min(last)
-        };
-        taps.map(|tap| tap * dilation - left).collect()
+        // an edge within the picture and its margins is no longer than this
+        let longest =
+            if layer.kernel_size() <= MAX_TAPS { i64::MAX / 4 } else { 2 * self.columns() };
+        let first = ((left - longest) / dilation).max(0);
+        let last = ((left + longest) / dilation).min(last);
+        (first..=last).map(|tap| tap * dilation - left).collect()
     }
 
     /// The edges below `level` with an end in the picture (both, where there are many taps), as

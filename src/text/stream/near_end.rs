@@ -5,7 +5,7 @@ use std::io::{Read, Seek, SeekFrom};
 use std::path::Path;
 
 use super::TokenStream;
-use crate::files::{Decompressed, is_packed};
+use crate::files::Decompressed;
 use crate::text::Tokenizer;
 use crate::{AtPath, Result};
 
@@ -40,15 +40,12 @@ impl TokenStream<Decompressed> {
         tokens: usize,
     ) -> Result<Self> {
         let path = path.as_ref();
-        if !std::fs::metadata(path).is_ok_and(|found| found.is_file()) {
+        let plain = path.is_file().then(|| Decompressed::open(path)).transpose()?;
+        let Some(len) = plain.and_then(|file| file.known_bytes()) else {
             return Self::open(path, tokenizer);
-        }
-        let mut file = File::open(path).at(path)?;
-        let len = file.metadata().at(path)?.len();
-        let start = match is_packed(&first_bytes(&mut file).at(path)?) {
-            true => 0,
-            false => start_of_last(&mut file, len, tokenizer, tokens).at(path)?,
         };
+        let mut file = File::open(path).at(path)?;
+        let start = start_of_last(&mut file, len, tokenizer, tokens).at(path)?;
         if start == 0 {
             return Self::open(path, tokenizer);
         }
@@ -59,12 +56,6 @@ impl TokenStream<Decompressed> {
         stream.origin.offset = start;
         Ok(stream)
     }
-}
-
-fn first_bytes(file: &mut File) -> std::io::Result<Vec<u8>> {
-    let mut start = Vec::new();
-    file.take(4).read_to_end(&mut start)?;
-    Ok(start)
 }
 
 /// The offset, in a file of `len` bytes, at which the last `tokens` tokens begin, or one before; 0 if not found.

@@ -9,9 +9,9 @@ use super::super::pieces::{PIECE_BYTES, cut, cut_all};
 use super::Tokenizer;
 use crate::{Error, Result};
 
-/// Bytes encoded before their ids are gathered; bounds the memory that the general machinery,
+/// Pieces encoded before their ids are gathered; bounds the memory that the general machinery,
 /// which keeps some hundred bytes per token, takes at a time.
-const BYTES_AT_ONCE: usize = 64 * PIECE_BYTES;
+const PIECES_AT_ONCE: usize = 64;
 
 impl Tokenizer {
     /// The token ids of a text.
@@ -20,11 +20,7 @@ impl Tokenizer {
     ///
     /// [`Error::Text`] if a tokenizer from a file cannot encode the text.
     pub fn encode(&self, text: &str) -> Result<Vec<u32>> {
-        match &self.inner.encoder {
-            EncodingKind::Byte(table) => Ok(look_up_bytes(table, text.as_bytes())),
-            EncodingKind::Char { table, unk } => Ok(look_up_chars(table, *unk, text)),
-            EncodingKind::General => self.encode_pieces(&self.pieces(text, PIECE_BYTES), true),
-        }
+        self.encode_at(text, true)
     }
 
     /// The token ids of bytes, which must be UTF-8 text unless this is a byte tokenizer.
@@ -64,15 +60,12 @@ impl Tokenizer {
             return Ok((look_up_bytes(table, bytes), bytes.len()));
         }
         let text = text_of(bytes, whole, origin)?;
-        if let EncodingKind::Char { table, unk } = &self.inner.encoder {
-            return Ok((look_up_chars(table, *unk, text), text.len()));
-        }
-        let (mut pieces, rest) = cut(text, PIECE_BYTES, &self.inner.cuts);
-        if whole && !rest.is_empty() {
-            pieces.push(rest);
-        }
-        let used = pieces.iter().map(|piece| piece.len()).sum();
-        Ok((self.encode_pieces(&pieces, first)?, used))
+        let rest = match self.inner.encoder {
+            EncodingKind::General if !whole => cut(text, PIECE_BYTES, &self.inner.cuts).1,
+            _ => "",
+        };
+        let text = &text[..text.len() - rest.len()];
+        Ok((self.encode_at(text, first)?, text.len()))
     }
 
     /// The token ids of a text that continues another: without what the tokenizer does at the beginning of one.
@@ -80,9 +73,19 @@ impl Tokenizer {
     /// # Errors
     /// As [`encode`](Self::encode).
     pub(crate) fn encode_inside(&self, text: &str) -> Result<Vec<u32>> {
+        self.encode_at(text, false)
+    }
+
+    /// The token ids of a text, or of one that continues another if it is not the `first`.
+    fn encode_at(&self, text: &str, first: bool) -> Result<Vec<u32>> {
         match &self.inner.encoder {
-            EncodingKind::General => self.encode_pieces(&self.pieces(text, PIECE_BYTES), false),
-            _ => self.encode(text),
+            EncodingKind::Byte(table) => Ok(look_up_bytes(table, text.as_bytes())),
+            EncodingKind::Char { table, unk } => {
+                let mut ids = Vec::with_capacity(text.chars().count());
+                ids.extend(text.chars().map(|c| table.get(c as usize).copied().unwrap_or(*unk)));
+                Ok(ids)
+            }
+            EncodingKind::General => self.encode_pieces(&self.pieces(text, PIECE_BYTES), first),
         }
     }
 
@@ -110,29 +113,19 @@ impl Tokenizer {
 
     /// The ids of pieces, of which the first is that of the text or not.
     pub(in crate::text) fn encode_pieces(&self, pieces: &[&str], first: bool) -> Result<Vec<u32>> {
-        let encode = |(i, piece): (usize, &&str)| {
+        let encode = |(i, piece): (usize, &&str)| -> Result<Vec<u32>> {
             let inside = self.inner.hf_inside.as_ref().filter(|_| i > 0 || !first);
             let hf = inside.unwrap_or(&self.inner.hf);
-            match hf.encode_fast(*piece, false) {
-                Ok(encoding) => Ok(encoding.get_ids().to_vec()),
-                Err(error) => {
-                    Err(Error::Text(format!("the tokenizer cannot encode the text: {error}")))
-                }
-            }
+            let encoded = hf.encode_fast(*piece, false);
+            encoded.map(|encoding| encoding.get_ids().to_vec()).map_err(|error| {
+                Error::Text(format!("the tokenizer cannot encode the text: {error}"))
+            })
         };
-        let (mut ids, mut done) = (Vec::new(), 0);
-        while done < pieces.len() {
-            let mut bytes = 0;
-            let group = pieces[done..].iter().take_while(|piece| {
-                bytes += piece.len();
-                bytes <= BYTES_AT_ONCE
-            });
-            let end = done + group.count().max(1);
-            let group: Vec<_> = (done..end).zip(&pieces[done..end]).collect();
-            let encoded: Vec<Vec<u32>> =
-                group.into_par_iter().map(encode).collect::<Result<_>>()?;
-            encoded.iter().for_each(|piece| ids.extend(piece));
-            done = end;
+        let numbered: Vec<_> = pieces.iter().enumerate().collect();
+        let mut ids = Vec::new();
+        for group in numbered.chunks(PIECES_AT_ONCE) {
+            let encoded: Result<Vec<_>> = group.par_iter().copied().map(encode).collect();
+            encoded?.iter().for_each(|piece| ids.extend(piece));
         }
         ids.shrink_to_fit();
         Ok(ids)
@@ -141,10 +134,4 @@ impl Tokenizer {
 
 fn look_up_bytes(table: &[u32; 256], bytes: &[u8]) -> Vec<u32> {
     bytes.iter().map(|&byte| table[usize::from(byte)]).collect()
-}
-
-fn look_up_chars(table: &[u32], unk: u32, text: &str) -> Vec<u32> {
-    let mut ids = Vec::with_capacity(text.chars().count());
-    ids.extend(text.chars().map(|c| table.get(c as usize).copied().unwrap_or(unk)));
-    ids
 }

@@ -10,8 +10,8 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 
 use candle_core::Tensor;
-use candle_tcn::encode::Encoder;
 use candle_tcn::files::{is_standard_input, names, sha256, sha256_of, weights};
+use candle_tcn::models::Encoder;
 use candle_tcn::models::directory;
 use candle_tcn::text::{Inputs, Tokenizer};
 use candle_tcn::{AtPath, Error, LoadedModel};

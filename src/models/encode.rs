@@ -14,8 +14,7 @@ use crate::{Error, Result};
 ///
 /// ```
 /// use candle_core::{DType, Device};
-/// use candle_tcn::encode::Encoder;
-/// use candle_tcn::models::ModelConfig;
+/// use candle_tcn::models::{Encoder, ModelConfig};
 /// use candle_tcn::nn::Params;
 ///
 /// let config = ModelConfig::preset("char-tiny")?.with_vocab_size(20);
@@ -45,9 +44,7 @@ impl<'a> Encoder<'a> {
     /// [`Error::Invalid`] for a network on frames, or batches of no token.
     pub fn new(network: &'a Network, batch_tokens: usize, dtype: DType) -> Result<Self> {
         network.graph().expect_tokens()?;
-        if batch_tokens == 0 {
-            return Err(Error::invalid("batch_tokens", "at least 1", batch_tokens));
-        }
+        Error::require(batch_tokens > 0, "batch_tokens", "at least 1", batch_tokens)?;
         Ok(Self { network, batch_tokens, dtype })
     }
 
@@ -57,13 +54,10 @@ impl<'a> Encoder<'a> {
     /// [`Error::Invalid`] where there is no such layer.
     pub fn layer(&self, layer: Option<usize>) -> Result<String> {
         let layers = self.network.graph().hidden_layers();
-        match layer.unwrap_or(layers) {
-            layer if layer <= layers => Ok(format!("hidden.{layer}")),
-            layer => {
-                let expected = format!("a layer from 0 to {layers}");
-                Err(Error::invalid("layer", expected, layer))
-            }
-        }
+        let layer = layer.unwrap_or(layers);
+        let expected = format!("a layer from 0 to {layers}");
+        Error::require(layer <= layers, "layer", &expected, layer)?;
+        Ok(format!("hidden.{layer}"))
     }
 
     /// Gives `f` for each sequence its number and what the model has under `name` for it: `hidden.{layer}`
@@ -111,15 +105,13 @@ impl<'a> Encoder<'a> {
     /// (batch, time, width)
     fn batch(&self, sequences: &[Vec<u32>], batch: &[usize], name: &str) -> Result<Tensor> {
         let time = sequences[batch[0]].len();
-        let mut ids = Vec::with_capacity(batch.len() * time);
-        let mut mask = Vec::with_capacity(batch.len() * time);
-        for &i in batch {
-            let sequence = &sequences[i];
-            ids.extend_from_slice(sequence);
-            mask.resize(mask.len() + sequence.len(), 1u8);
+        let (mut ids, mut mask) = (Vec::new(), Vec::new());
+        for (row, &i) in (1..).zip(batch) {
+            ids.extend_from_slice(&sequences[i]);
+            mask.resize(ids.len(), 1u8);
             // any id will do: it is hidden
-            ids.resize(ids.len() + time - sequence.len(), 0);
-            mask.resize(ids.len(), 0);
+            ids.resize(row * time, 0);
+            mask.resize(row * time, 0);
         }
         let shape = (batch.len(), time);
         let ids = Tensor::from_vec(ids, shape, self.network.device())?;
@@ -131,16 +123,12 @@ impl<'a> Encoder<'a> {
             }
             run = run.with_mask(&mask)?;
         }
-        match self.network.run(&[&ids], run)?.recorded.pop() {
-            Some((_, rows)) => Ok(rows.to_dtype(DType::F32)?),
-            None => {
-                let expected = format!(
-                    "hidden.0 to hidden.{}, or logits",
-                    self.network.graph().hidden_layers()
-                );
-                Err(Error::invalid("hidden state", expected, name))
-            }
+        if let Some((_, rows)) = self.network.run(&[&ids], run)?.recorded.pop() {
+            return Ok(rows.to_dtype(DType::F32)?);
         }
+        let layers = self.network.graph().hidden_layers();
+        let expected = format!("hidden.0 to hidden.{layers}, or logits");
+        Err(Error::invalid("hidden state", expected, name))
     }
 }
 
@@ -162,7 +150,7 @@ pub struct Candidate {
 /// # Example
 ///
 /// ```
-/// use candle_tcn::encode::candidates;
+/// use candle_tcn::models::candidates;
 /// let best = candidates(&[0.0, 3f32.ln(), 0.0], 2)?; // 1 : 3 : 1
 /// assert!(best[0].id == 1 && (best[0].probability - 0.6).abs() < 1e-6);
 /// assert!(best[1].id == 0 && (best[1].probability - 0.2).abs() < 1e-6);
@@ -176,8 +164,19 @@ pub fn candidates(logits: &[f32], count: usize) -> Result<Vec<Candidate>> {
     let best = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
     let weight = |logit: f32| (f64::from(logit) - f64::from(best)).exp();
     let total: f64 = logits.iter().map(|&logit| weight(logit)).sum();
+    let candidate = |id: u32| Candidate { id, probability: weight(logits[id as usize]) / total };
+    Ok(likeliest(logits, count).into_iter().map(candidate).collect())
+}
+
+/// The `count` tokens of the largest logits, the largest first; the lowest id first among equals.
+pub(crate) fn likeliest(logits: &[f32], count: usize) -> Vec<u32> {
     let mut order: Vec<u32> = (0..logits.len() as u32).collect();
-    order.sort_by(|&a, &b| logits[b as usize].total_cmp(&logits[a as usize]));
-    let candidate = |&id: &u32| Candidate { id, probability: weight(logits[id as usize]) / total };
-    Ok(order.iter().take(count).map(candidate).collect())
+    let likelier =
+        |a: &u32, b: &u32| logits[*b as usize].total_cmp(&logits[*a as usize]).then(a.cmp(b));
+    if count < order.len() {
+        order.select_nth_unstable_by(count, likelier);
+        order.truncate(count);
+    }
+    order.sort_unstable_by(likelier);
+    order
 }
