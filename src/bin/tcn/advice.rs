@@ -170,7 +170,7 @@ mod tests {
     #[test]
     fn a_sum_too_deep_for_int8_has_a_way_out() {
         let error = || Error::too_large("int8", "more than are supported");
-        let text = explained("tcn generate a", error());
+        let text = explained("tcn generate --model a", error());
         assert_eq!(text, "int8 is too large: more than are supported; take --dtype bf16");
         assert_eq!(explained("tcn pull a/b", error()), error().to_string());
     }
