@@ -3,10 +3,6 @@
 use candle_nn::VarBuilder;
 use serde::{Deserialize, Serialize};
 
-use super::{
-    ByteNetConfig, CarpConfig, ConvNetConfig, PytorchTcnConfig, TcnLmConfig, TemporalConv1dConfig,
-    TemporalConvNetConfig, TemporalConvTranspose1dConfig, WaveNetConfig,
-};
 use crate::geometry::Stack;
 use crate::graph::{Graph, Network};
 use crate::{Error, Result};
@@ -50,7 +46,7 @@ pub trait Architecture {
 
 /// Lists the architectures: the name in `model_type`, and the configuration.
 macro_rules! architectures {
-    ($($(#[$doc:meta])* $name:literal $variant:ident($config:ty),)*) => {
+    ($($(#[$doc:meta])* $name:literal $variant:ident($config:ident),)*) => {
         /// A model's `config.json`: everything but its weights.
         ///
         /// # Example
@@ -65,7 +61,7 @@ macro_rules! architectures {
         #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
         #[serde(tag = "model_type")]
         pub enum ModelConfig {
-            $($(#[$doc])* #[serde(rename = $name)] $variant($config),)*
+            $($(#[$doc])* #[serde(rename = $name)] $variant(super::$config),)*
         }
 
         impl ModelConfig {
