@@ -107,8 +107,6 @@ architectures! {
     "carp" Carp(CarpConfig),
     /// A masked language model of DNA.
     "ConvNet" ConvNet(ConvNetConfig),
-    /// Gated blocks with squeeze-and-excite.
-    "gated_excite" GatedExcite(GatedExciteConfig),
 }
 
 impl ModelConfig {

@@ -8,7 +8,6 @@ mod convert;
 mod convnet;
 pub mod directory;
 mod encode;
-mod gated_excite;
 mod presets;
 mod pytorch_tcn;
 mod run;
@@ -26,7 +25,6 @@ pub use convert::{Converted, ORIGINAL_CARP_VOCABULARY, convert, convert_under};
 pub use convnet::ConvNetConfig;
 pub(crate) use encode::likeliest;
 pub use encode::{Candidate, Encoder, candidates};
-pub use gated_excite::GatedExciteConfig;
 pub use presets::PRESETS;
 pub use pytorch_tcn::{
     EmbeddingMode, KernelInitializer, PytorchActivation, PytorchNorm, PytorchTcnConfig,
