@@ -1,22 +1,22 @@
 //! `tcn convert`: another project's network, or a model in another form, as a model directory.
 
-use std::collections::HashMap;
+use std::collections::BTreeSet;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
-use candle_core::{DType, Device, Tensor};
+use candle_core::{DType, Device};
 use candle_tcn::files::{
     fold_weight_norm, names, read_small, weights, write_atomic, write_weights,
 };
 use candle_tcn::models::directory::{self, check_weights, read_config, read_tokenizer};
-use candle_tcn::models::{ModelConfig, convert, convert_under};
+use candle_tcn::models::{Converted, ModelConfig, convert, convert_under};
 use candle_tcn::nn::{Params, StepDtype};
 use clap::ValueEnum;
 use serde_json::json;
 
 use crate::flags::counted;
-use crate::{model, print_line};
+use crate::{model, print_result};
 
 #[derive(clap::Args)]
 pub struct ConvertArgs {
@@ -76,15 +76,12 @@ impl StoredDtype {
 }
 
 /// A network that was read.
-struct Conversion {
+struct Source {
     /// Folder or file.
     path: PathBuf,
-    config: ModelConfig,
-    tensors: HashMap<String, Tensor>,
     /// Files to copy, and their names.
     files: Vec<(PathBuf, &'static str)>,
-    left_over: Vec<String>,
-    missing: Vec<String>,
+    network: Converted,
 }
 
 pub fn run(args: ConvertArgs) -> anyhow::Result<()> {
@@ -99,18 +96,19 @@ pub fn run(args: ConvertArgs) -> anyhow::Result<()> {
         true => read_dir(&path, &args)?,
         false => read_file(&path, &args)?,
     };
-    weights::check_finite(&source.tensors).with_context(|| args.src.clone())?;
-    complete(&mut source, &args)?;
+    let network = &mut source.network;
+    weights::check_finite(&network.tensors).with_context(|| args.src.clone())?;
+    complete(network, &args)?;
     if args.fold_weight_norm || args.dtype == StoredDtype::Int8 {
-        fold_weight_norm(&mut source.tensors)?;
-        source.config = source.config.without_weight_norm();
+        fold_weight_norm(&mut network.tensors)?;
+        network.config = network.config.clone().without_weight_norm();
     }
-    check_weights(&source.config, &source.tensors)?;
+    check_weights(&network.config, &network.tensors)?;
     write(&source, &args)?;
-    report(&source, &args)
+    report(&source.network, &args)
 }
 
-fn read_dir(dir: &Path, args: &ConvertArgs) -> anyhow::Result<Conversion> {
+fn read_dir(dir: &Path, args: &ConvertArgs) -> anyhow::Result<Source> {
     let of_files = [
         ("--arguments", args.arguments.is_some()),
         ("--key", args.key.is_some()),
@@ -130,19 +128,16 @@ fn read_dir(dir: &Path, args: &ConvertArgs) -> anyhow::Result<Conversion> {
     let beside = [names::TOKENIZER, names::CARD];
     let mut files: Vec<_> = beside.map(|name| (described.join(name), name)).into();
     files.retain(|(file, _)| file.exists());
-    let expected: HashMap<_, _> =
-        graph.parameters().iter().map(|p| (p.name.clone(), p.shape.clone())).collect();
-    let mut left_over: Vec<_> =
-        tensors.keys().filter(|name| !expected.contains_key(*name)).cloned().collect();
-    let mut missing: Vec<_> =
-        expected.keys().filter(|name| !tensors.contains_key(*name)).cloned().collect();
-    left_over.sort();
-    missing.sort();
-    left_over.iter().for_each(|name| drop(tensors.remove(name)));
-    Ok(Conversion { path: dir.to_path_buf(), config, tensors, files, left_over, missing })
+    let expected: BTreeSet<_> = graph.parameters().iter().map(|p| p.name.clone()).collect();
+    let found: BTreeSet<_> = tensors.keys().cloned().collect();
+    let [left_over, missing] = [(&found, &expected), (&expected, &found)]
+        .map(|(some, others)| some.difference(others).cloned().collect::<Vec<_>>());
+    tensors.retain(|name, _| expected.contains(name));
+    let network = Converted { config, tensors, left_over, missing };
+    Ok(Source { path: dir.into(), files, network })
 }
 
-fn read_file(path: &Path, args: &ConvertArgs) -> anyhow::Result<Conversion> {
+fn read_file(path: &Path, args: &ConvertArgs) -> anyhow::Result<Source> {
     let arguments = args.arguments.as_deref().map(read_json).transpose()?;
     let file = match &args.key {
         Some(key) => weights::open_key(path, key),
@@ -151,11 +146,11 @@ fn read_file(path: &Path, args: &ConvertArgs) -> anyhow::Result<Conversion> {
     .map_err(|error| advised(error, "expected one dict of tensors", "; --key chooses one"))
     .map_err(|error| advised(error, "found JSON", "; a configuration belongs to --arguments"))?;
     let tensors = file.read()?.tensors;
-    let converted = match &args.prefix {
+    let network = match &args.prefix {
         Some(prefix) => convert_under(tensors, prefix, arguments.as_ref()),
         None => convert(tensors, arguments.as_ref()),
     }?;
-    if let ModelConfig::TemporalConvNet(cfg) = &converted.config
+    if let ModelConfig::TemporalConvNet(cfg) = &network.config
         && cfg.num_outputs.is_some()
         && cfg.output_activation.is_none()
     {
@@ -166,14 +161,7 @@ fn read_file(path: &Path, args: &ConvertArgs) -> anyhow::Result<Conversion> {
             args.src
         );
     }
-    Ok(Conversion {
-        path: path.to_path_buf(),
-        config: converted.config,
-        tensors: converted.tensors,
-        files: Vec::new(),
-        left_over: converted.left_over,
-        missing: converted.missing,
-    })
+    Ok(Source { path: path.into(), files: Vec::new(), network })
 }
 
 fn read_json(path: &Path) -> anyhow::Result<serde_json::Value> {
@@ -193,50 +181,50 @@ fn advised(error: candle_tcn::Error, fact: &str, advice: &str) -> candle_tcn::Er
 }
 
 /// Refuses what is left over or missing, or makes up for it.
-fn complete(source: &mut Conversion, args: &ConvertArgs) -> anyhow::Result<()> {
+fn complete(network: &mut Converted, args: &ConvertArgs) -> anyhow::Result<()> {
     let list =
         |names: &[String]| names.iter().map(|name| format!("\n  {name}")).collect::<String>();
-    if !source.left_over.is_empty() && !args.allow_left_over {
+    if !network.left_over.is_empty() && !args.allow_left_over {
         anyhow::bail!(
             "{}: a {} network has no use for {}, which --allow-left-over leaves out:{}",
             args.src,
-            source.config.model_type(),
-            counted(source.left_over.len(), "tensor"),
-            list(&source.left_over)
+            network.config.model_type(),
+            counted(network.left_over.len(), "tensor"),
+            list(&network.left_over)
         );
     }
-    if source.missing.is_empty() {
+    if network.missing.is_empty() {
         return Ok(());
     }
     if !args.allow_missing {
         anyhow::bail!(
             "{}: a {} network needs {} more, which --allow-missing sets to what training starts from:{}",
             args.src,
-            source.config.model_type(),
-            counted(source.missing.len(), "tensor"),
-            list(&source.missing)
+            network.config.model_type(),
+            counted(network.missing.len(), "tensor"),
+            list(&network.missing)
         );
     }
-    if source.missing.len() >= source.tensors.len() {
+    if network.missing.len() >= network.tensors.len() {
         anyhow::bail!(
             "{}: only {} of the {} tensors of a {} network are there: it is not in this file, or --prefix tells where",
             args.src,
-            source.tensors.len(),
-            source.tensors.len() + source.missing.len(),
-            source.config.model_type()
+            network.tensors.len(),
+            network.tensors.len() + network.missing.len(),
+            network.config.model_type()
         );
     }
-    say!("{}: these tensors start anew:{}", args.src, list(&source.missing));
+    say!("{}: these tensors start anew:{}", args.src, list(&network.missing));
     let params = Params::new(0, DType::F32, &Device::Cpu);
-    source.config.build(params.builder())?;
+    network.config.build(params.builder())?;
     let initial = params.snapshot()?.into_iter();
-    source.tensors.extend(initial.filter(|(name, _)| source.missing.contains(name)));
+    network.tensors.extend(initial.filter(|(name, _)| network.missing.contains(name)));
     Ok(())
 }
 
-fn write(source: &Conversion, args: &ConvertArgs) -> anyhow::Result<()> {
+fn write(Source { path, files, network }: &Source, args: &ConvertArgs) -> anyhow::Result<()> {
     std::fs::create_dir_all(&args.dst)?;
-    for (file, name) in &source.files {
+    for (file, name) in files {
         std::fs::copy(file, args.dst.join(name))?;
     }
     let to = args.dst.join(names::TOKENIZER);
@@ -244,38 +232,39 @@ fn write(source: &Conversion, args: &ConvertArgs) -> anyhow::Result<()> {
         candle_tcn::text::Tokenizer::from_file(file)?;
         std::fs::copy(file, to)?;
     } else if !to.exists()
-        && source.path.is_dir()
-        && let Some(tokenizer) = read_tokenizer(&source.path)?
+        && path.is_dir()
+        && let Some(tokenizer) = read_tokenizer(path)?
     {
         // of a vocab.txt
         tokenizer.save(to)?;
     }
-    let graph = source.config.graph()?;
+    let graph = network.config.graph()?;
     let is_embedding = |name: &str| graph.embedding().is_some_and(|table| table.name == name);
     let to = args.dst.join(names::WEIGHTS);
-    write_weights(to, &source.tensors, args.dtype.step(), is_embedding)?;
+    write_weights(to, &network.tensors, args.dtype.step(), is_embedding)?;
     // last: a directory without it is no model yet
-    let json = source.config.to_json()?;
+    let json = network.config.to_json()?;
     let config = args.dst.join(names::CONFIG);
     Ok(write_atomic(&config, |file| file.write_all(json.as_bytes()))?)
 }
 
-fn report(source: &Conversion, args: &ConvertArgs) -> anyhow::Result<()> {
+fn report(network: &Converted, args: &ConvertArgs) -> anyhow::Result<()> {
     let bytes = std::fs::metadata(args.dst.join(names::WEIGHTS))?.len();
-    let (model_type, parameters) =
-        (source.config.model_type(), source.config.graph()?.parameter_count()?);
-    if args.json {
-        return print_line(json!({
+    let model_type = network.config.model_type();
+    let parameters = network.config.graph()?.parameter_count()?;
+    print_result(
+        args.json,
+        json!({
             "model_type": model_type,
             "parameters": parameters,
             "bytes": bytes,
-            "left_over": source.left_over,
-            "missing": source.missing,
+            "left_over": network.left_over,
+            "missing": network.missing,
             "out": args.dst,
-        }));
-    }
-    print_line(format_args!(
-        "{model_type}: {parameters} parameters, {bytes} bytes of weights, in {}",
-        args.dst.display()
-    ))
+        }),
+        format_args!(
+            "{model_type}: {parameters} parameters, {bytes} bytes of weights, in {}",
+            args.dst.display()
+        ),
+    )
 }

@@ -127,6 +127,18 @@ fn print_line(line: impl std::fmt::Display) -> anyhow::Result<()> {
     Ok(out.flush()?)
 }
 
+/// Writes the result, as one JSON object or as text.
+fn print_result(
+    as_json: bool,
+    facts: serde_json::Value,
+    text: impl std::fmt::Display,
+) -> anyhow::Result<()> {
+    match as_json {
+        true => print_line(facts),
+        false => print_line(text),
+    }
+}
+
 fn main() -> ExitCode {
     report_panics();
     let mut advice = Advice::default();

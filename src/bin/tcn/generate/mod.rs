@@ -7,7 +7,6 @@ mod output;
 pub use args::GenerateArgs;
 
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use candle_tcn::files::is_standard_input;
 use candle_tcn::generate::Generator;
@@ -15,14 +14,13 @@ use candle_tcn::text::{TokenStream, Tokenizer};
 use serde_json::json;
 
 use crate::flags::{refuse_existing, with_code_points};
-use crate::line_ends;
 use crate::model::{self, unknown_tokens, warn_of_unknown};
 use crate::progress::read_through;
-use crate::signals::{expect_none, on_signals};
+use crate::{line_ends, signals};
 
 pub fn run(args: GenerateArgs) -> anyhow::Result<()> {
     check(&args)?;
-    let interrupted = on_signals("")?;
+    signals::keep_signals("")?;
     let loaded = model::load(args.model.as_deref())?;
     let tokenizer = loaded.tokenizer()?;
     let config = args.config(tokenizer)?;
@@ -32,13 +30,13 @@ pub fn run(args: GenerateArgs) -> anyhow::Result<()> {
     if let Some(path) = &args.load_state {
         generator.load_state(path)?;
     }
-    read_prompt(&args, &mut generator, tokenizer, &interrupted)?;
+    read_prompt(&args, &mut generator, tokenizer)?;
     if args.is_unseeded() {
         say!("seed {seed}");
     }
     let done = match args.interactive {
-        true => interactive::run(&mut generator, tokenizer, &interrupted),
-        false => write(&args, seed, &mut generator, tokenizer, &interrupted),
+        true => interactive::run(&mut generator, tokenizer),
+        false => write(&args, seed, &mut generator, tokenizer),
     };
     // after Ctrl-C or a closed pipe too, but not after a failure of the model
     let failed = matches!(&done, Err(error) if error.is::<candle_tcn::Error>());
@@ -74,7 +72,6 @@ fn read_prompt(
     args: &GenerateArgs,
     generator: &mut Generator,
     tokenizer: &Tokenizer,
-    interrupted: &AtomicBool,
 ) -> anyhow::Result<()> {
     // what stands before them does not matter
     let needed = generator.prompt_len();
@@ -82,7 +79,7 @@ fn read_prompt(
     let mut read = |tokens: &[u32]| -> anyhow::Result<bool> {
         last.extend_from_slice(tokens);
         last.drain(..last.len().saturating_sub(needed));
-        Ok(!interrupted.load(Ordering::SeqCst))
+        Ok(!signals::has_come())
     };
     match args.prompt_source() {
         Some(path) => {
@@ -102,7 +99,7 @@ fn read_prompt(
         }
     }
     generator.read_tokens(&last)?;
-    expect_none(interrupted)
+    signals::expect_none()
 }
 
 /// Names the characters of a prompt that the tokenizer has no token for.
@@ -126,15 +123,14 @@ fn write(
     seed: u64,
     generator: &mut Generator,
     tokenizer: &Tokenizer,
-    interrupted: &AtomicBool,
 ) -> anyhow::Result<()> {
     let mut generation = generator.samples(0..args.num_samples)?;
     let written = if args.json {
         let about = json!({"seed": seed, "prompt": args.shown_prompt()});
-        output::json_lines(&mut generation, tokenizer, &about, interrupted)
+        output::json_lines(&mut generation, tokenizer, &about)
     } else {
         let prompt = args.shown_prompt().unwrap_or_default();
-        output::texts(&mut generation, args.num_samples, prompt, interrupted)
+        output::texts(&mut generation, args.num_samples, prompt)
     };
     let went_on = match args.save_state {
         Some(_) => generator.go_on(generation),
@@ -142,5 +138,5 @@ fn write(
     };
     written?;
     went_on?;
-    expect_none(interrupted)
+    signals::expect_none()
 }
