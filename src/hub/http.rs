@@ -1,7 +1,5 @@
 //! Clients of the Hub: who asks, over which connections.
 
-use std::time::Duration;
-
 use ureq::http::Method;
 use ureq::tls::{Certificate, RootCerts, TlsConfig};
 use ureq::{Agent, Proxy};
@@ -25,12 +23,25 @@ pub struct Http {
 impl Http {
     pub fn new(config: &HubConfig) -> Result<Self> {
         let endpoint = Endpoint::new(config)?;
-        let certificates = certificates()?;
-        Ok(Self {
-            client: agent(&endpoint, &certificates, config.timeout, Some(config.timeout)),
-            patient: agent(&endpoint, &certificates, config.timeout, None),
-            endpoint,
-        })
+        let (certificates, timeout) = (certificates()?, Some(config.timeout));
+        // nor do redirects lead from there to plain HTTP; they are followed by whoever knows who may see them
+        let agent = |silence| {
+            Agent::config_builder()
+                .user_agent(USER_AGENT)
+                .accept_encoding("identity")
+                .tls_config(TlsConfig::builder().root_certs(certificates.clone()).build())
+                .timeout_resolve(timeout)
+                .timeout_connect(timeout)
+                .timeout_per_read(silence)
+                .https_only(endpoint.address.is_secure())
+                .proxy(proxy(&endpoint.address, config.plain_proxy))
+                .http_status_as_error(false)
+                .max_redirects(0)
+                .max_redirects_will_error(false)
+                .build()
+                .new_agent()
+        };
+        Ok(Self { client: agent(timeout), patient: agent(None), endpoint })
     }
 
     /// A request for a file or a list.
@@ -67,36 +78,7 @@ fn certificates() -> Result<RootCerts> {
 
 /// The proxy of the environment: for plain http only one that is meant for it, and none to this machine, since
 /// whoever runs it would read the token.
-fn proxy(address: &Address) -> Option<Proxy> {
-    if address.is_secure() {
-        return Proxy::try_from_env();
-    }
-    let named = ["ALL_PROXY", "all_proxy", "HTTP_PROXY", "http_proxy"];
-    let is_meant = named.iter().any(|name| std::env::var_os(name).is_some());
-    Proxy::try_from_env().filter(|_| is_meant && !address.is_here())
-}
-
-/// A client that bears `silence` between two bytes; redirects are followed by whoever knows who may see them.
-fn agent(
-    endpoint: &Endpoint,
-    certificates: &RootCerts,
-    timeout: Duration,
-    silence: Option<Duration>,
-) -> Agent {
-    let certificates = TlsConfig::builder().root_certs(certificates.clone());
-    Agent::config_builder()
-        .user_agent(USER_AGENT)
-        .accept_encoding("identity")
-        .tls_config(certificates.build())
-        .timeout_resolve(Some(timeout))
-        .timeout_connect(Some(timeout))
-        .timeout_per_read(silence)
-        // nor do redirects lead from there to plain HTTP
-        .https_only(endpoint.address.is_secure())
-        .proxy(proxy(&endpoint.address))
-        .http_status_as_error(false)
-        .max_redirects(0)
-        .max_redirects_will_error(false)
-        .build()
-        .new_agent()
+fn proxy(address: &Address, is_for_plain: bool) -> Option<Proxy> {
+    let may_see = address.is_secure() || is_for_plain && !address.is_here();
+    may_see.then(Proxy::try_from_env).flatten()
 }

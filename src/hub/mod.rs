@@ -20,7 +20,6 @@ mod config;
 mod contents;
 mod download;
 mod endpoint;
-mod explain;
 mod failure;
 mod http;
 mod id;

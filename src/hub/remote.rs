@@ -5,7 +5,6 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde::Deserialize;
-use ureq::http::header::LINK;
 
 use super::address::Address;
 use super::cache::{Hash, HubFile, is_commit};
@@ -64,11 +63,12 @@ impl Remote<'_> {
                 Ok(value) => return Ok(value),
                 Err(trouble) => trouble,
             };
-            let delay = trouble.retry_after().unwrap_or(FIRST_DELAY * (1 << (tries - 1)));
-            let most = match trouble {
-                Trouble::Transport { connect: true, .. } => TRIES_TO_CONNECT,
-                _ => TRIES,
+            let (most, asked) = match &trouble {
+                Trouble::Transport { connect: true, .. } => (TRIES_TO_CONNECT, None),
+                Trouble::Http(answer) => (TRIES, answer.retry_after),
+                _ => (TRIES, None),
             };
+            let delay = asked.unwrap_or(FIRST_DELAY * (1 << (tries - 1)));
             if !trouble.is_transient() || tries >= most || delay > MAX_DELAY {
                 return Err(self.failure(file, trouble, tries));
             }
@@ -85,7 +85,7 @@ impl Remote<'_> {
 
     /// The address of the API for the repository, and of `more` below it.
     pub fn api(&self, more: &[&str]) -> Address {
-        let parts = ["api", "models", self.id.owner(), self.id.name()];
+        let parts = ["api", "models", &self.id.owner, &self.id.name];
         self.http.endpoint.url(parts.into_iter().chain(more.iter().copied()))
     }
 
@@ -191,7 +191,7 @@ impl TreeEntry {
 
 /// The address of `Link: <...>; rel="next"`.
 fn next_page(response: &Response) -> Option<Address> {
-    let links = response.header(LINK.as_str())?;
+    let links = response.header("link")?;
     let next = links.split(',').find(|link| link.contains("rel=\"next\""))?;
     let target = next.trim().strip_prefix('<')?.split('>').next()?;
     response.address.join(target)

@@ -35,10 +35,6 @@ mod line_ends;
 mod memory;
 mod model;
 mod progress;
-#[cfg(feature = "hub")]
-mod pull;
-#[cfg(feature = "hub")]
-mod push;
 mod receptive_field;
 mod run;
 mod signals;
@@ -89,10 +85,10 @@ enum Command {
     Bench(bench::BenchArgs),
     /// Download a model from the Hugging Face Hub; prints its directory
     #[cfg(feature = "hub")]
-    Pull(pull::PullArgs),
+    Pull(hub::PullArgs),
     /// Upload a model directory to the Hugging Face Hub (needs a token with write access); prints its address
     #[cfg(feature = "hub")]
-    Push(push::PushArgs),
+    Push(hub::PushArgs),
     /// Print a script that completes this command's names and flags in a shell
     Completions {
         /// The shell
@@ -236,9 +232,9 @@ fn execute(cli: Cli) -> anyhow::Result<()> {
         Command::ReceptiveField(args) => receptive_field::run(args),
         Command::Bench(args) => bench::run(args),
         #[cfg(feature = "hub")]
-        Command::Pull(args) => pull::run(args),
+        Command::Pull(args) => hub::run_pull(args),
         #[cfg(feature = "hub")]
-        Command::Push(args) => push::run(args),
+        Command::Push(args) => hub::run_push(args),
         Command::Completions { shell } => about::completions(shell),
         Command::Man { command } => about::manual(command.as_deref()),
     }

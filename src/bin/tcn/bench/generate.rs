@@ -24,7 +24,7 @@ pub fn run(args: &BenchArgs, config: &ModelConfig) -> anyhow::Result<()> {
     let kernel = kernel::chosen();
     let mut bandwidth = read_bandwidth(kernel, weight_bytes);
     let (mut prefills, mut rates, mut steps) = (Vec::new(), Vec::new(), Vec::new());
-    for run in 0..args.warmup + args.runs {
+    for run in 0..args.warmup.saturating_add(args.runs) {
         let prefill = prefill(&stepper, batch_size, args.seq_len())?;
         let times = generate(&stepper, batch_size)?;
         if run >= args.warmup {
