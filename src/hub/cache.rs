@@ -155,8 +155,7 @@ impl RepoCache {
     pub fn open_partial(&self, hash: &Hash) -> Result<File> {
         let path = self.partial(hash);
         expect_no_link(&self.dir, &path)?;
-        let open = File::options().create(true).append(true).open(&path);
-        let file = open.at(&path)?;
+        let file = File::options().create(true).append(true).open(&path).at(&path)?;
         match is_same(&file, path.symlink_metadata()) {
             true => Ok(file),
             false => Err(planted(&path)),

@@ -40,11 +40,8 @@ impl Endpoint {
             ));
         }
         if token.is_some_and(|token| !token.bytes().all(|b| b.is_ascii_graphic())) {
-            return Err(Error::invalid(
-                "HF_TOKEN",
-                "a token of visible ASCII characters",
-                "other characters in it",
-            ));
+            let expected = "a token of visible ASCII characters";
+            return Err(Error::invalid("HF_TOKEN", expected, "other characters in it"));
         }
         let basic = user.map(|user| {
             let plain: Vec<u8> = percent_decode_str(&user).collect();

@@ -80,6 +80,10 @@ impl From<ureq::Error> for Trouble {
             _ => false,
         };
         let message = match &error {
+            Error::BodyExceedsLimit(limit) => {
+                let expected = format!("expected at most {limit} bytes");
+                return crate::Error::too_large("an answer of the Hub", expected).into();
+            }
             Error::Timeout(_) => "the server was silent for too long".to_string(),
             // the address is told once, by whoever reports
             Error::RequireHttpsOnly(_) => {

@@ -50,8 +50,8 @@ impl Upload<'_> {
         let object = batch.objects.iter().find(|object| object.oid == hash);
         let object = object.ok_or_else(|| error("the Hub did not say where to upload it"))?;
         if let Some(refusal) = &object.error {
-            let message = format!("the Hub refuses it: {} ({})", refusal.message, refusal.code);
-            return Err(error(&message).into());
+            let LfsRefusal { code, message } = refusal;
+            return Err(error(&format!("the Hub refuses it: {message} ({code})")).into());
         }
         let Some(actions) = &object.actions else {
             self.sent.set(self.sent.done() + item.bytes);

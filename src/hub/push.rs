@@ -74,17 +74,15 @@ impl<'a> Upload<'a> {
         }
         let info: RepositoryInfo =
             remote.retry(None, || remote.http.get(remote.api(&[])).send()?.json())?;
-        match info.private {
-            Some(false) => {
-                let message = format!(
-                    "expected a private repository, found a public one; nothing was uploaded. Change it at \
-                     {}/settings",
-                    self.page()
-                );
-                Err(remote.error(None, message).into())
-            }
-            _ => Ok(()),
+        if info.private != Some(false) {
+            return Ok(());
         }
+        let message = format!(
+            "expected a private repository, found a public one; nothing was uploaded. Change it at \
+             {}/settings",
+            self.page()
+        );
+        Err(remote.error(None, message).into())
     }
 
     /// The files that the Hub does not ignore; those with their hash that it wants in large storage, which takes no

@@ -105,25 +105,22 @@ impl Remote<'_> {
             let answer = self.http.get(address.clone()).send();
             answer.map_err(|trouble| self.which_is_missing(trouble))?.json()
         })?;
-        let commit = info.sha.as_deref().filter(|sha| is_commit(sha));
-        commit.map(str::to_ascii_lowercase).ok_or_else(|| {
-            let endpoint = self.http.endpoint.shown();
-            let message = format!(
-                "expected {endpoint} to name a commit of 40 hexadecimal digits, found {:?}",
-                info.sha
-            );
-            self.error(None, message).into()
-        })
+        if let Some(sha) = info.sha.as_ref().filter(|sha| is_commit(sha)) {
+            return Ok(sha.to_ascii_lowercase());
+        }
+        let message = format!(
+            "expected {} to name a commit of 40 hexadecimal digits, found {:?}",
+            self.http.endpoint.shown(),
+            info.sha
+        );
+        Err(self.error(None, message).into())
     }
 
     /// Finds out, where a server does not say it, whether the repository or the revision is missing.
     fn which_is_missing(&self, trouble: Trouble) -> Trouble {
         match trouble {
             Trouble::Http(answer) if answer.status == 404 && answer.code.is_none() => {
-                let code = match self.exists() {
-                    true => "RevisionNotFound",
-                    false => "RepoNotFound",
-                };
+                let code = if self.exists() { "RevisionNotFound" } else { "RepoNotFound" };
                 Trouble::Http(Answer { code: Some(code.into()), ..answer })
             }
             other => other,

@@ -140,15 +140,7 @@ impl Response {
 
     /// The body, of at most `limit` bytes.
     fn bytes(self, limit: u64) -> Result<Vec<u8>, Trouble> {
-        let mut body = Vec::new();
-        self.reader().take(limit + 1).read_to_end(&mut body)?;
-        match body.len() as u64 > limit {
-            false => Ok(body),
-            true => {
-                let expected = format!("expected at most {limit} bytes");
-                Err(Error::too_large("an answer of the Hub", expected).into())
-            }
-        }
+        Ok(self.inner.into_body().into_with_config().limit(limit).read_to_vec()?)
     }
 
     /// The answer, unless it is an error.

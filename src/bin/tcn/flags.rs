@@ -17,6 +17,12 @@ pub fn counted(number: impl std::fmt::Display, thing: &str) -> String {
     format!("{number} {thing}{plural}")
 }
 
+/// The first `most` names in a list, and a sign of more.
+pub fn first_of(names: impl ExactSizeIterator<Item = String>, most: usize) -> String {
+    let more = if names.len() > most { ", …" } else { "" };
+    names.take(most).collect::<Vec<_>>().join(", ") + more
+}
+
 /// A text in quotes, with the code points of what is not ASCII: é may be one character (U+00E9) or two (U+0065
 /// U+0301), and looks the same.
 pub fn with_code_points(text: &str) -> String {

@@ -198,6 +198,10 @@ impl GenerateArgs {
             u64::from(std::process::id())
                 ^ std::time::UNIX_EPOCH.elapsed().map_or(0, |t| u64::from(t.subsec_nanos()))
         });
+        let usual_window = SamplerConfig::default().penalty_window;
+        let texts = |texts: &[String], chars: &str| {
+            texts.iter().cloned().chain(chars.chars().map(String::from)).collect()
+        };
         Ok(GenerateConfig {
             max_tokens: self.max_tokens,
             sampler: SamplerConfig {
@@ -210,23 +214,16 @@ impl GenerateArgs {
                 typical_p: self.typical_p,
                 presence_penalty: self.presence_penalty,
                 frequency_penalty: self.frequency_penalty,
-                penalty_window: self
-                    .penalty_window
-                    .unwrap_or(SamplerConfig::default().penalty_window),
+                penalty_window: self.penalty_window.unwrap_or(usual_window),
                 logit_bias: self.logit_biases(tokenizer)?,
             },
             stop: self.stop.clone(),
-            constraints: self.constraints(),
+            constraints: ConstraintConfig {
+                ban: texts(&self.ban, &self.ban_chars),
+                allow: texts(&self.allow, &self.allow_chars),
+                min_tokens: self.min_tokens,
+            },
             logprobs: self.logprobs,
         })
-    }
-
-    fn constraints(&self) -> ConstraintConfig {
-        let chars = |chars: &str| chars.chars().map(String::from).collect::<Vec<_>>();
-        ConstraintConfig {
-            ban: [self.ban.clone(), chars(&self.ban_chars)].concat(),
-            allow: [self.allow.clone(), chars(&self.allow_chars)].concat(),
-            min_tokens: self.min_tokens,
-        }
     }
 }

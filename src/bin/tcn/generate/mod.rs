@@ -13,7 +13,7 @@ use candle_tcn::generate::Generator;
 use candle_tcn::text::{TokenStream, Tokenizer};
 use serde_json::json;
 
-use crate::flags::{refuse_existing, with_code_points};
+use crate::flags::{first_of, refuse_existing, with_code_points};
 use crate::model::{self, unknown_tokens, warn_of_unknown};
 use crate::progress::read_through;
 use crate::{line_ends, signals};
@@ -104,16 +104,13 @@ fn read_prompt(
 
 /// Names the characters of a prompt that the tokenizer has no token for.
 fn tell_unknown(prompt: &str, tokenizer: &Tokenizer) {
-    const NAMED: usize = 5;
     if tokenizer.unknown_id().is_none() {
         return;
     }
     let unknown = tokenizer.unknown_chars(prompt);
-    let named = unknown.iter().take(NAMED);
-    let named: Vec<_> = named.map(|c| with_code_points(&c.to_string())).collect();
-    if !named.is_empty() {
-        let more = if unknown.len() > NAMED { ", …" } else { "" };
-        say!("--prompt: the model does not know {}{more}", named.join(", "));
+    if !unknown.is_empty() {
+        let names = unknown.iter().map(|c| with_code_points(&c.to_string()));
+        say!("--prompt: the model does not know {}", first_of(names, 5));
     }
 }
 

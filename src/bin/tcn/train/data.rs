@@ -8,7 +8,7 @@ use candle_tcn::train::{DataFile, ValidSet};
 use candle_tcn::{Error, Result};
 use serde::{Deserialize, Serialize};
 
-use crate::flags::counted;
+use crate::flags::{counted, first_of};
 use crate::{line_ends, memory, model};
 
 /// The source of the text, as the flags say it and `run.json` keeps it.
@@ -83,26 +83,21 @@ impl TextSource {
 
 /// Says what was found in folders and passed over.
 fn tell_of_found(inputs: &Inputs) {
-    const NAMED: usize = 3;
     if !inputs.are_found() {
         return;
     }
-    let mut passed = Vec::new();
+    let mut text = format!("{} of text", counted(inputs.files().len(), "file"));
+    let mut sign = "; passed over: ";
     if inputs.hidden() > 0 {
-        passed.push(format!("{} hidden", inputs.hidden()));
+        text += &format!("{sign}{} hidden", inputs.hidden());
+        sign = ", ";
     }
     let others = inputs.not_text();
     if !others.is_empty() {
-        let names: Vec<_> =
-            others.iter().take(NAMED).map(|path| path.display().to_string()).collect();
-        let more = if others.len() > NAMED { ", …" } else { "" };
-        passed.push(format!("{} not text ({}{more})", others.len(), names.join(", ")));
+        let names = others.iter().map(|path| path.display().to_string());
+        text += &format!("{sign}{} not text ({})", others.len(), first_of(names, 3));
     }
-    let passed = match passed.is_empty() {
-        true => String::new(),
-        false => format!("; passed over: {}", passed.join(", ")),
-    };
-    say!("{} of text{passed}", counted(inputs.files().len(), "file"));
+    say!("{text}");
 }
 
 /// Everything a run reads.
