@@ -175,13 +175,14 @@ impl Download<'_> {
         Ok(())
     }
 
-    /// Fills the partial file until it is right: the bytes from before may be wrong, or the new ones damaged
-    /// on the way, so it is begun anew once.
+    /// Fills the partial file until it is right, however often the connection is cut: the bytes from before may be
+    /// wrong, or the new ones damaged on the way, so it is begun anew once.
     fn right_bytes(&self, file: &HubFile) -> Result<(), Failure> {
+        let (remote, before) = (self.remote, self.bytes.done());
         let partial = self.cache.partial(&file.hash);
         let (expected, mut is_second) = (&file.hash, false);
         loop {
-            self.all_bytes(file, &partial)?;
+            while !remote.retry(Some(&file.path), || self.attempt(file, &partial, before))? {}
             let hash = expected.of_same_kind(&partial, file.size).at(&partial)?;
             if hash == *expected {
                 return Ok(());
@@ -192,30 +193,19 @@ impl Download<'_> {
                     "expected a file with hash {expected}, found {hash}: it is damaged on the server or on the \
                      way; nothing of it is kept"
                 );
-                return Err(self.remote.error(Some(&file.path), message).into());
+                return Err(remote.error(Some(&file.path), message).into());
             }
             let message = "what arrived has the wrong hash; downloading it anew";
-            self.remote.progress.message(&format!("{}: {message}", file.path));
+            remote.progress.message(&format!("{}: {message}", file.path));
         }
     }
 
-    /// Fills the partial file up to its size, however often the connection is cut.
-    fn all_bytes(&self, file: &HubFile, partial: &Path) -> Result<(), Failure> {
-        let (remote, before) = (self.remote, self.bytes.done());
-        loop {
-            let attempt = || {
-                let start = length(partial);
-                match self.more_bytes(file, partial, before) {
-                    // worth it: begin to count the tries anew
-                    Err(Trouble::Transport { .. }) if length(partial) >= start + WORTH_IT => {
-                        Ok(false)
-                    }
-                    other => other.map(|()| true),
-                }
-            };
-            if remote.retry(Some(&file.path), attempt)? {
-                return Ok(());
-            }
+    /// One request for more bytes; `false` if there are more to come, so that the tries are counted anew.
+    fn attempt(&self, file: &HubFile, partial: &Path, before: u64) -> Result<bool, Trouble> {
+        let start = length(partial);
+        match self.more_bytes(file, partial, before) {
+            Err(Trouble::Transport { .. }) if length(partial) >= start + WORTH_IT => Ok(false),
+            done => done.map(|()| true),
         }
     }
 

@@ -16,6 +16,13 @@ const OF_FIELDS: [(&str, &str); 4] = [
     ("text", "lower --batch-size or --seq-len, or give more text"),
 ];
 
+/// Advice on a message that says this of a file or of the Hub; it is given as that of fields is.
+const OF_MESSAGES: [(&str, &str); 3] = [
+    ("expected one dict of tensors", "--key chooses one"),
+    ("found JSON", "a configuration belongs to --arguments"),
+    ("expected a private", "or leave out --private"),
+];
+
 /// The flags of the command that runs.
 #[derive(Default)]
 pub struct Advice(Vec<Flag>);
@@ -110,6 +117,9 @@ fn advice(error: &Error) -> Option<&'static str> {
             "use tcn fill-mask"
         }
         Error::Invalid { field, .. } => OF_FIELDS.iter().find(|(name, _)| name == field)?.1,
+        Error::File { message, .. } | Error::Hub { message, .. } => {
+            OF_MESSAGES.iter().find(|(fact, _)| message.contains(fact))?.1
+        }
         Error::NotFinite { .. } => {
             "lower --lr or --clip and start again with --force, or, where there is a checkpoint, go on from it with --resume"
         }

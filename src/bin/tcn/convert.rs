@@ -142,9 +142,7 @@ fn read_file(path: &Path, args: &ConvertArgs) -> anyhow::Result<Source> {
     let file = match &args.key {
         Some(key) => weights::open_key(path, key),
         None => weights::open(path),
-    }
-    .map_err(|error| advised(error, "expected one dict of tensors", "; --key chooses one"))
-    .map_err(|error| advised(error, "found JSON", "; a configuration belongs to --arguments"))?;
+    }?;
     let tensors = file.read()?.tensors;
     let network = match &args.prefix {
         Some(prefix) => convert_under(tensors, prefix, arguments.as_ref()),
@@ -168,16 +166,6 @@ fn read_json(path: &Path) -> anyhow::Result<serde_json::Value> {
     let json = read_small(path, "the arguments of a network", names::MAX_CONFIG_BYTES)?;
     let wrong = |error| candle_tcn::Error::file(path, format!("expected JSON: {error}"));
     Ok(serde_json::from_slice(&json).map_err(wrong)?)
-}
-
-/// Adds the flag that helps to an error of a file whose message says `fact`.
-fn advised(error: candle_tcn::Error, fact: &str, advice: &str) -> candle_tcn::Error {
-    match error {
-        candle_tcn::Error::File { path, message } if message.contains(fact) => {
-            candle_tcn::Error::file(path, message + advice)
-        }
-        other => other,
-    }
 }
 
 /// Refuses what is left over or missing, or makes up for it.

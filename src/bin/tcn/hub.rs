@@ -197,11 +197,6 @@ pub fn run_push(args: PushArgs) -> anyhow::Result<()> {
     let (bar, progress) = bar("uploading")?;
     let url = hub.push(&args.dir, &args.repository, args.private, &progress);
     bar.finish_and_clear();
-    let url = url.map_err(|error| match error {
-        Error::Hub { place, status, message } if message.contains("expected a private") => {
-            Error::hub(place, status, message + ", or leave out --private")
-        }
-        other => other,
-    })?;
+    let url = url?;
     print_result(args.json, json!({ "url": url, "private": args.private }), url)
 }

@@ -156,10 +156,7 @@ fn report_panics() {
     std::panic::set_hook(Box::new(|panic| {
         let location = panic.location().map_or("", |location| location.file());
         if location.contains("tokenizers-") {
-            let payload = panic.payload();
-            let what = payload.downcast_ref::<String>().map(String::as_str);
-            let what = what.or_else(|| payload.downcast_ref::<&str>().copied());
-            say!("tokenizers: {}", what.unwrap_or("panicked"));
+            say!("tokenizers: {}", panic.payload_as_str().unwrap_or("panicked"));
             return;
         }
         say!("tcn: {panic}");
@@ -177,24 +174,22 @@ fn parse() -> anyhow::Result<(Cli, Advice)> {
         let cli = Cli::from_arg_matches(&matches)?;
         Ok((cli, Advice::new(&command, &matches)))
     });
-    parsed.map_err(|error| match error.kind() {
-        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => error.exit(),
-        _ => {
-            let text = error.to_string();
-            let said = text
-                .split("\n\n")
-                .map(str::trim)
-                .take_while(|part| !part.starts_with("Usage:") && !part.starts_with("For more"));
-            let said = said.collect::<Vec<_>>().join("; ");
-            let message = said.trim_start_matches("error: ");
-            let message = message.split_whitespace().collect::<Vec<_>>().join(" ");
-            match error.kind() {
-                ErrorKind::MissingRequiredArgument => {
-                    usage_error(format!("{message}; see {} --help", asked(&text)))
-                }
-                _ => usage_error(message),
-            }
+    parsed.map_err(|error| {
+        if matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) {
+            error.exit();
         }
+        let text = error.to_string();
+        let said = text
+            .split("\n\n")
+            .map(str::trim)
+            .take_while(|part| !part.starts_with("Usage:") && !part.starts_with("For more"));
+        let said = said.collect::<Vec<_>>().join("; ");
+        let words = said.trim_start_matches("error: ").split_whitespace();
+        let mut message = words.collect::<Vec<_>>().join(" ");
+        if error.kind() == ErrorKind::MissingRequiredArgument {
+            message += &format!("; see {} --help", asked(&text));
+        }
+        usage_error(message)
     })
 }
 
@@ -243,12 +238,9 @@ fn execute(cli: Cli) -> anyhow::Result<()> {
 /// Reports the error and chooses the exit code. A closed pipe is no error: whoever read had enough.
 fn exit_code(error: &anyhow::Error, advice: &Advice) -> ExitCode {
     use candle_tcn::Error;
-    for cause in error.chain() {
-        if let Some(io) = cause.downcast_ref::<std::io::Error>()
-            && io.kind() == std::io::ErrorKind::BrokenPipe
-        {
-            return ExitCode::SUCCESS;
-        }
+    let mut causes = error.chain().filter_map(|cause| cause.downcast_ref::<std::io::Error>());
+    if causes.any(|cause| cause.kind() == std::io::ErrorKind::BrokenPipe) {
+        return ExitCode::SUCCESS;
     }
     if error.is::<Interrupted>() {
         return ExitCode::from(signals::interrupted_code());

@@ -15,8 +15,8 @@ use crate::{kernel, memory};
 const TOKENS: usize = 2000;
 
 pub fn run(args: &BenchArgs, config: &ModelConfig) -> anyhow::Result<()> {
-    let (batch_size, dtype) = (args.batch_size(), args.dtype.step());
-    memory::check_generation(&config.graph()?, batch_size, args.seq_len())?;
+    let ((batch_size, seq_len), dtype) = (args.sizes(), args.dtype.step());
+    memory::check_generation(&config.graph()?, batch_size, seq_len)?;
     let mut report = Report::new(args, config, dtype.name())?;
     let stepper = work::model(config)?.stepper(dtype)?;
 
@@ -25,7 +25,7 @@ pub fn run(args: &BenchArgs, config: &ModelConfig) -> anyhow::Result<()> {
     let mut bandwidth = read_bandwidth(kernel, weight_bytes);
     let (mut prefills, mut rates, mut steps) = (Vec::new(), Vec::new(), Vec::new());
     for run in 0..args.warmup.saturating_add(args.runs) {
-        let prefill = prefill(&stepper, batch_size, args.seq_len())?;
+        let prefill = prefill(&stepper, batch_size, seq_len)?;
         let times = generate(&stepper, batch_size)?;
         if run >= args.warmup {
             prefills.push(prefill);

@@ -86,7 +86,7 @@ pub fn run(args: BenchArgs) -> anyhow::Result<()> {
 /// Training or a forward pass.
 fn whole_sequences(args: &BenchArgs, model: ModelConfig) -> anyhow::Result<()> {
     let precision = args.dtype.precision()?;
-    let (batch_size, seq_len) = (args.batch_size(), args.seq_len());
+    let (batch_size, seq_len) = args.sizes();
     // as far as it fits a tensor at all
     model.graph()?.training_bytes(batch_size, seq_len, precision.dtype())?;
     let mut report = Report::new(args, &model, precision.dtype().as_str())?;
@@ -144,18 +144,13 @@ fn whole_sequences(args: &BenchArgs, model: ModelConfig) -> anyhow::Result<()> {
 }
 
 impl BenchArgs {
-    fn batch_size(&self) -> usize {
-        self.batch_size.unwrap_or(match self.what {
-            What::Train | What::Forward => 32,
-            What::Generate => 1,
-        })
-    }
-
-    fn seq_len(&self) -> usize {
-        self.seq_len.unwrap_or(match self.what {
-            What::Train | What::Forward => 400,
-            What::Generate => 12_800,
-        })
+    /// Rows of a batch and tokens of a row.
+    fn sizes(&self) -> (usize, usize) {
+        let (batch_size, seq_len) = match self.what {
+            What::Train | What::Forward => (32, 400),
+            What::Generate => (1, 12_800),
+        };
+        (self.batch_size.unwrap_or(batch_size), self.seq_len.unwrap_or(seq_len))
     }
 
     fn network(&self) -> anyhow::Result<ModelConfig> {

@@ -24,7 +24,7 @@ impl Report {
         let what = what.as_ref().map_or("", |what| what.get_name());
         let (kernel, threads) = (kernel::chosen().name(), rayon::current_num_threads());
         let parameters = model.graph()?.parameter_count()?;
-        let (batch_size, seq_len) = (args.batch_size(), args.seq_len());
+        let (batch_size, seq_len) = args.sizes();
         let vocab_size = model.vocab_size();
         let facts = json!({
             "what": what,

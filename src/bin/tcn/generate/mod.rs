@@ -11,7 +11,6 @@ use std::path::Path;
 use candle_tcn::files::is_standard_input;
 use candle_tcn::generate::Generator;
 use candle_tcn::text::{TokenStream, Tokenizer};
-use serde_json::json;
 
 use crate::flags::{first_of, refuse_existing, with_code_points};
 use crate::model::{self, unknown_tokens, warn_of_unknown};
@@ -122,12 +121,10 @@ fn write(
     tokenizer: &Tokenizer,
 ) -> anyhow::Result<()> {
     let mut generation = generator.samples(0..args.num_samples)?;
-    let written = if args.json {
-        let about = json!({"seed": seed, "prompt": args.shown_prompt()});
-        output::json_lines(&mut generation, tokenizer, &about)
-    } else {
-        let prompt = args.shown_prompt().unwrap_or_default();
-        output::texts(&mut generation, args.num_samples, prompt)
+    let prompt = args.shown_prompt();
+    let written = match args.json {
+        true => output::json_lines(&mut generation, tokenizer, seed, prompt),
+        false => output::texts(&mut generation, args.num_samples, prompt.unwrap_or_default()),
     };
     let went_on = match args.save_state {
         Some(_) => generator.go_on(generation),

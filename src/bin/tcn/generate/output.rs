@@ -49,11 +49,12 @@ pub fn texts(generation: &mut Generation, count: u64, prompt: &str) -> anyhow::R
     Ok(())
 }
 
-/// Writes a line of JSON for each text as it ends; `about` are fields of each.
+/// Writes a line of JSON for each text as it ends.
 pub fn json_lines(
     generation: &mut Generation,
     tokenizer: &Tokenizer,
-    about: &Value,
+    seed: u64,
+    prompt: Option<&str>,
 ) -> anyhow::Result<()> {
     let mut texts: BTreeMap<u64, String> = BTreeMap::new();
     while let Some(piece) = next_piece(generation)? {
@@ -62,15 +63,14 @@ pub fn json_lines(
             continue;
         };
         let mut line = json!({
+            "seed": seed,
+            "prompt": prompt,
             "sample": piece.sample,
             "text": texts.remove(&piece.sample),
             "tokens": finished.tokens,
             "tokens_per_s": finished.tokens as f64 / finished.seconds.max(1e-9),
             "finish_reason": finished.reason,
         });
-        for (name, value) in about.as_object().into_iter().flatten() {
-            line[name] = value.clone();
-        }
         if !finished.logprobs.is_empty() {
             line["logprobs"] = logprobs(&finished.logprobs, tokenizer)?;
         }

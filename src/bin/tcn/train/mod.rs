@@ -261,17 +261,12 @@ fn write_card(
 
 /// The fields of a configuration, nested ones by their own names.
 fn flatten(value: &serde_json::Value) -> Vec<(String, String)> {
-    let Some(object) = value.as_object() else {
-        return Vec::new();
+    let fields = value.as_object().into_iter().flatten();
+    let one = |(name, value): (&String, &serde_json::Value)| match value {
+        serde_json::Value::Object(_) if name == "network" => flatten(value),
+        _ => vec![(name.clone(), value.to_string())],
     };
-    let mut fields = Vec::new();
-    for (name, value) in object {
-        match value {
-            serde_json::Value::Object(_) if name == "network" => fields.extend(flatten(value)),
-            _ => fields.push((name.clone(), value.to_string())),
-        }
-    }
-    fields
+    fields.flat_map(one).collect()
 }
 
 fn report(
