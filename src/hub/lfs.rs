@@ -10,7 +10,7 @@ use super::address::Address;
 use super::contents::UploadFile;
 use super::failure::Failure;
 use super::progress::{ByteCounter, Event};
-use super::push::{Upload, Wanted};
+use super::push::{Chosen, Upload};
 use super::remote::Remote;
 use super::request::Request;
 use crate::Result;
@@ -21,7 +21,7 @@ const MAX_PARTS: u64 = 10_000;
 
 impl Upload<'_> {
     /// Sends those of `files` that have a hash to where the Hub says.
-    pub fn send_large(&self, files: &[Wanted<'_>]) -> Result<(), Failure> {
+    pub fn send_large(&self, files: &[Chosen<'_>]) -> Result<(), Failure> {
         let large = files.iter().filter_map(|(item, hash)| Some((*item, hash.as_deref()?)));
         let large: Vec<(&UploadFile, &str)> = large.collect();
         if large.is_empty() {

@@ -19,7 +19,6 @@ mod cache;
 mod config;
 mod contents;
 mod download;
-mod endpoint;
 mod failure;
 mod http;
 mod id;

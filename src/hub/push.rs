@@ -20,7 +20,7 @@ const MESSAGE: &str = "Upload a model with candle-tcn";
 const SAMPLE: u64 = 512;
 
 /// A file to upload; with its SHA-256 it goes to large storage.
-pub type Wanted<'a> = (&'a UploadFile, Option<String>);
+pub type Chosen<'a> = (&'a UploadFile, Option<String>);
 
 /// An upload of a directory.
 pub struct Upload<'a> {
@@ -87,7 +87,7 @@ impl<'a> Upload<'a> {
 
     /// The files that the Hub does not ignore; those with their hash that it wants in large storage, which takes no
     /// empty ones.
-    fn wanted(&self) -> Result<Vec<Wanted<'_>>, Failure> {
+    fn wanted(&self) -> Result<Vec<Chosen<'_>>, Failure> {
         let mut files = Vec::new();
         for item in &self.contents.files {
             files.push(json!({
@@ -114,7 +114,7 @@ impl<'a> Upload<'a> {
     }
 
     /// Commits small files as they are and large ones by their hashes.
-    fn commit(&self, files: &[Wanted<'_>]) -> Result<(), Failure> {
+    fn commit(&self, files: &[Chosen<'_>]) -> Result<(), Failure> {
         let header = json!({ "summary": MESSAGE, "description": "" });
         let mut lines = json!({ "key": "header", "value": header }).to_string() + "\n";
         for (item, hash) in files {

@@ -10,13 +10,13 @@ use std::path::{Path, PathBuf};
 const ALLOWED: [(&str, usize); 9] = [
     ("imports from a room below", 23),
     ("files that import each other", 9),
-    ("type names defined more than once", 4),
+    ("type names defined more than once", 3),
     ("lines of the library that name a flag", 5),
     ("doc comments that begin with a question word", 27),
     ("files over 400 lines", 0),
     ("functions over 60 lines", 2),
     ("lines of unsafe code outside src/kernels", 0),
-    ("uses of the environment or of standard streams in the library", 1),
+    ("uses of the environment or of standard streams in the library", 0),
 ];
 
 /// Rooms from top to bottom: each imports only from those before it.

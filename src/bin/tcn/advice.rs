@@ -42,8 +42,8 @@ impl Advice {
         let arguments = program.find_subcommand(name).into_iter().flat_map(|c| c.get_arguments());
         let flag = |argument: &clap::Arg| {
             let (id, long) = (argument.get_id(), argument.get_long()?);
-            let known = matches.try_contains_id(id.as_str()).is_ok();
-            let source = known.then(|| matches.value_source(id.as_str())).flatten();
+            let set = matches.ids().find(|set| *set == id);
+            let source = set.and_then(|id| matches.value_source(id.as_str()));
             Some(Flag {
                 field: id.to_string(),
                 name: format!("--{long}"),

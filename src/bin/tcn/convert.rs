@@ -15,7 +15,7 @@ use candle_tcn::nn::{Params, StepDtype};
 use clap::ValueEnum;
 use serde_json::json;
 
-use crate::flags::counted;
+use crate::flags::{counted, expect_together};
 use crate::{model, print_result};
 
 #[derive(clap::Args)]
@@ -75,15 +75,6 @@ impl StoredDtype {
     }
 }
 
-/// A network that was read.
-struct Source {
-    /// Folder or file.
-    path: PathBuf,
-    /// Files to copy, and their names.
-    files: Vec<(PathBuf, &'static str)>,
-    network: Converted,
-}
-
 pub fn run(args: ConvertArgs) -> anyhow::Result<()> {
     if std::fs::read_dir(&args.dst).map_or(args.dst.exists(), |mut dir| dir.next().is_some()) {
         bail_usage!(
@@ -92,52 +83,42 @@ pub fn run(args: ConvertArgs) -> anyhow::Result<()> {
         );
     }
     let path = model::resolve("SRC", &args.src)?;
-    let mut source = match path.is_dir() {
+    let mut network = match path.is_dir() {
         true => read_dir(&path, &args)?,
         false => read_file(&path, &args)?,
     };
-    let network = &mut source.network;
     weights::check_finite(&network.tensors).with_context(|| args.src.clone())?;
-    complete(network, &args)?;
+    complete(&mut network, &args)?;
     if args.fold_weight_norm || args.dtype == StoredDtype::Int8 {
         fold_weight_norm(&mut network.tensors)?;
-        network.config = network.config.clone().without_weight_norm();
+        network.config = network.config.without_weight_norm();
     }
     check_weights(&network.config, &network.tensors)?;
-    write(&source, &args)?;
-    report(&source.network, &args)
+    write(&network, &path, &args)?;
+    report(&network, &args)
 }
 
-fn read_dir(dir: &Path, args: &ConvertArgs) -> anyhow::Result<Source> {
-    let of_files = [
-        ("--arguments", args.arguments.is_some()),
-        ("--key", args.key.is_some()),
-        ("--prefix", args.prefix.is_some()),
-    ];
-    if let Some((flag, _)) = of_files.into_iter().find(|(_, given)| *given) {
-        bail_usage!(
-            "{flag}: goes with a file of weights; {} is a folder, with a config.json of its own",
-            dir.display()
-        );
-    }
-    let described = directory::described_in(dir);
-    let config = read_config(described.join(names::CONFIG))?;
+fn read_dir(dir: &Path, args: &ConvertArgs) -> anyhow::Result<Converted> {
+    let file =
+        format!("a file of weights; {} is a folder, with a config.json of its own", dir.display());
+    expect_together(&[
+        ("--arguments", args.arguments.is_some(), &file),
+        ("--key", args.key.is_some(), &file),
+        ("--prefix", args.prefix.is_some(), &file),
+    ])?;
+    let config = read_config(directory::described_in(dir).join(names::CONFIG))?;
     let mut tensors = weights::read(weights::find(dir)?)?.tensors;
     let graph = config.graph()?;
     graph.drop_copies(&mut tensors)?;
-    let beside = [names::TOKENIZER, names::CARD];
-    let mut files: Vec<_> = beside.map(|name| (described.join(name), name)).into();
-    files.retain(|(file, _)| file.exists());
     let expected: BTreeSet<_> = graph.parameters().iter().map(|p| p.name.clone()).collect();
     let found: BTreeSet<_> = tensors.keys().cloned().collect();
     let [left_over, missing] = [(&found, &expected), (&expected, &found)]
         .map(|(some, others)| some.difference(others).cloned().collect::<Vec<_>>());
     tensors.retain(|name, _| expected.contains(name));
-    let network = Converted { config, tensors, left_over, missing };
-    Ok(Source { path: dir.into(), files, network })
+    Ok(Converted { config, tensors, left_over, missing })
 }
 
-fn read_file(path: &Path, args: &ConvertArgs) -> anyhow::Result<Source> {
+fn read_file(path: &Path, args: &ConvertArgs) -> anyhow::Result<Converted> {
     let arguments = args.arguments.as_deref().map(read_json).transpose()?;
     let file = match &args.key {
         Some(key) => weights::open_key(path, key),
@@ -159,7 +140,7 @@ fn read_file(path: &Path, args: &ConvertArgs) -> anyhow::Result<Source> {
             args.src
         );
     }
-    Ok(Source { path: path.into(), files: Vec::new(), network })
+    Ok(network)
 }
 
 fn read_json(path: &Path) -> anyhow::Result<serde_json::Value> {
@@ -170,39 +151,34 @@ fn read_json(path: &Path) -> anyhow::Result<serde_json::Value> {
 
 /// Refuses what is left over or missing, or makes up for it.
 fn complete(network: &mut Converted, args: &ConvertArgs) -> anyhow::Result<()> {
+    let (src, model_type) = (&args.src, network.config.model_type());
+    let count = |names: &[String]| counted(names.len(), "tensor");
     let list =
-        |names: &[String]| names.iter().map(|name| format!("\n  {name}")).collect::<String>();
-    if !network.left_over.is_empty() && !args.allow_left_over {
+        |names: &[String]| names.iter().fold(String::new(), |list, name| list + "\n  " + name);
+    let Converted { tensors, left_over, missing, .. } = &*network;
+    if !left_over.is_empty() && !args.allow_left_over {
+        let (count, list) = (count(left_over), list(left_over));
         anyhow::bail!(
-            "{}: a {} network has no use for {}, which --allow-left-over leaves out:{}",
-            args.src,
-            network.config.model_type(),
-            counted(network.left_over.len(), "tensor"),
-            list(&network.left_over)
+            "{src}: a {model_type} network has no use for {count}, which --allow-left-over leaves out:{list}"
         );
     }
-    if network.missing.is_empty() {
+    if missing.is_empty() {
         return Ok(());
     }
+    let list = list(missing);
     if !args.allow_missing {
+        let count = count(missing);
         anyhow::bail!(
-            "{}: a {} network needs {} more, which --allow-missing sets to what training starts from:{}",
-            args.src,
-            network.config.model_type(),
-            counted(network.missing.len(), "tensor"),
-            list(&network.missing)
+            "{src}: a {model_type} network needs {count} more, which --allow-missing sets to what training starts from:{list}"
         );
     }
-    if network.missing.len() >= network.tensors.len() {
+    if missing.len() >= tensors.len() {
+        let (found, all) = (tensors.len(), tensors.len() + missing.len());
         anyhow::bail!(
-            "{}: only {} of the {} tensors of a {} network are there: it is not in this file, or --prefix tells where",
-            args.src,
-            network.tensors.len(),
-            network.tensors.len() + network.missing.len(),
-            network.config.model_type()
+            "{src}: only {found} of the {all} tensors of a {model_type} network are there: it is not in this file, or --prefix tells where"
         );
     }
-    say!("{}: these tensors start anew:{}", args.src, list(&network.missing));
+    say!("{src}: these tensors start anew:{list}");
     let params = Params::new(0, DType::F32, &Device::Cpu);
     network.config.build(params.builder())?;
     let initial = params.snapshot()?.into_iter();
@@ -210,18 +186,23 @@ fn complete(network: &mut Converted, args: &ConvertArgs) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn write(Source { path, files, network }: &Source, args: &ConvertArgs) -> anyhow::Result<()> {
+fn write(network: &Converted, src: &Path, args: &ConvertArgs) -> anyhow::Result<()> {
     std::fs::create_dir_all(&args.dst)?;
-    for (file, name) in files {
-        std::fs::copy(file, args.dst.join(name))?;
+    if src.is_dir() {
+        let described = directory::described_in(src);
+        for name in
+            [names::TOKENIZER, names::CARD].iter().filter(|name| described.join(name).exists())
+        {
+            std::fs::copy(described.join(name), args.dst.join(name))?;
+        }
     }
     let to = args.dst.join(names::TOKENIZER);
     if let Some(file) = &args.tokenizer {
         candle_tcn::text::Tokenizer::from_file(file)?;
         std::fs::copy(file, to)?;
     } else if !to.exists()
-        && path.is_dir()
-        && let Some(tokenizer) = read_tokenizer(path)?
+        && src.is_dir()
+        && let Some(tokenizer) = read_tokenizer(src)?
     {
         // of a vocab.txt
         tokenizer.save(to)?;

@@ -44,6 +44,14 @@ pub fn count(text: &str) -> Result<usize, String> {
     }
 }
 
+/// Refuses the first of some flags that is given without what it goes with.
+pub fn expect_together(flags: &[(&str, bool, &str)]) -> anyhow::Result<()> {
+    match flags.iter().find(|(_, is_alone, _)| *is_alone) {
+        Some((flag, _, others)) => bail_usage!("{flag}: expected together with {others}"),
+        None => Ok(()),
+    }
+}
+
 /// Refuses to write over a file that exists, unless `force`. Devices and pipes hold nothing to lose.
 pub fn refuse_existing(flag: &str, path: &Path, force: bool) -> anyhow::Result<()> {
     let holds_something = |found: std::fs::Metadata| found.is_file() || found.is_dir();

@@ -88,7 +88,7 @@ pub fn run(args: EmbedArgs) -> anyhow::Result<()> {
     let mut unknown = Unknown::default();
     let mut pace = Pace::new();
     loop {
-        let some = next_group(&mut sequences, args.batch_tokens, args.per_position)?;
+        let some = next_group(&mut sequences, &args)?;
         if some.is_empty() {
             break;
         }
@@ -115,6 +115,10 @@ pub fn run(args: EmbedArgs) -> anyhow::Result<()> {
     }
     let (rows, width) = (partial.rows, partial.width);
     partial.finish(format, &args.output)?;
+    report(&args, rows, width, &layer)
+}
+
+fn report(args: &EmbedArgs, rows: u64, width: usize, layer: &str) -> anyhow::Result<()> {
     print_result(
         args.json,
         json!({"sequences": rows, "width": width, "layer": layer, "out": args.output}),
@@ -168,15 +172,11 @@ fn hashes(dir: &Path) -> anyhow::Result<Vec<String>> {
 
 /// The next sequences that are sorted into batches together. Where they end depends on the file alone, so that a
 /// run that goes on makes the same batches.
-fn next_group(
-    sequences: &mut Sequences,
-    batch_tokens: usize,
-    per_position: bool,
-) -> anyhow::Result<Vec<Sequence>> {
+fn next_group(sequences: &mut Sequences, args: &EmbedArgs) -> anyhow::Result<Vec<Sequence>> {
     // numbers of every position wait in memory, those of the means are few
-    let most = match per_position {
-        true => batch_tokens,
-        false => batch_tokens.saturating_mul(BATCHES),
+    let most = match args.per_position {
+        true => args.batch_tokens,
+        false => args.batch_tokens.saturating_mul(BATCHES),
     };
     let (mut group, mut bytes) = (Vec::new(), 0usize);
     while group.len() < TOGETHER && bytes < most {

@@ -134,7 +134,7 @@ impl Partial {
             ),
         }
         let (mut end, mut rows) = (reader.at, 0);
-        while let Some(note) = reader.skip()? {
+        while let Some((note, _)) = reader.row(false)? {
             rows += 1;
             if note.last {
                 (end, self.rows, self.width) = (reader.at, rows, note.width);
@@ -194,7 +194,7 @@ impl Partial {
         if settings.per_position {
             let mut start = 0;
             for index in 0.. {
-                let Some(note) = reader.skip()? else { break };
+                let Some((note, _)) = reader.row(false)? else { break };
                 start = tensor(index.to_string(), vec![note.positions, note.width], start);
             }
         } else {
@@ -210,7 +210,7 @@ impl Partial {
 
     fn copy_numbers(&self, out: &mut impl Write) -> anyhow::Result<()> {
         let mut reader = RowReader::new(&self.path)?;
-        while let Some((_, bytes)) = reader.row()? {
+        while let Some((_, bytes)) = reader.row(true)? {
             out.write_all(&bytes)?;
         }
         Ok(())
@@ -219,7 +219,7 @@ impl Partial {
     fn write_json_lines(&self, out: &mut impl Write) -> anyhow::Result<()> {
         let mut reader = RowReader::new(&self.path)?;
         for index in 0.. {
-            let Some((note, bytes)) = reader.row()? else {
+            let Some((note, bytes)) = reader.row(true)? else {
                 break;
             };
             let numbers: Vec<f32> =

@@ -50,42 +50,28 @@ impl RowReader {
         Ok(bytes)
     }
 
-    /// The next note, and the bytes of its numbers, if they are all there.
-    fn note(&mut self) -> anyhow::Result<Option<(Note, u64)>> {
+    /// The next note and, if they are `wanted`, the bytes of its numbers; none where the row is not whole.
+    pub fn row(&mut self, wanted: bool) -> anyhow::Result<Option<(Note, Vec<u8>)>> {
         let line = self.line()?;
         if !line.ends_with(b"\n") {
             return Ok(None);
         }
-        let damaged = |_| {
+        let note: Note = serde_json::from_slice(&line).map_err(|_| {
             let message = "not a partial file of tcn embed; begin anew with --force";
             Error::file(&self.path, message)
-        };
-        let note: Note = serde_json::from_slice(&line).map_err(damaged)?;
+        })?;
         let numbers = (note.positions as u64).checked_mul(note.width as u64);
-        let bytes = numbers.and_then(|numbers| numbers.checked_mul(size_of::<f32>() as u64));
-        let Some(bytes) = bytes.filter(|&bytes| bytes <= self.len - self.at) else {
+        let len = numbers.and_then(|numbers| numbers.checked_mul(size_of::<f32>() as u64));
+        let Some(len) = len.filter(|&len| len <= self.len - self.at) else {
             return Ok(None);
         };
-        self.at += bytes;
-        Ok(Some((note, bytes)))
-    }
-
-    /// The next note, without its numbers.
-    pub fn skip(&mut self) -> anyhow::Result<Option<Note>> {
-        let Some((note, bytes)) = self.note()? else {
-            return Ok(None);
-        };
-        self.reader.seek_relative(i64::try_from(bytes)?).at(&self.path)?;
-        Ok(Some(note))
-    }
-
-    /// The next note and the bytes of its numbers.
-    pub fn row(&mut self) -> anyhow::Result<Option<(Note, Vec<u8>)>> {
-        let Some((note, len)) = self.note()? else {
-            return Ok(None);
-        };
-        let mut bytes = vec![0; usize::try_from(len)?];
-        self.reader.read_exact(&mut bytes).at(&self.path)?;
+        self.at += len;
+        let mut bytes = vec![0; if wanted { usize::try_from(len)? } else { 0 }];
+        match wanted {
+            true => self.reader.read_exact(&mut bytes),
+            false => self.reader.seek_relative(i64::try_from(len)?),
+        }
+        .at(&self.path)?;
         Ok(Some((note, bytes)))
     }
 }

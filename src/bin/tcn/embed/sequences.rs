@@ -10,7 +10,10 @@ use candle_tcn::{AtPath, Error};
 /// The longest line or sequence; longer ones are something else.
 const MAX_BYTES: u64 = 1 << 28;
 
-/// Bytes by which a file is judged.
+/// Bytes by which a file is judged to be text.
+const TEXT_BYTES: usize = 4096;
+
+/// Bytes in which it is found out whether it is FASTA.
 const START_BYTES: u64 = 1 << 16;
 
 /// A sequence, with its name where it has one.
@@ -54,7 +57,7 @@ impl Sequences {
         let mut text = Inputs::find(&[path.to_path_buf()])?.open()?;
         let mut start = Vec::new();
         text.by_ref().take(START_BYTES).read_to_end(&mut start).at(path)?;
-        if let Some(kind) = not_text(&start) {
+        if let Some(kind) = not_text(&start[..start.len().min(TEXT_BYTES)]) {
             let message = format!("expected sequences in UTF-8, found {kind}");
             return Err(Error::file(path, message).into());
         }

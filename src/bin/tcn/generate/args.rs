@@ -6,7 +6,7 @@ use candle_tcn::files::is_standard_input;
 use candle_tcn::generate::{ConstraintConfig, GenerateConfig, SamplerConfig};
 use candle_tcn::text::Tokenizer;
 
-use crate::flags::{Dtype, with_code_points};
+use crate::flags::{Dtype, expect_together, with_code_points};
 use crate::usage_error;
 
 #[derive(clap::Args)]
@@ -152,28 +152,19 @@ impl GenerateArgs {
 
     /// Refuses flags that would change nothing.
     pub fn check_effects(&self) -> anyhow::Result<()> {
-        let filters = [
-            ("--top-k", self.top_k.is_some()),
-            ("--top-p", self.top_p.is_some()),
-            ("--min-p", self.min_p.is_some()),
-            ("--typical-p", self.typical_p.is_some()),
-        ];
-        if let Some((flag, _)) = filters.iter().find(|(_, given)| *given)
-            && self.temperature == 0.0
-        {
-            bail_usage!(
-                "{flag}: chooses what is drawn from; with --temperature 0 nothing is drawn, the likeliest token comes"
-            );
-        }
-        let penalized = self.repetition_penalty != 1.0
+        let is_greedy = self.temperature == 0.0;
+        let drawing = "a --temperature above 0; with 0 nothing is drawn, the likeliest token comes";
+        let is_penalized = self.repetition_penalty != 1.0
             || self.presence_penalty != 0.0
             || self.frequency_penalty != 0.0;
-        if self.penalty_window.is_some() && !penalized {
-            bail_usage!(
-                "--penalty-window: expected together with --repetition-penalty, --presence-penalty or --frequency-penalty"
-            );
-        }
-        Ok(())
+        let penalties = "--repetition-penalty, --presence-penalty or --frequency-penalty";
+        expect_together(&[
+            ("--top-k", self.top_k.is_some() && is_greedy, drawing),
+            ("--top-p", self.top_p.is_some() && is_greedy, drawing),
+            ("--min-p", self.min_p.is_some() && is_greedy, drawing),
+            ("--typical-p", self.typical_p.is_some() && is_greedy, drawing),
+            ("--penalty-window", self.penalty_window.is_some() && !is_penalized, penalties),
+        ])
     }
 
     fn logit_biases(&self, tokenizer: &Tokenizer) -> anyhow::Result<Vec<(u32, f64)>> {

@@ -8,14 +8,14 @@ use crate::flags::counted;
 use crate::print_line;
 
 /// A stack along one axis, measured.
-struct Axis<'a> {
+struct Measured<'a> {
     rows: Vec<Row<'a>>,
     field: Field,
     /// None where the steps that are read form too many separate runs.
     holes: Option<Holes>,
 }
 
-impl<'a> Axis<'a> {
+impl<'a> Measured<'a> {
     fn of(stack: &'a Stack) -> Result<Self> {
         let holes = stack.reach()?.map(|reach| reach.holes());
         Ok(Self { rows: stack.table()?, field: stack.receptive_field()?, holes })
@@ -35,7 +35,7 @@ impl<'a> Axis<'a> {
 
 /// Prints what a stack sees along its axes: time, or the height and width of images.
 pub fn print(axes: &[Stack], as_json: bool) -> anyhow::Result<()> {
-    let axes = axes.iter().map(Axis::of).collect::<Result<Vec<_>>>()?;
+    let axes = axes.iter().map(Measured::of).collect::<Result<Vec<_>>>()?;
     let layers: Vec<Value> = (0..axes[0].rows.len()).map(|i| layer(&axes, i)).collect();
     if as_json {
         let mut facts = match &axes[..] {
@@ -64,7 +64,7 @@ pub fn print(axes: &[Stack], as_json: bool) -> anyhow::Result<()> {
 }
 
 /// Facts of a layer: numbers, or of images those of both axes.
-fn layer(axes: &[Axis], index: usize) -> Value {
+fn layer(axes: &[Measured], index: usize) -> Value {
     let of = |number: fn(&Row) -> usize| match axes {
         [height, width] => json!([number(&height.rows[index]), number(&width.rows[index])]),
         axes => number(&axes[0].rows[index]).into(),
@@ -81,7 +81,7 @@ fn layer(axes: &[Axis], index: usize) -> Value {
     facts
 }
 
-fn print_time(Axis { field, holes, .. }: &Axis) -> anyhow::Result<()> {
+fn print_time(Measured { field, holes, .. }: &Measured) -> anyhow::Result<()> {
     print_line(format_args!(
         "\nreceptive field: {} (the step itself, {} before it, {} after it)",
         counted(field.total, "step"),
@@ -100,7 +100,7 @@ fn print_time(Axis { field, holes, .. }: &Axis) -> anyhow::Result<()> {
     })
 }
 
-fn print_image(height: &Axis, width: &Axis) -> anyhow::Result<()> {
+fn print_image(height: &Measured, width: &Measured) -> anyhow::Result<()> {
     let (h, w) = (height.field, width.field);
     print_line(format_args!(
         "\nreceptive field: {} lines x {} columns (the pixel itself, {} above and {} below it, {} left and {} \

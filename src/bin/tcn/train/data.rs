@@ -70,15 +70,6 @@ impl TextSource {
     pub fn is_piped(&self) -> bool {
         self.data.iter().chain(&self.valid).any(|path| is_standard_input(path))
     }
-
-    /// Training and validation files; none for the built-in text, none without a text to validate on.
-    fn inputs(&self) -> Result<[Option<Inputs>; 2]> {
-        let find = |paths: &[PathBuf]| match paths {
-            [] => Ok(None),
-            paths => Inputs::find(paths).map(Some),
-        };
-        Ok([find(&self.data)?, find(self.valid.as_slice())?])
-    }
 }
 
 /// Says what was found in folders and passed over.
@@ -102,7 +93,6 @@ fn tell_of_found(inputs: &Inputs) {
 
 /// Everything a run reads.
 pub struct Data {
-    pub source: TextSource,
     pub tokenizer: Tokenizer,
     /// The value of `--tokenizer`.
     pub tokenizer_name: String,
@@ -115,8 +105,10 @@ pub struct Data {
 impl Data {
     /// Reads and encodes everything, by the tokenizer that `spec` names or that is made from the training text; the
     /// training tokens come beside.
-    pub fn read(source: TextSource, spec: &TokenizerSpec) -> anyhow::Result<(Self, Vec<u32>)> {
-        let [data, held_out] = source.inputs()?;
+    pub fn read(source: &TextSource, spec: &TokenizerSpec) -> anyhow::Result<(Self, Vec<u32>)> {
+        let find = |paths: &[PathBuf]| (!paths.is_empty()).then(|| Inputs::find(paths)).transpose();
+        // none mean the built-in text, and a part of the text to validate on
+        let (data, held_out) = (find(&source.data)?, find(source.valid.as_slice())?);
         let sizes = data.iter().chain(&held_out).map(Inputs::bytes);
         let most = memory::check_text(sizes.sum())?;
         data.iter().chain(&held_out).for_each(tell_of_found);
@@ -168,22 +160,22 @@ impl Data {
             return Err(Error::Text(format!("{}: no text to train on", source.describe())).into());
         }
         let train_tokens = train.len();
-        let data = Self { source, tokenizer, tokenizer_name, train_tokens, valid, bytes };
+        let data = Self { tokenizer, tokenizer_name, train_tokens, valid, bytes };
         Ok((data, train))
     }
 
     /// For the model card: what was read, in which role.
-    pub fn files(&self) -> Vec<DataFile> {
+    pub fn files(&self, source: &TextSource) -> Vec<DataFile> {
         let name = |path: &Path| {
             path.file_name().map_or_else(String::new, |n| n.to_string_lossy().into_owned())
         };
-        let names = match self.source.data.len() {
+        let names = match source.data.len() {
             0 => model::TEXT_NAME.to_string(),
-            _ => self.source.data.iter().map(|p| name(p)).collect::<Vec<_>>().join(", "),
+            _ => source.data.iter().map(|p| name(p)).collect::<Vec<_>>().join(", "),
         };
-        let valid = match &self.source.valid {
+        let valid = match &source.valid {
             Some(path) => name(path),
-            None => format!("the last {}% of it", self.source.valid_fraction * 100.0),
+            None => format!("the last {}% of it", source.valid_fraction * 100.0),
         };
         let file = |name, role: &str, bytes: usize, tokens: usize| DataFile {
             name,

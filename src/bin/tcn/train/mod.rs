@@ -51,7 +51,7 @@ pub fn run(args: TrainArgs) -> anyhow::Result<()> {
             computed_in(trainer.config().dtype),
             data.train_tokens,
             data.valid.tokens.len(),
-            data.source.describe(),
+            start.source.describe(),
             run.path().display(),
         );
     }
@@ -95,7 +95,7 @@ struct Started {
 }
 
 fn begin(args: &TrainArgs) -> anyhow::Result<Started> {
-    let source = args.source()?;
+    let start = Start::new(args.source()?);
     let config = args.train_config(usize::MAX)?;
     config.validate()?;
     let model = args.model_config()?;
@@ -104,25 +104,24 @@ fn begin(args: &TrainArgs) -> anyhow::Result<Started> {
     let claim = args.out.as_ref().filter(|out| out.is_dir());
     let claim = claim.map(|out| Claim::take(out)).transpose()?;
     match &args.out {
-        Some(out) if args.force => refuse_to_remove_inputs(out, &source)?,
+        Some(out) if args.force => refuse_to_remove_inputs(out, &start.source)?,
         Some(out) => RunDir::check_free(out)?,
         None => {}
     }
-    let name = format!("{}-{}", source.stem(), args.model_name());
+    let name = format!("{}-{}", start.source.stem(), args.model_name());
     // before gigabytes are read
     let least = match spec {
         TokenizerSpec::Byte | TokenizerSpec::Bpe(_) => 256,
         TokenizerSpec::Char | TokenizerSpec::File(_) => 1,
     };
     check_memory(&model.clone().with_vocab_size(least), &config)?;
-    let (data, tokens) = Data::read(source, &spec)?;
+    let (data, tokens) = Data::read(&start.source, &spec)?;
     let config = fitted(args, config, tokens.len())?;
     let model = model.with_vocab_size(data.tokenizer.vocab_size());
     model.graph()?;
     model.geometry()?.receptive_field()?;
     check_memory(&model, &config)?;
-    let batches = config.lay_out(tokens).with_context(|| data.source.describe())?;
-    let start = Start::new(data.source.clone());
+    let batches = config.lay_out(tokens).with_context(|| start.source.describe())?;
     signals::expect_none()?;
     let claim = match (claim, &args.out) {
         (Some(claim), _) => claim,
@@ -198,7 +197,7 @@ fn resume(args: &TrainArgs) -> anyhow::Result<Started> {
         );
     }
     let tokenizer = TokenizerSpec::File(run.join(names::TOKENIZER));
-    let (data, tokens) = Data::read(start.source.clone(), &tokenizer)
+    let (data, tokens) = Data::read(&start.source, &tokenizer)
         .context("--data and --valid tell where the texts of a run are now")?;
     let trainer = Trainer::resume(tokens, run.clone(), |config| args.change(config))?
         .with_kernel(kernel::chosen())?;
@@ -246,7 +245,7 @@ fn write_card(
         receptive_field: model.geometry()?.receptive_field()?.total,
         tokenizer: data.tokenizer_name.clone(),
         vocab_size: data.tokenizer.vocab_size(),
-        data: data.files(),
+        data: data.files(&start.source),
         valid_loss: outcome.valid_loss,
         valid_bpc: outcome.valid_bpc,
         steps: outcome.steps,

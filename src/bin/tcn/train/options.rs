@@ -13,7 +13,7 @@ use clap::ValueEnum;
 
 use super::data::TextSource;
 use super::watch::Loudness;
-use crate::flags::WholeDtype;
+use crate::flags::{WholeDtype, expect_together};
 use crate::usage_error;
 
 /// Minutes of a run that does not say how long.
@@ -224,21 +224,20 @@ impl TrainArgs {
     /// unless the flags say.
     pub fn train_config(&self, tokens: usize) -> anyhow::Result<TrainConfig> {
         let (batch_size, seq_len) = self.sizes(tokens);
-        let batches = match (self.context, self.history) {
-            (ContextMode::Carry, None) => BatchMode::Carry,
-            (ContextMode::Carry, Some(_)) => {
-                bail_usage!("--history: expected together with --context overlap");
-            }
-            (ContextMode::Overlap, history) => {
-                BatchMode::Overlap { history: history.unwrap_or(seq_len / 5) }
+        let is_carry = matches!(self.context, ContextMode::Carry);
+        let is_cosine = matches!(self.schedule, ScheduleName::Cosine);
+        let is_adamw = matches!(self.optimizer, OptimizerName::Adamw);
+        expect_together(&[
+            ("--history", self.history.is_some() && is_carry, "--context overlap"),
+            ("--warmup", self.warmup.is_some() && !is_cosine, "--schedule cosine"),
+            ("--momentum", self.momentum.is_some() && is_adamw, "--optimizer sgd or rmsprop"),
+        ])?;
+        let batches = match self.context {
+            ContextMode::Carry => BatchMode::Carry,
+            ContextMode::Overlap => {
+                BatchMode::Overlap { history: self.history.unwrap_or(seq_len / 5) }
             }
         };
-        if self.warmup.is_some() && !matches!(self.schedule, ScheduleName::Cosine) {
-            bail_usage!("--warmup: expected together with --schedule cosine");
-        }
-        if self.momentum.is_some() && matches!(self.optimizer, OptimizerName::Adamw) {
-            bail_usage!("--momentum: expected together with --optimizer sgd or rmsprop");
-        }
         let (optimizer, usual_lr) = self.optimizer();
         Ok(TrainConfig {
             batch_size,
