@@ -1,7 +1,7 @@
 //! The cache of one repository, in the layout of Python's `huggingface_hub`.
 
 use std::fs::File;
-use std::io::{ErrorKind, Read, Result as IoResult, Write};
+use std::io::{ErrorKind, Result as IoResult, Write};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use super::links::{self, MakeLink, expect_no_link, planted, symbolic_link};
 use super::progress::Progress;
 use super::select::is_plain;
 use crate::AtPath;
-use crate::files::{Lock, hash, is_same, sha256, sync_folder, write_atomic};
+use crate::files::{Lock, hash, is_same, read_small, sha256, sync_folder, write_atomic};
 use crate::{Error, Result};
 
 /// A file as the Hub lists it.
@@ -111,10 +111,9 @@ impl RepoCache {
             return Ok(Some(revision.to_ascii_lowercase()));
         }
         let path = self.reference(revision)?;
-        let mut text = String::new();
-        let read = File::open(path).and_then(|file| file.take(100).read_to_string(&mut text));
-        let commit = text.trim();
-        Ok((read.is_ok() && is_commit(commit)).then(|| commit.to_string()))
+        let text =
+            read_small(&path, "a commit", 100).ok().and_then(|text| String::from_utf8(text).ok());
+        Ok(text.map(|text| text.trim().to_string()).filter(|commit| is_commit(commit)))
     }
 
     /// The file that keeps a revision's commit.
@@ -156,8 +155,7 @@ impl RepoCache {
     pub fn open_partial(&self, hash: &Hash) -> Result<File> {
         let path = self.partial(hash);
         expect_no_link(&self.dir, &path)?;
-        let open = File::options().create(true).append(true).open(&path);
-        let file = open.at(&path)?;
+        let file = File::options().create(true).append(true).open(&path).at(&path)?;
         match is_same(&file, path.symlink_metadata()) {
             true => Ok(file),
             false => Err(planted(&path)),
@@ -178,25 +176,20 @@ impl RepoCache {
     /// other systems keep them, has no such name and is taken as it is.
     pub fn check_cached(&self, path: &Path) -> Result<()> {
         let metadata = path.metadata().at(path)?;
-        let named = path.read_link().ok().and_then(|target| {
-            let name = target.file_name()?.to_str()?;
-            Hash::parse(name)
-        });
-        let Some(expected) = named else {
+        let target = path.read_link().unwrap_or_default();
+        let name = target.file_name().unwrap_or_default().to_string_lossy();
+        let Some(expected) = Hash::parse(&name) else {
             return Ok(());
         };
-        let found = expected.of_same_kind(path, metadata.len());
-        let found = found.at(path)?;
-        match found == expected {
-            true => Ok(()),
-            false => Err(Error::file(
-                path,
-                format!(
-                    "expected a file with hash {expected}, found {found}: the copy in the cache is damaged; \
-                     `tcn pull` without HF_HUB_OFFLINE replaces it"
-                ),
-            )),
+        let found = expected.of_same_kind(path, metadata.len()).at(path)?;
+        if found == expected {
+            return Ok(());
         }
+        let message = format!(
+            "expected a file with hash {expected}, found {found}: the copy in the cache is damaged; \
+             `tcn pull` without HF_HUB_OFFLINE replaces it"
+        );
+        Err(Error::file(path, message))
     }
 
     /// Refuses a snapshot with links that lead out of the repository's folder, or to a link.
@@ -248,20 +241,12 @@ impl RepoCache {
 
 /// `true` if `path` is a file with the size and the hash of `file`.
 fn is_right(path: &Path, file: &HubFile) -> Result<bool> {
-    match path.metadata() {
-        Ok(found) if found.is_file() && found.len() == file.size => {
-            let found = file.hash.of_same_kind(path, file.size);
-            Ok(found.at(path)? == file.hash)
-        }
-        _ => Ok(false),
-    }
+    let has_size = path.metadata().is_ok_and(|found| found.is_file() && found.len() == file.size);
+    Ok(has_size && file.hash.of_same_kind(path, file.size).at(path)? == file.hash)
 }
 
 fn create_parent(path: &Path) -> Result<()> {
-    match path.parent() {
-        Some(folder) => std::fs::create_dir_all(folder).at(folder),
-        None => Ok(()),
-    }
+    path.parent().map_or(Ok(()), |folder| std::fs::create_dir_all(folder).at(folder))
 }
 
 #[cfg(test)]

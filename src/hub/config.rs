@@ -28,6 +28,8 @@ pub struct HubConfig {
     pub offline: bool,
     /// Send the token, or the endpoint's user and password, over plain HTTP to other machines too.
     pub insecure: bool,
+    /// Reach an endpoint of plain HTTP through the environment's proxy too: it is meant for that.
+    pub plain_proxy: bool,
     /// Longest silence of a server before the request is made again.
     pub timeout: Duration,
 }
@@ -41,6 +43,7 @@ impl HubConfig {
             token: None,
             offline: false,
             insecure: false,
+            plain_proxy: false,
             timeout: Duration::from_secs(10),
         }
     }
@@ -48,14 +51,9 @@ impl HubConfig {
 
 impl std::fmt::Debug for HubConfig {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let token = self.token.as_ref().map(|_| "(hidden)");
         f.debug_struct("HubConfig")
             .field("endpoint", &without_credentials(&self.endpoint))
             .field("cache_dir", &self.cache_dir)
-            .field("token", &token)
-            .field("offline", &self.offline)
-            .field("insecure", &self.insecure)
-            .field("timeout", &self.timeout)
-            .finish()
+            .finish_non_exhaustive()
     }
 }

@@ -1,26 +1,30 @@
 //! The files of a directory that are uploaded, and those that stay.
 
+use std::ffi::OsStr;
 use std::fs::File;
-use std::io::{Read, Seek, SeekFrom};
-use std::path::{Component, Path, PathBuf};
+use std::io::{Read, Seek, SeekFrom, Take};
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
 
 use crate::AtPath;
 use crate::files::names::{CONFIG, RUN};
 use crate::{Error, Result};
 
 /// A file to upload.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct UploadFile {
     /// Its name in the repository.
     pub name: String,
     /// Its size.
     pub bytes: u64,
     /// The file itself, no link.
-    path: PathBuf,
+    #[serde(skip)]
+    pub(super) path: PathBuf,
 }
 
 /// A part of a directory that is not uploaded.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct LeftOut {
     /// Its name in the directory.
     pub name: String,
@@ -29,7 +33,7 @@ pub struct LeftOut {
 }
 
 /// The files of a directory that are uploaded, and those that stay.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Contents {
     /// Files that are uploaded, by name.
     pub files: Vec<UploadFile>,
@@ -56,10 +60,8 @@ impl Contents {
     pub fn of(dir: impl AsRef<Path>) -> Result<Self> {
         let dir = dir.as_ref();
         if !dir.join(CONFIG).is_file() {
-            return Err(Error::file(
-                dir,
-                format!("expected a model directory to upload, found no {CONFIG} in it"),
-            ));
+            let message = format!("expected a model directory to upload, found no {CONFIG} in it");
+            return Err(Error::file(dir, message));
         }
         let home = dir.canonicalize().at(dir)?;
         let (mut files, mut left_out) = (Vec::new(), Vec::new());
@@ -98,46 +100,30 @@ fn reason_to_stay(name: &str) -> Option<&'static str> {
 
 /// Refuses a link whose file, `real`, would not be uploaded itself.
 fn expect_publishable(link: &Path, real: &Path, home: &Path) -> Result<()> {
-    let stays = match real.strip_prefix(home) {
-        Ok(inside) => inside.components().any(|part| match part {
-            Component::Normal(name) => {
-                name.to_str().is_none_or(|name| reason_to_stay(name).is_some())
-            }
-            _ => true,
-        }),
-        Err(_) => true,
-    };
-    match stays {
-        false => Ok(()),
-        true => Err(Error::file(
-            link,
-            format!(
-                "expected a file of this folder to upload, found a link to {}; put a copy of the file in its place \
-                 (cp -L) to publish it, or remove the link",
-                real.display()
-            ),
-        )),
+    let goes = |part: &OsStr| part.to_str().is_some_and(|name| reason_to_stay(name).is_none());
+    if real.strip_prefix(home).is_ok_and(|inside| inside.iter().all(goes)) {
+        return Ok(());
     }
+    let message = format!(
+        "expected a file of this folder to upload, found a link to {}; put a copy of the file in its place \
+         (cp -L) to publish it, or remove the link",
+        real.display()
+    );
+    Err(Error::file(link, message))
 }
 
 impl UploadFile {
-    pub(super) fn path(&self) -> &Path {
-        &self.path
+    /// Its bytes from `start` on, at most `length`.
+    pub(super) fn part(&self, start: u64, length: u64) -> Result<Take<File>> {
+        let mut file = File::open(&self.path).at(&self.path)?;
+        file.seek(SeekFrom::Start(start)).at(&self.path)?;
+        Ok(file.take(length))
     }
 
-    pub(super) fn open_at(&self, start: u64) -> Result<File> {
-        let open = || {
-            let mut file = File::open(&self.path)?;
-            file.seek(SeekFrom::Start(start))?;
-            Ok(file)
-        };
-        open().at(&self.path)
-    }
-
-    pub(super) fn read(&self, start: u64, length: u64) -> Result<Vec<u8>> {
+    /// Its first bytes, at most `length`.
+    pub(super) fn start(&self, length: u64) -> Result<Vec<u8>> {
         let mut bytes = Vec::new();
-        let mut source = self.open_at(start)?.take(length);
-        source.read_to_end(&mut bytes).at(&self.path)?;
+        self.part(0, length)?.read_to_end(&mut bytes).at(&self.path)?;
         Ok(bytes)
     }
 }

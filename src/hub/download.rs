@@ -5,7 +5,6 @@ use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 
 use ureq::http::StatusCode;
-use ureq::http::header::{CONTENT_RANGE, RANGE};
 
 use super::cache::{HubFile, RepoCache};
 use super::config::HubConfig;
@@ -69,11 +68,11 @@ pub fn fetch(
     if with_weights && remote.id.revision() != commit {
         cache.set_commit(remote.id.revision(), &commit)?;
     }
-    let sized = |name: String| {
-        let bytes = files.get(&name).map_or(0, |file| file.size);
-        (name, bytes)
-    };
-    Ok(Inspected { dir, weights: weights.into_iter().map(sized).collect() })
+    let size = |name: &str| files.get(name).map_or(0, |file| file.size);
+    Ok(Inspected {
+        dir,
+        weights: weights.into_iter().map(|name| (name.clone(), size(&name))).collect(),
+    })
 }
 
 /// The snapshot of a model, if the cache has every file it needs.
@@ -176,13 +175,14 @@ impl Download<'_> {
         Ok(())
     }
 
-    /// Fills the partial file until it is right: the bytes from before may be wrong, or the new ones damaged
-    /// on the way, so it is begun anew once.
+    /// Fills the partial file until it is right, however often the connection is cut: the bytes from before may be
+    /// wrong, or the new ones damaged on the way, so it is begun anew once.
     fn right_bytes(&self, file: &HubFile) -> Result<(), Failure> {
+        let (remote, before) = (self.remote, self.bytes.done());
         let partial = self.cache.partial(&file.hash);
         let (expected, mut is_second) = (&file.hash, false);
         loop {
-            self.all_bytes(file, &partial)?;
+            while !remote.retry(Some(&file.path), || self.attempt(file, &partial, before))? {}
             let hash = expected.of_same_kind(&partial, file.size).at(&partial)?;
             if hash == *expected {
                 return Ok(());
@@ -193,30 +193,19 @@ impl Download<'_> {
                     "expected a file with hash {expected}, found {hash}: it is damaged on the server or on the \
                      way; nothing of it is kept"
                 );
-                return Err(self.remote.error(Some(&file.path), message).into());
+                return Err(remote.error(Some(&file.path), message).into());
             }
             let message = "what arrived has the wrong hash; downloading it anew";
-            self.remote.progress.message(&format!("{}: {message}", file.path));
+            remote.progress.message(&format!("{}: {message}", file.path));
         }
     }
 
-    /// Fills the partial file up to its size, however often the connection is cut.
-    fn all_bytes(&self, file: &HubFile, partial: &Path) -> Result<(), Failure> {
-        let (remote, before) = (self.remote, self.bytes.done());
-        loop {
-            let attempt = || {
-                let start = length(partial);
-                match self.more_bytes(file, partial, before) {
-                    // worth it: begin to count the tries anew
-                    Err(Trouble::Transport { .. }) if length(partial) >= start + WORTH_IT => {
-                        Ok(false)
-                    }
-                    other => other.map(|()| true),
-                }
-            };
-            if remote.retry(Some(&file.path), attempt)? {
-                return Ok(());
-            }
+    /// One request for more bytes; `false` if there are more to come, so that the tries are counted anew.
+    fn attempt(&self, file: &HubFile, partial: &Path, before: u64) -> Result<bool, Trouble> {
+        let start = length(partial);
+        match self.more_bytes(file, partial, before) {
+            Err(Trouble::Transport { .. }) if length(partial) >= start + WORTH_IT => Ok(false),
+            done => done.map(|()| true),
         }
     }
 
@@ -245,40 +234,36 @@ impl Download<'_> {
             have = 0;
         }
         let (mut body, mut buffer) = (response.reader(), vec![0; BUFFER_BYTES]);
-        loop {
-            let chunk = match body.read(&mut buffer)? {
-                0 => break,
-                n => &buffer[..n],
-            };
-            have += chunk.len() as u64;
+        while let read @ 1.. = body.read(&mut buffer)? {
+            have += read as u64;
             if have > file.size {
                 output.set_len(0).at(partial)?;
                 return Err(Trouble::broken("the file is longer than the Hub said"));
             }
-            output.write_all(chunk).at(partial)?;
+            output.write_all(&buffer[..read]).at(partial)?;
             self.bytes.set(before + have);
         }
-        match have == file.size {
-            true => Ok(()),
-            false => Err(Trouble::broken("the connection ended too early")),
+        if have < file.size {
+            return Err(Trouble::broken("the connection ended too early"));
         }
+        Ok(())
     }
 
     /// Asks for the bytes of a file from `start` on.
     fn request(&self, file: &HubFile, start: u64) -> Result<Response, Trouble> {
         let Remote { http, id, .. } = self.remote;
-        let parts = [id.owner(), id.name(), "resolve", self.commit];
+        let parts = [&*id.owner, &id.name, "resolve", self.commit];
         let request = http.get(http.endpoint.url(parts.into_iter().chain(file.path.split('/'))));
         match start {
             0 => request.send(),
-            _ => request.header(RANGE.as_str(), format!("bytes={start}-")).send(),
+            _ => request.header("range", format!("bytes={start}-")).send(),
         }
     }
 }
 
 /// `true` if a response is the part from `start` on.
 fn continues(response: &Response, start: u64) -> bool {
-    let range = response.header(CONTENT_RANGE.as_str()).unwrap_or("");
+    let range = response.header("content-range").unwrap_or("");
     response.status() == StatusCode::PARTIAL_CONTENT
         && range.starts_with(&format!("bytes {start}-"))
 }

@@ -18,8 +18,8 @@ use crate::Error;
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ModelId {
-    owner: String,
-    name: String,
+    pub(super) owner: String,
+    pub(super) name: String,
     revision: String,
 }
 
@@ -44,14 +44,6 @@ impl ModelId {
             false => text.parse(),
         }
     }
-
-    pub(super) fn owner(&self) -> &str {
-        &self.owner
-    }
-
-    pub(super) fn name(&self) -> &str {
-        &self.name
-    }
 }
 
 impl std::fmt::Display for ModelId {
@@ -64,13 +56,8 @@ impl FromStr for ModelId {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<Self, Error> {
-        let wrong = || {
-            Error::invalid(
-                "model",
-                "org/name or org/name@revision (letters, digits, '-', '_' and '.')",
-                text,
-            )
-        };
+        const EXPECTED: &str = "org/name or org/name@revision (letters, digits, '-', '_' and '.')";
+        let wrong = || Error::invalid("model", EXPECTED, text);
         let (repository, revision) = text.split_once('@').unwrap_or((text, "main"));
         let (owner, name) = repository.split_once('/').ok_or_else(wrong)?;
         if !is_part(owner) || !is_part(name) || !is_revision(revision) {

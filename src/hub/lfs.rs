@@ -1,16 +1,16 @@
 //! Large files: sent to where the Hub says, by Git LFS.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::io::Read;
 
 use serde::Deserialize;
 use serde_json::{Value, json};
-use ureq::http::header::{ACCEPT, CONTENT_TYPE, ETAG};
 
 use super::address::Address;
 use super::contents::UploadFile;
 use super::failure::Failure;
 use super::progress::{ByteCounter, Event};
+use super::push::{Chosen, Upload};
 use super::remote::Remote;
 use super::request::Request;
 use crate::Result;
@@ -19,48 +19,39 @@ const LFS: &str = "application/vnd.git-lfs+json";
 /// Parts of one large file, as S3 has it.
 const MAX_PARTS: u64 = 10_000;
 
-/// An upload of large files, whose addresses the Hub has given.
-pub struct LfsUpload<'a> {
-    remote: Remote<'a>,
-    sent: &'a ByteCounter<'a>,
-    batch: LfsBatch,
-}
-
-impl<'a> LfsUpload<'a> {
-    /// Asks for the addresses of `large` files.
-    pub fn begin(
-        remote: Remote<'a>,
-        sent: &'a ByteCounter<'a>,
-        large: &[&UploadFile],
-        hashes: &HashMap<&str, String>,
-    ) -> Result<Self, Failure> {
-        let objects: Vec<Value> = large
-            .iter()
-            .map(|item| json!({ "oid": hashes[item.name.as_str()], "size": item.bytes }))
-            .collect();
+impl Upload<'_> {
+    /// Sends those of `files` that have a hash to where the Hub says.
+    pub fn send_large(&self, files: &[Chosen<'_>]) -> Result<(), Failure> {
+        let large = files.iter().filter_map(|(item, hash)| Some((*item, hash.as_deref()?)));
+        let large: Vec<(&UploadFile, &str)> = large.collect();
+        if large.is_empty() {
+            return Ok(());
+        }
+        let object =
+            |(item, hash): &(&UploadFile, &str)| json!({ "oid": hash, "size": item.bytes });
         let body = json!({
             "operation": "upload",
             "transfers": ["basic", "multipart"],
-            "objects": objects,
+            "objects": large.iter().map(object).collect::<Vec<_>>(),
             "hash_algo": "sha256",
             "ref": { "name": "main" },
         });
-        let Remote { http, id, .. } = remote;
-        let name = format!("{}.git", id.name());
-        let parts = [id.owner(), &name, "info", "lfs", "objects", "batch"];
-        let address = http.endpoint.url(parts);
-        let batch = remote.retry(None, || lfs(http.post(address.clone()), &body).send()?.json())?;
-        Ok(Self { remote, sent, batch })
+        let Remote { http, id, .. } = self.remote;
+        let name = format!("{}.git", id.name);
+        let address = http.endpoint.url([&*id.owner, &name, "info", "lfs", "objects", "batch"]);
+        let ask = || lfs(http.post(address.clone()), &body).send()?.json();
+        let batch: LfsBatch = self.remote.retry(None, ask)?;
+        large.into_iter().try_for_each(|(item, hash)| self.send_one(&batch, item, hash))
     }
 
     /// Sends a large file to where the Hub said, unless it is there already.
-    pub fn file(&self, item: &UploadFile, hash: &str) -> Result<(), Failure> {
+    fn send_one(&self, batch: &LfsBatch, item: &UploadFile, hash: &str) -> Result<(), Failure> {
         let error = |message: &str| self.remote.error(Some(&item.name), message);
-        let object = self.batch.objects.iter().find(|object| object.oid == hash);
+        let object = batch.objects.iter().find(|object| object.oid == hash);
         let object = object.ok_or_else(|| error("the Hub did not say where to upload it"))?;
         if let Some(refusal) = &object.error {
-            let message = format!("the Hub refuses it: {} ({})", refusal.message, refusal.code);
-            return Err(error(&message).into());
+            let LfsRefusal { code, message } = refusal;
+            return Err(error(&format!("the Hub refuses it: {message} ({code})")).into());
         }
         let Some(actions) = &object.actions else {
             self.sent.set(self.sent.done() + item.bytes);
@@ -69,10 +60,7 @@ impl<'a> LfsUpload<'a> {
         self.remote.progress.tell(Event::File { name: &item.name, bytes: item.bytes });
         let upload = &actions.upload;
         match upload.header.get("chunk_size") {
-            None => {
-                let all = (0, item.bytes);
-                self.put(item, all, &upload.href, &upload.header).map(drop)?
-            }
+            None => drop(self.put(item, (0, item.bytes), &upload.href, &upload.header)?),
             Some(size) => self.put_parts(item, hash, upload, size)?,
         }
         let Some(verify) = &actions.verify else {
@@ -101,11 +89,10 @@ impl<'a> LfsUpload<'a> {
             for (name, value) in headers {
                 request = request.header(name, value.as_str().unwrap_or_default());
             }
-            let mut source =
-                CountedRead { sent: self.sent, source: item.open_at(start)?.take(length) };
+            let mut source = CountedRead { sent: &self.sent, source: item.part(start, length)? };
             request.send_from(&mut source, length)
         })?;
-        Ok(response.header(ETAG.as_str()).map(String::from))
+        Ok(response.header("etag").map(String::from))
     }
 
     /// Sends a file in parts of `size`, each to its own address, then says that they are all there.
@@ -134,10 +121,8 @@ impl<'a> LfsUpload<'a> {
         }
         let address = self.target(item, &upload.href)?;
         let body = json!({ "oid": hash, "parts": parts });
-        let completed = self.remote.retry(Some(&item.name), || {
-            lfs(self.remote.http.post(address.clone()).unsigned(), &body).send()
-        });
-        completed.map(drop)
+        let complete = || lfs(self.remote.http.post(address.clone()).unsigned(), &body).send();
+        self.remote.retry(Some(&item.name), complete).map(drop)
     }
 
     /// An address that the Hub gave, which may leave out its own.
@@ -169,8 +154,7 @@ impl Read for CountedRead<'_> {
 
 /// A request with a body of JSON in the media type of Git LFS.
 fn lfs<'a>(request: Request<'a>, body: &Value) -> Request<'a> {
-    let request = request.header(ACCEPT.as_str(), LFS).header(CONTENT_TYPE.as_str(), LFS);
-    request.body(body.to_string().into_bytes())
+    request.header("accept", LFS).body(LFS, body.to_string())
 }
 
 /// The Hub's answer: addresses of large files.

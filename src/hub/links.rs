@@ -30,10 +30,8 @@ pub fn place(symlink: MakeLink, target: &Path, blob: &Path, path: &Path) -> Resu
     };
     // made beside and renamed: at no moment is there no file
     let folder = path.parent().unwrap_or(path);
-    let made = tempfile::Builder::new().prefix(TEMPORARY).make_in(folder, make);
-    let made = made.at(path)?;
-    let renamed = made.persist(path);
-    renamed.map_err(|e| e.error).at(path)
+    let made = tempfile::Builder::new().prefix(TEMPORARY).make_in(folder, make).at(path)?;
+    made.persist(path).map_err(|e| e.error).at(path)
 }
 
 /// Copies a file to a new one, of which nothing is left where that fails.
@@ -59,14 +57,12 @@ pub fn expect_no_link(base: &Path, path: &Path) -> Result<()> {
 
 pub fn planted(link: &Path) -> Error {
     let target = link.read_link().unwrap_or_default();
-    Error::file(
-        link,
-        format!(
-            "expected no link that leads out of the model's folder in the cache, found one to {}: somebody who \
-             can write to the cache may have planted it. Remove it, or choose another cache by HF_HUB_CACHE",
-            target.display()
-        ),
-    )
+    let message = format!(
+        "expected no link that leads out of the model's folder in the cache, found one to {}: somebody who \
+         can write to the cache may have planted it. Remove it, or choose another cache by HF_HUB_CACHE",
+        target.display()
+    );
+    Error::file(link, message)
 }
 
 #[cfg(test)]

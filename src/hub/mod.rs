@@ -19,8 +19,6 @@ mod cache;
 mod config;
 mod contents;
 mod download;
-mod endpoint;
-mod explain;
 mod failure;
 mod http;
 mod id;

@@ -1,17 +1,14 @@
 //! A directory to the Hub: repository, large files, one commit.
 
-use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use serde::Deserialize;
 use serde_json::json;
-use ureq::http::header::CONTENT_TYPE;
 
 use super::contents::{Contents, UploadFile};
 use super::failure::{Failure, Trouble};
-use super::lfs::LfsUpload;
 use super::progress::{ByteCounter, Event};
 use super::remote::{Remote, RepositoryInfo};
 use crate::Result;
@@ -22,11 +19,14 @@ const MESSAGE: &str = "Upload a model with candle-tcn";
 /// By its first bytes the Hub tells text from what belongs into large storage.
 const SAMPLE: u64 = 512;
 
+/// A file to upload; with its SHA-256 it goes to large storage.
+pub type Chosen<'a> = (&'a UploadFile, Option<String>);
+
 /// An upload of a directory.
 pub struct Upload<'a> {
-    remote: Remote<'a>,
+    pub(super) remote: Remote<'a>,
     contents: Contents,
-    sent: ByteCounter<'a>,
+    pub(super) sent: ByteCounter<'a>,
 }
 
 impl<'a> Upload<'a> {
@@ -41,20 +41,9 @@ impl<'a> Upload<'a> {
     pub fn run(&self, private: bool) -> Result<String, Failure> {
         self.remote.progress.tell(Event::Contents(&self.contents));
         self.create(private)?;
-        let modes = self.modes()?;
-        let large: Vec<&UploadFile> =
-            self.contents.files.iter().filter(|item| is_large(&modes, item)).collect();
-        let mut hashes = HashMap::new();
-        for item in &large {
-            hashes.insert(item.name.as_str(), sha256_of(item.path())?);
-        }
-        if !large.is_empty() {
-            let upload = LfsUpload::begin(self.remote, &self.sent, &large, &hashes)?;
-            for item in large {
-                upload.file(item, &hashes[item.name.as_str()])?;
-            }
-        }
-        self.commit(&modes, &hashes)?;
+        let files = self.wanted()?;
+        self.send_large(&files)?;
+        self.commit(&files)?;
         Ok(self.page())
     }
 
@@ -69,8 +58,8 @@ impl<'a> Upload<'a> {
         let remote = &self.remote;
         let body = json!({
             "type": "model",
-            "organization": remote.id.owner(),
-            "name": remote.id.name(),
+            "organization": remote.id.owner,
+            "name": remote.id.name,
             "private": private,
         });
         let address = remote.http.endpoint.url(["api", "repos", "create"]);
@@ -85,27 +74,26 @@ impl<'a> Upload<'a> {
         }
         let info: RepositoryInfo =
             remote.retry(None, || remote.http.get(remote.api(&[])).send()?.json())?;
-        match info.private {
-            Some(false) => {
-                let message = format!(
-                    "expected a private repository, found a public one; nothing was uploaded. Change it at \
-                     {}/settings",
-                    self.page()
-                );
-                Err(remote.error(None, message).into())
-            }
-            _ => Ok(()),
+        if info.private != Some(false) {
+            return Ok(());
         }
+        let message = format!(
+            "expected a private repository, found a public one; nothing was uploaded. Change it at \
+             {}/settings",
+            self.page()
+        );
+        Err(remote.error(None, message).into())
     }
 
-    /// Asks for the way that the Hub wants each file.
-    fn modes(&self) -> Result<BTreeMap<String, UploadMode>, Failure> {
+    /// The files that the Hub does not ignore; those with their hash that it wants in large storage, which takes no
+    /// empty ones.
+    fn wanted(&self) -> Result<Vec<Chosen<'_>>, Failure> {
         let mut files = Vec::new();
         for item in &self.contents.files {
             files.push(json!({
                 "path": item.name,
                 "size": item.bytes,
-                "sample": BASE64.encode(item.read(0, SAMPLE)?),
+                "sample": BASE64.encode(item.start(SAMPLE)?),
             }));
         }
         let body = json!({ "files": files });
@@ -114,24 +102,28 @@ impl<'a> Upload<'a> {
             let address = remote.api(&["preupload", "main"]);
             remote.http.post(address).json(&body).send()?.json()
         })?;
-        Ok(modes.files.into_iter().map(|mode| (mode.path.clone(), mode)).collect())
+        let mut wanted = Vec::new();
+        for item in &self.contents.files {
+            let mode = modes.files.iter().find(|mode| mode.path == item.name);
+            let is_large = item.bytes > 0 && mode.is_some_and(|mode| mode.upload_mode == "lfs");
+            if !mode.is_some_and(|mode| mode.should_ignore) {
+                wanted.push((item, is_large.then(|| sha256_of(&item.path)).transpose()?));
+            }
+        }
+        Ok(wanted)
     }
 
     /// Commits small files as they are and large ones by their hashes.
-    fn commit(
-        &self,
-        modes: &BTreeMap<String, UploadMode>,
-        hashes: &HashMap<&str, String>,
-    ) -> Result<(), Failure> {
+    fn commit(&self, files: &[Chosen<'_>]) -> Result<(), Failure> {
         let header = json!({ "summary": MESSAGE, "description": "" });
         let mut lines = json!({ "key": "header", "value": header }).to_string() + "\n";
-        for item in self.contents.files.iter().filter(|item| !is_ignored(modes, item)) {
-            let line = match hashes.get(item.name.as_str()) {
+        for (item, hash) in files {
+            let line = match hash {
                 Some(hash) => json!({ "key": "lfsFile", "value": {
                     "path": item.name, "algo": "sha256", "oid": hash, "size": item.bytes,
                 }}),
                 None => json!({ "key": "file", "value": {
-                    "path": item.name, "encoding": "base64", "content": BASE64.encode(item.read(0, item.bytes)?),
+                    "path": item.name, "encoding": "base64", "content": BASE64.encode(item.start(item.bytes)?),
                 }}),
             };
             lines += &(line.to_string() + "\n");
@@ -139,22 +131,11 @@ impl<'a> Upload<'a> {
         let remote = &self.remote;
         remote.retry(None, || {
             let request = remote.http.post(remote.api(&["commit", "main"]));
-            let request = request.header(CONTENT_TYPE.as_str(), "application/x-ndjson");
-            request.body(lines.clone().into_bytes()).send()
+            request.body("application/x-ndjson", lines.as_str()).send()
         })?;
         self.sent.finish();
         Ok(())
     }
-}
-
-/// Large storage takes no empty files.
-fn is_large(modes: &BTreeMap<String, UploadMode>, item: &UploadFile) -> bool {
-    let mode = modes.get(&item.name);
-    item.bytes > 0 && mode.is_some_and(|mode| mode.upload_mode == "lfs" && !mode.should_ignore)
-}
-
-fn is_ignored(modes: &BTreeMap<String, UploadMode>, item: &UploadFile) -> bool {
-    modes.get(&item.name).is_some_and(|mode| mode.should_ignore)
 }
 
 #[derive(Deserialize)]

@@ -5,7 +5,6 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde::Deserialize;
-use ureq::http::header::LINK;
 
 use super::address::Address;
 use super::cache::{Hash, HubFile, is_commit};
@@ -64,11 +63,12 @@ impl Remote<'_> {
                 Ok(value) => return Ok(value),
                 Err(trouble) => trouble,
             };
-            let delay = trouble.retry_after().unwrap_or(FIRST_DELAY * (1 << (tries - 1)));
-            let most = match trouble {
-                Trouble::Transport { connect: true, .. } => TRIES_TO_CONNECT,
-                _ => TRIES,
+            let (most, asked) = match &trouble {
+                Trouble::Transport { connect: true, .. } => (TRIES_TO_CONNECT, None),
+                Trouble::Http(answer) => (TRIES, answer.retry_after),
+                _ => (TRIES, None),
             };
+            let delay = asked.unwrap_or(FIRST_DELAY * (1 << (tries - 1)));
             if !trouble.is_transient() || tries >= most || delay > MAX_DELAY {
                 return Err(self.failure(file, trouble, tries));
             }
@@ -85,7 +85,7 @@ impl Remote<'_> {
 
     /// The address of the API for the repository, and of `more` below it.
     pub fn api(&self, more: &[&str]) -> Address {
-        let parts = ["api", "models", self.id.owner(), self.id.name()];
+        let parts = ["api", "models", &self.id.owner, &self.id.name];
         self.http.endpoint.url(parts.into_iter().chain(more.iter().copied()))
     }
 
@@ -105,25 +105,22 @@ impl Remote<'_> {
             let answer = self.http.get(address.clone()).send();
             answer.map_err(|trouble| self.which_is_missing(trouble))?.json()
         })?;
-        let commit = info.sha.as_deref().filter(|sha| is_commit(sha));
-        commit.map(str::to_ascii_lowercase).ok_or_else(|| {
-            let endpoint = self.http.endpoint.shown();
-            let message = format!(
-                "expected {endpoint} to name a commit of 40 hexadecimal digits, found {:?}",
-                info.sha
-            );
-            self.error(None, message).into()
-        })
+        if let Some(sha) = info.sha.as_ref().filter(|sha| is_commit(sha)) {
+            return Ok(sha.to_ascii_lowercase());
+        }
+        let message = format!(
+            "expected {} to name a commit of 40 hexadecimal digits, found {:?}",
+            self.http.endpoint.shown(),
+            info.sha
+        );
+        Err(self.error(None, message).into())
     }
 
     /// Finds out, where a server does not say it, whether the repository or the revision is missing.
     fn which_is_missing(&self, trouble: Trouble) -> Trouble {
         match trouble {
             Trouble::Http(answer) if answer.status == 404 && answer.code.is_none() => {
-                let code = match self.exists() {
-                    true => "RevisionNotFound",
-                    false => "RepoNotFound",
-                };
+                let code = if self.exists() { "RevisionNotFound" } else { "RepoNotFound" };
                 Trouble::Http(Answer { code: Some(code.into()), ..answer })
             }
             other => other,
@@ -191,7 +188,7 @@ impl TreeEntry {
 
 /// The address of `Link: <...>; rel="next"`.
 fn next_page(response: &Response) -> Option<Address> {
-    let links = response.header(LINK.as_str())?;
+    let links = response.header("link")?;
     let next = links.split(',').find(|link| link.contains("rel=\"next\""))?;
     let target = next.trim().strip_prefix('<')?.split('>').next()?;
     response.address.join(target)

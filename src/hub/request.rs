@@ -4,15 +4,12 @@ use std::io::Read;
 use std::time::Duration;
 
 use serde::de::DeserializeOwned;
-use ureq::http::header::{
-    AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, EXPECT, LOCATION, RETRY_AFTER,
-};
 use ureq::http::{self, Method, StatusCode};
 use ureq::{Agent, AsSendBody, Body, SendBody};
 
 use super::address::{Address, without_credentials};
-use super::endpoint::Endpoint;
 use super::failure::{Answer, Trouble};
+use super::http::Endpoint;
 use crate::Error;
 
 /// Answers other than files and pages of lists are small.
@@ -35,15 +32,9 @@ pub struct Request<'a> {
 
 impl<'a> Request<'a> {
     pub fn new(endpoint: &'a Endpoint, agent: &'a Agent, method: Method, address: Address) -> Self {
-        Self {
-            is_signed: endpoint.is_own(&address),
-            endpoint,
-            agent,
-            method,
-            address,
-            headers: Vec::new(),
-            body: None,
-        }
+        let is_signed = endpoint.is_own(&address);
+        let (headers, body) = (Vec::new(), None);
+        Self { endpoint, agent, method, address, headers, body, is_signed }
     }
 
     /// The request of nobody in particular.
@@ -51,19 +42,20 @@ impl<'a> Request<'a> {
         Self { is_signed: false, ..self }
     }
 
-    pub fn header(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
+    pub fn header(mut self, name: &str, value: impl Into<String>) -> Self {
         self.headers.push((name.into(), value.into()));
         self
     }
 
-    pub fn body(mut self, body: Vec<u8>) -> Self {
-        self.body = Some(body);
-        self
+    /// With a body of this type.
+    pub fn body(mut self, media_type: &str, body: impl Into<Vec<u8>>) -> Self {
+        self.body = Some(body.into());
+        self.header("content-type", media_type)
     }
 
     /// With a body of JSON.
     pub fn json(self, value: &serde_json::Value) -> Self {
-        self.header(CONTENT_TYPE.as_str(), "application/json").body(value.to_string().into_bytes())
+        self.body("application/json", value.to_string())
     }
 
     /// Sends it, and sends it on where the server says so. An answer that is an error becomes one.
@@ -86,9 +78,8 @@ impl<'a> Request<'a> {
     /// Sends it with the next `length` bytes of `source`.
     pub fn send_from(self, source: &mut dyn Read, length: u64) -> Result<Response, Trouble> {
         // a refusal comes before the bytes go
-        let request = self
-            .header(EXPECT.as_str(), "100-continue")
-            .header(CONTENT_LENGTH.as_str(), length.to_string());
+        let request =
+            self.header("expect", "100-continue").header("content-length", length.to_string());
         request.once(SendBody::from_reader(source))?.succeeded()
     }
 
@@ -98,7 +89,7 @@ impl<'a> Request<'a> {
             request = request.header(name, value);
         }
         if let Some(secret) = self.endpoint.secret.as_ref().filter(|_| self.is_signed) {
-            request = request.header(AUTHORIZATION, secret);
+            request = request.header("authorization", secret);
         }
         let request = request.body(body).map_err(|error| Trouble::broken(error.to_string()))?;
         Ok(Response { address: self.address.clone(), inner: self.agent.run(request)? })
@@ -110,7 +101,7 @@ impl<'a> Request<'a> {
             StatusCode::TEMPORARY_REDIRECT | StatusCode::PERMANENT_REDIRECT => true,
             status => status.is_redirection() && self.method == Method::GET,
         };
-        let target = response.header(LOCATION.as_str()).filter(|_| again)?;
+        let target = response.header("location").filter(|_| again)?;
         self.address.join(target)
     }
 }
@@ -136,12 +127,9 @@ impl Response {
         let address = self.address.text();
         let body = self.bytes(MAX_JSON_BYTES)?;
         serde_json::from_slice(&body).map_err(|error| {
-            let address = address.split('?').next().unwrap_or_default();
-            Trouble::Fatal(Error::hub(
-                without_credentials(address),
-                None,
-                format!("the answer is not what a Hub would say: {error}"),
-            ))
+            let place = without_credentials(address.split('?').next().unwrap_or_default());
+            let message = format!("the answer is not what a Hub would say: {error}");
+            Error::hub(place, None, message).into()
         })
     }
 
@@ -152,15 +140,7 @@ impl Response {
 
     /// The body, of at most `limit` bytes.
     fn bytes(self, limit: u64) -> Result<Vec<u8>, Trouble> {
-        let mut body = Vec::new();
-        self.reader().take(limit + 1).read_to_end(&mut body)?;
-        match body.len() as u64 > limit {
-            false => Ok(body),
-            true => Err(Trouble::Fatal(Error::too_large(
-                "an answer of the Hub",
-                format!("expected at most {limit} bytes"),
-            ))),
-        }
+        Ok(self.inner.into_body().into_with_config().limit(limit).read_to_vec()?)
     }
 
     /// The answer, unless it is an error.
@@ -169,7 +149,7 @@ impl Response {
             return Ok(self);
         }
         let text = |name: &str| self.header(name).map(String::from);
-        let seconds = text(RETRY_AFTER.as_str()).and_then(|text| text.trim().parse().ok());
+        let seconds = text("retry-after").and_then(|text| text.trim().parse().ok());
         let mut answer = Answer {
             status: self.status().as_u16(),
             code: text("x-error-code"),

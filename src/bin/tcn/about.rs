@@ -1,13 +1,12 @@
 //! Texts about the program: first steps, version, completions, manual pages.
 
 use std::any::TypeId;
-use std::io::Write;
 
 use candle_tcn::kernels::Kernel;
 use clap::CommandFactory;
 
 use crate::receptive_field::Size;
-use crate::{Cli, kernel, usage_error};
+use crate::{Cli, kernel, print_line, usage_error};
 
 /// Output of `tcn` alone.
 pub const FIRST_STEPS: &str = "\
@@ -98,7 +97,7 @@ fn processor() -> Vec<(&'static str, bool)> {
 pub fn completions(shell: clap_complete::Shell) -> anyhow::Result<()> {
     let mut script = Vec::new();
     clap_complete::generate(shell, &mut Cli::command(), "tcn", &mut script);
-    print(&script)
+    print_line(String::from_utf8(script)?.trim_end())
 }
 
 /// Prints the manual page of the program or of a command, in roff.
@@ -115,11 +114,5 @@ pub fn manual(name: Option<&str>) -> anyhow::Result<()> {
     let version = concat!("tcn ", env!("CARGO_PKG_VERSION"));
     let manual = clap_mangen::Man::new(command).source(version);
     manual.render(&mut page)?;
-    print(&page)
-}
-
-fn print(bytes: &[u8]) -> anyhow::Result<()> {
-    let mut out = crate::terminal::stdout();
-    out.write_all(bytes)?;
-    Ok(out.flush()?)
+    print_line(String::from_utf8(page)?.trim_end())
 }

@@ -16,6 +16,13 @@ const OF_FIELDS: [(&str, &str); 4] = [
     ("text", "lower --batch-size or --seq-len, or give more text"),
 ];
 
+/// Advice on a message that says this of a file or of the Hub; it is given as that of fields is.
+const OF_MESSAGES: [(&str, &str); 3] = [
+    ("expected one dict of tensors", "--key chooses one"),
+    ("found JSON", "a configuration belongs to --arguments"),
+    ("expected a private", "or leave out --private"),
+];
+
 /// The flags of the command that runs.
 #[derive(Default)]
 pub struct Advice(Vec<Flag>);
@@ -35,8 +42,8 @@ impl Advice {
         let arguments = program.find_subcommand(name).into_iter().flat_map(|c| c.get_arguments());
         let flag = |argument: &clap::Arg| {
             let (id, long) = (argument.get_id(), argument.get_long()?);
-            let known = matches.try_contains_id(id.as_str()).is_ok();
-            let source = known.then(|| matches.value_source(id.as_str())).flatten();
+            let set = matches.ids().find(|set| *set == id);
+            let source = set.and_then(|id| matches.value_source(id.as_str()));
             Some(Flag {
                 field: id.to_string(),
                 name: format!("--{long}"),
@@ -111,6 +118,9 @@ fn advice(error: &Error) -> Option<&'static str> {
         }
         Error::TooLarge { what, .. } if what == "int8" => "take --dtype bf16",
         Error::Invalid { field, .. } => OF_FIELDS.iter().find(|(name, _)| name == field)?.1,
+        Error::File { message, .. } | Error::Hub { message, .. } => {
+            OF_MESSAGES.iter().find(|(fact, _)| message.contains(fact))?.1
+        }
         Error::NotFinite { .. } => {
             "lower --lr or --clip and start again with --force, or, where there is a checkpoint, go on from it with --resume"
         }

@@ -1,22 +1,22 @@
 //! `tcn convert`: another project's network, or a model in another form, as a model directory.
 
-use std::collections::HashMap;
+use std::collections::BTreeSet;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
-use candle_core::{DType, Device, Tensor};
+use candle_core::{DType, Device};
 use candle_tcn::files::{
     fold_weight_norm, names, read_small, weights, write_atomic, write_weights,
 };
 use candle_tcn::models::directory::{self, check_weights, read_config, read_tokenizer};
-use candle_tcn::models::{ModelConfig, convert, convert_under};
+use candle_tcn::models::{Converted, ModelConfig, convert, convert_under};
 use candle_tcn::nn::{Params, StepDtype};
 use clap::ValueEnum;
 use serde_json::json;
 
-use crate::flags::counted;
-use crate::{model, print_line};
+use crate::flags::{counted, expect_together};
+use crate::{model, print_result};
 
 #[derive(clap::Args)]
 pub struct ConvertArgs {
@@ -75,18 +75,6 @@ impl StoredDtype {
     }
 }
 
-/// A network that was read.
-struct Conversion {
-    /// Folder or file.
-    path: PathBuf,
-    config: ModelConfig,
-    tensors: HashMap<String, Tensor>,
-    /// Files to copy, and their names.
-    files: Vec<(PathBuf, &'static str)>,
-    left_over: Vec<String>,
-    missing: Vec<String>,
-}
-
 pub fn run(args: ConvertArgs) -> anyhow::Result<()> {
     if std::fs::read_dir(&args.dst).map_or(args.dst.exists(), |mut dir| dir.next().is_some()) {
         bail_usage!(
@@ -95,67 +83,53 @@ pub fn run(args: ConvertArgs) -> anyhow::Result<()> {
         );
     }
     let path = model::resolve("SRC", &args.src)?;
-    let mut source = match path.is_dir() {
+    let mut network = match path.is_dir() {
         true => read_dir(&path, &args)?,
         false => read_file(&path, &args)?,
     };
-    weights::check_finite(&source.tensors).with_context(|| args.src.clone())?;
-    complete(&mut source, &args)?;
+    weights::check_finite(&network.tensors).with_context(|| args.src.clone())?;
+    complete(&mut network, &args)?;
     if args.fold_weight_norm || args.dtype == StoredDtype::Int8 {
-        fold_weight_norm(&mut source.tensors)?;
-        source.config = source.config.without_weight_norm();
+        fold_weight_norm(&mut network.tensors)?;
+        network.config = network.config.without_weight_norm();
     }
-    check_weights(&source.config, &source.tensors)?;
-    write(&source, &args)?;
-    report(&source, &args)
+    check_weights(&network.config, &network.tensors)?;
+    write(&network, &path, &args)?;
+    report(&network, &args)
 }
 
-fn read_dir(dir: &Path, args: &ConvertArgs) -> anyhow::Result<Conversion> {
-    let of_files = [
-        ("--arguments", args.arguments.is_some()),
-        ("--key", args.key.is_some()),
-        ("--prefix", args.prefix.is_some()),
-    ];
-    if let Some((flag, _)) = of_files.into_iter().find(|(_, given)| *given) {
-        bail_usage!(
-            "{flag}: goes with a file of weights; {} is a folder, with a config.json of its own",
-            dir.display()
-        );
-    }
-    let described = directory::described_in(dir);
-    let config = read_config(described.join(names::CONFIG))?;
+fn read_dir(dir: &Path, args: &ConvertArgs) -> anyhow::Result<Converted> {
+    let file =
+        format!("a file of weights; {} is a folder, with a config.json of its own", dir.display());
+    expect_together(&[
+        ("--arguments", args.arguments.is_some(), &file),
+        ("--key", args.key.is_some(), &file),
+        ("--prefix", args.prefix.is_some(), &file),
+    ])?;
+    let config = read_config(directory::described_in(dir).join(names::CONFIG))?;
     let mut tensors = weights::read(weights::find(dir)?)?.tensors;
     let graph = config.graph()?;
     graph.drop_copies(&mut tensors)?;
-    let beside = [names::TOKENIZER, names::CARD];
-    let mut files: Vec<_> = beside.map(|name| (described.join(name), name)).into();
-    files.retain(|(file, _)| file.exists());
-    let expected: HashMap<_, _> =
-        graph.parameters().iter().map(|p| (p.name.clone(), p.shape.clone())).collect();
-    let mut left_over: Vec<_> =
-        tensors.keys().filter(|name| !expected.contains_key(*name)).cloned().collect();
-    let mut missing: Vec<_> =
-        expected.keys().filter(|name| !tensors.contains_key(*name)).cloned().collect();
-    left_over.sort();
-    missing.sort();
-    left_over.iter().for_each(|name| drop(tensors.remove(name)));
-    Ok(Conversion { path: dir.to_path_buf(), config, tensors, files, left_over, missing })
+    let expected: BTreeSet<_> = graph.parameters().iter().map(|p| p.name.clone()).collect();
+    let found: BTreeSet<_> = tensors.keys().cloned().collect();
+    let [left_over, missing] = [(&found, &expected), (&expected, &found)]
+        .map(|(some, others)| some.difference(others).cloned().collect::<Vec<_>>());
+    tensors.retain(|name, _| expected.contains(name));
+    Ok(Converted { config, tensors, left_over, missing })
 }
 
-fn read_file(path: &Path, args: &ConvertArgs) -> anyhow::Result<Conversion> {
+fn read_file(path: &Path, args: &ConvertArgs) -> anyhow::Result<Converted> {
     let arguments = args.arguments.as_deref().map(read_json).transpose()?;
     let file = match &args.key {
         Some(key) => weights::open_key(path, key),
         None => weights::open(path),
-    }
-    .map_err(|error| advised(error, "expected one dict of tensors", "; --key chooses one"))
-    .map_err(|error| advised(error, "found JSON", "; a configuration belongs to --arguments"))?;
+    }?;
     let tensors = file.read()?.tensors;
-    let converted = match &args.prefix {
+    let network = match &args.prefix {
         Some(prefix) => convert_under(tensors, prefix, arguments.as_ref()),
         None => convert(tensors, arguments.as_ref()),
     }?;
-    if let ModelConfig::TemporalConvNet(cfg) = &converted.config
+    if let ModelConfig::TemporalConvNet(cfg) = &network.config
         && cfg.num_outputs.is_some()
         && cfg.output_activation.is_none()
     {
@@ -166,14 +140,7 @@ fn read_file(path: &Path, args: &ConvertArgs) -> anyhow::Result<Conversion> {
             args.src
         );
     }
-    Ok(Conversion {
-        path: path.to_path_buf(),
-        config: converted.config,
-        tensors: converted.tensors,
-        files: Vec::new(),
-        left_over: converted.left_over,
-        missing: converted.missing,
-    })
+    Ok(network)
 }
 
 fn read_json(path: &Path) -> anyhow::Result<serde_json::Value> {
@@ -182,100 +149,91 @@ fn read_json(path: &Path) -> anyhow::Result<serde_json::Value> {
     Ok(serde_json::from_slice(&json).map_err(wrong)?)
 }
 
-/// Adds the flag that helps to an error of a file whose message says `fact`.
-fn advised(error: candle_tcn::Error, fact: &str, advice: &str) -> candle_tcn::Error {
-    match error {
-        candle_tcn::Error::File { path, message } if message.contains(fact) => {
-            candle_tcn::Error::file(path, message + advice)
-        }
-        other => other,
-    }
-}
-
 /// Refuses what is left over or missing, or makes up for it.
-fn complete(source: &mut Conversion, args: &ConvertArgs) -> anyhow::Result<()> {
+fn complete(network: &mut Converted, args: &ConvertArgs) -> anyhow::Result<()> {
+    let (src, model_type) = (&args.src, network.config.model_type());
+    let count = |names: &[String]| counted(names.len(), "tensor");
     let list =
-        |names: &[String]| names.iter().map(|name| format!("\n  {name}")).collect::<String>();
-    if !source.left_over.is_empty() && !args.allow_left_over {
+        |names: &[String]| names.iter().fold(String::new(), |list, name| list + "\n  " + name);
+    let Converted { tensors, left_over, missing, .. } = &*network;
+    if !left_over.is_empty() && !args.allow_left_over {
+        let (count, list) = (count(left_over), list(left_over));
         anyhow::bail!(
-            "{}: a {} network has no use for {}, which --allow-left-over leaves out:{}",
-            args.src,
-            source.config.model_type(),
-            counted(source.left_over.len(), "tensor"),
-            list(&source.left_over)
+            "{src}: a {model_type} network has no use for {count}, which --allow-left-over leaves out:{list}"
         );
     }
-    if source.missing.is_empty() {
+    if missing.is_empty() {
         return Ok(());
     }
+    let list = list(missing);
     if !args.allow_missing {
+        let count = count(missing);
         anyhow::bail!(
-            "{}: a {} network needs {} more, which --allow-missing sets to what training starts from:{}",
-            args.src,
-            source.config.model_type(),
-            counted(source.missing.len(), "tensor"),
-            list(&source.missing)
+            "{src}: a {model_type} network needs {count} more, which --allow-missing sets to what training starts from:{list}"
         );
     }
-    if source.missing.len() >= source.tensors.len() {
+    if missing.len() >= tensors.len() {
+        let (found, all) = (tensors.len(), tensors.len() + missing.len());
         anyhow::bail!(
-            "{}: only {} of the {} tensors of a {} network are there: it is not in this file, or --prefix tells where",
-            args.src,
-            source.tensors.len(),
-            source.tensors.len() + source.missing.len(),
-            source.config.model_type()
+            "{src}: only {found} of the {all} tensors of a {model_type} network are there: it is not in this file, or --prefix tells where"
         );
     }
-    say!("{}: these tensors start anew:{}", args.src, list(&source.missing));
+    say!("{src}: these tensors start anew:{list}");
     let params = Params::new(0, DType::F32, &Device::Cpu);
-    source.config.build(params.builder())?;
+    network.config.build(params.builder())?;
     let initial = params.snapshot()?.into_iter();
-    source.tensors.extend(initial.filter(|(name, _)| source.missing.contains(name)));
+    network.tensors.extend(initial.filter(|(name, _)| network.missing.contains(name)));
     Ok(())
 }
 
-fn write(source: &Conversion, args: &ConvertArgs) -> anyhow::Result<()> {
+fn write(network: &Converted, src: &Path, args: &ConvertArgs) -> anyhow::Result<()> {
     std::fs::create_dir_all(&args.dst)?;
-    for (file, name) in &source.files {
-        std::fs::copy(file, args.dst.join(name))?;
+    if src.is_dir() {
+        let described = directory::described_in(src);
+        for name in
+            [names::TOKENIZER, names::CARD].iter().filter(|name| described.join(name).exists())
+        {
+            std::fs::copy(described.join(name), args.dst.join(name))?;
+        }
     }
     let to = args.dst.join(names::TOKENIZER);
     if let Some(file) = &args.tokenizer {
         candle_tcn::text::Tokenizer::from_file(file)?;
         std::fs::copy(file, to)?;
     } else if !to.exists()
-        && source.path.is_dir()
-        && let Some(tokenizer) = read_tokenizer(&source.path)?
+        && src.is_dir()
+        && let Some(tokenizer) = read_tokenizer(src)?
     {
         // of a vocab.txt
         tokenizer.save(to)?;
     }
-    let graph = source.config.graph()?;
+    let graph = network.config.graph()?;
     let is_embedding = |name: &str| graph.embedding().is_some_and(|table| table.name == name);
     let to = args.dst.join(names::WEIGHTS);
-    write_weights(to, &source.tensors, args.dtype.step(), is_embedding)?;
+    write_weights(to, &network.tensors, args.dtype.step(), is_embedding)?;
     // last: a directory without it is no model yet
-    let json = source.config.to_json()?;
+    let json = network.config.to_json()?;
     let config = args.dst.join(names::CONFIG);
     Ok(write_atomic(&config, |file| file.write_all(json.as_bytes()))?)
 }
 
-fn report(source: &Conversion, args: &ConvertArgs) -> anyhow::Result<()> {
+fn report(network: &Converted, args: &ConvertArgs) -> anyhow::Result<()> {
     let bytes = std::fs::metadata(args.dst.join(names::WEIGHTS))?.len();
-    let (model_type, parameters) =
-        (source.config.model_type(), source.config.graph()?.parameter_count()?);
-    if args.json {
-        return print_line(json!({
+    let model_type = network.config.model_type();
+    let parameters = network.config.graph()?.parameter_count()?;
+    print_result(
+        args.json,
+        json!({
             "model_type": model_type,
             "parameters": parameters,
             "bytes": bytes,
-            "left_over": source.left_over,
-            "missing": source.missing,
+            "left_over": network.left_over,
+            "missing": network.missing,
             "out": args.dst,
-        }));
-    }
-    print_line(format_args!(
-        "{model_type}: {parameters} parameters, {bytes} bytes of weights, in {}",
-        args.dst.display()
-    ))
+        }),
+        format_args!(
+            "{model_type}: {parameters} parameters, {bytes} bytes of weights, in {}",
+            args.dst.display()
+        ),
+    )
 }

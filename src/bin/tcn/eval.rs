@@ -9,7 +9,7 @@ use serde_json::json;
 use crate::flags::Dtype;
 use crate::model::{self, IN_LOSSES, unknown_tokens, warn_of_unknown};
 use crate::progress::read_through;
-use crate::{line_ends, print_line};
+use crate::{line_ends, print_result};
 
 #[derive(clap::Args)]
 pub struct EvalArgs {
@@ -45,19 +45,17 @@ pub fn run(args: EvalArgs) -> anyhow::Result<()> {
 
     let result = evaluator.finish()?;
     if result.tokens == 0 {
-        return Err(candle_tcn::Error::file(
-            &args.data,
-            "expected at least two tokens, found fewer",
-        )
-        .into());
+        let message = "expected at least two tokens, found fewer";
+        return Err(candle_tcn::Error::file(&args.data, message).into());
     }
     let (first_characters, first_bytes) = stream.first_token();
     let characters = stream.characters().saturating_sub(first_characters).max(1);
     let bytes = stream.bytes().saturating_sub(first_bytes).max(1);
-    let (per_token, per_character, per_byte) =
-        (result.bits_per(result.tokens), result.bits_per(characters), result.bits_per(bytes));
-    if args.json {
-        return print_line(json!({
+    let [per_token, per_character, per_byte] =
+        [result.tokens, characters, bytes].map(|parts| result.bits_per(parts));
+    print_result(
+        args.json,
+        json!({
             "tokens": result.tokens,
             "loss": result.loss(),
             "bits_per_token": per_token,
@@ -65,12 +63,14 @@ pub fn run(args: EvalArgs) -> anyhow::Result<()> {
             "bits_per_byte": per_byte,
             "perplexity": result.perplexity(),
             "unknown_tokens": unknown,
-        }));
-    }
-    print_line(format_args!("tokens predicted    {}", result.tokens))?;
-    print_line(format_args!("nats per token      {:.4}", result.loss()))?;
-    print_line(format_args!("bits per token      {per_token:.4}"))?;
-    print_line(format_args!("bits per character  {per_character:.4}"))?;
-    print_line(format_args!("bits per byte       {per_byte:.4}"))?;
-    print_line(format_args!("perplexity          {:.3}", result.perplexity()))
+        }),
+        format_args!(
+            "tokens predicted    {}\nnats per token      {:.4}\nbits per token      {per_token:.4}\n\
+             bits per character  {per_character:.4}\nbits per byte       {per_byte:.4}\n\
+             perplexity          {:.3}",
+            result.tokens,
+            result.loss(),
+            result.perplexity()
+        ),
+    )
 }

@@ -39,9 +39,6 @@ pub struct FillMaskArgs {
     json: bool,
 }
 
-/// A mask: where it is, and what may stand there.
-type Filled = (usize, Vec<Candidate>);
-
 pub fn run(args: FillMaskArgs) -> anyhow::Result<()> {
     if args.sequences.is_empty() == args.input.is_none() {
         bail_usage!("expected sequences as arguments, or a file of them with --input");
@@ -62,12 +59,13 @@ pub fn run(args: FillMaskArgs) -> anyhow::Result<()> {
             unknown.warn();
             return Ok(());
         }
-        for (sequence, masks) in
-            some.iter().zip(fill(&encoder, tokenizer, mask, &some, (args.top_k, &mut unknown))?)
-        {
+        let filled = fill(&encoder, tokenizer, mask, &some, (args.top_k, &mut unknown))?;
+        for (sequence, masks) in some.into_iter().zip(filled) {
             match args.json {
-                true => print_line(as_json(sequence, &masks, tokenizer))?,
-                false => print_text(sequence, &masks, tokenizer)?,
+                true => print_line(
+                    json!({"id": sequence.id, "sequence": sequence.text, "masks": masks}),
+                )?,
+                false => print_text(sequence, &masks)?,
             }
         }
     }
@@ -85,13 +83,14 @@ fn masked(loaded: &LoadedModel, tokenizer: &Tokenizer) -> anyhow::Result<u32> {
     Ok(tokenizer.mask_id().ok_or_else(missing)?)
 }
 
+/// The masks of each sequence: where they are, and what may stand there.
 fn fill(
     encoder: &Encoder,
     tokenizer: &Tokenizer,
     mask: u32,
     sequences: &[Sequence],
     (top_k, unknown): (usize, &mut Unknown),
-) -> anyhow::Result<Vec<Vec<Filled>>> {
+) -> anyhow::Result<Vec<Vec<Value>>> {
     let ids = encode(tokenizer, sequences, unknown, |tokens| {
         let name = || tokenizer.token_text(mask).unwrap_or_default();
         (!tokens.contains(&mask)).then(|| format!("expected at least one {}, found none", name()))
@@ -100,46 +99,28 @@ fn fill(
     encoder.run(&ids, "logits", |i, logits| {
         for (position, _) in ids[i].iter().enumerate().filter(|(_, id)| **id == mask) {
             let row: Vec<f32> = logits.get(position)?.to_vec1()?;
-            filled[i].push((position, candidates(&row, top_k)?));
+            let named =
+                candidates(&row, top_k)?.into_iter().map(|Candidate { id, probability }| {
+                    let name = tokenizer.token_text(id).unwrap_or_else(|| format!("(token {id})"));
+                    json!({"token": name, "id": id, "probability": probability})
+                });
+            let named: Vec<Value> = named.collect();
+            filled[i].push(json!({"position": position, "candidates": named}));
         }
         Ok(())
     })?;
     Ok(filled)
 }
 
-fn text_of(tokenizer: &Tokenizer, candidate: &Candidate) -> String {
-    let name = || format!("(token {})", candidate.id);
-    tokenizer.token_text(candidate.id).unwrap_or_else(name)
-}
-
-fn as_json(sequence: &Sequence, masks: &[Filled], tokenizer: &Tokenizer) -> Value {
-    let candidate = |candidate: &Candidate| {
-        json!({
-            "token": text_of(tokenizer, candidate),
-            "id": candidate.id,
-            "probability": candidate.probability,
-        })
-    };
-    let masks: Vec<Value> = masks
-        .iter()
-        .map(|(position, best)| {
-            let best: Vec<Value> = best.iter().map(candidate).collect();
-            json!({"position": position, "candidates": best})
-        })
-        .collect();
-    json!({"id": sequence.id, "sequence": sequence.text, "masks": masks})
-}
-
-fn print_text(sequence: &Sequence, masks: &[Filled], tokenizer: &Tokenizer) -> anyhow::Result<()> {
-    print_line(sequence.id.as_ref().unwrap_or(&sequence.text))?;
-    for (position, best) in masks {
-        let best: Vec<String> = best
-            .iter()
-            .map(|candidate| {
-                format!("{} {:.4}", text_of(tokenizer, candidate), candidate.probability)
-            })
-            .collect();
-        print_line(format_args!("  token {position}: {}", best.join(", ")))?;
+fn print_text(sequence: Sequence, masks: &[Value]) -> anyhow::Result<()> {
+    print_line(sequence.id.unwrap_or(sequence.text))?;
+    for mask in masks {
+        let best = mask["candidates"].as_array().into_iter().flatten().map(|candidate| {
+            let token = candidate["token"].as_str().unwrap_or_default();
+            format!("{token} {:.4}", candidate["probability"].as_f64().unwrap_or_default())
+        });
+        let best = best.collect::<Vec<_>>().join(", ");
+        print_line(format_args!("  token {}: {best}", mask["position"]))?;
     }
     Ok(())
 }

@@ -17,6 +17,12 @@ pub fn counted(number: impl std::fmt::Display, thing: &str) -> String {
     format!("{number} {thing}{plural}")
 }
 
+/// The first `most` names in a list, and a sign of more.
+pub fn first_of(names: impl ExactSizeIterator<Item = String>, most: usize) -> String {
+    let more = if names.len() > most { ", …" } else { "" };
+    names.take(most).collect::<Vec<_>>().join(", ") + more
+}
+
 /// A text in quotes, with the code points of what is not ASCII: é may be one character (U+00E9) or two (U+0065
 /// U+0301), and looks the same.
 pub fn with_code_points(text: &str) -> String {
@@ -35,6 +41,14 @@ pub fn count(text: &str) -> Result<usize, String> {
             Err(format!("expected a whole number of at most {}", usize::MAX))
         }
         _ => Err("expected a whole number of at least 1".into()),
+    }
+}
+
+/// Refuses the first of some flags that is given without what it goes with.
+pub fn expect_together(flags: &[(&str, bool, &str)]) -> anyhow::Result<()> {
+    match flags.iter().find(|(_, is_alone, _)| *is_alone) {
+        Some((flag, _, others)) => bail_usage!("{flag}: expected together with {others}"),
+        None => Ok(()),
     }
 }
 

@@ -1,19 +1,21 @@
-//! The Hub as the environment describes it, with a progress bar.
+//! `tcn pull` and `tcn push`: the Hub as the environment describes it, with a progress bar.
 
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::time::Duration;
 
-use candle_tcn::hub::{Contents, Event, Hub, HubConfig, Progress};
-use indicatif::{HumanBytes, ProgressBar, ProgressStyle};
+use candle_tcn::Error;
+use candle_tcn::hub::{Contents, Event, Hub, HubConfig, ModelId, Progress};
+use indicatif::{HumanBytes, ProgressBar};
+use serde_json::json;
 
 use crate::flags::counted;
-use crate::progress::Pace;
+use crate::progress::{self, Pace};
 use crate::terminal::escaped;
-use crate::usage_error;
+use crate::{print_result, usage_error};
 
 /// The Hub and cache that Python's `huggingface_hub` would use.
-pub fn open() -> anyhow::Result<Hub> {
+fn open() -> anyhow::Result<Hub> {
     let home = match folder("HF_HOME") {
         Some(folder) => folder,
         None => cache_home()?.join("huggingface"),
@@ -26,6 +28,8 @@ pub fn open() -> anyhow::Result<Hub> {
     config.token = token(&home)?;
     config.offline = is_set("HF_HUB_OFFLINE");
     config.insecure = is_set("TCN_HUB_INSECURE");
+    let for_plain = ["ALL_PROXY", "all_proxy", "HTTP_PROXY", "http_proxy"];
+    config.plain_proxy = for_plain.iter().any(|name| std::env::var_os(name).is_some());
     if let Some(seconds) = text("HF_HUB_DOWNLOAD_TIMEOUT") {
         config.timeout = timeout(&seconds)?;
     }
@@ -70,7 +74,7 @@ fn token(home: &Path) -> anyhow::Result<Option<String>> {
     match std::fs::read_to_string(&path) {
         Ok(token) => Ok(Some(token.trim().to_string()).filter(|token| !token.is_empty())),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(candle_tcn::Error::io(path, error).into()),
+        Err(error) => Err(Error::io(path, error).into()),
     }
 }
 
@@ -89,29 +93,21 @@ fn timeout(seconds: &str) -> anyhow::Result<Duration> {
     }
 }
 
-/// A bar on standard error that is drawn once there is something to transfer. `what` is a verb.
-pub fn bar(what: &str) -> anyhow::Result<(ProgressBar, Progress)> {
-    let bar = ProgressBar::new(0)
-        .with_style(ProgressStyle::with_template(
-            "{prefix} {msg} {wide_bar} {bytes}/{total_bytes} {bytes_per_sec} ETA {eta}",
-        )?)
-        .with_prefix(what.to_string());
-    let drawn = bar.clone();
-    let (verb, pace) = (what.to_string(), Mutex::new(Pace::new()));
+/// A bar on standard error that is drawn once there is something to transfer. `verb` says what happens.
+fn bar(verb: &'static str) -> anyhow::Result<(ProgressBar, Progress)> {
+    let style = "{msg} {wide_bar} {bytes}/{total_bytes} {bytes_per_sec} ETA {eta}";
+    let bar = progress::bar(Some(0), &format!("{verb} {style}"))?;
+    let (drawn, pace) = (bar.clone(), Mutex::new(Pace::new()));
     let progress = Progress::new(move |event| match event {
         Event::File { name, .. } => drawn.set_message(escaped(name).into_owned()),
         Event::Transferred { done, total } => {
             drawn.set_length(total);
             drawn.set_position(done);
             if let Ok(mut pace) = pace.lock() {
-                pace.tell_bytes(&verb, &drawn);
+                pace.tell_bytes(verb, &drawn);
             }
         }
-        Event::Contents(contents) => drawn.suspend(|| {
-            for line in describe(contents) {
-                say!("{line}");
-            }
-        }),
+        Event::Contents(contents) => drawn.suspend(|| say!("{}", describe(contents))),
         Event::Message(text) => drawn.suspend(|| say!("{text}")),
         _ => {}
     });
@@ -119,16 +115,15 @@ pub fn bar(what: &str) -> anyhow::Result<(ProgressBar, Progress)> {
 }
 
 /// A line for each file that is uploaded or stays.
-pub fn describe(contents: &Contents) -> Vec<String> {
+fn describe(contents: &Contents) -> String {
     let size = |bytes| HumanBytes(bytes).to_string();
-    let total = contents.files.iter().map(|file| file.bytes).sum();
-    let files = contents.files.iter();
-    let files = files.map(|file| format!("{:>12}  {}", size(file.bytes), file.name));
+    let line = |first: &str, rest: String| format!("{first:>12}  {rest}");
+    let total = size(contents.files.iter().map(|file| file.bytes).sum());
+    let files = contents.files.iter().map(|file| line(&size(file.bytes), file.name.clone()));
+    let count = line(&total, format!("in {}", counted(contents.files.len(), "file")));
     let left_out = contents.left_out.iter();
-    let left_out =
-        left_out.map(|left| format!("{:>12}  {}: {}", "stays here", left.name, left.why));
-    let total = [format!("{:>12}  in {}", size(total), counted(contents.files.len(), "file"))];
-    files.chain(total).chain(left_out).collect()
+    let left_out = left_out.map(|left| line("stays here", format!("{}: {}", left.name, left.why)));
+    files.chain([count]).chain(left_out).collect::<Vec<_>>().join("\n")
 }
 
 /// The local directory of a model on the Hub.
@@ -142,13 +137,66 @@ pub fn pull(id: &str) -> anyhow::Result<PathBuf> {
 
 /// A model on the Hub, without its weights.
 pub fn inspect(id: &str) -> anyhow::Result<candle_tcn::hub::Inspected> {
+    let progress = Progress::new(|event| {
+        if let Event::Message(text) = event {
+            say!("{text}");
+        }
+    });
+    Ok(open()?.inspect(id, &progress)?)
+}
+
+#[derive(clap::Args)]
+pub struct PullArgs {
+    /// org/name or org/name@revision: a branch, a tag, a commit, refs/pr/1
+    model: String,
+    /// Print the result as one JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+/// `tcn pull`: a model from the Hub into the cache.
+pub fn run_pull(args: PullArgs) -> anyhow::Result<()> {
+    let id: ModelId = args.model.parse()?;
+    let dir = pull(&args.model)?;
+    let facts = json!({
+        "repository": id.repository(),
+        "revision": id.revision(),
+        "commit": dir.file_name().map(|name| name.to_string_lossy()),
+        "path": dir,
+    });
+    print_result(args.json, facts, dir.display())
+}
+
+#[derive(clap::Args)]
+pub struct PushArgs {
+    /// The model directory; its own folders (checkpoints), hidden files and run.json, which has paths of this
+    /// machine, stay here
+    dir: PathBuf,
+    /// The repository, org/name; created if it does not exist. HF_TOKEN has to be a token with write access
+    #[arg(value_name = "ORG/NAME")]
+    repository: String,
+    /// Make the repository private
+    #[arg(long)]
+    private: bool,
+    /// Only list the files that would be uploaded, with their sizes; needs no network
+    #[arg(long)]
+    dry_run: bool,
+    /// Print the result as one JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+/// `tcn push`: a model directory to the Hub.
+pub fn run_push(args: PushArgs) -> anyhow::Result<()> {
+    if args.dry_run {
+        ModelId::without_revision(&args.repository)?;
+        let contents = Contents::of(&args.dir)?;
+        return print_result(args.json, json!(contents), describe(&contents));
+    }
     let hub = open()?;
-    Ok(hub.inspect(
-        id,
-        &Progress::new(|event| {
-            if let Event::Message(text) = event {
-                say!("{text}");
-            }
-        }),
-    )?)
+    let (bar, progress) = bar("uploading")?;
+    let url = hub.push(&args.dir, &args.repository, args.private, &progress);
+    bar.finish_and_clear();
+    let url = url?;
+    print_result(args.json, json!({ "url": url, "private": args.private }), url)
 }

@@ -12,7 +12,7 @@ use candle_tcn::train::read_metrics;
 use serde_json::{Value, json};
 
 use crate::flags::counted;
-use crate::{model, print_line};
+use crate::{model, print_line, print_result};
 
 #[derive(clap::Args)]
 pub struct InfoArgs {
@@ -100,19 +100,18 @@ fn on_hub(id: &str) -> anyhow::Result<Value> {
 /// Names, shapes and types of the tensors in a file.
 fn print_tensors(file: &Path, json: bool) -> anyhow::Result<()> {
     let stored = weights::open(file)?;
-    if json {
-        let one = |tensor: &TensorInfo| json!({"name": tensor.name, "shape": tensor.shape, "type": stored_as(tensor)});
-        let tensors: Vec<_> = stored.tensors().iter().map(one).collect();
-        return print_line(json!({"file": file, "tensors": tensors}));
-    }
-    let mut numbers = 0;
-    for tensor in stored.tensors() {
-        numbers += tensor.shape.iter().product::<usize>();
+    let one = |tensor: &TensorInfo| json!({"name": tensor.name, "shape": tensor.shape, "type": stored_as(tensor)});
+    let tensors: Vec<_> = stored.tensors().iter().map(one).collect();
+    let shown = |tensor: &TensorInfo| {
         let shape: Vec<_> = tensor.shape.iter().map(usize::to_string).collect();
-        print_line(format_args!("{}: {} ({})", tensor.name, stored_as(tensor), shape.join(", ")))?;
-    }
-    let tensors = counted(stored.tensors().len(), "tensor");
-    print_line(format_args!("{tensors}, {}", counted(numbers, "number")))
+        format!("{}: {} ({})\n", tensor.name, stored_as(tensor), shape.join(", "))
+    };
+    let lines: String = stored.tensors().iter().map(shown).collect();
+    let numbers = stored.tensors().iter().map(|tensor| tensor.shape.iter().product::<usize>());
+    let (count, numbers) =
+        (counted(tensors.len(), "tensor"), counted(numbers.sum::<usize>(), "number"));
+    let facts = json!({"file": file, "tensors": tensors});
+    print_result(json, facts, format_args!("{lines}{count}, {numbers}"))
 }
 
 fn input(config: &ModelConfig, graph: &Graph) -> Value {
@@ -126,39 +125,34 @@ fn input(config: &ModelConfig, graph: &Graph) -> Value {
 }
 
 fn tokenizer(dir: &Path) -> anyhow::Result<Value> {
-    let tokenizer = read_tokenizer(dir)?;
-    Ok(tokenizer.map_or(Value::Null, |tokenizer| {
+    let facts = read_tokenizer(dir)?.map(|tokenizer| {
         json!({
             "vocab_size": tokenizer.vocab_size(),
             "any_text": tokenizer.accepts_any_bytes(),
             "mask": tokenizer.mask_id().and_then(|id| tokenizer.token_text(id)),
         })
-    }))
+    });
+    Ok(facts.into())
 }
 
 /// Facts from the log of a training run.
 fn training(dir: &Path) -> anyhow::Result<Value> {
     let log = dir.join(names::METRICS);
-    if !log.exists() {
-        return Ok(Value::Null);
-    }
-    let records = read_metrics(log)?;
-    let Some(last) = records.last() else {
-        return Ok(Value::Null);
-    };
-    let best = records.iter().filter(|record| record.valid_loss.is_some());
-    let best = best.min_by(|a, b| {
-        a.valid_loss.partial_cmp(&b.valid_loss).unwrap_or(std::cmp::Ordering::Equal)
+    let records = if log.exists() { read_metrics(log)? } else { Vec::new() };
+    let validated = records.iter().filter_map(|record| Some((record.valid_loss?, record)));
+    let best = validated.min_by(|a, b| a.0.total_cmp(&b.0)).map(|(_, record)| record);
+    let facts = records.last().map(|last| {
+        json!({
+            "steps": last.step,
+            "tokens": last.tokens,
+            "seconds": last.elapsed_s,
+            "train_loss": last.train_loss,
+            "best_valid_loss": best.and_then(|record| record.valid_loss),
+            "best_valid_bpc": best.and_then(|record| record.valid_bpc),
+            "best_step": best.map(|record| record.step),
+        })
     });
-    Ok(json!({
-        "steps": last.step,
-        "tokens": last.tokens,
-        "seconds": last.elapsed_s,
-        "train_loss": last.train_loss,
-        "best_valid_loss": best.and_then(|record| record.valid_loss),
-        "best_valid_bpc": best.and_then(|record| record.valid_bpc),
-        "best_step": best.map(|record| record.step),
-    }))
+    Ok(facts.into())
 }
 
 /// One line for each fact that there is, nested ones in one line.

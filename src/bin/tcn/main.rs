@@ -35,10 +35,6 @@ mod line_ends;
 mod memory;
 mod model;
 mod progress;
-#[cfg(feature = "hub")]
-mod pull;
-#[cfg(feature = "hub")]
-mod push;
 mod receptive_field;
 mod run;
 mod signals;
@@ -89,10 +85,10 @@ enum Command {
     Bench(bench::BenchArgs),
     /// Download a model from the Hugging Face Hub; prints its directory
     #[cfg(feature = "hub")]
-    Pull(pull::PullArgs),
+    Pull(hub::PullArgs),
     /// Upload a model directory to the Hugging Face Hub (needs a token with write access); prints its address
     #[cfg(feature = "hub")]
-    Push(push::PushArgs),
+    Push(hub::PushArgs),
     /// Print a script that completes this command's names and flags in a shell
     Completions {
         /// The shell
@@ -127,6 +123,18 @@ fn print_line(line: impl std::fmt::Display) -> anyhow::Result<()> {
     Ok(out.flush()?)
 }
 
+/// Writes the result, as one JSON object or as text.
+fn print_result(
+    as_json: bool,
+    facts: serde_json::Value,
+    text: impl std::fmt::Display,
+) -> anyhow::Result<()> {
+    match as_json {
+        true => print_line(facts),
+        false => print_line(text),
+    }
+}
+
 fn main() -> ExitCode {
     report_panics();
     let mut advice = Advice::default();
@@ -148,10 +156,7 @@ fn report_panics() {
     std::panic::set_hook(Box::new(|panic| {
         let location = panic.location().map_or("", |location| location.file());
         if location.contains("tokenizers-") {
-            let payload = panic.payload();
-            let what = payload.downcast_ref::<String>().map(String::as_str);
-            let what = what.or_else(|| payload.downcast_ref::<&str>().copied());
-            say!("tokenizers: {}", what.unwrap_or("panicked"));
+            say!("tokenizers: {}", panic.payload_as_str().unwrap_or("panicked"));
             return;
         }
         say!("tcn: {panic}");
@@ -169,24 +174,22 @@ fn parse() -> anyhow::Result<(Cli, Advice)> {
         let cli = Cli::from_arg_matches(&matches)?;
         Ok((cli, Advice::new(&command, &matches)))
     });
-    parsed.map_err(|error| match error.kind() {
-        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => error.exit(),
-        _ => {
-            let text = error.to_string();
-            let said = text
-                .split("\n\n")
-                .map(str::trim)
-                .take_while(|part| !part.starts_with("Usage:") && !part.starts_with("For more"));
-            let said = said.collect::<Vec<_>>().join("; ");
-            let message = said.trim_start_matches("error: ");
-            let message = message.split_whitespace().collect::<Vec<_>>().join(" ");
-            match error.kind() {
-                ErrorKind::MissingRequiredArgument => {
-                    usage_error(format!("{message}; see {} --help", asked(&text)))
-                }
-                _ => usage_error(message),
-            }
+    parsed.map_err(|error| {
+        if matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) {
+            error.exit();
         }
+        let text = error.to_string();
+        let said = text
+            .split("\n\n")
+            .map(str::trim)
+            .take_while(|part| !part.starts_with("Usage:") && !part.starts_with("For more"));
+        let said = said.collect::<Vec<_>>().join("; ");
+        let words = said.trim_start_matches("error: ").split_whitespace();
+        let mut message = words.collect::<Vec<_>>().join(" ");
+        if error.kind() == ErrorKind::MissingRequiredArgument {
+            message += &format!("; see {} --help", asked(&text));
+        }
+        usage_error(message)
     })
 }
 
@@ -224,9 +227,9 @@ fn execute(cli: Cli) -> anyhow::Result<()> {
         Command::ReceptiveField(args) => receptive_field::run(args),
         Command::Bench(args) => bench::run(args),
         #[cfg(feature = "hub")]
-        Command::Pull(args) => pull::run(args),
+        Command::Pull(args) => hub::run_pull(args),
         #[cfg(feature = "hub")]
-        Command::Push(args) => push::run(args),
+        Command::Push(args) => hub::run_push(args),
         Command::Completions { shell } => about::completions(shell),
         Command::Man { command } => about::manual(command.as_deref()),
     }
@@ -235,12 +238,9 @@ fn execute(cli: Cli) -> anyhow::Result<()> {
 /// Reports the error and chooses the exit code. A closed pipe is no error: whoever read had enough.
 fn exit_code(error: &anyhow::Error, advice: &Advice) -> ExitCode {
     use candle_tcn::Error;
-    for cause in error.chain() {
-        if let Some(io) = cause.downcast_ref::<std::io::Error>()
-            && io.kind() == std::io::ErrorKind::BrokenPipe
-        {
-            return ExitCode::SUCCESS;
-        }
+    let mut causes = error.chain().filter_map(|cause| cause.downcast_ref::<std::io::Error>());
+    if causes.any(|cause| cause.kind() == std::io::ErrorKind::BrokenPipe) {
+        return ExitCode::SUCCESS;
     }
     if error.is::<Interrupted>() {
         return ExitCode::from(signals::interrupted_code());

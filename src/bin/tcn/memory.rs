@@ -8,8 +8,6 @@ use candle_tcn::graph::{Graph, Stepper};
 use candle_tcn::train::Precision;
 use indicatif::HumanBytes;
 
-use crate::usage_error;
-
 /// Refuses training that cannot fit, before anything is allocated.
 pub fn check_training(
     model: &Graph,
@@ -26,15 +24,15 @@ pub fn check_text(bytes: u64) -> anyhow::Result<u64> {
     // the text and a token for each of its bytes
     const OF_BYTE: u64 = 1 + size_of::<u32>() as u64;
     let most = available_bytes().map_or(u64::MAX, |bytes| bytes / OF_BYTE);
-    match bytes > most {
-        true => Err(usage_error(format!(
+    if bytes > most {
+        bail_usage!(
             "--data: a text of {} would take about {} of memory, {} are free: train on a part of it",
             HumanBytes(bytes),
             HumanBytes(bytes.saturating_mul(OF_BYTE)),
             HumanBytes(most.saturating_mul(OF_BYTE))
-        ))),
-        false => Ok(most),
+        );
     }
+    Ok(most)
 }
 
 /// The same of the states, logits and samplers of sequences that are generated at once.

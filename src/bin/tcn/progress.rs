@@ -53,6 +53,12 @@ impl Pace {
     }
 }
 
+/// A bar on standard error, of a length where that is known.
+pub fn bar(length: Option<u64>, template: &str) -> anyhow::Result<ProgressBar> {
+    let bar = length.map_or_else(ProgressBar::no_length, ProgressBar::new);
+    Ok(bar.with_style(ProgressStyle::with_template(template)?))
+}
+
 /// Gives the tokens of a text to `read`, beside a bar; `total` is the text's length in bytes, where it is
 /// known. Ends early where `read` says false.
 pub fn read_through<R: Read>(
@@ -61,14 +67,11 @@ pub fn read_through<R: Read>(
     total: Option<u64>,
     mut read: impl FnMut(&[u32]) -> anyhow::Result<bool>,
 ) -> anyhow::Result<()> {
-    let (length, rate) = ("{bytes}/{total_bytes}", "{bytes_per_sec} ETA {eta}");
-    let (bar, style) = match total {
-        None => {
-            (ProgressBar::no_length(), format!("{verb} {{spinner}} {{bytes}} {{bytes_per_sec}}"))
-        }
-        Some(total) => (ProgressBar::new(total), format!("{verb} {{wide_bar}} {length} {rate}")),
+    let style = match total {
+        None => "{spinner} {bytes} {bytes_per_sec}",
+        Some(_) => "{wide_bar} {bytes}/{total_bytes} {bytes_per_sec} ETA {eta}",
     };
-    let bar = bar.with_style(ProgressStyle::with_template(&style)?);
+    let bar = bar(total, &format!("{verb} {style}"))?;
     let mut pace = Pace::new();
     while let Some(tokens) = stream.next().transpose()? {
         // in steps short enough for the bar to move

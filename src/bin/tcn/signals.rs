@@ -1,7 +1,6 @@
 //! Signals that ask this process to end, on systems that have them and on others.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
+use std::sync::atomic::{AtomicI32, Ordering};
 
 use crate::Interrupted;
 
@@ -14,25 +13,31 @@ pub fn interrupted_code() -> u8 {
     128 + SIGNAL.load(Ordering::SeqCst) as u8
 }
 
-/// A flag that the first Ctrl-C, SIGTERM or SIGHUP sets; the second ends the program at once.
-pub fn on_signals(message: &'static str) -> anyhow::Result<Arc<AtomicBool>> {
-    let flag = Arc::new(AtomicBool::new(false));
-    let seen = flag.clone();
-    watch_signals(move |signal| {
-        SIGNAL.store(signal, Ordering::SeqCst);
-        if seen.swap(true, Ordering::SeqCst) {
+/// Keeps the first Ctrl-C, SIGTERM or SIGHUP for whoever asks; the second ends the program at once.
+pub fn keep_signals(message: &'static str) -> anyhow::Result<()> {
+    Ok(watch_signals(move |signal| {
+        if SIGNAL.swap(signal, Ordering::SeqCst) != 0 {
             std::process::exit(interrupted_code().into());
         }
         if !message.is_empty() {
             say!("\n{message}; press again to leave at once");
         }
-    })?;
-    Ok(flag)
+    })?)
+}
+
+/// `true` if a signal has come.
+pub fn has_come() -> bool {
+    SIGNAL.load(Ordering::SeqCst) != 0
+}
+
+/// Takes a signal that has come for done.
+pub fn forget() {
+    SIGNAL.store(0, Ordering::SeqCst);
 }
 
 /// An error if a signal has come.
-pub fn expect_none(interrupted: &AtomicBool) -> anyhow::Result<()> {
-    match interrupted.load(Ordering::SeqCst) {
+pub fn expect_none() -> anyhow::Result<()> {
+    match has_come() {
         true => Err(Interrupted.into()),
         false => Ok(()),
     }
@@ -68,7 +73,7 @@ fn is_ignored(signal: i32) -> bool {
 fn watch_signals(mut act: impl FnMut(i32) + Send + 'static) -> std::io::Result<()> {
     use signal_hook::consts::{SIGINT, SIGTERM};
     use signal_hook::flag::register_usize;
-    let came = Arc::new(std::sync::atomic::AtomicUsize::new(0));
+    let came = std::sync::Arc::new(std::sync::atomic::AtomicUsize::new(0));
     for signal in [SIGINT, SIGTERM] {
         register_usize(signal, came.clone(), signal as usize)?;
     }

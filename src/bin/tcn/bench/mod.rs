@@ -5,7 +5,7 @@ mod report;
 mod work;
 
 use std::path::PathBuf;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use candle_tcn::kernels;
 use candle_tcn::models::ModelConfig;
@@ -15,8 +15,7 @@ use clap::ValueEnum;
 
 use crate::flags::{Dtype, count};
 use crate::{kernel, memory, model, usage_error};
-use report::{Profile, Report, Setting};
-use work::TimedWork;
+use report::{Report, quantile};
 
 #[derive(clap::Args)]
 pub struct BenchArgs {
@@ -68,16 +67,6 @@ enum What {
     Generate,
 }
 
-impl What {
-    fn name(self) -> &'static str {
-        match self {
-            Self::Train => "train",
-            Self::Forward => "forward",
-            Self::Generate => "generate",
-        }
-    }
-}
-
 /// Multiply-adds alone on these threads, 10⁹ operations a second.
 fn ceiling_gflops(precision: Precision) -> Option<f64> {
     let (bf16, threads) = (precision == Precision::Bf16, rayon::current_num_threads());
@@ -98,16 +87,15 @@ pub fn run(args: BenchArgs) -> anyhow::Result<()> {
 /// Training or a forward pass.
 fn whole_sequences(args: &BenchArgs, model: ModelConfig) -> anyhow::Result<()> {
     let precision = args.dtype.precision()?;
-    let (batch_size, seq_len) = (args.batch_size(), args.seq_len());
+    let (batch_size, seq_len) = args.sizes();
     // as far as it fits a tensor at all
     model.graph()?.training_bytes(batch_size, seq_len, precision.dtype())?;
-    let mut setting = Setting::new(args, &model, precision.dtype().as_str())?;
+    let mut report = Report::new(args, &model, precision.dtype().as_str())?;
     let flops = model.graph()?.cost()?.flops;
     let (flops, mut work) = match args.what {
         What::Train => {
             memory::check_training(&model.graph()?, batch_size, seq_len, precision)?;
-            let work = work::training(model, batch_size, seq_len, precision)?;
-            (3.0 * flops, work)
+            (3.0 * flops, work::training(model, batch_size, seq_len, precision)?)
         }
         What::Forward | What::Generate => {
             memory::check_forward(&model.graph()?, batch_size, seq_len)?;
@@ -120,35 +108,50 @@ fn whole_sequences(args: &BenchArgs, model: ModelConfig) -> anyhow::Result<()> {
     for _ in 0..args.warmup {
         work()?;
     }
-    let (times, profile) = args.timed(&mut work)?;
+    let mut times = Vec::new();
+    let mut runs = || -> candle_tcn::Result<()> {
+        for _ in 0..args.runs {
+            let start = Instant::now();
+            work()?;
+            times.push(start.elapsed().as_secs_f64());
+        }
+        Ok(())
+    };
+    let parts = match args.profile {
+        true => {
+            let (done, parts) = profile::record(runs);
+            done.map(|()| Some(parts))
+        }
+        false => runs().map(|()| None),
+    }?;
     let ceiling = ceiling.zip(ceiling_gflops(precision)).map(|(a, b)| a.max(b));
 
     let tokens = batch_size as f64 * seq_len as f64;
-    let tokens_per_s = tokens / median(times).as_secs_f64().max(1e-9);
-    setting.peak_memory_bytes = memory::peak_bytes();
-    let report = Report {
-        setting,
-        tokens_per_s,
-        gflops: tokens_per_s * flops / 1e9,
-        ceiling_gflops: ceiling,
-        profile,
-    };
+    let tokens_per_s = tokens / quantile(&mut times, 0.5).max(1e-9);
+    report.speed(tokens_per_s);
+    let gflops = tokens_per_s * flops / 1e9;
+    let share = ceiling.map_or(String::new(), |ceiling| {
+        let percent = 100.0 * gflops / ceiling;
+        format!(", {percent:.0} % of the {ceiling:.0} that multiply-adds alone reach")
+    });
+    report.set("gflops", gflops);
+    report.set("ceiling_gflops", ceiling);
+    report.line("arithmetic", format!("{gflops:.1} GFLOP/s{share}"));
+    report.memory();
+    if let Some(parts) = parts {
+        report.profile(&parts, times.iter().sum(), args.runs);
+    }
     report.print(args.json)
 }
 
 impl BenchArgs {
-    fn batch_size(&self) -> usize {
-        self.batch_size.unwrap_or(match self.what {
-            What::Train | What::Forward => 32,
-            What::Generate => 1,
-        })
-    }
-
-    fn seq_len(&self) -> usize {
-        self.seq_len.unwrap_or(match self.what {
-            What::Train | What::Forward => 400,
-            What::Generate => 12_800,
-        })
+    /// Rows of a batch and tokens of a row.
+    fn sizes(&self) -> (usize, usize) {
+        let (batch_size, seq_len) = match self.what {
+            What::Train | What::Forward => (32, 400),
+            What::Generate => (1, 12_800),
+        };
+        (self.batch_size.unwrap_or(batch_size), self.seq_len.unwrap_or(seq_len))
     }
 
     fn network(&self) -> anyhow::Result<ModelConfig> {
@@ -161,30 +164,4 @@ impl BenchArgs {
         config.graph()?;
         Ok(config)
     }
-
-    /// The times of all runs, and where they went.
-    fn timed(&self, work: &mut TimedWork) -> anyhow::Result<(Vec<Duration>, Option<Profile>)> {
-        let mut runs = || -> anyhow::Result<Vec<Duration>> {
-            let time = |_| {
-                let start = Instant::now();
-                work()?;
-                Ok(start.elapsed())
-            };
-            (0..self.runs).map(time).collect()
-        };
-        if !self.profile {
-            return Ok((runs()?, None));
-        }
-        let (times, parts) = profile::record(runs);
-        let times = times?;
-        let total = times.iter().sum();
-        Ok((times, Some(Profile::new(&parts, total, self.runs))))
-    }
-}
-
-/// The median of `times`, which is not empty.
-fn median(mut times: Vec<Duration>) -> Duration {
-    times.sort_unstable();
-    let (low, high) = (times[(times.len() - 1) / 2], times[times.len() / 2]);
-    (low + high) / 2
 }

@@ -1,130 +1,103 @@
 //! The report of `tcn bench`.
 
+use std::fmt::Write;
 use std::time::Duration;
 
 use candle_tcn::models::ModelConfig;
 use candle_tcn::ops::profile::Part;
-use serde::Serialize;
+use clap::ValueEnum;
+use serde_json::{Value, json};
 
 use super::BenchArgs;
-use crate::{kernel, print_line};
+use crate::{kernel, memory, print_line};
 
-/// The setting of a measurement.
-#[derive(Serialize)]
-pub struct Setting {
-    pub what: &'static str,
-    pub kernel: &'static str,
-    pub dtype: &'static str,
-    pub parameters: usize,
-    pub threads: usize,
-    pub batch_size: usize,
-    pub seq_len: usize,
-    pub vocab_size: usize,
-    pub runs: usize,
-    /// Of the whole measurement, if the system tells.
-    pub peak_memory_bytes: Option<u64>,
-}
-
-impl Setting {
-    pub fn new(args: &BenchArgs, model: &ModelConfig, dtype: &'static str) -> anyhow::Result<Self> {
-        Ok(Self {
-            what: args.what.name(),
-            kernel: kernel::chosen().name(),
-            dtype,
-            parameters: model.graph()?.parameter_count()?,
-            threads: rayon::current_num_threads(),
-            batch_size: args.batch_size(),
-            seq_len: args.seq_len(),
-            vocab_size: model.vocab_size(),
-            runs: args.runs,
-            peak_memory_bytes: None,
-        })
-    }
-
-    /// The first lines of a report.
-    pub fn print(&self, tokens_per_s: f64) -> anyhow::Result<()> {
-        line(
-            self.what,
-            format!(
-                "{} parameters, batch {} x {} tokens, vocabulary {}",
-                self.parameters, self.batch_size, self.seq_len, self.vocab_size
-            ),
-        )?;
-        line("kernel", format!("{}, {}, threads: {}", self.kernel, self.dtype, self.threads))?;
-        line("speed", format!("{tokens_per_s:.0} tokens/s (median of {} runs)", self.runs))
-    }
-
-    pub fn print_memory(&self) -> anyhow::Result<()> {
-        let Some(bytes) = self.peak_memory_bytes else {
-            return Ok(());
-        };
-        let mib = bytes as f64 / f64::from(1 << 20);
-        line("memory", format!("{mib:.0} MiB at the most"))
-    }
-}
-
-/// One line of a report.
-pub fn line(name: &str, text: String) -> anyhow::Result<()> {
-    print_line(format_args!("{name:<12}{text}"))
-}
-
-/// The result for whole sequences; with `--json` as it is.
-#[derive(Serialize)]
+/// The result of a measurement: its figures, and the text about them.
 pub struct Report {
-    #[serde(flatten)]
-    pub setting: Setting,
-    /// Median.
-    pub tokens_per_s: f64,
-    /// 10⁹ operations in a second, of [`Cost::flops`](candle_tcn::graph::Cost::flops).
-    pub gflops: f64,
-    /// Rate of the same instructions on the same threads, with nothing to load.
-    pub ceiling_gflops: Option<f64>,
-    /// Seconds of a run by part; with `--profile` only.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub profile: Option<Profile>,
-}
-
-/// Mean seconds of a run, by the part of the work they went to.
-pub struct Profile(Vec<(&'static str, f64)>);
-
-impl Profile {
-    /// From the times of all `runs`, which took `total` together; the rest is `other`.
-    pub fn new(times: &[(Part, Duration)], total: Duration, runs: usize) -> Self {
-        let known: Duration = times.iter().map(|(_, time)| *time).sum();
-        let rest = ("other", total.saturating_sub(known));
-        let parts = times.iter().map(|&(part, time)| (part.name(), time));
-        let mean = |time: Duration| time.as_secs_f64() / runs as f64;
-        Self(parts.chain([rest]).map(|(name, time)| (name, mean(time))).collect())
-    }
-}
-
-impl Serialize for Profile {
-    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_map(self.0.iter().copied())
-    }
+    facts: Value,
+    text: String,
 }
 
 impl Report {
-    pub fn print(&self, json: bool) -> anyhow::Result<()> {
-        if json {
-            return print_line(serde_json::to_string(self)?);
-        }
-        self.setting.print(self.tokens_per_s)?;
-        let share = self.ceiling_gflops.map_or(String::new(), |ceiling| {
-            let percent = 100.0 * self.gflops / ceiling;
-            format!(", {percent:.0} % of the {ceiling:.0} that multiply-adds alone reach")
+    /// A report of the setting, to which the measured figures come.
+    pub fn new(args: &BenchArgs, model: &ModelConfig, dtype: &str) -> anyhow::Result<Self> {
+        let what = args.what.to_possible_value();
+        let what = what.as_ref().map_or("", |what| what.get_name());
+        let (kernel, threads) = (kernel::chosen().name(), rayon::current_num_threads());
+        let parameters = model.graph()?.parameter_count()?;
+        let (batch_size, seq_len) = args.sizes();
+        let vocab_size = model.vocab_size();
+        let facts = json!({
+            "what": what,
+            "kernel": kernel,
+            "dtype": dtype,
+            "parameters": parameters,
+            "threads": threads,
+            "batch_size": batch_size,
+            "seq_len": seq_len,
+            "vocab_size": vocab_size,
+            "runs": args.runs,
         });
-        line("arithmetic", format!("{:.1} GFLOP/s{share}", self.gflops))?;
-        self.setting.print_memory()?;
-        let Some(Profile(parts)) = &self.profile else {
-            return Ok(());
-        };
-        let total: f64 = parts.iter().map(|(_, seconds)| seconds).sum();
-        print_line(format_args!("\n{:<12}{:>10} {:>7}", "part", "ms", "%"))?;
-        for (name, seconds) in parts {
-            let (ms, percent) = (1e3 * seconds, 100.0 * seconds / total.max(1e-9));
-            print_line(format_args!("{name:<12}{ms:>10.2} {percent:>7.1}"))?;
-        }
-        Ok(())
+        let mut report = Self { facts, text: String::new() };
+        let batch = format!("batch {batch_size} x {seq_len} tokens");
+        report.line(what, format!("{parameters} parameters, {batch}, vocabulary {vocab_size}"));
+        report.line("kernel", format!("{kernel}, {dtype}, threads: {threads}"));
+        Ok(report)
     }
+
+    /// Keeps a figure.
+    pub fn set(&mut self, name: &str, figure: impl Into<Value>) {
+        self.facts[name] = figure.into();
+    }
+
+    /// Adds a line of text.
+    pub fn line(&mut self, name: &str, text: impl std::fmt::Display) {
+        let _ = writeln!(self.text, "{name:<12}{text}");
+    }
+
+    /// Tells the median speed.
+    pub fn speed(&mut self, tokens_per_s: f64) {
+        self.set("tokens_per_s", tokens_per_s);
+        let runs = &self.facts["runs"];
+        self.line("speed", format!("{tokens_per_s:.0} tokens/s (median of {runs} runs)"));
+    }
+
+    /// Tells the memory of the whole measurement, if the system knows.
+    pub fn memory(&mut self) {
+        let bytes = memory::peak_bytes();
+        self.set("peak_memory_bytes", bytes);
+        if let Some(bytes) = bytes {
+            let mib = bytes as f64 / f64::from(1 << 20);
+            self.line("memory", format!("{mib:.0} MiB at the most"));
+        }
+    }
+
+    /// Tells the mean seconds of a run by the part of the work they went to, from the times of all `runs`, which took
+    /// `total` seconds together; the rest is `other`.
+    pub fn profile(&mut self, times: &[(Part, Duration)], total: f64, runs: usize) {
+        let times = times.iter().map(|(part, time)| (part.name(), time.as_secs_f64()));
+        let known: f64 = times.clone().map(|(_, seconds)| seconds).sum();
+        let rest = ("other", (total - known).max(0.0));
+        let _ = writeln!(self.text, "\n{:<12}{:>10} {:>7}", "part", "ms", "%");
+        for (name, seconds) in times.chain([rest]) {
+            let (mean, share) = (seconds / runs as f64, seconds / known.max(total).max(1e-9));
+            self.facts["profile"][name] = mean.into();
+            self.line(name, format!("{:>10.2} {:>7.1}", 1e3 * mean, 100.0 * share));
+        }
+    }
+
+    /// Prints the figures as one JSON object, or the text.
+    pub fn print(&self, as_json: bool) -> anyhow::Result<()> {
+        match as_json {
+            true => print_line(&self.facts),
+            false => print_line(self.text.trim_end()),
+        }
+    }
+}
+
+/// The value below which this share of `values` lies; between two of them on a straight line.
+pub fn quantile(values: &mut [f64], share: f64) -> f64 {
+    values.sort_by(f64::total_cmp);
+    let place = (values.len() - 1) as f64 * share;
+    let (low, high) = (values[place as usize], values[place.ceil() as usize]);
+    low + (high - low) * place.fract()
 }

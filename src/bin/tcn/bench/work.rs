@@ -40,16 +40,14 @@ pub fn training(
         batch_size,
         seq_len,
         batches: BatchMode::Overlap { history: 0 },
-        accumulate: 1,
         optimizer: OptimizerConfig::Sgd(SgdConfig::default()),
         lr: LR,
         schedule: ScheduleConfig::Constant,
         clip: Some(CLIP),
         budget: Budget::Steps(1),
-        valid_every: None,
-        patience: None,
         seed: SEED,
         dtype,
+        ..TrainConfig::default()
     };
     let text = random_ids(model.vocab_size(), BATCHES * batch_size * seq_len + 1);
     let batches = config.lay_out(text)?;

@@ -7,7 +7,6 @@ mod sequences;
 pub use sequences::{Sequence, Sequences};
 
 use std::path::{Path, PathBuf};
-use std::sync::atomic::Ordering;
 
 use candle_core::Tensor;
 use candle_tcn::files::{is_standard_input, names, sha256, sha256_of, weights};
@@ -15,15 +14,15 @@ use candle_tcn::models::Encoder;
 use candle_tcn::models::directory;
 use candle_tcn::text::{Inputs, Tokenizer};
 use candle_tcn::{AtPath, Error, LoadedModel};
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::ProgressBar;
 use serde_json::json;
 
 use crate::flags::{WholeDtype, count, counted, refuse_existing};
 use crate::model::Unknown;
 use crate::progress::Pace;
-use crate::signals::on_signals;
-use crate::{Interrupted, kernel, model, print_line};
-use output::{Embedding, OutputFormat, Partial, Settings};
+use crate::{Interrupted, kernel, model, print_result, progress, signals};
+use output::{OutputFormat, Partial, Settings};
+use rows::Note;
 
 /// Most sequences that are sorted into batches together, after which progress is kept.
 const TOGETHER: usize = 1024;
@@ -65,7 +64,7 @@ pub struct EmbedArgs {
 pub fn run(args: EmbedArgs) -> anyhow::Result<()> {
     let format = OutputFormat::of(&args.output, args.per_position)?;
     refuse_existing("--output", &args.output, args.force)?;
-    let interrupted = on_signals("finishing these sequences, then saving")?;
+    signals::keep_signals("finishing these sequences, then saving")?;
     let dir = model::resolve("--model", &args.model)?;
     let loaded = LoadedModel::load(&dir)?.with_kernel(kernel::chosen())?;
     let tokenizer = loaded.tokenizer()?;
@@ -83,15 +82,13 @@ pub fn run(args: EmbedArgs) -> anyhow::Result<()> {
     };
     let mut sequences = Sequences::open(&args.input)?;
     let mut partial = Partial::open(&args.output, &settings, args.force)?;
-    let bar = ProgressBar::no_length().with_style(ProgressStyle::with_template(
-        "embedding {spinner} {human_pos} sequences {per_sec} {elapsed}",
-    )?);
+    let bar = progress::bar(None, "embedding {spinner} {human_pos} sequences {per_sec} {elapsed}")?;
     skip(&mut sequences, &partial, &args.input)?;
-    bar.set_position(partial.rows());
+    bar.set_position(partial.rows);
     let mut unknown = Unknown::default();
     let mut pace = Pace::new();
     loop {
-        let some = next_group(&mut sequences, args.batch_tokens, args.per_position)?;
+        let some = next_group(&mut sequences, &args)?;
         if some.is_empty() {
             break;
         }
@@ -99,31 +96,44 @@ pub fn run(args: EmbedArgs) -> anyhow::Result<()> {
         partial.append(&embed(&encoder, tokenizer, &layer, some, args.per_position, seen)?)?;
         // nobody knows how many come
         if bar.is_hidden() && pace.is_due(0.0) {
-            say!("{} embedded", counted(partial.rows(), "sequence"));
+            say!("{} embedded", counted(partial.rows, "sequence"));
         }
-        if interrupted.load(Ordering::SeqCst) {
+        if signals::has_come() {
             bar.finish_and_clear();
             // what was read of a pipe is gone
             if settings.input.is_some() {
-                say!("{} kept; the same command goes on", counted(partial.rows(), "sequence"));
+                say!("{} kept; the same command goes on", counted(partial.rows, "sequence"));
             }
             return Err(Interrupted.into());
         }
     }
     bar.finish_and_clear();
     unknown.warn();
-    if partial.rows() == 0 {
+    if partial.rows == 0 {
         let message = "expected at least one sequence, found none";
         return Err(Error::file(&args.input, message).into());
     }
-    let (rows, width) = (partial.rows(), partial.width());
+    let (rows, width) = (partial.rows, partial.width);
     partial.finish(format, &args.output)?;
     report(&args, rows, width, &layer)
 }
 
+fn report(args: &EmbedArgs, rows: u64, width: usize, layer: &str) -> anyhow::Result<()> {
+    print_result(
+        args.json,
+        json!({"sequences": rows, "width": width, "layer": layer, "out": args.output}),
+        format_args!(
+            "{}, {width} numbers {}, {layer}, in {}",
+            counted(rows, "sequence"),
+            if args.per_position { "a position" } else { "each" },
+            args.output.display()
+        ),
+    )
+}
+
 /// Passes over the sequences that an interrupted run has embedded.
 fn skip(sequences: &mut Sequences, partial: &Partial, input: &Path) -> anyhow::Result<()> {
-    for _ in 0..partial.rows() {
+    for _ in 0..partial.rows {
         if sequences.next().transpose()?.is_none() {
             anyhow::bail!(
                 "{}: has fewer sequences than when this run was interrupted; begin anew with --force",
@@ -131,24 +141,10 @@ fn skip(sequences: &mut Sequences, partial: &Partial, input: &Path) -> anyhow::R
             );
         }
     }
-    if partial.rows() > 0 {
-        say!("going on after {}", counted(partial.rows(), "sequence"));
+    if partial.rows > 0 {
+        say!("going on after {}", counted(partial.rows, "sequence"));
     }
     Ok(())
-}
-
-fn report(args: &EmbedArgs, rows: u64, width: usize, layer: &str) -> anyhow::Result<()> {
-    match args.json {
-        true => print_line(
-            json!({"sequences": rows, "width": width, "layer": layer, "out": args.output}),
-        ),
-        false => print_line(format_args!(
-            "{}, {width} numbers {}, {layer}, in {}",
-            counted(rows, "sequence"),
-            if args.per_position { "a position" } else { "each" },
-            args.output.display()
-        )),
-    }
 }
 
 /// SHA-256 of the input; none for a pipe, which cannot be read again.
@@ -176,15 +172,11 @@ fn hashes(dir: &Path) -> anyhow::Result<Vec<String>> {
 
 /// The next sequences that are sorted into batches together. Where they end depends on the file alone, so that a
 /// run that goes on makes the same batches.
-fn next_group(
-    sequences: &mut Sequences,
-    batch_tokens: usize,
-    per_position: bool,
-) -> anyhow::Result<Vec<Sequence>> {
+fn next_group(sequences: &mut Sequences, args: &EmbedArgs) -> anyhow::Result<Vec<Sequence>> {
     // numbers of every position wait in memory, those of the means are few
-    let most = match per_position {
-        true => batch_tokens,
-        false => batch_tokens.saturating_mul(BATCHES),
+    let most = match args.per_position {
+        true => args.batch_tokens,
+        false => args.batch_tokens.saturating_mul(BATCHES),
     };
     let (mut group, mut bytes) = (Vec::new(), 0usize);
     while group.len() < TOGETHER && bytes < most {
@@ -223,7 +215,7 @@ fn embed(
     sequences: Vec<Sequence>,
     per_position: bool,
     (bar, unknown): (&ProgressBar, &mut Unknown),
-) -> anyhow::Result<Vec<Embedding>> {
+) -> anyhow::Result<Vec<(Note, Vec<f32>)>> {
     let ids = encode(tokenizer, &sequences, unknown, |tokens| {
         tokens.is_empty().then(|| "expected a sequence, found no token".into())
     })?;
@@ -241,12 +233,11 @@ fn embed(
         bar.inc(1);
         Ok(())
     })?;
-    let rows = sequences.into_iter().zip(&ids).zip(numbers);
-    Ok(rows
-        .map(|((sequence, ids), numbers)| Embedding {
-            id: sequence.id,
-            positions: if per_position { ids.len() } else { 1 },
-            numbers,
-        })
-        .collect())
+    let together = ids.len();
+    let rows = sequences.into_iter().zip(numbers).enumerate().map(|(i, (sequence, numbers))| {
+        let positions = if per_position { ids[i].len() } else { 1 };
+        let (width, last) = (numbers.len() / positions, i + 1 == together);
+        (Note { id: sequence.id, positions, width, last }, numbers)
+    });
+    Ok(rows.collect())
 }

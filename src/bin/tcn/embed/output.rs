@@ -2,7 +2,7 @@
 //! run goes on with; at the end into the form that was asked for. Memory does not grow with their number.
 
 use std::fs::File;
-use std::io::{BufWriter, Read, Seek, SeekFrom, Write};
+use std::io::{BufWriter, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
 use candle_tcn::files::{Lock, Replacement};
@@ -59,22 +59,15 @@ pub struct Settings {
     pub batch_tokens: usize,
 }
 
-/// The embedding of a sequence.
-pub struct Embedding {
-    pub id: Option<String>,
-    pub positions: usize,
-    /// (positions, width)
-    pub numbers: Vec<f32>,
-}
-
 /// A file of rows: the settings, then for each row a note and its numbers. It is locked for this process.
 pub struct Partial {
     path: PathBuf,
     file: File,
     _lock: Lock,
-    rows: u64,
-    width: usize,
-    positions: u64,
+    /// Rows so far.
+    pub rows: u64,
+    /// Numbers of a position.
+    pub width: usize,
     /// The file is this run's: not before it is known to be no other's.
     is_own: bool,
     /// A later run can go on with its rows.
@@ -86,19 +79,12 @@ pub struct Partial {
 impl Partial {
     /// The partial file of this output, as far as rows of it can be used.
     pub fn open(output: &Path, settings: &Settings, force: bool) -> anyhow::Result<Self> {
+        // beside a device or a pipe there is no place for a file
         let special = std::fs::metadata(output).is_ok_and(|found| !found.is_file());
-        let temporary = match special {
-            // beside a device or a pipe there is no place for a file
-            true => Some(tempfile::tempdir()?),
-            false => None,
-        };
+        let temporary = special.then(tempfile::tempdir).transpose()?;
         let path = match &temporary {
             Some(folder) => folder.path().join("embeddings.part"),
-            None => {
-                let mut name = output.as_os_str().to_owned();
-                name.push(".part");
-                PathBuf::from(name)
-            }
+            None => PathBuf::from([output.as_os_str(), ".part".as_ref()].join("".as_ref())),
         };
         let Some((file, lock)) = Lock::open(&path)? else {
             return Err(Error::file(&path, "in use by another run; choose another --output").into());
@@ -109,16 +95,11 @@ impl Partial {
             _lock: lock,
             rows: 0,
             width: 0,
-            positions: 0,
             is_own: false,
             is_kept: settings.input.is_some(),
             _temporary: temporary,
         };
-        partial.expect_ours()?;
-        let end = match force {
-            true => 0,
-            false => partial.scan(settings)?,
-        };
+        let end = partial.scan(settings, force)?;
         partial.file.set_len(end).at(&partial.path)?;
         partial.file.seek(SeekFrom::Start(end)).at(&partial.path)?;
         if end == 0 {
@@ -128,94 +109,56 @@ impl Partial {
         Ok(partial)
     }
 
-    /// Refuses a file of this name that was not made here, and may be somebody's download.
-    fn expect_ours(&self) -> anyhow::Result<()> {
-        let mut start = Vec::new();
-        let read = (&self.file).take(16).read_to_end(&mut start);
-        read.at(&self.path)?;
-        let is_ours = |first: &&str| {
-            let len = first.len().min(start.len());
-            start[..len] == first.as_bytes()[..len]
-        };
-        // the first field of the settings, now and earlier
-        if ["{\"version\":", "{\"model\":"].iter().any(is_ours) {
-            return Ok(());
-        }
-        let message = "expected a partial file of tcn embed or none, found something else; move it, or choose another --output";
-        Err(Error::file(&self.path, message).into())
-    }
-
-    /// Counts the rows that can be used; gives the end of the last. 0 if the file has to start over.
-    fn scan(&mut self, settings: &Settings) -> anyhow::Result<u64> {
+    /// Counts the rows that can be used; gives the end of the last. 0 if the file has to start over. Refuses a file
+    /// of this name that was not made here, and may be somebody's download.
+    fn scan(&mut self, settings: &Settings, force: bool) -> anyhow::Result<u64> {
         let mut reader = RowReader::new(&self.path)?;
-        let found: Option<Settings> = serde_json::from_str(&reader.settings).ok();
-        match found {
-            // cut before its first line was whole
-            None if reader.len == 0 || !reader.settings.ends_with('\n') => return Ok(0),
-            Some(found) if found.input.is_none() => return Ok(0),
-            Some(found) if found == *settings => {}
-            // nobody has anything to lose
-            Some(_) if reader.at == reader.len => return Ok(0),
-            _ => {
-                bail_usage!(
-                    "--output: {} is left over from a run with another input, model or settings; begin anew with --force",
-                    self.path.display()
-                );
-            }
+        let first = &reader.settings[..];
+        // the first field of the settings, now and earlier; it may be cut
+        let starts = [&b"{\"version\":"[..], b"{\"model\":"];
+        if !starts.iter().any(|start| first.starts_with(start) || start.starts_with(first)) {
+            let message = "expected a partial file of tcn embed or none, found something else; move it, or choose another --output";
+            return Err(Error::file(&self.path, message).into());
         }
-        let mut end = reader.at;
-        let mut notes = Vec::new();
-        while let Some(note) = reader.skip()? {
-            let last = note.last;
-            notes.push(note);
-            if last {
-                notes.drain(..).for_each(|note| self.count(&note));
-                end = reader.at;
+        match serde_json::from_slice::<Settings>(first) {
+            _ if force => return Ok(0),
+            // cut before its first line was whole
+            Err(_) if !first.ends_with(b"\n") => return Ok(0),
+            Ok(found) if found.input.is_none() => return Ok(0),
+            Ok(found) if found == *settings => {}
+            // nobody has anything to lose
+            Ok(_) if reader.at == reader.len => return Ok(0),
+            _ => bail_usage!(
+                "--output: {} is left over from a run with another input, model or settings; begin anew with --force",
+                self.path.display()
+            ),
+        }
+        let (mut end, mut rows) = (reader.at, 0);
+        while let Some((note, _)) = reader.row(false)? {
+            rows += 1;
+            if note.last {
+                (end, self.rows, self.width) = (reader.at, rows, note.width);
             }
         }
         Ok(end)
     }
 
-    fn count(&mut self, note: &Note) {
-        self.rows += 1;
-        self.width = note.width;
-        self.positions += note.positions as u64;
-    }
-
-    /// Rows so far.
-    pub fn rows(&self) -> u64 {
-        self.rows
-    }
-
-    /// Numbers of a position.
-    pub fn width(&self) -> usize {
-        self.width
-    }
-
-    /// Appends rows and makes them last.
-    pub fn append(&mut self, rows: &[Embedding]) -> anyhow::Result<()> {
+    /// Appends rows, notes and numbers, and makes them last.
+    pub fn append(&mut self, rows: &[(Note, Vec<f32>)]) -> anyhow::Result<()> {
         let mut out = BufWriter::new(&self.file);
-        let mut notes = Vec::with_capacity(rows.len());
         let mut write = || -> std::io::Result<()> {
-            for row in rows {
-                let note = Note {
-                    id: row.id.clone(),
-                    positions: row.positions,
-                    width: row.numbers.len() / row.positions.max(1),
-                    last: notes.len() + 1 == rows.len(),
-                };
-                writeln!(out, "{}", serde_json::to_string(&note)?)?;
-                for number in &row.numbers {
+            for (note, numbers) in rows {
+                writeln!(out, "{}", serde_json::to_string(note)?)?;
+                for number in numbers {
                     out.write_all(&number.to_le_bytes())?;
                 }
-                notes.push(note);
             }
-            out.flush()
+            out.flush()?;
+            self.file.sync_data()
         };
         write().at(&self.path)?;
-        drop(out);
-        self.file.sync_data().at(&self.path)?;
-        notes.iter().for_each(|note| self.count(note));
+        self.rows += rows.len() as u64;
+        self.width = rows.last().map_or(self.width, |(note, _)| note.width);
         Ok(())
     }
 
@@ -241,7 +184,7 @@ impl Partial {
     fn write_safetensors(&self, out: &mut impl Write) -> anyhow::Result<()> {
         let mut tensors = Vec::new();
         let mut reader = RowReader::new(&self.path)?;
-        let settings: Settings = serde_json::from_str(&reader.settings)?;
+        let settings: Settings = serde_json::from_slice(&reader.settings)?;
         let mut tensor = |name: String, shape: Vec<usize>, start: usize| {
             let end = start + shape.iter().product::<usize>() * size_of::<f32>();
             let info = TensorInfo { dtype: Dtype::F32, shape, data_offsets: (start, end) };
@@ -251,7 +194,7 @@ impl Partial {
         if settings.per_position {
             let mut start = 0;
             for index in 0.. {
-                let Some(note) = reader.skip()? else { break };
+                let Some((note, _)) = reader.row(false)? else { break };
                 start = tensor(index.to_string(), vec![note.positions, note.width], start);
             }
         } else {
@@ -267,7 +210,7 @@ impl Partial {
 
     fn copy_numbers(&self, out: &mut impl Write) -> anyhow::Result<()> {
         let mut reader = RowReader::new(&self.path)?;
-        while let Some((_, bytes)) = reader.row()? {
+        while let Some((_, bytes)) = reader.row(true)? {
             out.write_all(&bytes)?;
         }
         Ok(())
@@ -276,14 +219,14 @@ impl Partial {
     fn write_json_lines(&self, out: &mut impl Write) -> anyhow::Result<()> {
         let mut reader = RowReader::new(&self.path)?;
         for index in 0.. {
-            let Some((note, bytes)) = reader.row()? else {
+            let Some((note, bytes)) = reader.row(true)? else {
                 break;
             };
             let numbers: Vec<f32> =
                 bytes.as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b)).collect();
-            let embedding = match note.positions == 1 && numbers.len() == note.width {
-                true => json!(numbers),
-                false => numbers.chunks_exact(note.width.max(1)).map(|row| json!(row)).collect(),
+            let embedding = match note.positions {
+                1 => json!(numbers),
+                _ => numbers.chunks_exact(note.width.max(1)).map(|row| json!(row)).collect(),
             };
             writeln!(out, "{}", json!({"index": index, "id": note.id, "embedding": embedding}))?;
         }
@@ -304,13 +247,11 @@ impl Drop for Partial {
 /// multiple of 64 bytes.
 fn npy_header(rows: u64, width: usize) -> Vec<u8> {
     const BEFORE: usize = 10;
-    let mut description =
+    let description =
         format!("{{'descr': '<f4', 'fortran_order': False, 'shape': ({rows}, {width}), }}");
     let len = (BEFORE + description.len() + 1).next_multiple_of(64) - BEFORE;
-    description.extend(std::iter::repeat_n(' ', len - 1 - description.len()));
-    description.push('\n');
     let mut header = b"\x93NUMPY\x01\x00".to_vec();
     header.extend_from_slice(&(len as u16).to_le_bytes());
-    header.extend_from_slice(description.as_bytes());
+    header.extend_from_slice(format!("{description:<0$}\n", len - 1).as_bytes());
     header
 }

@@ -25,7 +25,8 @@ pub struct Note {
 pub struct RowReader {
     path: PathBuf,
     reader: BufReader<File>,
-    pub settings: String,
+    /// The first line, perhaps without its end.
+    pub settings: Vec<u8>,
     /// Bytes read.
     pub at: u64,
     pub len: u64,
@@ -35,60 +36,42 @@ impl RowReader {
     pub fn new(path: &Path) -> anyhow::Result<Self> {
         let file = File::open(path).at(path)?;
         let len = file.metadata().at(path)?.len();
-        let mut rows = Self {
-            path: path.into(),
-            reader: BufReader::new(file),
-            settings: String::new(),
-            at: 0,
-            len,
-        };
-        rows.settings = rows.line()?.unwrap_or_default();
+        let reader = BufReader::new(file);
+        let mut rows = Self { path: path.into(), reader, settings: Vec::new(), at: 0, len };
+        rows.settings = rows.line()?;
         Ok(rows)
     }
 
-    /// The next whole line.
-    fn line(&mut self) -> anyhow::Result<Option<String>> {
+    /// The next line; at the end of the file it may not be whole.
+    fn line(&mut self) -> anyhow::Result<Vec<u8>> {
         let mut bytes = Vec::new();
         let read = (&mut self.reader).take(MAX_NOTE).read_until(b'\n', &mut bytes);
         self.at += read.at(&self.path)? as u64;
-        let whole = bytes.ends_with(b"\n");
-        Ok(whole.then(|| String::from_utf8_lossy(&bytes).into_owned()))
+        Ok(bytes)
     }
 
-    /// The next note, and the bytes of its numbers, if they are all there.
-    fn note(&mut self) -> anyhow::Result<Option<(Note, u64)>> {
-        let Some(line) = self.line()? else {
+    /// The next note and, if they are `wanted`, the bytes of its numbers; none where the row is not whole.
+    pub fn row(&mut self, wanted: bool) -> anyhow::Result<Option<(Note, Vec<u8>)>> {
+        let line = self.line()?;
+        if !line.ends_with(b"\n") {
             return Ok(None);
-        };
-        let damaged = |_| {
+        }
+        let note: Note = serde_json::from_slice(&line).map_err(|_| {
             let message = "not a partial file of tcn embed; begin anew with --force";
             Error::file(&self.path, message)
-        };
-        let note: Note = serde_json::from_str(&line).map_err(damaged)?;
-        let bytes = (note.positions as u64)
-            .checked_mul(note.width as u64)
-            .and_then(|numbers| numbers.checked_mul(size_of::<f32>() as u64));
-        let there = self.len - self.at;
-        Ok(bytes.filter(|&bytes| bytes <= there).map(|bytes| (note, bytes)))
-    }
-
-    pub fn skip(&mut self) -> anyhow::Result<Option<Note>> {
-        let Some((note, bytes)) = self.note()? else {
+        })?;
+        let numbers = (note.positions as u64).checked_mul(note.width as u64);
+        let len = numbers.and_then(|numbers| numbers.checked_mul(size_of::<f32>() as u64));
+        let Some(len) = len.filter(|&len| len <= self.len - self.at) else {
             return Ok(None);
         };
-        let relative = i64::try_from(bytes)?;
-        self.reader.seek_relative(relative).at(&self.path)?;
-        self.at += bytes;
-        Ok(Some(note))
-    }
-
-    pub fn row(&mut self) -> anyhow::Result<Option<(Note, Vec<u8>)>> {
-        let Some((note, len)) = self.note()? else {
-            return Ok(None);
-        };
-        let mut bytes = vec![0; usize::try_from(len)?];
-        self.reader.read_exact(&mut bytes).at(&self.path)?;
         self.at += len;
+        let mut bytes = vec![0; if wanted { usize::try_from(len)? } else { 0 }];
+        match wanted {
+            true => self.reader.read_exact(&mut bytes),
+            false => self.reader.seek_relative(i64::try_from(len)?),
+        }
+        .at(&self.path)?;
         Ok(Some((note, bytes)))
     }
 }

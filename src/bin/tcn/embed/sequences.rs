@@ -1,6 +1,5 @@
 //! Sequences from a file: one a line, or FASTA.
 
-use std::collections::VecDeque;
 use std::io::{BufRead, BufReader, Chain, Cursor, Read};
 use std::path::{Path, PathBuf};
 
@@ -11,11 +10,11 @@ use candle_tcn::{AtPath, Error};
 /// The longest line or sequence; longer ones are something else.
 const MAX_BYTES: u64 = 1 << 28;
 
-/// Bytes by which a file is judged.
-const START_BYTES: u64 = 4096;
+/// Bytes by which a file is judged to be text.
+const TEXT_BYTES: usize = 4096;
 
-/// Most comments before the first sequence.
-const MAX_COMMENTS: usize = 1000;
+/// Bytes in which it is found out whether it is FASTA.
+const START_BYTES: u64 = 1 << 16;
 
 /// A sequence, with its name where it has one.
 pub struct Sequence {
@@ -47,8 +46,8 @@ pub struct Sequences {
     path: PathBuf,
     reader: BufReader<Chain<Cursor<Vec<u8>>, Decompressed>>,
     line: u64,
-    /// Lines that were read and belong to the next sequences.
-    next: VecDeque<String>,
+    /// The name of the next sequence, which ended the one before.
+    name: Option<String>,
     fasta: bool,
 }
 
@@ -58,30 +57,17 @@ impl Sequences {
         let mut text = Inputs::find(&[path.to_path_buf()])?.open()?;
         let mut start = Vec::new();
         text.by_ref().take(START_BYTES).read_to_end(&mut start).at(path)?;
-        if let Some(kind) = not_text(&start) {
+        if let Some(kind) = not_text(&start[..start.len().min(TEXT_BYTES)]) {
             let message = format!("expected sequences in UTF-8, found {kind}");
             return Err(Error::file(path, message).into());
         }
-        let mut sequences = Self {
-            path: path.into(),
-            reader: BufReader::new(Cursor::new(start).chain(text)),
-            line: 0,
-            next: VecDeque::new(),
-            fasta: false,
-        };
+        let known = String::from_utf8_lossy(&start);
         // comments may stand before the first name
-        while let Some(line) = sequences.read_line()? {
-            let is_comment = line.starts_with(';');
-            sequences.fasta = line.starts_with('>');
-            sequences.next.push_back(line);
-            if !is_comment || sequences.next.len() > MAX_COMMENTS {
-                break;
-            }
-        }
-        if sequences.fasta {
-            sequences.next.retain(|line| line.starts_with('>'));
-        }
-        Ok(sequences)
+        let mut lines = known.trim_start_matches('\u{feff}').lines().map(str::trim);
+        let first = lines.find(|line| !line.is_empty() && !line.starts_with(';'));
+        let fasta = first.is_some_and(|line| line.starts_with('>'));
+        let reader = BufReader::new(Cursor::new(start).chain(text));
+        Ok(Self { path: path.into(), reader, line: 0, name: None, fasta })
     }
 
     fn wrong(&self, what: &str) -> Error {
@@ -114,11 +100,8 @@ impl Sequences {
     }
 
     fn advance(&mut self) -> anyhow::Result<Option<Sequence>> {
-        let line = match self.next.pop_front() {
-            Some(line) => Some(line),
-            None => self.read_line()?,
-        };
-        let Some(line) = line else { return Ok(None) };
+        let known = self.name.take().map(|name| Ok(Some(name)));
+        let Some(line) = known.unwrap_or_else(|| self.read_line())? else { return Ok(None) };
         if !self.fasta {
             return match line.starts_with('>') {
                 true => Err(self
@@ -132,7 +115,7 @@ impl Sequences {
         let mut text = String::new();
         while let Some(line) = self.read_line()? {
             if line.starts_with('>') {
-                self.next.push_back(line);
+                self.name = Some(line);
                 break;
             }
             text.push_str(&line);

@@ -6,7 +6,7 @@ use candle_tcn::files::is_standard_input;
 use candle_tcn::generate::{ConstraintConfig, GenerateConfig, SamplerConfig};
 use candle_tcn::text::Tokenizer;
 
-use crate::flags::{Dtype, with_code_points};
+use crate::flags::{Dtype, expect_together, with_code_points};
 use crate::usage_error;
 
 #[derive(clap::Args)]
@@ -152,28 +152,19 @@ impl GenerateArgs {
 
     /// Refuses flags that would change nothing.
     pub fn check_effects(&self) -> anyhow::Result<()> {
-        let filters = [
-            ("--top-k", self.top_k.is_some()),
-            ("--top-p", self.top_p.is_some()),
-            ("--min-p", self.min_p.is_some()),
-            ("--typical-p", self.typical_p.is_some()),
-        ];
-        if let Some((flag, _)) = filters.iter().find(|(_, given)| *given)
-            && self.temperature == 0.0
-        {
-            bail_usage!(
-                "{flag}: chooses what is drawn from; with --temperature 0 nothing is drawn, the likeliest token comes"
-            );
-        }
-        let penalized = self.repetition_penalty != 1.0
+        let is_greedy = self.temperature == 0.0;
+        let drawing = "a --temperature above 0; with 0 nothing is drawn, the likeliest token comes";
+        let is_penalized = self.repetition_penalty != 1.0
             || self.presence_penalty != 0.0
             || self.frequency_penalty != 0.0;
-        if self.penalty_window.is_some() && !penalized {
-            bail_usage!(
-                "--penalty-window: expected together with --repetition-penalty, --presence-penalty or --frequency-penalty"
-            );
-        }
-        Ok(())
+        let penalties = "--repetition-penalty, --presence-penalty or --frequency-penalty";
+        expect_together(&[
+            ("--top-k", self.top_k.is_some() && is_greedy, drawing),
+            ("--top-p", self.top_p.is_some() && is_greedy, drawing),
+            ("--min-p", self.min_p.is_some() && is_greedy, drawing),
+            ("--typical-p", self.typical_p.is_some() && is_greedy, drawing),
+            ("--penalty-window", self.penalty_window.is_some() && !is_penalized, penalties),
+        ])
     }
 
     fn logit_biases(&self, tokenizer: &Tokenizer) -> anyhow::Result<Vec<(u32, f64)>> {
@@ -198,6 +189,10 @@ impl GenerateArgs {
             u64::from(std::process::id())
                 ^ std::time::UNIX_EPOCH.elapsed().map_or(0, |t| u64::from(t.subsec_nanos()))
         });
+        let usual_window = SamplerConfig::default().penalty_window;
+        let texts = |texts: &[String], chars: &str| {
+            texts.iter().cloned().chain(chars.chars().map(String::from)).collect()
+        };
         Ok(GenerateConfig {
             max_tokens: self.max_tokens,
             sampler: SamplerConfig {
@@ -210,23 +205,16 @@ impl GenerateArgs {
                 typical_p: self.typical_p,
                 presence_penalty: self.presence_penalty,
                 frequency_penalty: self.frequency_penalty,
-                penalty_window: self
-                    .penalty_window
-                    .unwrap_or(SamplerConfig::default().penalty_window),
+                penalty_window: self.penalty_window.unwrap_or(usual_window),
                 logit_bias: self.logit_biases(tokenizer)?,
             },
             stop: self.stop.clone(),
-            constraints: self.constraints(),
+            constraints: ConstraintConfig {
+                ban: texts(&self.ban, &self.ban_chars),
+                allow: texts(&self.allow, &self.allow_chars),
+                min_tokens: self.min_tokens,
+            },
             logprobs: self.logprobs,
         })
-    }
-
-    fn constraints(&self) -> ConstraintConfig {
-        let chars = |chars: &str| chars.chars().map(String::from).collect::<Vec<_>>();
-        ConstraintConfig {
-            ban: [self.ban.clone(), chars(&self.ban_chars)].concat(),
-            allow: [self.allow.clone(), chars(&self.allow_chars)].concat(),
-            min_tokens: self.min_tokens,
-        }
     }
 }

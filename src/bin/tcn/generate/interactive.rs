@@ -1,32 +1,27 @@
 //! A line in, what follows it out, and so on: `tcn generate --interactive`.
 
 use std::io::{BufRead, IsTerminal, Write};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::Duration;
 
-use candle_tcn::generate::Generator;
+use candle_tcn::generate::{Generation, Generator};
 use candle_tcn::text::Tokenizer;
 
 use super::output::next_piece;
-use crate::Interrupted;
 use crate::model::{unknown_tokens, warn_of_unknown};
+use crate::{Interrupted, signals};
 
 /// Time between two looks for Ctrl-C at the prompt.
 const POLL: Duration = Duration::from_millis(50);
 
-pub fn run(
-    generator: &mut Generator,
-    tokenizer: &Tokenizer,
-    interrupted: &AtomicBool,
-) -> anyhow::Result<()> {
+pub fn run(generator: &mut Generator, tokenizer: &Tokenizer) -> anyhow::Result<()> {
     let lines = read_lines();
     // the model reads what the screen shows
     let line_end = match tokenizer.unknown_chars("\n").is_empty() {
         true => "\n",
         false => "",
     };
-    while let Some(line) = next_line(&lines, interrupted)? {
+    while let Some(line) = next_line(&lines)? {
         if !line.is_empty() {
             let tokens = match tokenizer.encode(&format!("{line}{line_end}")) {
                 Ok(tokens) => tokens,
@@ -39,7 +34,7 @@ pub fn run(
             generator.read_tokens(&tokens)?;
         }
         let mut generation = generator.samples(0..1)?;
-        let ended = write(&mut generation, interrupted);
+        let ended = write(&mut generation);
         let went_on = generator.go_on(generation);
         let ended = ended?;
         went_on?;
@@ -47,19 +42,16 @@ pub fn run(
             generator.read(line_end)?;
         }
         // it ended the text, not the program
-        interrupted.store(false, Ordering::SeqCst);
+        signals::forget();
     }
     Ok(())
 }
 
 /// Writes a text and, where it has none, a line end; `true` if it had one.
-fn write(
-    generation: &mut candle_tcn::generate::Generation,
-    interrupted: &AtomicBool,
-) -> anyhow::Result<bool> {
+fn write(generation: &mut Generation) -> anyhow::Result<bool> {
     let mut out = crate::terminal::stdout();
     let mut ended = true;
-    while let Some(piece) = next_piece(generation, interrupted)? {
+    while let Some(piece) = next_piece(generation)? {
         if !piece.text.is_empty() {
             ended = piece.text.ends_with('\n');
         }
@@ -87,10 +79,7 @@ fn read_lines() -> Receiver<std::io::Result<String>> {
 }
 
 /// The next line, `None` after the last.
-fn next_line(
-    lines: &Receiver<std::io::Result<String>>,
-    interrupted: &AtomicBool,
-) -> anyhow::Result<Option<String>> {
+fn next_line(lines: &Receiver<std::io::Result<String>>) -> anyhow::Result<Option<String>> {
     if std::io::stdin().is_terminal() {
         let mut err = std::io::stderr();
         let _ = write!(err, "> ").and_then(|()| err.flush());
@@ -99,7 +88,7 @@ fn next_line(
         match lines.recv_timeout(POLL) {
             Ok(line) => return Ok(Some(line?)),
             Err(RecvTimeoutError::Disconnected) => return Ok(None),
-            Err(RecvTimeoutError::Timeout) if interrupted.load(Ordering::SeqCst) => {
+            Err(RecvTimeoutError::Timeout) if signals::has_come() => {
                 say!("");
                 return Err(Interrupted.into());
             }

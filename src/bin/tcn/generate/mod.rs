@@ -7,22 +7,19 @@ mod output;
 pub use args::GenerateArgs;
 
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use candle_tcn::files::is_standard_input;
 use candle_tcn::generate::Generator;
 use candle_tcn::text::{TokenStream, Tokenizer};
-use serde_json::json;
 
-use crate::flags::{refuse_existing, with_code_points};
-use crate::line_ends;
+use crate::flags::{first_of, refuse_existing, with_code_points};
 use crate::model::{self, unknown_tokens, warn_of_unknown};
 use crate::progress::read_through;
-use crate::signals::{expect_none, on_signals};
+use crate::{line_ends, signals};
 
 pub fn run(args: GenerateArgs) -> anyhow::Result<()> {
     check(&args)?;
-    let interrupted = on_signals("")?;
+    signals::keep_signals("")?;
     let loaded = model::load(args.model.as_deref())?;
     let tokenizer = loaded.tokenizer()?;
     let config = args.config(tokenizer)?;
@@ -32,13 +29,13 @@ pub fn run(args: GenerateArgs) -> anyhow::Result<()> {
     if let Some(path) = &args.load_state {
         generator.load_state(path)?;
     }
-    read_prompt(&args, &mut generator, tokenizer, &interrupted)?;
+    read_prompt(&args, &mut generator, tokenizer)?;
     if args.is_unseeded() {
         say!("seed {seed}");
     }
     let done = match args.interactive {
-        true => interactive::run(&mut generator, tokenizer, &interrupted),
-        false => write(&args, seed, &mut generator, tokenizer, &interrupted),
+        true => interactive::run(&mut generator, tokenizer),
+        false => write(&args, seed, &mut generator, tokenizer),
     };
     // after Ctrl-C or a closed pipe too, but not after a failure of the model
     let failed = matches!(&done, Err(error) if error.is::<candle_tcn::Error>());
@@ -74,7 +71,6 @@ fn read_prompt(
     args: &GenerateArgs,
     generator: &mut Generator,
     tokenizer: &Tokenizer,
-    interrupted: &AtomicBool,
 ) -> anyhow::Result<()> {
     // what stands before them does not matter
     let needed = generator.prompt_len();
@@ -82,7 +78,7 @@ fn read_prompt(
     let mut read = |tokens: &[u32]| -> anyhow::Result<bool> {
         last.extend_from_slice(tokens);
         last.drain(..last.len().saturating_sub(needed));
-        Ok(!interrupted.load(Ordering::SeqCst))
+        Ok(!signals::has_come())
     };
     match args.prompt_source() {
         Some(path) => {
@@ -102,21 +98,18 @@ fn read_prompt(
         }
     }
     generator.read_tokens(&last)?;
-    expect_none(interrupted)
+    signals::expect_none()
 }
 
 /// Names the characters of a prompt that the tokenizer has no token for.
 fn tell_unknown(prompt: &str, tokenizer: &Tokenizer) {
-    const NAMED: usize = 5;
     if tokenizer.unknown_id().is_none() {
         return;
     }
     let unknown = tokenizer.unknown_chars(prompt);
-    let named = unknown.iter().take(NAMED);
-    let named: Vec<_> = named.map(|c| with_code_points(&c.to_string())).collect();
-    if !named.is_empty() {
-        let more = if unknown.len() > NAMED { ", …" } else { "" };
-        say!("--prompt: the model does not know {}{more}", named.join(", "));
+    if !unknown.is_empty() {
+        let names = unknown.iter().map(|c| with_code_points(&c.to_string()));
+        say!("--prompt: the model does not know {}", first_of(names, 5));
     }
 }
 
@@ -126,15 +119,12 @@ fn write(
     seed: u64,
     generator: &mut Generator,
     tokenizer: &Tokenizer,
-    interrupted: &AtomicBool,
 ) -> anyhow::Result<()> {
     let mut generation = generator.samples(0..args.num_samples)?;
-    let written = if args.json {
-        let about = json!({"seed": seed, "prompt": args.shown_prompt()});
-        output::json_lines(&mut generation, tokenizer, &about, interrupted)
-    } else {
-        let prompt = args.shown_prompt().unwrap_or_default();
-        output::texts(&mut generation, args.num_samples, prompt, interrupted)
+    let prompt = args.shown_prompt();
+    let written = match args.json {
+        true => output::json_lines(&mut generation, tokenizer, seed, prompt),
+        false => output::texts(&mut generation, args.num_samples, prompt.unwrap_or_default()),
     };
     let went_on = match args.save_state {
         Some(_) => generator.go_on(generation),
@@ -142,5 +132,5 @@ fn write(
     };
     written?;
     went_on?;
-    expect_none(interrupted)
+    signals::expect_none()
 }

@@ -2,93 +2,75 @@
 
 use std::collections::BTreeMap;
 use std::io::Write;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use candle_tcn::generate::{Generation, Piece, TokenLogprob};
 use candle_tcn::text::Tokenizer;
 use serde_json::{Value, json};
 
-use crate::print_line;
+use crate::{print_line, signals};
 
 /// The next piece; after Ctrl-C what is still held back.
-pub fn next_piece(
-    generation: &mut Generation,
-    interrupted: &AtomicBool,
-) -> candle_tcn::Result<Option<Piece>> {
-    if interrupted.load(Ordering::SeqCst) {
+pub fn next_piece(generation: &mut Generation) -> candle_tcn::Result<Option<Piece>> {
+    if signals::has_come() {
         generation.interrupt()?;
     }
     generation.next().transpose()
 }
 
-/// The part of a text that is not written yet.
-#[derive(Default)]
-struct Waiting {
-    text: String,
-    begun: bool,
-    ended: bool,
-}
-
 /// Writes texts in order: the first as it is made, the others, made beside it, in its wake.
-pub fn texts(
-    generation: &mut Generation,
-    count: u64,
-    prompt: &str,
-    interrupted: &AtomicBool,
-) -> anyhow::Result<()> {
+pub fn texts(generation: &mut Generation, count: u64, prompt: &str) -> anyhow::Result<()> {
     let mut out = crate::terminal::stdout();
-    let mut waiting: BTreeMap<u64, Waiting> = BTreeMap::new();
-    let mut shown = 0;
-    if count == 1 {
+    // what is not written yet, and whether that is all
+    let mut waiting: BTreeMap<u64, (String, bool)> = BTreeMap::new();
+    let (mut shown, mut is_begun) = (0, count == 1);
+    if is_begun {
         // at once, before the first token
         write!(out, "{prompt}")?;
         out.flush()?;
     }
-    while let Some(piece) = next_piece(generation, interrupted)? {
-        let text = waiting.entry(piece.sample).or_default();
-        text.text += &piece.text;
-        text.ended = piece.finished.is_some();
-        while let Some(text) = waiting.get_mut(&shown) {
-            if !text.begun && count > 1 {
+    while let Some(piece) = next_piece(generation)? {
+        let (text, ended) = waiting.entry(piece.sample).or_default();
+        *text += &piece.text;
+        *ended = piece.finished.is_some();
+        while let Some((text, ended)) = waiting.get_mut(&shown) {
+            if !std::mem::replace(&mut is_begun, true) {
                 write!(out, "--- sample {shown} ---\n{prompt}")?;
             }
-            text.begun = true;
-            write!(out, "{}", std::mem::take(&mut text.text))?;
-            if !text.ended {
+            write!(out, "{}", std::mem::take(text))?;
+            if !*ended {
                 break;
             }
             writeln!(out)?;
             waiting.remove(&shown);
-            shown += 1;
+            (shown, is_begun) = (shown + 1, false);
         }
         out.flush()?;
     }
     Ok(())
 }
 
-/// Writes a line of JSON for each text as it ends; `about` are fields of each.
+/// Writes a line of JSON for each text as it ends.
 pub fn json_lines(
     generation: &mut Generation,
     tokenizer: &Tokenizer,
-    about: &Value,
-    interrupted: &AtomicBool,
+    seed: u64,
+    prompt: Option<&str>,
 ) -> anyhow::Result<()> {
     let mut texts: BTreeMap<u64, String> = BTreeMap::new();
-    while let Some(piece) = next_piece(generation, interrupted)? {
+    while let Some(piece) = next_piece(generation)? {
         *texts.entry(piece.sample).or_default() += &piece.text;
         let Some(finished) = piece.finished else {
             continue;
         };
         let mut line = json!({
+            "seed": seed,
+            "prompt": prompt,
             "sample": piece.sample,
             "text": texts.remove(&piece.sample),
             "tokens": finished.tokens,
             "tokens_per_s": finished.tokens as f64 / finished.seconds.max(1e-9),
             "finish_reason": finished.reason,
         });
-        for (name, value) in about.as_object().into_iter().flatten() {
-            line[name] = value.clone();
-        }
         if !finished.logprobs.is_empty() {
             line["logprobs"] = logprobs(&finished.logprobs, tokenizer)?;
         }

@@ -23,21 +23,12 @@ fn read(folder: &Path, file: &str) -> String {
     std::fs::read_to_string(folder.join(file)).unwrap_or_default()
 }
 
-/// Names of the files of a control group.
-struct Files {
-    limit: &'static str,
-    used: &'static str,
-    /// Line of `memory.stat`: file contents that are kept as long as nobody needs the room.
-    cache: &'static str,
-}
+/// Files of a control group that tell its limit and what is used, and the line of `memory.stat` of file contents that
+/// are kept as long as nobody needs the room.
+type Names = [&'static str; 3];
 
-const V1: Files = Files {
-    limit: "memory.limit_in_bytes",
-    used: "memory.usage_in_bytes",
-    cache: "total_inactive_file ",
-};
-
-const V2: Files = Files { limit: "memory.max", used: "memory.current", cache: "inactive_file " };
+const V1: Names = ["memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file "];
+const V2: Names = ["memory.max", "memory.current", "inactive_file "];
 
 /// Bytes that are left in the groups of a line of `/proc/self/cgroup`, `NUMBER:CONTROLLERS:PATH`, and in all
 /// groups above them: each limits those within. In a container the path may be that of the host, of which only
@@ -47,7 +38,7 @@ fn group_left(root: &Path, line: &str) -> Vec<u64> {
     let (Some(controllers), Some(path)) = (fields.next(), fields.next()) else {
         return Vec::new();
     };
-    let (mounts, files): (&[&str], _) = match controllers {
+    let (mounts, names): (&[&str], _) = match controllers {
         "" => (&["sys/fs/cgroup", "sys/fs/cgroup/unified"], V2),
         names if names.split(',').any(|name| name == "memory") => (&["sys/fs/cgroup/memory"], V1),
         _ => return Vec::new(),
@@ -55,20 +46,19 @@ fn group_left(root: &Path, line: &str) -> Vec<u64> {
     let groups = Path::new(path.trim_start_matches('/')).ancestors();
     groups
         .flat_map(|group| mounts.iter().map(move |mount| root.join(mount).join(group)))
-        .filter_map(|folder| files.left_in(&folder))
+        .filter_map(|folder| left_in(&folder, names))
         .collect()
 }
 
-impl Files {
-    fn left_in(&self, folder: &Path) -> Option<u64> {
-        // "max", where there is no limit, is no number
-        let limit: u64 = read(folder, self.limit).trim().parse().ok()?;
-        let used: u64 = read(folder, self.used).trim().parse().unwrap_or(0);
-        let stat = read(folder, "memory.stat");
-        let cache = stat.lines().find_map(|line| line.strip_prefix(self.cache));
-        let cache: u64 = cache.and_then(|bytes| bytes.trim().parse().ok()).unwrap_or(0);
-        Some(limit.saturating_sub(used.saturating_sub(cache)))
-    }
+/// Bytes that are left in a control group.
+fn left_in(folder: &Path, [limit, used, cache]: Names) -> Option<u64> {
+    let number = |text: &str| text.trim().parse::<u64>().ok();
+    // "max", where there is no limit, is no number
+    let limit = number(&read(folder, limit))?;
+    let used = number(&read(folder, used)).unwrap_or(0);
+    let stat = read(folder, "memory.stat");
+    let cache = stat.lines().find_map(|line| number(line.strip_prefix(cache)?)).unwrap_or(0);
+    Some(limit.saturating_sub(used.saturating_sub(cache)))
 }
 
 /// Bytes that `ulimit -v` leaves.

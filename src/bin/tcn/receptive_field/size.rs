@@ -7,64 +7,41 @@ use crate::flags::count;
 /// A number along each axis.
 #[derive(Clone, Copy, Debug)]
 pub struct Size {
-    pub height: usize,
-    pub width: usize,
+    /// Along the height, or in time; along the width.
+    pub along: [usize; 2],
     /// `true` if both were given.
     pub is_pair: bool,
 }
 
 impl Size {
     fn square(side: usize) -> Self {
-        Self { height: side, width: side, is_pair: false }
+        Self { along: [side; 2], is_pair: false }
     }
 }
 
-/// The value of a list; a plain `Vec` would be a repeated flag to clap.
-#[derive(Clone, Debug)]
-pub struct List(Vec<Size>);
-
-impl List {
-    pub fn axis(&self, of: fn(&Size) -> usize) -> Vec<usize> {
-        self.0.iter().map(of).collect()
-    }
-
-    pub fn has_pair(&self) -> bool {
-        self.0.iter().any(|size| size.is_pair)
-    }
-}
+/// The value of a list; `Vec` by its own name would be a repeated flag to clap.
+pub type List = Vec<Size>;
 
 /// `3`, or `3x5`: height, then width.
 pub fn one(text: &str) -> Result<Size, String> {
     let text = text.trim();
     match text.split_once('x') {
         None => count(text).map(Size::square),
-        Some((height, width)) => {
-            Ok(Size { height: count(height)?, width: count(width)?, is_pair: true })
-        }
+        Some((height, width)) => Ok(Size { along: [count(height)?, count(width)?], is_pair: true }),
     }
 }
 
-/// The value of `--dilations`.
-pub fn dilations(text: &str) -> Result<List, String> {
-    sizes(text, "dilation")
-}
-
-/// The value of `--strides`.
-pub fn strides(text: &str) -> Result<List, String> {
-    sizes(text, "stride")
-}
-
 /// Numbers and doubling ranges, separated by commas: `1,2,4`, `1..128`, `1..8,1..8`, `1,2x4`.
-fn sizes(text: &str, name: &str) -> Result<List, String> {
+pub fn list(text: &str, name: &str) -> Result<List, String> {
     if text.trim().is_empty() {
         return Err(format!("expected at least one {name}, such as 1,2,4 or 1..128"));
     }
     let mut list = Vec::new();
     for item in text.split(',').map(str::trim) {
         match item.split_once("..") {
-            None => list.push(one(item).map_err(|expected| format!("'{item}' in it: {expected}"))?),
+            None => list.push(in_it(item, one)?),
             Some((first, last)) => {
-                let range = doubling(number(first)?, number(last)?)?;
+                let range = doubling(in_it(first, count)?, in_it(last, count)?)?;
                 list.extend(range.into_iter().map(Size::square));
             }
         }
@@ -72,11 +49,11 @@ fn sizes(text: &str, name: &str) -> Result<List, String> {
             return Err(format!("expected at most {MAX_LAYERS} {name}s"));
         }
     }
-    Ok(List(list))
+    Ok(list)
 }
 
-fn number(text: &str) -> Result<usize, String> {
-    count(text.trim()).map_err(|expected| format!("'{text}' in it: {expected}"))
+fn in_it<T>(item: &str, parse: fn(&str) -> Result<T, String>) -> Result<T, String> {
+    parse(item.trim()).map_err(|expected| format!("'{item}' in it: {expected}"))
 }
 
 /// `first`, twice that, and so on up to `last`.

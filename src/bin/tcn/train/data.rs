@@ -8,19 +8,24 @@ use candle_tcn::train::{DataFile, ValidSet};
 use candle_tcn::{Error, Result};
 use serde::{Deserialize, Serialize};
 
-use crate::flags::counted;
+use crate::flags::{counted, first_of};
 use crate::{line_ends, memory, model};
 
-/// The source of the text.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+/// The source of the text, as the flags say it and `run.json` keeps it.
+#[derive(Debug, Clone, Serialize, Deserialize, clap::Args)]
 pub struct TextSource {
-    /// Training files, folders and patterns; none mean the built-in text.
+    /// Texts, joined in this order: files, also .gz and .zst, folders, patterns such as 'notes/*.txt', `-` for
+    /// standard input (default: a built-in text, the start of the King James Bible)
+    #[arg(long, value_name = "FILE", num_args = 1..)]
     pub data: Vec<PathBuf>,
-    /// A file, folder or pattern to validate on, instead of a part of the training text.
+    /// A text to validate on, instead of the end of the data; named as those of --data are
+    #[arg(long, value_name = "FILE")]
     pub valid: Option<PathBuf>,
-    /// The last part of the text that is validated on.
+    /// Fraction of the data, taken from its end, to validate on
+    #[arg(long, value_name = "F", conflicts_with = "valid", default_value_t = 0.1)]
     pub valid_fraction: f64,
-    /// Most bytes of it.
+    /// Validate on at most N bytes
+    #[arg(long, value_name = "N", default_value_t = 400_000)]
     pub valid_bytes: usize,
 }
 
@@ -65,54 +70,32 @@ impl TextSource {
     pub fn is_piped(&self) -> bool {
         self.data.iter().chain(&self.valid).any(|path| is_standard_input(path))
     }
-
-    /// Training and validation files; none for the built-in text, none without a text to validate on.
-    fn inputs(&self) -> Result<[Option<Inputs>; 2]> {
-        let find = |paths: &[PathBuf]| match paths {
-            [] => Ok(None),
-            paths => Inputs::find(paths).map(Some),
-        };
-        Ok([find(&self.data)?, find(self.valid.as_slice())?])
-    }
 }
 
 /// Says what was found in folders and passed over.
 fn tell_of_found(inputs: &Inputs) {
-    const NAMED: usize = 3;
     if !inputs.are_found() {
         return;
     }
-    let mut passed = Vec::new();
+    let mut text = format!("{} of text", counted(inputs.files().len(), "file"));
+    let mut sign = "; passed over: ";
     if inputs.hidden() > 0 {
-        passed.push(format!("{} hidden", inputs.hidden()));
+        text += &format!("{sign}{} hidden", inputs.hidden());
+        sign = ", ";
     }
     let others = inputs.not_text();
     if !others.is_empty() {
-        let names: Vec<_> =
-            others.iter().take(NAMED).map(|path| path.display().to_string()).collect();
-        let more = if others.len() > NAMED { ", …" } else { "" };
-        passed.push(format!("{} not text ({}{more})", others.len(), names.join(", ")));
+        let names = others.iter().map(|path| path.display().to_string());
+        text += &format!("{sign}{} not text ({})", others.len(), first_of(names, 3));
     }
-    let passed = match passed.is_empty() {
-        true => String::new(),
-        false => format!("; passed over: {}", passed.join(", ")),
-    };
-    say!("{} of text{passed}", counted(inputs.files().len(), "file"));
-}
-
-/// The source of the tokenizer.
-pub enum Tokens<'a> {
-    /// Made as `--tokenizer` says, from the training text.
-    Make(&'a TokenizerSpec),
-    /// The one of a run that goes on.
-    Load(&'a Path),
+    say!("{text}");
 }
 
 /// Everything a run reads.
 pub struct Data {
-    pub source: TextSource,
     pub tokenizer: Tokenizer,
-    spec: String,
+    /// The value of `--tokenizer`.
+    pub tokenizer_name: String,
     /// Number of tokens that are trained on.
     pub train_tokens: usize,
     pub valid: ValidSet,
@@ -120,9 +103,12 @@ pub struct Data {
 }
 
 impl Data {
-    /// Reads and encodes everything; the training tokens come beside.
-    pub fn read(source: TextSource, tokens: Tokens) -> anyhow::Result<(Self, Vec<u32>)> {
-        let [data, held_out] = source.inputs()?;
+    /// Reads and encodes everything, by the tokenizer that `spec` names or that is made from the training text; the
+    /// training tokens come beside.
+    pub fn read(source: &TextSource, spec: &TokenizerSpec) -> anyhow::Result<(Self, Vec<u32>)> {
+        let find = |paths: &[PathBuf]| (!paths.is_empty()).then(|| Inputs::find(paths)).transpose();
+        // none mean the built-in text, and a part of the text to validate on
+        let (data, held_out) = (find(&source.data)?, find(source.valid.as_slice())?);
         let sizes = data.iter().chain(&held_out).map(Inputs::bytes);
         let most = memory::check_text(sizes.sum())?;
         data.iter().chain(&held_out).for_each(tell_of_found);
@@ -130,14 +116,13 @@ impl Data {
             Some(inputs) => Corpus::read(inputs, most)?,
             None => Corpus::from_bytes(model::TEXT.as_bytes().to_vec()),
         };
-        let (existing, spec) = match tokens {
-            Tokens::Load(path) => (Some(Tokenizer::from_file(path)?), None),
-            Tokens::Make(TokenizerSpec::File(path)) => (Some(Tokenizer::from_file(path)?), None),
-            Tokens::Make(spec) => (None, Some(spec)),
+        let existing = match spec {
+            TokenizerSpec::File(path) => Some(Tokenizer::from_file(path)?),
+            _ => None,
         };
         let any_bytes = match &existing {
             Some(tokenizer) => tokenizer.accepts_any_bytes(),
-            None => spec == Some(&TokenizerSpec::Byte),
+            None => *spec == TokenizerSpec::Byte,
         };
         if !any_bytes {
             // named by file and offset, which the parts of the text no longer know
@@ -155,14 +140,15 @@ impl Data {
             None => split_fraction(corpus.bytes(), source.valid_fraction, !any_bytes)?,
         };
         let valid = beginning(valid, source.valid_bytes);
-        let tokenizer = match (existing, spec) {
-            (Some(tokenizer), _) => tokenizer,
-            // of the whole text: a character that only the end has is not unknown
-            (None, spec) => {
-                Tokenizer::from_spec(spec.unwrap_or(&TokenizerSpec::Char), corpus.bytes())?
-            }
+        let tokenizer_name = match existing {
+            Some(_) => "tokenizer.json".into(),
+            None => spec.to_string(),
         };
-        let spec = spec.map_or("tokenizer.json".to_string(), ToString::to_string);
+        let tokenizer = match existing {
+            Some(tokenizer) => tokenizer,
+            // of the whole text: a character that only the end has is not unknown
+            None => Tokenizer::from_spec(spec, corpus.bytes())?,
+        };
         let bytes = [train.len(), valid.len()];
         let train = tokenizer.encode_bytes(train)?;
         let valid = valid_set(&tokenizer, valid)?;
@@ -173,31 +159,27 @@ impl Data {
         if train.is_empty() {
             return Err(Error::Text(format!("{}: no text to train on", source.describe())).into());
         }
-        let data = Self { source, tokenizer, spec, train_tokens: train.len(), valid, bytes };
+        let train_tokens = train.len();
+        let data = Self { tokenizer, tokenizer_name, train_tokens, valid, bytes };
         Ok((data, train))
     }
 
-    /// The value of `--tokenizer`.
-    pub fn tokenizer_name(&self) -> String {
-        self.spec.clone()
-    }
-
     /// For the model card: what was read, in which role.
-    pub fn files(&self) -> Vec<DataFile> {
+    pub fn files(&self, source: &TextSource) -> Vec<DataFile> {
         let name = |path: &Path| {
             path.file_name().map_or_else(String::new, |n| n.to_string_lossy().into_owned())
         };
-        let names = match self.source.data.len() {
+        let names = match source.data.len() {
             0 => model::TEXT_NAME.to_string(),
-            _ => self.source.data.iter().map(|p| name(p)).collect::<Vec<_>>().join(", "),
+            _ => source.data.iter().map(|p| name(p)).collect::<Vec<_>>().join(", "),
         };
-        let valid = match &self.source.valid {
+        let valid = match &source.valid {
             Some(path) => name(path),
-            None => format!("the last {}% of it", self.source.valid_fraction * 100.0),
+            None => format!("the last {}% of it", source.valid_fraction * 100.0),
         };
-        let file = |name: String, role: &str, bytes: usize, tokens: usize| DataFile {
+        let file = |name, role: &str, bytes: usize, tokens: usize| DataFile {
             name,
-            role: role.to_string(),
+            role: role.into(),
             bytes: bytes as u64,
             tokens: tokens as u64,
         };

@@ -7,7 +7,6 @@ mod start;
 mod watch;
 
 use std::path::{Path, PathBuf};
-use std::sync::atomic::AtomicBool;
 
 use anyhow::Context;
 use candle_tcn::files::names;
@@ -22,8 +21,7 @@ use candle_tcn::{plot, train};
 use serde_json::json;
 
 use crate::flags::counted;
-use crate::signals::{expect_none, on_signals};
-use crate::{Interrupted, kernel, memory, print_line, usage_error};
+use crate::{Interrupted, kernel, memory, print_result, signals};
 use claim::Claim;
 use data::{Data, TextSource};
 pub use options::TrainArgs;
@@ -40,20 +38,20 @@ tcn receptive-field --model DIR";
 const KEEP: usize = 2;
 
 pub fn run(args: TrainArgs) -> anyhow::Result<()> {
-    let interrupted = on_signals("finishing this step, then saving")?;
+    signals::keep_signals("finishing this step, then saving")?;
     let Started { mut trainer, run, data, start, claim: _claim } = match args.resume {
         true => resume(&args)?,
-        false => begin(&args, &interrupted)?,
+        false => begin(&args)?,
     };
     let parameters = trainer.params().count();
     let field = trainer.network().graph().stack()?.receptive_field()?.total;
-    if !args.loudness().quiet {
+    if !args.loudness.quiet {
         say!(
             "{parameters} parameters in {}, receptive field {field}; {} training and {} validation tokens of {}; in {}",
             computed_in(trainer.config().dtype),
             data.train_tokens,
             data.valid.tokens.len(),
-            data.source.describe(),
+            start.source.describe(),
             run.path().display(),
         );
     }
@@ -66,7 +64,7 @@ pub fn run(args: TrainArgs) -> anyhow::Result<()> {
              planned; lower --valid-every"
         );
     }
-    let mut watch = Watch::new(&data.tokenizer, &run, interrupted, args.loudness())?;
+    let mut watch = Watch::new(&data.tokenizer, &run, args.loudness)?;
     let outcome = trainer.run(&data.valid, &mut watch)?;
     watch.finish();
     write_loss(&run)?;
@@ -96,8 +94,8 @@ struct Started {
     claim: Claim,
 }
 
-fn begin(args: &TrainArgs, interrupted: &AtomicBool) -> anyhow::Result<Started> {
-    let source = args.source()?;
+fn begin(args: &TrainArgs) -> anyhow::Result<Started> {
+    let start = Start::new(args.source()?);
     let config = args.train_config(usize::MAX)?;
     config.validate()?;
     let model = args.model_config()?;
@@ -106,26 +104,25 @@ fn begin(args: &TrainArgs, interrupted: &AtomicBool) -> anyhow::Result<Started> 
     let claim = args.out.as_ref().filter(|out| out.is_dir());
     let claim = claim.map(|out| Claim::take(out)).transpose()?;
     match &args.out {
-        Some(out) if args.force => refuse_to_remove_inputs(out, &source)?,
+        Some(out) if args.force => refuse_to_remove_inputs(out, &start.source)?,
         Some(out) => RunDir::check_free(out)?,
         None => {}
     }
-    let name = format!("{}-{}", source.stem(), args.model_name());
+    let name = format!("{}-{}", start.source.stem(), args.model_name());
     // before gigabytes are read
     let least = match spec {
         TokenizerSpec::Byte | TokenizerSpec::Bpe(_) => 256,
         TokenizerSpec::Char | TokenizerSpec::File(_) => 1,
     };
     check_memory(&model.clone().with_vocab_size(least), &config)?;
-    let (data, tokens) = Data::read(source, data::Tokens::Make(&spec))?;
+    let (data, tokens) = Data::read(&start.source, &spec)?;
     let config = fitted(args, config, tokens.len())?;
     let model = model.with_vocab_size(data.tokenizer.vocab_size());
     model.graph()?;
     model.geometry()?.receptive_field()?;
     check_memory(&model, &config)?;
-    let batches = config.lay_out(tokens).with_context(|| data.source.describe())?;
-    let start = Start::new(data.source.clone());
-    expect_none(interrupted)?;
+    let batches = config.lay_out(tokens).with_context(|| start.source.describe())?;
+    signals::expect_none()?;
     let claim = match (claim, &args.out) {
         (Some(claim), _) => claim,
         (None, Some(out)) => Claim::take(out)?,
@@ -179,16 +176,12 @@ fn refuse_to_remove_inputs(out: &Path, source: &TextSource) -> anyhow::Result<()
 }
 
 fn resume(args: &TrainArgs) -> anyhow::Result<Started> {
-    let out = args
-        .out
-        .as_ref()
-        .ok_or_else(|| usage_error("--resume: expected --out DIR, the run to continue"))?;
+    let Some(out) = &args.out else {
+        bail_usage!("--resume: expected --out DIR, the run to continue");
+    };
     if !out.is_dir() {
-        return Err(Error::file(
-            out,
-            "there is no such run; leave out --resume to start one there",
-        )
-        .into());
+        let message = "there is no such run; leave out --resume to start one there";
+        return Err(Error::file(out, message).into());
     }
     // before anything of the run is looked at
     let claim = Claim::take(out)?;
@@ -203,8 +196,8 @@ fn resume(args: &TrainArgs) -> anyhow::Result<Started> {
              --data - and the same text"
         );
     }
-    let tokenizer = run.join(names::TOKENIZER);
-    let (data, tokens) = Data::read(start.source.clone(), data::Tokens::Load(&tokenizer))
+    let tokenizer = TokenizerSpec::File(run.join(names::TOKENIZER));
+    let (data, tokens) = Data::read(&start.source, &tokenizer)
         .context("--data and --valid tell where the texts of a run are now")?;
     let trainer = Trainer::resume(tokens, run.clone(), |config| args.change(config))?
         .with_kernel(kernel::chosen())?;
@@ -250,9 +243,9 @@ fn write_card(
         config: flatten(&summary),
         parameters: model.graph()?.parameter_count()?,
         receptive_field: model.geometry()?.receptive_field()?.total,
-        tokenizer: data.tokenizer_name(),
+        tokenizer: data.tokenizer_name.clone(),
         vocab_size: data.tokenizer.vocab_size(),
-        data: data.files(),
+        data: data.files(&start.source),
         valid_loss: outcome.valid_loss,
         valid_bpc: outcome.valid_bpc,
         steps: outcome.steps,
@@ -267,17 +260,12 @@ fn write_card(
 
 /// The fields of a configuration, nested ones by their own names.
 fn flatten(value: &serde_json::Value) -> Vec<(String, String)> {
-    let Some(object) = value.as_object() else {
-        return Vec::new();
+    let fields = value.as_object().into_iter().flatten();
+    let one = |(name, value): (&String, &serde_json::Value)| match value {
+        serde_json::Value::Object(_) if name == "network" => flatten(value),
+        _ => vec![(name.clone(), value.to_string())],
     };
-    let mut fields = Vec::new();
-    for (name, value) in object {
-        match value {
-            serde_json::Value::Object(_) if name == "network" => fields.extend(flatten(value)),
-            _ => fields.push((name.clone(), value.to_string())),
-        }
-    }
-    fields
+    fields.flat_map(one).collect()
 }
 
 fn report(
@@ -286,8 +274,16 @@ fn report(
     parameters: usize,
     outcome: &Outcome,
 ) -> anyhow::Result<()> {
-    if args.json {
-        return print_line(json!({
+    let valid = match (outcome.valid_loss, outcome.valid_bpc) {
+        (Some(loss), Some(bpc)) => {
+            format!("validation loss {loss:.4} nats per token, {bpc:.4} bits per character")
+        }
+        _ => "no validation".to_string(),
+    };
+    let dir = run.path().display();
+    print_result(
+        args.json,
+        json!({
             "steps": outcome.steps,
             "tokens": outcome.tokens,
             "parameters": parameters,
@@ -296,21 +292,14 @@ fn report(
             "valid_loss": outcome.valid_loss,
             "valid_bpc": outcome.valid_bpc,
             "out": run.path(),
-        }));
-    }
-    let valid = match (outcome.valid_loss, outcome.valid_bpc) {
-        (Some(loss), Some(bpc)) => {
-            format!("validation loss {loss:.4} nats per token, {bpc:.4} bits per character")
-        }
-        _ => "no validation".to_string(),
-    };
-    print_line(format_args!(
-        "{}, {} in {:.0} s ({:.0} tokens/s); {valid}",
-        counted(outcome.steps, "step"),
-        counted(outcome.tokens, "token"),
-        outcome.seconds,
-        outcome.tokens_per_s
-    ))?;
-    let dir = run.path().display();
-    print_line(format_args!("the model is in {dir}; next: tcn generate --model {dir}"))
+        }),
+        format_args!(
+            "{}, {} in {:.0} s ({:.0} tokens/s); {valid}\n\
+             the model is in {dir}; next: tcn generate --model {dir}",
+            counted(outcome.steps, "step"),
+            counted(outcome.tokens, "token"),
+            outcome.seconds,
+            outcome.tokens_per_s
+        ),
+    )
 }

@@ -2,9 +2,8 @@
 
 use std::path::PathBuf;
 
-use candle_tcn::Error;
 use candle_tcn::files::is_standard_input;
-use candle_tcn::models::directory;
+use candle_tcn::models::directory::read_config;
 use candle_tcn::models::{ModelConfig, PRESETS};
 use candle_tcn::text::BatchMode;
 use candle_tcn::train::optim::{AdamWConfig, OptimizerConfig, RmsPropConfig, SgdConfig};
@@ -14,7 +13,7 @@ use clap::ValueEnum;
 
 use super::data::TextSource;
 use super::watch::Loudness;
-use crate::flags::{WholeDtype, count};
+use crate::flags::{WholeDtype, expect_together};
 use crate::usage_error;
 
 /// Minutes of a run that does not say how long.
@@ -31,19 +30,8 @@ const WEIGHT_DECAY: f64 = 2.0;
 
 #[derive(clap::Args)]
 pub struct TrainArgs {
-    /// Texts, joined in this order: files, also .gz and .zst, folders, patterns such as 'notes/*.txt', `-` for
-    /// standard input (default: a built-in text, the start of the King James Bible)
-    #[arg(long, value_name = "FILE", num_args = 1..)]
-    data: Vec<PathBuf>,
-    /// A text to validate on, instead of the end of the data; named as those of --data are
-    #[arg(long, value_name = "FILE")]
-    valid: Option<PathBuf>,
-    /// Fraction of the data, taken from its end, to validate on
-    #[arg(long, value_name = "F", conflicts_with = "valid", default_value_t = 0.1)]
-    valid_fraction: f64,
-    /// Validate on at most N bytes
-    #[arg(long, value_name = "N", default_value_t = 400_000)]
-    valid_bytes: usize,
+    #[command(flatten)]
+    source: TextSource,
     /// char, byte, bpe:N, or a tokenizer.json
     #[arg(long, value_name = "SPEC", default_value = "char")]
     pub tokenizer: String,
@@ -135,12 +123,8 @@ pub struct TrainArgs {
     /// Number format between the layers and of what is multiplied
     #[arg(long, value_enum, default_value_t = WholeDtype::Auto)]
     dtype: WholeDtype,
-    /// Say nothing while it trains: no progress, no validations, no samples
-    #[arg(long, conflicts_with = "log_every")]
-    quiet: bool,
-    /// Write a line of progress every N steps (default: a bar on a terminal, elsewhere a line every 10 s)
-    #[arg(long, value_name = "N", value_parser = count)]
-    log_every: Option<usize>,
+    #[command(flatten)]
+    pub loudness: Loudness,
     /// Print the result as one JSON object
     #[arg(long)]
     pub json: bool,
@@ -182,16 +166,10 @@ impl TrainArgs {
                 path.display()
             ))),
         };
-        Ok(TextSource {
-            data: self.data.iter().map(absolute).collect::<anyhow::Result<_>>()?,
-            valid: self.valid.as_ref().map(absolute).transpose()?,
-            valid_fraction: self.valid_fraction,
-            valid_bytes: self.valid_bytes,
-        })
-    }
-
-    pub fn loudness(&self) -> Loudness {
-        Loudness { quiet: self.quiet, log_every: self.log_every }
+        let TextSource { data, valid, .. } = &self.source;
+        let data = data.iter().map(absolute).collect::<anyhow::Result<_>>()?;
+        let valid = valid.as_ref().map(absolute).transpose()?;
+        Ok(TextSource { data, valid, ..self.source.clone() })
     }
 
     /// The network's name in that of the run.
@@ -201,24 +179,21 @@ impl TrainArgs {
                 file.file_stem().map_or("model".into(), |s| s.to_string_lossy().into_owned())
             }
             (None, Some(preset)) => preset.clone(),
-            (None, None) if self.data.is_empty() => "char-tiny".to_string(),
+            (None, None) if self.source.data.is_empty() => "char-tiny".to_string(),
             (None, None) => "char".to_string(),
         }
     }
 
     pub fn model_config(&self) -> anyhow::Result<ModelConfig> {
         let config = match &self.config {
-            Some(file) => directory::read_config(file)?,
+            Some(file) => read_config(file)?,
             None => ModelConfig::preset(&self.model_name())?,
         };
         let config = match self.dropout {
             Some(p) if !(0.0..1.0).contains(&p) => {
-                return Err(Error::invalid(
-                    "--dropout",
-                    "a probability of at least 0 and below 1",
-                    p,
+                bail_usage!(
+                    "--dropout: expected a probability of at least 0 and below 1, found {p}"
                 )
-                .into());
             }
             Some(dropout) => config.with_dropout(dropout),
             None => config,
@@ -249,45 +224,29 @@ impl TrainArgs {
     /// unless the flags say.
     pub fn train_config(&self, tokens: usize) -> anyhow::Result<TrainConfig> {
         let (batch_size, seq_len) = self.sizes(tokens);
-        let batches = match (self.context, self.history) {
-            (ContextMode::Carry, None) => BatchMode::Carry,
-            (ContextMode::Carry, Some(_)) => {
-                bail_usage!("--history: expected together with --context overlap");
-            }
-            (ContextMode::Overlap, history) => {
-                BatchMode::Overlap { history: history.unwrap_or(seq_len / 5) }
+        let is_carry = matches!(self.context, ContextMode::Carry);
+        let is_cosine = matches!(self.schedule, ScheduleName::Cosine);
+        let is_adamw = matches!(self.optimizer, OptimizerName::Adamw);
+        expect_together(&[
+            ("--history", self.history.is_some() && is_carry, "--context overlap"),
+            ("--warmup", self.warmup.is_some() && !is_cosine, "--schedule cosine"),
+            ("--momentum", self.momentum.is_some() && is_adamw, "--optimizer sgd or rmsprop"),
+        ])?;
+        let batches = match self.context {
+            ContextMode::Carry => BatchMode::Carry,
+            ContextMode::Overlap => {
+                BatchMode::Overlap { history: self.history.unwrap_or(seq_len / 5) }
             }
         };
-        if self.warmup.is_some() && !matches!(self.schedule, ScheduleName::Cosine) {
-            bail_usage!("--warmup: expected together with --schedule cosine");
-        }
-        if self.momentum.is_some() && matches!(self.optimizer, OptimizerName::Adamw) {
-            bail_usage!("--momentum: expected together with --optimizer sgd or rmsprop");
-        }
+        let (optimizer, usual_lr) = self.optimizer();
         Ok(TrainConfig {
             batch_size,
             seq_len,
             batches,
             accumulate: self.accumulate,
-            optimizer: self.optimizer(),
-            lr: self.lr.unwrap_or(match self.optimizer {
-                OptimizerName::Adamw => 4e-3,
-                OptimizerName::Sgd => 0.5,
-                OptimizerName::Rmsprop => 5e-4,
-            }),
-            schedule: match self.schedule {
-                ScheduleName::Constant => ScheduleConfig::Constant,
-                ScheduleName::Cosine => ScheduleConfig::Cosine {
-                    warmup: self.warmup.unwrap_or(WARMUP),
-                    final_fraction: 0.0,
-                },
-                ScheduleName::Plateau => ScheduleConfig::Plateau {
-                    factor: 0.1,
-                    rule: Default::default(),
-                    after: 5,
-                    min_lr: 0.0,
-                },
-            },
+            optimizer,
+            lr: self.lr.unwrap_or(usual_lr),
+            schedule: self.schedule(),
             clip: Some(self.clip.unwrap_or(1.0)).filter(|&clip| clip != 0.0),
             budget: self.budget().unwrap_or(Budget::Minutes(MINUTES)),
             valid_every: self.valid_every,
@@ -317,23 +276,37 @@ impl TrainArgs {
         (batch_size, seq_len)
     }
 
-    fn optimizer(&self) -> OptimizerConfig {
+    fn schedule(&self) -> ScheduleConfig {
+        let warmup = self.warmup.unwrap_or(WARMUP);
+        let rule = Default::default();
+        match self.schedule {
+            ScheduleName::Constant => ScheduleConfig::Constant,
+            ScheduleName::Cosine => ScheduleConfig::Cosine { warmup, final_fraction: 0.0 },
+            ScheduleName::Plateau => {
+                ScheduleConfig::Plateau { factor: 0.1, rule, after: 5, min_lr: 0.0 }
+            }
+        }
+    }
+
+    /// The optimizer, and the learning rate that suits it.
+    fn optimizer(&self) -> (OptimizerConfig, f64) {
+        let momentum = self.momentum.unwrap_or(0.0);
+        let decay = |usual| self.weight_decay.unwrap_or(usual);
         match self.optimizer {
-            OptimizerName::Adamw => OptimizerConfig::AdamW(AdamWConfig {
-                beta2: 0.99,
-                weight_decay: self.weight_decay.unwrap_or(WEIGHT_DECAY),
-                ..Default::default()
-            }),
-            OptimizerName::Sgd => OptimizerConfig::Sgd(SgdConfig {
-                momentum: self.momentum.unwrap_or(0.0),
-                weight_decay: self.weight_decay.unwrap_or(0.0),
-                ..Default::default()
-            }),
-            OptimizerName::Rmsprop => OptimizerConfig::RmsProp(RmsPropConfig {
-                momentum: self.momentum.unwrap_or(0.0),
-                weight_decay: self.weight_decay.unwrap_or(0.0),
-                ..Default::default()
-            }),
+            OptimizerName::Adamw => {
+                let (beta2, weight_decay) = (0.99, decay(WEIGHT_DECAY));
+                let config = AdamWConfig { beta2, weight_decay, ..Default::default() };
+                (OptimizerConfig::AdamW(config), 4e-3)
+            }
+            OptimizerName::Sgd => {
+                let config = SgdConfig { momentum, weight_decay: decay(0.0), ..Default::default() };
+                (OptimizerConfig::Sgd(config), 0.5)
+            }
+            OptimizerName::Rmsprop => {
+                let config =
+                    RmsPropConfig { momentum, weight_decay: decay(0.0), ..Default::default() };
+                (OptimizerConfig::RmsProp(config), 5e-4)
+            }
         }
     }
 }

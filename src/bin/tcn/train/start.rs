@@ -25,8 +25,8 @@ impl Start {
     /// Of this process.
     pub fn new(source: TextSource) -> Self {
         let arguments = std::env::args_os().map(|part| part.to_string_lossy().into_owned());
-        let arguments: Vec<_> = arguments.collect();
-        let command = typed(arguments.iter().map(String::as_str));
+        let arguments: Vec<String> = arguments.collect();
+        let command = typed(arguments.iter().cloned());
         Self { source, command, arguments }
     }
 
@@ -41,17 +41,16 @@ impl Start {
 
     /// The command line for others to read: files by their names alone, without the folders of this machine.
     pub fn public_command(&self) -> String {
+        if self.arguments.is_empty() {
+            return "tcn train".into();
+        }
         let rest = self.arguments.iter().skip(1).map(|part| match part.split_once('=') {
             Some((flag, value)) if flag.starts_with("--") => {
                 format!("{flag}={}", file_name(value))
             }
             _ => file_name(part).to_string(),
         });
-        let rest: Vec<_> = rest.collect();
-        match rest.is_empty() {
-            true => "tcn train".to_string(),
-            false => typed(["tcn"].into_iter().chain(rest.iter().map(String::as_str))),
-        }
+        typed(std::iter::once("tcn".to_string()).chain(rest))
     }
 }
 
@@ -60,10 +59,10 @@ fn file_name(path: &str) -> &str {
 }
 
 /// Arguments as they are typed in a shell.
-fn typed<'a>(arguments: impl Iterator<Item = &'a str>) -> String {
+fn typed(arguments: impl Iterator<Item = String>) -> String {
     let plain = |c: char| c.is_alphanumeric() || "-_./,:=+@%".contains(c);
-    let quote = |text: &str| match !text.is_empty() && text.chars().all(plain) {
-        true => text.to_string(),
+    let quote = |text: String| match !text.is_empty() && text.chars().all(plain) {
+        true => text,
         false => format!("'{}'", text.replace('\'', "'\\''")),
     };
     arguments.map(quote).collect::<Vec<_>>().join(" ")

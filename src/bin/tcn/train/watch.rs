@@ -1,7 +1,5 @@
 //! The view of a run: a progress bar, figures and a sample of text at each validation.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use candle_tcn::Result;
@@ -10,7 +8,9 @@ use candle_tcn::text::Tokenizer;
 use candle_tcn::train::{Observer, Record, RunDir};
 use indicatif::{HumanDuration, ProgressBar, ProgressStyle};
 
+use crate::flags::count;
 use crate::progress::Pace;
+use crate::signals;
 
 /// Tokens of the sample at each validation.
 const SAMPLE_TOKENS: usize = 160;
@@ -21,7 +21,6 @@ const PARTS: u64 = 10_000;
 pub struct Watch<'a> {
     tokenizer: &'a Tokenizer,
     run: &'a RunDir,
-    interrupted: Arc<AtomicBool>,
     bar: ProgressBar,
     last: String,
     pace: Pace,
@@ -29,11 +28,13 @@ pub struct Watch<'a> {
 }
 
 /// The amount of output while a run trains.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, clap::Args)]
 pub struct Loudness {
-    /// Nothing: no bar, no lines, no samples.
+    /// Say nothing while it trains: no progress, no validations, no samples
+    #[arg(long, conflicts_with = "log_every")]
     pub quiet: bool,
-    /// A line every `n` steps, with a terminal or without.
+    /// Write a line of progress every N steps (default: a bar on a terminal, elsewhere a line every 10 s)
+    #[arg(long, value_name = "N", value_parser = count)]
     pub log_every: Option<usize>,
 }
 
@@ -41,7 +42,6 @@ impl<'a> Watch<'a> {
     pub fn new(
         tokenizer: &'a Tokenizer,
         run: &'a RunDir,
-        interrupted: Arc<AtomicBool>,
         loudness: Loudness,
     ) -> anyhow::Result<Self> {
         let bar = match loudness.quiet {
@@ -49,15 +49,8 @@ impl<'a> Watch<'a> {
             false => ProgressBar::new(PARTS),
         };
         let bar = bar.with_style(ProgressStyle::with_template("{wide_bar} {percent:>3}% {msg}")?);
-        Ok(Self {
-            tokenizer,
-            run,
-            interrupted,
-            bar,
-            last: String::new(),
-            pace: Pace::new(),
-            loudness,
-        })
+        let (last, pace) = (String::new(), Pace::new());
+        Ok(Self { tokenizer, run, bar, last, pace, loudness })
     }
 
     pub fn finish(&self) {
@@ -109,15 +102,14 @@ impl Observer for Watch<'_> {
             record.train_loss,
             if best { ", the best so far" } else { "" }
         ));
-        if self.loudness.quiet {
-            return super::write_loss(self.run);
+        if !self.loudness.quiet {
+            let sample = super::sample(model, self.tokenizer, SAMPLE_TOKENS)?;
+            self.say(&format!("  | {}", sample.trim().replace('\n', "\n  | ")));
         }
-        let sample = super::sample(model, self.tokenizer, SAMPLE_TOKENS)?;
-        self.say(&format!("  | {}", sample.trim().replace('\n', "\n  | ")));
         super::write_loss(self.run)
     }
 
     fn interrupted(&self) -> bool {
-        self.interrupted.load(Ordering::SeqCst)
+        signals::has_come()
     }
 }
