@@ -94,8 +94,8 @@ impl Address {
     pub fn is_same_server(&self, other: &Self) -> bool {
         let server = |address: &Self| {
             let usual = if address.is_secure() { 443 } else { 80 };
-            let host = address.0.host().map(str::to_ascii_lowercase);
-            (address.is_secure(), host, address.0.port_u16().unwrap_or(usual))
+            let port = address.0.port_u16().unwrap_or(usual);
+            (address.is_secure(), address.0.host().map(str::to_string), port)
         };
         server(self) == server(other)
     }

@@ -166,10 +166,9 @@ impl RepoCache {
     pub fn keep(&self, hash: &Hash) -> Result<()> {
         let (partial, blob) = (self.partial(hash), self.blob(hash));
         // a file is synced as a folder is: where the file system can
-        let kept = sync_folder(&partial)
-            .and_then(|()| std::fs::rename(&partial, &blob))
-            .and_then(|()| sync_folder(&self.dir.join("blobs")));
-        kept.at(&blob)
+        sync_folder(&partial).at(&blob)?;
+        std::fs::rename(&partial, &blob).at(&blob)?;
+        sync_folder(&self.dir.join("blobs")).at(&blob)
     }
 
     /// Checks that a file of a snapshot has the hash that its name in the cache says. One that is no link, as

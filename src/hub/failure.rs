@@ -128,10 +128,7 @@ impl Remote<'_> {
         match trouble {
             Trouble::Fatal(error) => error.into(),
             Trouble::Transport { message, connect } => {
-                let what = match connect {
-                    true => "could not reach",
-                    false => "no whole answer from",
-                };
+                let what = if connect { "could not reach" } else { "no whole answer from" };
                 let message = format!(
                     "{what} {endpoint} in {tries} tries: {message}. Check the network and HF_ENDPOINT; \
                      what has arrived is kept, the next try goes on from there"
@@ -157,10 +154,9 @@ impl Remote<'_> {
     fn explain(&self, file: Option<&str>, answer: &Answer) -> String {
         let (endpoint, has_token) = (self.http.endpoint.shown(), self.http.endpoint.has_token);
         let repository = self.id.repository();
-        let said = match &answer.message {
-            Some(message) => format!(" (the server says: {})", first_line(message)),
-            None => String::new(),
-        };
+        let said = answer.message.as_ref().map_or(String::new(), |message| {
+            format!(" (the server says: {})", first_line(message))
+        });
         let gated = answer.code.as_deref() == Some("GatedRepo");
         let text = match answer.status {
             401 | 403 if gated && !has_token => format!(

@@ -75,10 +75,7 @@ impl Hub {
     /// cannot be sent, or that others could read on the way; [`Error::Hub`] for a system without certificates to
     /// check servers by.
     pub fn new(config: HubConfig) -> Result<Self> {
-        let http = match config.offline {
-            true => None,
-            false => Some(Http::new(&config)?),
-        };
+        let http = (!config.offline).then(|| Http::new(&config)).transpose()?;
         Ok(Self { config, http })
     }
 

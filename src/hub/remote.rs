@@ -43,10 +43,7 @@ impl Remote<'_> {
 
     /// The repository, with its revision and `file`, for messages.
     pub fn name(&self, file: Option<&str>) -> String {
-        let id = match self.is_upload {
-            true => self.id.repository(),
-            false => self.id.to_string(),
-        };
+        let id = if self.is_upload { self.id.repository() } else { self.id.to_string() };
         file.map_or(id.clone(), |file| format!("{id}: {file}"))
     }
 

@@ -1,6 +1,6 @@
 //! A line in, what follows it out, and so on: `tcn generate --interactive`.
 
-use std::io::{BufRead, IsTerminal, Write};
+use std::io::{IsTerminal, Write};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use candle_tcn::text::Tokenizer;
 
 use super::output::next_piece;
 use crate::model::{unknown_tokens, warn_of_unknown};
-use crate::{Interrupted, signals};
+use crate::signals;
 
 /// Time between two looks for Ctrl-C at the prompt.
 const POLL: Duration = Duration::from_millis(50);
@@ -68,13 +68,7 @@ fn write(generation: &mut Generation) -> anyhow::Result<bool> {
 /// Reads standard input in a thread of its own: a read cannot be interrupted.
 fn read_lines() -> Receiver<std::io::Result<String>> {
     let (sender, receiver) = channel();
-    std::thread::spawn(move || {
-        for line in std::io::stdin().lock().lines() {
-            if sender.send(line).is_err() {
-                break;
-            }
-        }
-    });
+    std::thread::spawn(move || std::io::stdin().lines().try_for_each(|line| sender.send(line)));
     receiver
 }
 
@@ -88,11 +82,7 @@ fn next_line(lines: &Receiver<std::io::Result<String>>) -> anyhow::Result<Option
         match lines.recv_timeout(POLL) {
             Ok(line) => return Ok(Some(line?)),
             Err(RecvTimeoutError::Disconnected) => return Ok(None),
-            Err(RecvTimeoutError::Timeout) if signals::has_come() => {
-                say!("");
-                return Err(Interrupted.into());
-            }
-            Err(RecvTimeoutError::Timeout) => {}
+            Err(RecvTimeoutError::Timeout) => signals::expect_none().inspect_err(|_| say!(""))?,
         }
     }
 }
