@@ -19,6 +19,8 @@ mod cache;
 mod config;
 mod contents;
 mod download;
+mod endpoint;
+mod explain;
 mod failure;
 mod http;
 mod id;

@@ -8,8 +8,8 @@ use ureq::http::{self, Method, StatusCode};
 use ureq::{Agent, AsSendBody, Body, SendBody};
 
 use super::address::{Address, without_credentials};
+use super::endpoint::Endpoint;
 use super::failure::{Answer, Trouble};
-use super::http::Endpoint;
 use crate::Error;
 
 /// Answers other than files and pages of lists are small.
