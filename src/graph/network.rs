@@ -15,9 +15,10 @@ use crate::{Error, Result, ops};
 
 /// A [`Graph`] with its tensors: runs whole sequences, with gradients or without.
 ///
-/// As one of candle's modules it evaluates, and is differentiable by candle where its tensors are variables;
-/// `forward_t(xs, true)` trains with running statistics updated and without dropout, which needs a seed: see
-/// [`run`](Self::run).
+/// As one of candle's modules it evaluates, also by `forward_t(xs, true)`: dropout needs a seed and batch norm says
+/// when its statistics change, so training is [`forward_with`](Self::forward_with) and [`Run::train`]. What comes out is
+/// differentiable by candle where the tensors are variables, with masks and dropout too; [`trace`](Self::trace) gives
+/// the same gradients in half the memory, and its outputs are constants to candle.
 ///
 /// # Example
 /// See [`graph`](super).
@@ -102,7 +103,7 @@ impl Network {
         Ok((outputs, tape.ok_or_else(none)?))
     }
 
-    /// The first output for one input.
+    /// The first output for one input; differentiable by candle where the tensors are variables.
     ///
     /// # Errors
     /// As [`run`](Self::run).

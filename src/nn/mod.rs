@@ -2,6 +2,12 @@
 //! `(batch, height, width, channels)`, in candle-nn's dialect: a configuration, a function that takes a `VarBuilder`
 //! with PyTorch's names and shapes, and a [`Network`] that is a candle [`Module`](candle_core::Module).
 //!
+//! Under a `VarMap`, where one tensor's start cannot depend on another's, call
+//! [`init_weight_norm`](Network::init_weight_norm) once on a network with weight norm. Of candle's own layers,
+//! `candle_nn::layer_norm` and `rms_norm` have no gradient (candle-nn 0.11): take [`norm`]. A mask cannot pass through a
+//! `Sequential`; sequences of unequal lengths are [`Network::forward_with`], [`length_mask`] and
+//! [`mean_rows`] or [`last_step`].
+//!
 //! Each stack's configuration also has `append`, which adds it to a [`Graph`](crate::graph::Graph).
 
 mod aspp;
@@ -21,7 +27,7 @@ pub use crate::graph::{
 };
 pub use crate::kernels::elementwise::{Activation, Gate};
 pub use crate::kernels::step::StepDtype;
-pub use crate::ops::{DropoutKind, PaddingMode, last_step, mean_rows};
+pub use crate::ops::{DropoutKind, PaddingMode, last_step, length_mask, mean_rows};
 pub use aspp::{AsppConfig, aspp};
 #[cfg(feature = "models")]
 pub(crate) use bytenet::check_eps;

@@ -71,7 +71,8 @@ fn yes() -> bool {
 }
 
 impl TcnConfig {
-    /// The reference network: weight norm, ReLU, dilations 1, 2, 4, …
+    /// The reference network: weight norm, ReLU, dilations 1, 2, 4, …, causal, without dropout. Under a `VarMap` see
+    /// [`Network::init_weight_norm`](crate::graph::Network::init_weight_norm).
     pub fn new(num_channels: Vec<usize>, kernel_size: usize) -> Self {
         Self {
             num_channels,

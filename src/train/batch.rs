@@ -1,6 +1,6 @@
 //! A batch of training, and what makes one after the other.
 
-use candle_core::{Device, Tensor};
+use candle_core::{DType, Device, Tensor};
 use sha2::{Digest, Sha256};
 
 use crate::Result;
@@ -16,10 +16,12 @@ pub struct Batch {
     /// The numbers or classes that the [loss](super::loss::Loss) compares the outputs with, such as ids (batch, time) of `u32`.
     pub targets: Tensor,
     /// (batch, time): 1 for a step of a sequence, 0 for one that only fills up; see
-    /// [`length_mask`](crate::ops::length_mask). The network is run under it, and targets of the same shape that it hides
-    /// do not count.
+    /// [`length_mask`](crate::ops::length_mask). The network is run under it; a causal one has no use for a mask and
+    /// refuses one that hides something: leave its targets out by `weights`. Targets of the same shape that the mask hides
+    /// do not count in a [`CrossEntropy`](super::loss::CrossEntropy).
     pub mask: Option<Tensor>,
-    /// Factor of each target in the mean, in the shape of the targets; 0 leaves it out.
+    /// Factor of each target in the mean, in the shape of the targets; 0 leaves it out. A closure as the loss applies it
+    /// itself.
     pub weights: Option<Tensor>,
     /// The state in which its sequences begin.
     pub start: InitialState,
@@ -69,11 +71,61 @@ impl DataId {
         }
         Self { len: tokens.len(), sha256: hex(&hash.finalize()) }
     }
+
+    /// The identity of tensors, counted in numbers.
+    ///
+    /// # Errors
+    /// Those of candle.
+    pub fn of_tensors<'a>(tensors: impl IntoIterator<Item = &'a Tensor>) -> Result<Self> {
+        let (mut hash, mut len) = (Sha256::new(), 0);
+        for tensor in tensors {
+            let numbers = tensor.to_dtype(DType::F64)?.flatten_all()?.to_vec1::<f64>()?;
+            numbers.iter().for_each(|number| hash.update(number.to_le_bytes()));
+            len += numbers.len();
+        }
+        Ok(Self { len, sha256: hex(&hash.finalize()) })
+    }
 }
 
 /// An endless sequence of batches that can be continued at any place: a function of data, settings and seed.
 ///
-/// [`Batches`] are those of a text.
+/// [`Batches`] are those of a text. Of a [`TrainConfig`](super::TrainConfig), `batch_size`, `seq_len` and `batches` are
+/// for those alone; a source of your own makes its batches as large as it likes.
+///
+/// # Example
+///
+/// ```
+/// use candle_core::{Device, Tensor};
+/// use candle_tcn::text::BatchPosition;
+/// use candle_tcn::train::{Batch, BatchSource, DataId};
+///
+/// /// Frames, and their next ones, some sequences at a time.
+/// struct Forecasts { frames: Tensor, rows: usize, position: BatchPosition }
+///
+/// impl BatchSource for Forecasts {
+///     fn next_batch(&mut self) -> candle_tcn::Result<Batch> {
+///         let frames = self.frames.narrow(0, self.position.index * self.rows, self.rows)?;
+///         let time = frames.dim(1)? - 1;
+///         self.position.index += 1;
+///         if self.position.index == self.steps_per_epoch() {
+///             self.position = BatchPosition { epoch: self.position.epoch + 1, index: 0 };
+///         }
+///         Ok(Batch::new(vec![frames.narrow(1, 0, time)?], frames.narrow(1, 1, time)?))
+///     }
+///     fn steps_per_epoch(&self) -> usize { self.frames.dims()[0] / self.rows }
+///     fn position(&self) -> BatchPosition { self.position }
+///     fn seek(&mut self, position: BatchPosition) -> candle_tcn::Result<()> {
+///         self.position = position;
+///         Ok(())
+///     }
+///     fn data(&self) -> DataId { DataId::of_tensors([&self.frames]).unwrap() }
+/// }
+///
+/// let frames = Tensor::rand(0f32, 1., (6, 11, 4), &Device::Cpu)?;
+/// let mut batches = Forecasts { frames, rows: 2, position: BatchPosition::default() };
+/// assert_eq!(batches.next_batch()?.targets.dims(), [2, 10, 4]);
+/// # Ok::<(), candle_tcn::Error>(())
+/// ```
 pub trait BatchSource: Send {
     /// The next batch.
     ///

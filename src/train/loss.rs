@@ -9,7 +9,8 @@ use crate::{Error, Result, ops};
 /// A loss that [`Trainer`](super::Trainer) makes small.
 ///
 /// A closure that computes a scalar with candle's operations is one: candle differentiates it down to the outputs of the
-/// network. Its mean counts as many targets as the batch has.
+/// network, which it is given in `f32` at least. It applies the batch's mask and weights itself; beside other batches its
+/// mean counts as many targets as the batch has. Spell out its argument types: `|outputs: &[Tensor], batch: &Batch|`.
 ///
 /// # Example
 ///
@@ -49,21 +50,30 @@ pub struct LossValue {
 
 impl<F: Fn(&[Tensor], &Batch) -> Result<Tensor> + Send> Loss for F {
     fn value(&self, outputs: &[Tensor], batch: &Batch) -> Result<LossValue> {
-        let vars = outputs.iter().map(|output| Var::from_tensor(&output.detach()));
+        let wide = |output: &Tensor| match output.dtype() {
+            DType::BF16 | DType::F16 => output.to_dtype(DType::F32),
+            _ => Ok(output.clone()),
+        };
+        let types: Vec<DType> = outputs.iter().map(Tensor::dtype).collect();
+        let vars = outputs.iter().map(|output| Var::from_tensor(&wide(output)?.detach()));
         let vars = vars.collect::<candle_core::Result<Vec<Var>>>()?;
         let outputs: Vec<Tensor> = vars.iter().map(|var| var.as_tensor().clone()).collect();
         let loss = self(&outputs, batch)?;
         let store = loss.backward()?;
-        let gradient = |output: &Tensor| match store.get(output) {
-            Some(gradient) => Ok(gradient.detach()),
-            None => output.zeros_like(),
+        let gradient = |(output, &dtype): (&Tensor, &DType)| match store.get(output) {
+            Some(gradient) => gradient.detach().to_dtype(dtype),
+            None => output.zeros_like()?.to_dtype(dtype),
         };
         let count = batch.targets.elem_count();
         Ok(LossValue {
             mean: loss.to_dtype(DType::F64)?.to_scalar()?,
             weight: count as f64,
             count: count as u64,
-            gradients: outputs.iter().map(gradient).collect::<candle_core::Result<_>>()?,
+            gradients: outputs
+                .iter()
+                .zip(&types)
+                .map(gradient)
+                .collect::<candle_core::Result<_>>()?,
         })
     }
 }
@@ -100,6 +110,10 @@ pub struct CrossEntropy {
 
 impl CrossEntropy {
     fn targets(&self, batch: &Batch) -> Result<Vec<Target>> {
+        if batch.targets.dtype() != DType::U32 {
+            let found = format!("numbers of {}", batch.targets.dtype().as_str());
+            return Err(Error::invalid("targets", "classes of u32 for a cross-entropy", found));
+        }
         let ids = batch.targets.flatten_all()?.to_vec1::<u32>()?;
         let mut targets: Vec<Target> = ids.into_iter().map(Target::from).collect();
         for target in &mut targets {

@@ -27,7 +27,7 @@ pub(super) struct RunProgress {
     pub training_s: f64,
     pub position: BatchPosition,
     pub schedule: ScheduleState,
-    pub best: Option<(f64, f64)>,
+    pub best: Option<(f64, Option<f64>)>,
     pub since_best: usize,
     /// Kept, so that the first record after a resume is that of an uninterrupted run.
     pub meter: Meter,

@@ -78,13 +78,46 @@ impl Trainer {
 
     /// A run of a network of one's own, on batches and with a [loss](super::loss) that fit it: a text's batches with
     /// [`CrossEntropy`] for a language model; `json` is what describes it in the
-    /// run's `config.json`.
+    /// run's `config.json`, which nothing here reads: the weights of the run are loaded by
+    /// [`weights::read`](crate::files::weights::read) and [`Network::new`] with the same graph. A tokenizer is saved into
+    /// the run by whoever has one.
     ///
     /// # Errors
     /// As [`new`](Self::new).
     ///
     /// # Example
-    /// See `examples/own_network.rs` in the repository.
+    ///
+    /// ```
+    /// use candle_core::{DType, Device};
+    /// use candle_nn::VarBuilder;
+    /// use candle_tcn::files::weights;
+    /// use candle_tcn::graph::{Conv1dConfig, EmbedConfig, Graph, Network};
+    /// use candle_tcn::train::{Budget, RunDir, TrainConfig, Trainer, ValidSet, loss::CrossEntropy};
+    ///
+    /// fn graph() -> candle_tcn::Result<Graph> {
+    ///     let mut g = Graph::new();
+    ///     let ids = g.tokens(10)?;
+    ///     let xs = g.embed("embedding", ids, 8, EmbedConfig::default())?;
+    ///     let hs = g.conv1d("conv", xs, 8, 3, Conv1dConfig::causal())?;
+    ///     let logits = g.linear("head", hs, 10)?;
+    ///     g.output_logits(logits)?;
+    ///     Ok(g)
+    /// }
+    ///
+    /// let folder = tempfile::tempdir()?;
+    /// let run = RunDir::create(folder.path().join("run"), 1)?;
+    /// let sizes = TrainConfig { batch_size: 2, seq_len: 16, ..TrainConfig::default() };
+    /// let config = TrainConfig { budget: Budget::Steps(5), ..sizes };
+    /// let batches = config.lay_out((0..200).map(|i| i % 10).collect())?;
+    /// let loss = CrossEntropy::default();
+    /// let mut trainer = Trainer::of_graph(config, graph()?, "{}", batches, loss, run.clone())?;
+    /// trainer.run(&ValidSet::default(), &mut ())?;
+    ///
+    /// let tensors = weights::read(run.join("model.safetensors"))?.tensors;
+    /// let vb = VarBuilder::from_tensors(tensors, DType::F32, &Device::Cpu);
+    /// let net = Network::new(graph()?, vb)?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn of_graph(
         config: TrainConfig,
         graph: Graph,
@@ -256,7 +289,7 @@ impl Trainer {
             seconds: p.elapsed_s,
             tokens_per_s: p.tokens as f64 / p.training_s.max(1e-9),
             valid_loss: p.best.map(|(loss, _)| loss),
-            valid_bpc: p.best.map(|(_, bpc)| bpc),
+            valid_bpc: p.best.and_then(|(_, bpc)| bpc),
             interrupted,
         }
     }

@@ -1,14 +1,10 @@
 //! The data that a run is validated on.
 
-use candle_core::DType;
-use sha2::{Digest, Sha256};
-
 use super::batch::{Batch, DataId};
 use super::evaluate::Evaluation;
 use crate::Result;
-use crate::files::hex;
 
-/// The data that a run is validated on: a text, or batches with the loss of the run.
+/// The data that a run is validated on: a text, batches with the loss of the run, or nothing.
 #[derive(Debug, Clone, Default)]
 pub struct ValidSet {
     /// The tokens of a text, for a language model.
@@ -25,6 +21,11 @@ impl ValidSet {
         Self { tokens, characters, batches: Vec::new() }
     }
 
+    /// Batches; their targets are not counted by characters.
+    pub fn batches(batches: Vec<Batch>) -> Self {
+        Self { batches, ..Self::default() }
+    }
+
     /// Number of tokens or targets.
     pub(super) fn len(&self) -> usize {
         let targets: usize = self.batches.iter().map(|batch| batch.targets.elem_count()).sum();
@@ -36,12 +37,9 @@ impl ValidSet {
         self.batches.is_empty() && self.tokens.len() < 2
     }
 
-    /// Units of text that an evaluation is counted by: characters, or targets where there are none.
-    pub(super) fn units(&self, evaluation: &Evaluation) -> u64 {
-        match self.batches.is_empty() {
-            true => self.characters.max(1),
-            false => evaluation.tokens,
-        }
+    /// An evaluation in bits per character; of a text.
+    pub(super) fn bpc(&self, evaluation: &Evaluation) -> Option<f64> {
+        self.batches.is_empty().then(|| evaluation.bits_per(self.characters.max(1)))
     }
 
     /// Identity of the data: a run resumes with the same.
@@ -50,13 +48,8 @@ impl ValidSet {
         if self.batches.is_empty() {
             return Ok(text);
         }
-        let mut hash = Sha256::new();
-        for batch in &self.batches {
-            for tensor in batch.inputs.iter().chain([&batch.targets]) {
-                let numbers = tensor.to_dtype(DType::F64)?.flatten_all()?.to_vec1::<f64>()?;
-                numbers.iter().for_each(|number| hash.update(number.to_le_bytes()));
-            }
-        }
-        Ok(hex(&hash.finalize()))
+        let batches = self.batches.iter();
+        let tensors = batches.flat_map(|batch| batch.inputs.iter().chain([&batch.targets]));
+        Ok(DataId::of_tensors(tensors)?.sha256)
     }
 }

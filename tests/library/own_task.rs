@@ -4,7 +4,7 @@ use std::path::Path;
 
 use crate::common::runs::{Left, StopAfter, adamw, config, folder, momentum};
 use crate::common::{UnderTest, assert_close, rng};
-use candle_core::{Device, Tensor};
+use candle_core::{DType, Device, Tensor};
 use candle_tcn::Result;
 use candle_tcn::graph::Graph;
 use candle_tcn::nn::{DropoutKind, TcnConfig};
@@ -12,7 +12,7 @@ use candle_tcn::ops::length_mask;
 use candle_tcn::text::{BatchMode, BatchPosition};
 use candle_tcn::train::loss::{CrossEntropy, Loss};
 use candle_tcn::train::{
-    Batch, BatchSource, DataId, RunDir, TrainConfig, Trainer, ValidSet, read_metrics,
+    Batch, BatchSource, DataId, Precision, RunDir, TrainConfig, Trainer, ValidSet, read_metrics,
 };
 use rand::RngExt;
 
@@ -111,7 +111,7 @@ fn start(
 
 fn valid() -> Result<ValidSet> {
     let batches = vec![Slopes::new(8).batch(100)?, Slopes::new(5).batch(200)?];
-    Ok(ValidSet { batches, ..Default::default() })
+    Ok(ValidSet::batches(batches))
 }
 
 #[test]
@@ -122,6 +122,7 @@ fn unequal_sequences_are_told_apart_and_a_stopped_run_goes_on() -> Result<()> {
     let metrics = read_metrics(whole.path().join("metrics.jsonl"))?;
     let losses: Vec<f64> = metrics.iter().filter_map(|record| record.valid_loss).collect();
     assert!(losses[0] > 2. * losses[losses.len() - 1], "{losses:?}");
+    assert!(metrics.iter().all(|record| record.valid_bpc.is_none()));
     start(settings(), 4, CrossEntropy::default(), 2, stopped.path())?
         .run(&valid()?, &mut StopAfter::new(5))?;
     let resume = |loss: CrossEntropy, sequences: usize| {
@@ -157,6 +158,29 @@ fn a_closure_is_a_loss() -> Result<()> {
         (last, _) = trainer.step(0.02)?;
     }
     assert!(last < 0.6 * first, "{first} {last}");
+    Ok(())
+}
+
+#[test]
+fn a_closure_gets_numbers_that_it_can_compute_with() -> Result<()> {
+    let squared = |outputs: &[Tensor], batch: &Batch| -> Result<Tensor> {
+        assert_eq!(outputs[0].dtype(), DType::F32);
+        let targets = batch.targets.to_dtype(DType::F32)?.unsqueeze(2)?;
+        Ok(candle_nn::loss::mse(&outputs[0], &targets)?)
+    };
+    let dir = folder();
+    let config = TrainConfig { dtype: Precision::Bf16, ..settings() };
+    let (loss, norm) = start(config, 8, squared, 1, dir.path())?.step(0.02)?;
+    assert!(loss > 0. && norm > 0.);
+    Ok(())
+}
+
+#[test]
+fn targets_that_are_no_classes_are_named() -> Result<()> {
+    let logits = Tensor::zeros((1, 2), DType::F32, &Device::Cpu)?;
+    let batch = Batch::new(vec![logits.clone()], Tensor::zeros(1, DType::F32, &Device::Cpu)?);
+    let error = CrossEntropy::default().value(&[logits], &batch).unwrap_err();
+    assert!(error.to_string().starts_with("targets: expected classes of u32"), "{error}");
     Ok(())
 }
 

@@ -23,12 +23,12 @@ impl Trainer {
         let Some(evaluation) = self.evaluate(&model, valid, observer)? else {
             return Ok(None);
         };
-        let (loss, bpc) = (evaluation.loss(), evaluation.bits_per(valid.units(&evaluation)));
+        let (loss, bpc) = (evaluation.loss(), valid.bpc(&evaluation));
         if !loss.is_finite() {
             let (step, lr) = (self.progress.step, record.lr);
             return Err(Error::NotFinite { step, what: "validation loss", value: loss, lr });
         }
-        (record.valid_loss, record.valid_bpc) = (Some(loss), Some(bpc));
+        (record.valid_loss, record.valid_bpc) = (Some(loss), bpc);
         self.schedule.observe_validation(loss);
         let best = self.progress.best.is_none_or(|(lowest, _)| loss < lowest);
         if best {
