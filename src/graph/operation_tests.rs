@@ -48,7 +48,7 @@ impl RowOperation for Square {
 }
 
 /// An operation on a value of four channels that a linear layer makes; of ids, on the ids themselves.
-struct Case {
+struct OperationCase {
     build: fn(&mut Graph, Value) -> Result<Value>,
     takes_ids: bool,
     channels: usize,
@@ -58,7 +58,7 @@ struct Case {
     no_step: Option<&'static str>,
 }
 
-const ROW_WISE: Case = Case {
+const ROW_WISE: OperationCase = OperationCase {
     build: |_, xs| Ok(xs),
     takes_ids: false,
     channels: CHANNELS,
@@ -66,16 +66,16 @@ const ROW_WISE: Case = Case {
     no_step: None,
 };
 
-fn cases() -> Vec<Case> {
+fn cases() -> Vec<OperationCase> {
     vec![
         ROW_WISE,
-        Case {
+        OperationCase {
             build: |g, ids| g.embed("table", ids, 5, EmbedConfig::default()),
             takes_ids: true,
             channels: 5,
             ..ROW_WISE
         },
-        Case {
+        OperationCase {
             build: |g, ids| {
                 let xs = g.one_hot(ids, 6)?;
                 g.linear("head", xs, 3)
@@ -84,7 +84,7 @@ fn cases() -> Vec<Case> {
             channels: 3,
             ..ROW_WISE
         },
-        Case {
+        OperationCase {
             build: |g, xs| {
                 let cfg = Conv1dConfig { dilation: 2, weight_norm: true, ..Conv1dConfig::causal() };
                 g.conv1d("conv", xs, 6, 3, cfg)
@@ -93,7 +93,7 @@ fn cases() -> Vec<Case> {
             reach: (4, 0),
             ..ROW_WISE
         },
-        Case {
+        OperationCase {
             build: |g, xs| {
                 let padding = Padding::Same;
                 let cfg = Conv1dConfig { groups: 2, padding, ..Conv1dConfig::causal() };
@@ -104,7 +104,7 @@ fn cases() -> Vec<Case> {
             no_step: Some("conv"),
             ..ROW_WISE
         },
-        Case {
+        OperationCase {
             build: |g, xs| {
                 g.conv_transpose1d("up", xs, CHANNELS, 4, ConvTranspose1dConfig::causal(2))
             },
@@ -112,25 +112,25 @@ fn cases() -> Vec<Case> {
             no_step: Some("up"),
             ..ROW_WISE
         },
-        Case { build: |g, xs| g.norm("norm", xs, NormKind::Layer), ..ROW_WISE },
-        Case {
+        OperationCase { build: |g, xs| g.norm("norm", xs, NormKind::Layer), ..ROW_WISE },
+        OperationCase {
             build: |g, xs| {
                 let xs = g.norm("norm", xs, NormKind::Rms)?;
                 g.activate(xs, Activation::Silu)
             },
             ..ROW_WISE
         },
-        Case { build: |g, xs| g.norm("norm", xs, NormKind::Batch), ..ROW_WISE },
-        Case { build: |g, xs| g.activate(xs, Activation::Gelu), ..ROW_WISE },
-        Case { build: |g, xs| g.gate(xs, Gate::TanhSigmoid), channels: 2, ..ROW_WISE },
-        Case {
+        OperationCase { build: |g, xs| g.norm("norm", xs, NormKind::Batch), ..ROW_WISE },
+        OperationCase { build: |g, xs| g.activate(xs, Activation::Gelu), ..ROW_WISE },
+        OperationCase { build: |g, xs| g.gate(xs, Gate::TanhSigmoid), channels: 2, ..ROW_WISE },
+        OperationCase {
             build: |g, xs| {
                 let ys = g.linear("other", xs, CHANNELS)?;
                 g.add(xs, ys)
             },
             ..ROW_WISE
         },
-        Case {
+        OperationCase {
             build: |g, xs| {
                 let ys = g.conv1d("other", xs, CHANNELS, 2, Conv1dConfig::causal())?;
                 g.multiply(xs, ys)
@@ -138,7 +138,7 @@ fn cases() -> Vec<Case> {
             reach: (1, 0),
             ..ROW_WISE
         },
-        Case {
+        OperationCase {
             build: |g, xs| {
                 let ys = g.linear("other", xs, 3)?;
                 g.concat(&[ys, xs])
@@ -146,10 +146,10 @@ fn cases() -> Vec<Case> {
             channels: 7,
             ..ROW_WISE
         },
-        Case { build: |g, xs| g.dropout(xs, 0.3, DropoutKind::Element), ..ROW_WISE },
-        Case { build: |g, xs| g.dropout(xs, 0.3, DropoutKind::Channel), ..ROW_WISE },
-        Case { build: |g, xs| g.mean(xs), no_step: Some("mean"), ..ROW_WISE },
-        Case {
+        OperationCase { build: |g, xs| g.dropout(xs, 0.3, DropoutKind::Element), ..ROW_WISE },
+        OperationCase { build: |g, xs| g.dropout(xs, 0.3, DropoutKind::Channel), ..ROW_WISE },
+        OperationCase { build: |g, xs| g.mean(xs), no_step: Some("mean"), ..ROW_WISE },
+        OperationCase {
             build: |g, xs| {
                 let mean = g.mean(xs)?;
                 g.spread(mean, xs)
@@ -157,8 +157,12 @@ fn cases() -> Vec<Case> {
             no_step: Some("mean"),
             ..ROW_WISE
         },
-        Case { build: |g, xs| g.batch_softmax(xs, true), no_step: Some("softmax"), ..ROW_WISE },
-        Case {
+        OperationCase {
+            build: |g, xs| g.batch_softmax(xs, true),
+            no_step: Some("softmax"),
+            ..ROW_WISE
+        },
+        OperationCase {
             build: |g, xs| {
                 let condition = g.condition(3)?;
                 let more = g.linear("condition", condition, CHANNELS)?;
@@ -167,7 +171,7 @@ fn cases() -> Vec<Case> {
             },
             ..ROW_WISE
         },
-        Case { build: |g, xs| g.custom(xs, Arc::new(Square)), channels: 2, ..ROW_WISE },
+        OperationCase { build: |g, xs| g.custom(xs, Arc::new(Square)), channels: 2, ..ROW_WISE },
     ]
 }
 
@@ -197,7 +201,7 @@ fn number(operation: &Operation) -> usize {
 
 /// A case as a network, and the operations in it by name.
 struct Built {
-    case: Case,
+    case: OperationCase,
     name: String,
     net: Network,
     params: Params,
@@ -205,7 +209,7 @@ struct Built {
 }
 
 impl Built {
-    fn new(case: Case, dtype: DType) -> Result<Self> {
+    fn new(case: OperationCase, dtype: DType) -> Result<Self> {
         let params = Params::new(3, dtype, &Device::Cpu);
         let mut g = Graph::new();
         let xs = match case.takes_ids {

@@ -106,7 +106,7 @@ impl State {
     /// Steps that sequence `sequence` has seen; not counted where the network remembers nothing.
     ///
     /// # Panics
-    /// Where there is no such sequence.
+    /// If there is no such sequence.
     pub fn position(&self, sequence: usize) -> u64 {
         self.positions[sequence]
     }

@@ -69,7 +69,7 @@ fn as_f64<R: Real>(values: &[R]) -> Vec<f64> {
 }
 
 /// Random operands of a convolution, such as all numbers of type `X` are.
-struct Operands {
+struct Arrays {
     x: Vec<f64>,
     history: Vec<f64>,
     dy: Vec<f64>,
@@ -77,7 +77,7 @@ struct Operands {
     bias: Vec<f64>,
 }
 
-impl Operands {
+impl Arrays {
     fn new<X: Stored>(shape: &ConvShape, seed: u64) -> Self {
         let rng = &mut rand_chacha::ChaCha8Rng::seed_from_u64(seed);
         let (x_len, history_len, y_len) = shape.sizes();
@@ -132,7 +132,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
     #[test]
     fn portable_agrees_with_the_reference(shape in shapes(), seed in 0u64..1000) {
-        let o = Operands::new::<f64>(&shape, seed);
+        let o = Arrays::new::<f64>(&shape, seed);
         let mut found = Results { y: vec![8.0; o.dy.len()], dx: vec![8.0; o.x.len()], dw: vec![8.0; o.weight.len()] };
         portable::forward(&shape, &o.x, &o.history, &o.weight, &mut found.y);
         for (i, y) in found.y.iter_mut().enumerate() {
@@ -158,7 +158,7 @@ mod packed {
     fn run<X: Stored<Real = f32>>(
         micro: impl MicroKernel,
         shape: &ConvShape,
-        o: &Operands,
+        o: &Arrays,
     ) -> Results<f32> {
         let stored = |v: &[f64]| -> Vec<X> { v.iter().map(|&x| X::store(x as f32)).collect() };
         let single = |v: &[f64]| -> Vec<f32> { v.iter().map(|&x| x as f32).collect() };
@@ -181,8 +181,8 @@ mod packed {
         use packed_gemm::{Amx, Avx2, Avx512, Avx512Pairs};
         // names those that are not there
         available(Kernel::ALL, Kernel::name, Kernel::is_available);
-        let single = Operands::new::<f32>(shape, seed);
-        let pairs = Operands::new::<bf16>(shape, seed);
+        let single = Arrays::new::<f32>(shape, seed);
+        let pairs = Arrays::new::<bf16>(shape, seed);
         let mut results = vec![("tiles", &pairs, run::<bf16>(Tiles, shape, &pairs))];
         if let Some(micro) = Avx2::<false>::new() {
             results.push(("avx2", &single, run::<f32>(micro, shape, &single)));

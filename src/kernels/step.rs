@@ -40,7 +40,7 @@ pub enum StepDtype {
 }
 
 impl StepDtype {
-    /// The name, as in `--dtype`.
+    /// The name: `f32`, `bf16` or `int8`.
     pub fn name(self) -> &'static str {
         match self {
             Self::F32 => "f32",

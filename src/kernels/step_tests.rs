@@ -12,7 +12,7 @@ fn random(rng: &mut ChaCha8Rng, len: usize) -> Vec<f32> {
 }
 
 /// A convolution's weights and some rows of inputs, one after the other the taps of each.
-struct Case {
+struct StepCase {
     dtype: StepDtype,
     shape: (usize, usize, usize),
     rows: usize,
@@ -22,7 +22,7 @@ struct Case {
     inputs: Vec<f32>,
 }
 
-impl Case {
+impl StepCase {
     fn new(dtype: StepDtype, shape: (usize, usize, usize), rows: usize, seed: u64) -> Self {
         let rng = &mut ChaCha8Rng::seed_from_u64(seed);
         let (out_channels, in_channels, kernel_size) = shape;
@@ -106,7 +106,7 @@ impl Case {
 
 const DTYPES: [StepDtype; 3] = [StepDtype::F32, StepDtype::Bf16, StepDtype::Int8];
 
-fn every_kernel(case: &Case) -> Result<(), TestCaseError> {
+fn every_kernel(case: &StepCase) -> Result<(), TestCaseError> {
     for kernel in available(Kernel::ALL, Kernel::name, Kernel::is_available) {
         let weights = case.weights(kernel);
         let a = case.packed(&weights);
@@ -137,7 +137,7 @@ proptest! {
         rows in 1usize..15,
         seed in 0u64..1000,
     ) {
-        every_kernel(&Case::new(DTYPES[dtype], shape, rows, seed))?;
+        every_kernel(&StepCase::new(DTYPES[dtype], shape, rows, seed))?;
     }
 
     #[cfg(target_arch = "x86_64")]
@@ -148,7 +148,7 @@ proptest! {
         seed in 0u64..1000,
     ) {
         use super::super::packed_gemm::amx_in_loops::Tiles;
-        let case = Case::new(StepDtype::Bf16, shape, rows, seed);
+        let case = StepCase::new(StepDtype::Bf16, shape, rows, seed);
         let weights = case.weights(Kernel::Amx);
         let mut y = vec![f32::NAN; case.rows * case.shape.0];
         amx::product(Tiles, &weights, &case.packed(&weights), case.relu, &mut y);
@@ -160,7 +160,7 @@ proptest! {
 fn large_products_are_shared_out() {
     for dtype in DTYPES {
         for (shape, rows) in [((450, 450, 3), 64), ((1400, 1000, 3), 1), ((450, 450, 3), 25)] {
-            every_kernel(&Case::new(dtype, shape, rows, 2)).expect("agree");
+            every_kernel(&StepCase::new(dtype, shape, rows, 2)).expect("agree");
         }
     }
 }
@@ -169,7 +169,7 @@ fn large_products_are_shared_out() {
 fn what_is_not_finite_shows() {
     for dtype in DTYPES {
         for bad in [f32::NAN, f32::INFINITY] {
-            let mut case = Case::new(dtype, (20, 7, 2), 1, 1);
+            let mut case = StepCase::new(dtype, (20, 7, 2), 1, 1);
             case.inputs[3] = bad;
             let weights = case.weights(Kernel::best());
             let mut y = vec![0.0; 20];

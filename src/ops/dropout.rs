@@ -16,7 +16,7 @@ pub enum DropoutKind {
     /// Single numbers (`torch.nn.Dropout`).
     #[default]
     Element,
-    /// Whole channels of a sequence (`torch.nn.Dropout1d`).
+    /// Whole channels of a sequence or an image (`torch.nn.Dropout1d`, `Dropout2d`).
     Channel,
 }
 
@@ -24,7 +24,8 @@ pub enum DropoutKind {
 /// alone, so a step can be repeated exactly; the backward pass computes it again.
 ///
 /// # Shapes
-/// `xs` (batch, time, channels), or of any shape where single elements are dropped; result the same.
+/// `xs` (batch, time, channels) or (batch, height, width, channels), or of any shape where single elements are
+/// dropped; result the same.
 ///
 /// # Errors
 /// [`Error::Invalid`] unless `0 ≤ p < 1`.
@@ -44,7 +45,7 @@ pub fn dropout(xs: &Tensor, p: f64, kind: DropoutKind, key: MaskKey) -> crate::R
     if p == 0.0 {
         return Ok(xs.clone());
     }
-    if kind == DropoutKind::Channel {
+    if kind == DropoutKind::Channel && xs.rank() != 4 {
         xs.dims3()?;
     }
     Ok(apply(Dropout { p, kind, key }, &[xs])?)
@@ -69,7 +70,7 @@ impl DropoutKind {
     }
 }
 
-/// Of channels: of inputs (batch, time, channels).
+/// Of channels: of inputs (batch, …, channels).
 pub(crate) struct Dropout {
     pub p: f64,
     pub kind: DropoutKind,
@@ -90,8 +91,9 @@ impl Op for Dropout {
         dispatch!(self.name(), x.dtype(), T => {
             let (shape, xs) = (x.shape(), x.slice::<T>()?);
             Ok(filled::<T>(shape, |y| match (self.kind, shape.dims()) {
-                (DropoutKind::Channel, &[_, len, channels]) => {
-                    dropout::channels(kernel, self.key, self.p, (len, channels), xs, y);
+                (DropoutKind::Channel, [_, rows @ .., channels]) => {
+                    let size = (rows.iter().product(), *channels);
+                    dropout::channels(kernel, self.key, self.p, size, xs, y);
                 }
                 _ => dropout::elements(kernel, self.key, self.p, xs, y),
             }))
@@ -122,6 +124,15 @@ mod tests {
         for kind in [DropoutKind::Element, DropoutKind::Channel] {
             gradients(&[random(1, &[3, 4, 5])], |t| Ok(dropout(&t[0], 0.4, kind, key)?));
         }
+    }
+
+    #[test]
+    fn channels_of_an_image_drop_whole() {
+        let xs = Tensor::ones((2, 3, 4, 5), candle_core::DType::F64, &Device::Cpu).unwrap();
+        let ys = dropout(&xs, 0.4, DropoutKind::Channel, MaskKey::new(5, 1)).unwrap();
+        let rows = ys.reshape((2, 12, 5)).unwrap().to_vec3::<f64>().unwrap();
+        assert!(rows.iter().all(|image| image.iter().all(|row| row == &image[0])));
+        assert!(rows.concat().concat().contains(&0.0));
     }
 
     #[test]

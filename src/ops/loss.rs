@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use candle_core::{D, DType, Result, Tensor};
+use candle_core::{D, DType, Device, Result, Tensor};
 
 use super::op::{Arg, Computed, Grads, Keep, Op, apply, dispatch, on_cpu};
 use super::profile::{self, Part};
@@ -139,7 +139,9 @@ impl Op for SoftmaxCrossEntropy {
         let class = |target: &Target| if target.weight > 0.0 { target.class } else { 0 };
         let ids = Tensor::from_iter(self.targets.iter().map(class), device)?.unsqueeze(1)?;
         let weights = self.targets.iter().map(|target| target.weight / self.weight);
-        let weights = Tensor::from_iter(weights, device)?.to_dtype(logits.dtype())?;
+        // not every device knows f64
+        let weights = Tensor::from_iter(weights, &Device::Cpu)?.to_dtype(logits.dtype())?;
+        let weights = weights.to_device(device)?;
         let log_p = candle_nn::ops::log_softmax(&logits, D::Minus1)?.gather(&ids, 1)?.squeeze(1)?;
         // a factor of 0 would keep what is not a number
         let counts = weights.ne(0f64)?;

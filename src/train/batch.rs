@@ -5,7 +5,7 @@ use sha2::{Digest, Sha256};
 
 use crate::Result;
 use crate::files::hex;
-use crate::graph::Graph;
+use crate::graph::{Graph, Network, Run, State};
 use crate::text::{BatchMode, BatchPosition, Batches};
 
 /// A batch: what goes into a network, and what should come out.
@@ -44,6 +44,25 @@ impl Batch {
         Self { inputs, targets, mask: None, weights: None, start: InitialState::Alone }
     }
 
+    /// The run over it: under its mask, from the state in which it begins.
+    pub(super) fn begin<'a>(
+        &self,
+        net: &Network,
+        mut run: Run<'a>,
+        state: &'a mut State,
+    ) -> Result<Run<'a>> {
+        if let Some(mask) = &self.mask {
+            run = run.with_mask(mask)?;
+        }
+        if self.start == InitialState::Fresh {
+            *state = net.init_state(self.sequences()?)?;
+        }
+        Ok(match self.start {
+            InitialState::Alone => run,
+            InitialState::Fresh | InitialState::Continued => run.with_state(state),
+        })
+    }
+
     /// Its number of sequences.
     ///
     /// # Errors
@@ -79,7 +98,8 @@ impl DataId {
     pub fn of_tensors<'a>(tensors: impl IntoIterator<Item = &'a Tensor>) -> Result<Self> {
         let (mut hash, mut len) = (Sha256::new(), 0);
         for tensor in tensors {
-            let numbers = tensor.to_dtype(DType::F64)?.flatten_all()?.to_vec1::<f64>()?;
+            let numbers = tensor.to_device(&Device::Cpu)?.to_dtype(DType::F64)?;
+            let numbers = numbers.flatten_all()?.to_vec1::<f64>()?;
             numbers.iter().for_each(|number| hash.update(number.to_le_bytes()));
             len += numbers.len();
         }

@@ -1,6 +1,6 @@
 //! Losses: how far the outputs of a network are from the targets of a batch, and which way is down.
 
-use candle_core::{DType, Tensor, Var};
+use candle_core::{DType, Device, Tensor, Var};
 
 use super::batch::Batch;
 use crate::kernels::rows::Target;
@@ -66,7 +66,7 @@ impl<F: Fn(&[Tensor], &Batch) -> Result<Tensor> + Send> Loss for F {
         };
         let count = batch.targets.elem_count();
         Ok(LossValue {
-            mean: loss.to_dtype(DType::F64)?.to_scalar()?,
+            mean: loss.to_device(&Device::Cpu)?.to_dtype(DType::F64)?.to_scalar()?,
             weight: count as f64,
             count: count as u64,
             gradients: outputs
@@ -126,7 +126,8 @@ impl CrossEntropy {
                 let found = format!("{:?}", factors.dims());
                 return Err(Error::invalid("weights", format!("{dims:?}, as the targets"), found));
             }
-            let factors = factors.to_dtype(DType::F64)?.flatten_all()?.to_vec1::<f64>()?;
+            let factors = factors.to_device(&Device::Cpu)?.to_dtype(DType::F64)?;
+            let factors = factors.flatten_all()?.to_vec1::<f64>()?;
             for (target, factor) in targets.iter_mut().zip(factors) {
                 target.weight *= factor;
             }

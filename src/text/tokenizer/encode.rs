@@ -9,9 +9,9 @@ use super::super::pieces::{PIECE_BYTES, cut, cut_all};
 use super::Tokenizer;
 use crate::{Error, Result};
 
-/// Pieces encoded before their ids are gathered; bounds the memory that the general machinery,
+/// Bytes encoded before their ids are gathered; bounds the memory that the general machinery,
 /// which keeps some hundred bytes per token, takes at a time.
-const PIECES_AT_ONCE: usize = 64;
+const BYTES_AT_ONCE: usize = 64 * PIECE_BYTES;
 
 impl Tokenizer {
     /// The token ids of a text.
@@ -121,11 +121,18 @@ impl Tokenizer {
                 Error::Text(format!("the tokenizer cannot encode the text: {error}"))
             })
         };
-        let numbered: Vec<_> = pieces.iter().enumerate().collect();
-        let mut ids = Vec::new();
-        for group in numbered.chunks(PIECES_AT_ONCE) {
-            let encoded: Result<Vec<_>> = group.par_iter().copied().map(encode).collect();
+        let (mut ids, mut done) = (Vec::new(), 0);
+        while done < pieces.len() {
+            let mut bytes = 0;
+            let group = pieces[done..].iter().take_while(|piece| {
+                bytes += piece.len();
+                bytes <= BYTES_AT_ONCE
+            });
+            let end = done + group.count().max(1);
+            let group: Vec<_> = (done..end).zip(&pieces[done..end]).collect();
+            let encoded: Result<Vec<_>> = group.into_par_iter().map(encode).collect();
             encoded?.iter().for_each(|piece| ids.extend(piece));
+            done = end;
         }
         ids.shrink_to_fit();
         Ok(ids)

@@ -150,8 +150,7 @@ fn restore(checkpoint: &Checkpoint, graph: &Graph) -> Result<Restored> {
     let mut optimizer = NamedOptimizer::new(progress.config.optimizer.clone(), params.trainable())?;
     let moments = checkpoint.tensors(OPTIMIZER)?;
     optimizer.load_state(&moments).map_err(|e| in_file(OPTIMIZER, e))?;
-    let state = restore_state(progress.config.batch_size, checkpoint.tensors(STATE)?)
-        .map_err(|e| in_file(STATE, e))?;
+    let state = restore_state(checkpoint.tensors(STATE)?).map_err(|e| in_file(STATE, e))?;
     Ok(Restored { progress, params, model, optimizer, state })
 }
 
@@ -166,13 +165,16 @@ fn check_data(progress: &RunProgress, data: &DataId) -> Result<()> {
     Err(Error::invalid("data", expected, found))
 }
 
-fn restore_state(batch: usize, mut tensors: HashMap<String, Tensor>) -> Result<State> {
+fn restore_state(mut tensors: HashMap<String, Tensor>) -> Result<State> {
     let mut rings = Vec::with_capacity(tensors.len());
     while let Some(ring) = tensors.remove(&rings.len().to_string()) {
         rings.push(ring);
     }
     match tensors.keys().next() {
-        None => State::from_tensors(&vec![0; batch], &rings),
+        None => {
+            let batch = rings.first().map_or(Ok(0), |ring| ring.dim(0))?;
+            State::from_tensors(&vec![0; batch], &rings)
+        }
         Some(name) => Err(Error::invalid("state", format!("tensors 0 to {}", rings.len()), name)),
     }
 }

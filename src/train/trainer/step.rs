@@ -1,6 +1,6 @@
 //! One optimizer step.
 
-use super::super::batch::{Batch, InitialState};
+use super::super::batch::Batch;
 use super::super::loss::LossValue;
 use super::super::optim::Gradients;
 use super::Trainer;
@@ -55,18 +55,10 @@ impl Trainer {
 
     /// The loss of a batch that has so many rows of its step before it, and its gradient.
     fn gradients(&mut self, batch: &Batch, rows: usize) -> Result<(LossValue, Gradients)> {
-        let mut run = Run::train(self.config.seed, self.progress.step as u64)
+        let run = Run::train(self.config.seed, self.progress.step as u64)
             .with_first_row(rows)
             .with_dtype(self.config.dtype.dtype());
-        if batch.start == InitialState::Fresh {
-            self.state = self.model.init_state(batch.sequences()?)?;
-        }
-        if batch.start != InitialState::Alone {
-            run = run.with_state(&mut self.state);
-        }
-        if let Some(mask) = &batch.mask {
-            run = run.with_mask(mask)?;
-        }
+        let run = batch.begin(&self.model, run, &mut self.state)?;
         let inputs: Vec<_> = batch.inputs.iter().collect();
         let (outputs, tape) = self.model.trace(&inputs, run)?;
         let mut loss = self.loss.value(&outputs.values, batch)?;

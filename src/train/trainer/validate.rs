@@ -1,6 +1,5 @@
 //! Validation of a [`Trainer`].
 
-use super::super::batch::InitialState;
 use super::super::config::Observer;
 use super::super::evaluate::{Evaluation, Evaluator};
 use super::super::metrics::Record;
@@ -63,16 +62,7 @@ impl Trainer {
         let (mut sum, mut weight, mut count) = (0.0, 0.0, 0);
         let mut state = State::new(0, Vec::new())?;
         for batch in &valid.batches {
-            let mut run = Run::eval();
-            if batch.start == InitialState::Fresh {
-                state = model.init_state(batch.sequences()?)?;
-            }
-            if batch.start != InitialState::Alone {
-                run = run.with_state(&mut state);
-            }
-            if let Some(mask) = &batch.mask {
-                run = run.with_mask(mask)?;
-            }
+            let run = batch.begin(model, Run::eval(), &mut state)?;
             let outputs = model.run(&batch.inputs.iter().collect::<Vec<_>>(), run)?;
             let value = self.loss.value(&outputs.values, batch)?;
             (sum, weight) = (sum + value.mean * value.weight, weight + value.weight);
