@@ -5,8 +5,8 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::allow::Allow;
+use super::pattern::not_empty;
 use super::sorted_tokens::{SortedTokens, clear};
-use super::stop::not_empty;
 use crate::text::TokenBytes;
 use crate::{Error, Result};
 

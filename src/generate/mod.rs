@@ -5,6 +5,7 @@ mod constraint;
 mod filters;
 mod generation;
 mod generator;
+mod pattern;
 mod piece;
 mod sampler;
 mod sampler_config;

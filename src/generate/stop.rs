@@ -1,12 +1,7 @@
 //! Stop strings in text that arrives piece by piece.
 
-use crate::{Error, Result};
-
-/// Checks that all strings can be looked for: none is empty. Errors name `field`.
-pub(super) fn not_empty(field: &str, strings: &[String]) -> Result<()> {
-    let allowed = !strings.iter().any(String::is_empty);
-    Error::require(allowed, field, "a text of at least one character", "an empty text")
-}
+use super::pattern::{Pattern, not_empty};
+use crate::Result;
 
 /// The text that may be shown after a piece, and `true` if generation is over.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -22,8 +17,8 @@ pub struct StopOutcome {
 /// The joined `text` of all outcomes is the whole text up to the first position at which any stop
 /// string begins. Text is passed on at once, except a suffix that may be the beginning of a stop
 /// string. Where two stop strings overlap the one that begins earlier wins, so a complete one
-/// waits for a longer one that began before it to succeed or fail. The text held back is shorter than
-/// the longest stop string.
+/// waits for a longer one that began before it to succeed or fail. Time is linear in the text for
+/// each stop string; the text held back is shorter than the longest stop string.
 ///
 /// # Example
 ///
@@ -38,11 +33,22 @@ pub struct StopOutcome {
 /// # Ok(())
 /// # }
 /// ```
+///
+/// # References
+///
+/// Knuth, Morris, Pratt 1977, "Fast pattern matching in strings".
 #[derive(Debug, Clone)]
 pub struct StopStrings {
-    stops: Vec<String>,
+    patterns: Vec<Pattern>,
     /// Text that was received and not yet passed on.
     held: String,
+    // The positions below are bytes from the beginning of the whole text.
+    /// The beginning of `held`.
+    passed: usize,
+    /// The end of what the patterns have read.
+    read: usize,
+    /// The beginning of the earliest complete stop string.
+    found: Option<usize>,
     stopped: bool,
 }
 
@@ -54,42 +60,75 @@ impl StopStrings {
     /// [`Error::Invalid`](crate::Error::Invalid) if a stop string is empty.
     pub fn new(stops: Vec<String>) -> Result<Self> {
         not_empty("stop", &stops)?;
-        Ok(Self { stops, held: String::new(), stopped: false })
+        Ok(Self {
+            patterns: stops.into_iter().map(Pattern::new).collect(),
+            held: String::new(),
+            passed: 0,
+            read: 0,
+            found: None,
+            stopped: false,
+        })
     }
 
     /// Takes the next piece of text and returns what may be shown now.
     ///
     /// Once a stop string was found everything is swallowed and `stopped` stays true.
     pub fn push(&mut self, text: &str) -> StopOutcome {
+        if self.stopped {
+            return self.pass(self.passed);
+        }
         self.held.push_str(text);
+        for byte in text.bytes() {
+            self.read += 1;
+            for pattern in &mut self.patterns {
+                if pattern.advance(byte) {
+                    let start = self.read - pattern.len();
+                    self.found = Some(self.found.map_or(start, |found| found.min(start)));
+                }
+            }
+            if let Some(found) = self.found
+                && found <= self.undecided()
+            {
+                return self.stop(found);
+            }
+        }
         self.pass(self.undecided())
     }
 
     /// The end of the text: returns what was held back, cut at a stop string if one was complete.
     pub fn finish(&mut self) -> StopOutcome {
-        self.pass(self.held.len())
-    }
-
-    /// The earliest place at which a stop string may have begun that is not complete yet.
-    fn undecided(&self) -> usize {
-        let longest = self.stops.iter().map(String::len).max().unwrap_or(0);
-        let ends = self.held.len().saturating_sub(longest)..self.held.len();
-        let begins = |rest: &str| self.stops.iter().any(|stop| stop.starts_with(rest));
-        let place = ends.into_iter().find(|&at| self.held.get(at..).is_some_and(begins));
-        place.unwrap_or(self.held.len())
-    }
-
-    /// Passes on the text before `end`, or before a stop string that begins there or earlier.
-    fn pass(&mut self, end: usize) -> StopOutcome {
-        if self.stopped {
-            self.held.clear();
-            return StopOutcome { text: String::new(), stopped: true };
+        match self.found {
+            Some(found) if !self.stopped => self.stop(found),
+            _ => {
+                for pattern in &mut self.patterns {
+                    pattern.reset();
+                }
+                self.pass(self.passed + self.held.len())
+            }
         }
-        let found = self.stops.iter().filter_map(|stop| self.held.find(stop.as_str())).min();
-        let found = found.filter(|&found| found <= end);
-        self.stopped = found.is_some();
-        let text = self.held.drain(..found.unwrap_or(end)).collect();
+    }
+
+    /// The earliest position at which a stop string may have begun that is not complete yet.
+    fn undecided(&self) -> usize {
+        let longest = self.patterns.iter().map(Pattern::matched).max();
+        self.read - longest.unwrap_or(0)
+    }
+
+    /// Passes on the text before `position`.
+    ///
+    /// It is a character boundary: a pattern that matches the last bytes of a `str`, or all of
+    /// itself, begins with the first byte of a character, and so does its match.
+    fn pass(&mut self, position: usize) -> StopOutcome {
+        let text = self.held.drain(..position - self.passed).collect();
+        self.passed = position;
         StopOutcome { text, stopped: self.stopped }
+    }
+
+    fn stop(&mut self, found: usize) -> StopOutcome {
+        self.stopped = true;
+        let outcome = self.pass(found);
+        self.held.clear();
+        outcome
     }
 }
 
