@@ -1,11 +1,10 @@
 //! Batch norm: one mean and variance per channel, over all rows.
 
 use num_traits::Zero;
-use rayon::prelude::*;
 
 use super::instructions::Instructions;
 use super::pieces::each_piece;
-use super::{Kernel, Real, Stored};
+use super::{Kernel, Real, Stored, parallel};
 
 /// Rows of one piece of a sum; the sums of pieces are added in their order, in double precision.
 const ROWS: usize = 256;
@@ -35,7 +34,7 @@ fn sums<T: Stored>(
         sums
     };
     let size = ROWS * channels;
-    let pieces: Vec<Vec<T::Real>> = x.par_chunks(size).zip(y.par_chunks(size)).map(piece).collect();
+    let pieces = parallel::map(x.chunks(size).zip(y.chunks(size)), piece);
     let mut total = vec![0.0; channels];
     for piece in pieces {
         for (total, sum) in total.iter_mut().zip(piece) {
@@ -57,7 +56,7 @@ fn map<T: Stored>(
     let size = ROWS * channels;
     each_piece(
         kernel,
-        out.par_chunks_mut(size).zip(x.par_chunks(size)).zip(y.par_chunks(size)),
+        out.chunks_mut(size).zip(x.chunks(size)).zip(y.chunks(size)),
         #[inline(always)]
         |((out, x), y)| {
             let rows = x.chunks_exact(channels).zip(y.chunks_exact(channels));

@@ -3,11 +3,10 @@
 
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
-use rayon::prelude::*;
 
 use super::instructions::Instructions;
 use super::pieces::{PIECE, each_piece, whole_rows};
-use super::{Kernel, Real, Stored};
+use super::{Kernel, Real, Stored, parallel};
 
 /// The key of a mask: a seed for the run, a stream for the layer and step, and where in it the tensor begins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -149,8 +148,10 @@ pub fn apply_in_place<S: Stored>(
 /// scaled by `1/(1 − p)`. `torch.nn.Dropout`.
 pub fn elements<S: Stored>(kernel: Kernel, key: MaskKey, p: f64, x: &[S], y: &mut [S]) {
     let mask = DropoutMask::new(key, p);
-    let pieces = y.par_chunks_mut(PIECE).zip(x.par_chunks(PIECE));
-    pieces.enumerate().for_each(|(i, (y, x))| mask.clone().multiply(kernel, i * PIECE, x, y));
+    let pieces = y.chunks_mut(PIECE).zip(x.chunks(PIECE));
+    parallel::for_each(pieces.enumerate(), |(i, (y, x))| {
+        mask.clone().multiply(kernel, i * PIECE, x, y);
+    });
 }
 
 /// Channel dropout: in each sequence (`len` rows of `channels`) whole channels are zeroed.
@@ -167,13 +168,13 @@ pub fn channels<S: Stored>(
         return;
     }
     let mask = DropoutMask::new(key, p);
-    let sequences = y.par_chunks_mut(len * channels).zip(x.par_chunks(len * channels));
-    sequences.enumerate().for_each(|(i, (y, x))| {
+    let sequences = y.chunks_mut(len * channels).zip(x.chunks(len * channels));
+    parallel::for_each(sequences.enumerate(), |(i, (y, x))| {
         let factors: Vec<S::Real> = mask.clone().row(kernel, i, channels);
         let piece = whole_rows(channels);
         each_piece(
             kernel,
-            y.par_chunks_mut(piece).zip(x.par_chunks(piece)),
+            y.chunks_mut(piece).zip(x.chunks(piece)),
             #[inline(always)]
             |(y, x)| {
                 for (y, x) in y.chunks_exact_mut(channels).zip(x.chunks_exact(channels)) {

@@ -1,7 +1,6 @@
 //! Activations and gates: values and gradients, element by element, over all threads.
 
 use num_traits::{One, Zero};
-use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use super::pieces::{each_piece, map, map_in_place, map_pairs, whole_rows};
@@ -234,7 +233,7 @@ impl Gate {
     pub fn forward<S: Stored>(self, kernel: Kernel, channels: usize, x: &[S], y: &mut [S]) {
         let piece = whole_rows(channels);
         with_gate!(self, F => {
-            let pieces = y.par_chunks_mut(piece).zip(x.par_chunks(2 * piece));
+            let pieces = y.chunks_mut(piece).zip(x.chunks(2 * piece));
             each_piece(kernel, pieces, #[inline(always)] |(y, x)| F.rows(channels, x, y));
         });
     }
@@ -267,9 +266,9 @@ impl Gate {
         let piece = whole_rows(channels);
         with_gate!(self, F => {
             let pieces = dx
-                .par_chunks_mut(2 * piece)
-                .zip(x.par_chunks(2 * piece))
-                .zip(dy.par_chunks(piece));
+                .chunks_mut(2 * piece)
+                .zip(x.chunks(2 * piece))
+                .zip(dy.chunks(piece));
             each_piece(kernel, pieces, #[inline(always)] |((dx, x), dy)| {
                 let mut weights = vec![S::Real::zero(); channels];
                 let rows = x.chunks_exact(2 * channels).zip(dy.chunks_exact(channels));

@@ -1,11 +1,10 @@
 //! Rows picked by number: embeddings, padding, and windows of time.
 
 use num_traits::Zero;
-use rayon::prelude::*;
 
 use super::instructions::Instructions;
 use super::pieces::{each_piece, whole_rows};
-use super::{Kernel, Stored};
+use super::{Kernel, Stored, parallel};
 
 /// Numbers of a row that one task sums up.
 const BLOCK: usize = 128;
@@ -26,7 +25,7 @@ pub fn gather<T: Stored, O: Stored<Real = T::Real>>(
     let piece = whole_rows(width);
     each_piece(
         kernel,
-        out.par_chunks_mut(piece).zip(ids.par_chunks(piece / width)),
+        out.chunks_mut(piece).zip(ids.chunks(piece / width)),
         #[inline(always)]
         |(out, ids)| {
             for (out, &id) in out.chunks_exact_mut(width).zip(ids) {
@@ -52,11 +51,12 @@ pub fn scatter_sum<O: Stored<Real = T::Real>, T: Stored>(
         return;
     }
     let picks = Picks::new(ids, table.len() / width);
-    table.par_chunks_mut(width).enumerate().for_each(|(id, row)| {
-        let picks = picks.of(id);
-        row.par_chunks_mut(BLOCK)
-            .enumerate()
-            .for_each(|(block, sums)| sum_picked(kernel, dy, width, picks, block * BLOCK, sums));
+    let rows = table.chunks_mut(width).enumerate();
+    let blocks = rows.flat_map(|(id, row)| {
+        row.chunks_mut(BLOCK).enumerate().map(move |(block, sums)| (id, block * BLOCK, sums))
+    });
+    parallel::for_each(blocks, |(id, first, sums)| {
+        sum_picked(kernel, dy, width, picks.of(id), first, sums);
     });
 }
 

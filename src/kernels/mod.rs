@@ -32,6 +32,7 @@ pub mod math;
 pub mod memory;
 mod numbers;
 mod packed_gemm;
+mod parallel;
 mod pieces;
 mod portable;
 pub mod reference;

@@ -6,10 +6,8 @@
 //! `move` what it captures: a copy on the stack of the loop stays in registers, where the original would be read
 //! again after every store.
 
-use rayon::prelude::*;
-
 use super::instructions::Instructions;
-use super::{Kernel, Stored};
+use super::{Kernel, Stored, parallel};
 
 /// Numbers of one piece of work.
 pub const PIECE: usize = 1 << 14;
@@ -22,10 +20,10 @@ pub fn whole_rows(width: usize) -> usize {
 /// Shares `pieces` out to all threads.
 pub fn each_piece<P: Send>(
     kernel: Kernel,
-    pieces: impl ParallelIterator<Item = P>,
+    pieces: impl Iterator<Item = P>,
     work: impl Fn(P) + Sync,
 ) {
-    pieces.for_each(|piece| {
+    parallel::for_each(pieces, |piece| {
         kernel.vectorized(
             #[inline(always)]
             || work(piece),
@@ -42,7 +40,7 @@ pub fn map<X: Stored, Y: Stored<Real = X::Real>>(
 ) {
     each_piece(
         kernel,
-        y.par_chunks_mut(PIECE).zip(x.par_chunks(PIECE)),
+        y.chunks_mut(PIECE).zip(x.chunks(PIECE)),
         #[inline(always)]
         |(y, x)| {
             let own = f;
@@ -63,7 +61,7 @@ pub fn map_pairs<T: Stored>(
 ) {
     each_piece(
         kernel,
-        out.par_chunks_mut(PIECE).zip(a.par_chunks(PIECE)).zip(b.par_chunks(PIECE)),
+        out.chunks_mut(PIECE).zip(a.chunks(PIECE)).zip(b.chunks(PIECE)),
         #[inline(always)]
         |((out, a), b)| {
             let own = f;

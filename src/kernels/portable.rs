@@ -2,11 +2,9 @@
 
 use std::ops::Range;
 
-use rayon::prelude::*;
-
-use super::Real;
 use super::conv::{Axis, ConvShape, Segment};
 use super::gemm_crate::{View, add_product};
+use super::{Real, parallel};
 
 /// Rows of one piece of work: long enough to repay packing the weights, short enough that a single
 /// sequence still feeds several threads.
@@ -45,11 +43,13 @@ fn each_piece<T: Real>(
     if buffer.is_empty() {
         return;
     }
-    buffer.par_chunks_mut(len * channels).enumerate().for_each(|(b, sequence)| {
-        sequence.par_chunks_mut(ROWS * channels).enumerate().for_each(|(piece, rows)| {
-            let start = piece * ROWS;
-            work(b, start..start + rows.len() / channels, rows);
-        });
+    let sequences = buffer.chunks_mut(len * channels).enumerate();
+    let pieces = sequences.flat_map(|(b, sequence)| {
+        let pieces = sequence.chunks_mut(ROWS * channels).enumerate();
+        pieces.map(move |(piece, rows)| (b, piece * ROWS, rows))
+    });
+    parallel::for_each(pieces, |(b, start, rows)| {
+        work(b, start..start + rows.len() / channels, rows);
     });
 }
 
@@ -176,15 +176,15 @@ pub fn grad_weight<T: Real>(shape: &ConvShape, x: &[T], history: &[T], dy: &[T],
     }
     let mut packed = vec![T::zero(); dw.len()];
     if gi == 1 {
-        packed.par_chunks_mut(shape.out_channels).enumerate().for_each(|(tap, weight)| {
+        parallel::for_each(packed.chunks_mut(shape.out_channels).enumerate(), |(tap, weight)| {
             each_source(shape, tap, x, history, dy, |source, dy, rows| {
                 depthwise_grad_weight(shape, source, dy, rows, weight);
             });
         });
     } else {
-        packed.par_chunks_mut(gi * go).enumerate().for_each(|(i, matrix)| {
+        parallel::for_each(packed.chunks_mut(gi * go).enumerate(), |(i, matrix)| {
             let (tap, group) = (i / shape.groups, i % shape.groups);
-            matrix.par_chunks_mut(CHANNELS * go).enumerate().for_each(|(piece, weight)| {
+            parallel::for_each(matrix.chunks_mut(CHANNELS * go).enumerate(), |(piece, weight)| {
                 let first = group * gi + piece * CHANNELS;
                 each_source(shape, tap, x, history, dy, |source, dy, rows| {
                     add_product(

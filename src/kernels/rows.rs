@@ -5,11 +5,10 @@ mod norm;
 mod weight_norm;
 
 use num_traits::Zero;
-use rayon::prelude::*;
 
 use super::instructions::Instructions;
 use super::pieces::{each_piece, map_pairs};
-use super::{Kernel, Real, Stored};
+use super::{Kernel, Real, Stored, parallel};
 
 pub use loss::{Target, cross_entropy, cross_entropy_grad};
 pub use norm::RowNorm;
@@ -18,7 +17,7 @@ pub use weight_norm::{weight_norm, weight_norm_grad};
 /// `y = scales[row]·x`, rows of `width` numbers.
 pub fn scale<S: Stored>(kernel: Kernel, x: &[S], width: usize, scales: &[f32], y: &mut [S]) {
     let (rows, piece) = piece_of(width);
-    let pieces = y.par_chunks_mut(piece).zip(x.par_chunks(piece)).zip(scales.par_chunks(rows));
+    let pieces = y.chunks_mut(piece).zip(x.chunks(piece)).zip(scales.chunks(rows));
     each_piece(
         kernel,
         pieces,
@@ -53,21 +52,19 @@ fn piece_of(width: usize) -> (usize, usize) {
 /// Adds up what `piece` makes of each item, in order, whatever the number of threads.
 fn reduce<T: Real, I: Send>(
     kernel: Kernel,
-    items: impl IndexedParallelIterator<Item = I>,
+    items: impl Iterator<Item = I>,
     out: &mut [T],
     piece: impl Fn(I, &mut [T]) + Sync,
 ) {
     let width = out.len();
-    let partial: Vec<Vec<T>> = items
-        .map(|item| {
-            let mut sums = vec![T::zero(); width];
-            kernel.vectorized(
-                #[inline(always)]
-                || piece(item, &mut sums),
-            );
-            sums
-        })
-        .collect();
+    let partial = parallel::map(items, |item| {
+        let mut sums = vec![T::zero(); width];
+        kernel.vectorized(
+            #[inline(always)]
+            || piece(item, &mut sums),
+        );
+        sums
+    });
     out.fill(T::zero());
     for sums in partial {
         out.iter_mut().zip(sums).for_each(|(o, s)| *o += s);
@@ -149,7 +146,7 @@ pub fn sum_rows<S: Stored>(kernel: Kernel, x: &[S], out: &mut [S::Real]) {
     let c = out.len();
     reduce(
         kernel,
-        x.par_chunks(piece_of(c).1),
+        x.chunks(piece_of(c).1),
         out,
         #[inline(always)]
         |x, sums| {
@@ -178,7 +175,7 @@ pub fn relu_grad_with_bias<S: Stored>(
     let (_, piece) = piece_of(c);
     reduce(
         kernel,
-        dz.par_chunks_mut(piece).zip(y.par_chunks(piece)).zip(dy.par_chunks(piece)),
+        dz.chunks_mut(piece).zip(y.chunks(piece)).zip(dy.chunks(piece)),
         db,
         #[inline(always)]
         |((dz, y), dy), sums| {

@@ -1,11 +1,10 @@
 //! Sums of two activations: the residual, and gradients that meet.
 
 use num_traits::Zero;
-use rayon::prelude::*;
 
 use super::elementwise::Activation;
 use super::pieces::{PIECE, combine, map_pairs};
-use super::{Kernel, Stored};
+use super::{Kernel, Stored, parallel};
 
 /// `out = a + b`; slices of one length.
 pub fn add<T: Stored>(kernel: Kernel, a: &[T], b: &[T], out: &mut [T]) {
@@ -24,8 +23,10 @@ pub fn add_relu_grad<T: Stored>(kernel: Kernel, y: &[T], dy: &[T], out: &mut [T]
 
 /// `sum += more`; slices of one length.
 pub fn add_assign<T: Stored>(kernel: Kernel, sum: &mut [T], more: &[T]) {
-    let pieces = sum.par_chunks_mut(PIECE).zip(more.par_chunks(PIECE));
-    pieces.for_each(|(sum, more)| combine(kernel, sum, more, |sum, more| sum + more));
+    let pieces = sum.chunks_mut(PIECE).zip(more.chunks(PIECE));
+    parallel::for_each(pieces, |(sum, more)| {
+        combine(kernel, sum, more, |sum, more| sum + more);
+    });
 }
 
 #[cfg(test)]

@@ -3,11 +3,9 @@
 
 use std::borrow::Cow;
 
-use rayon::prelude::*;
-
 use super::conv::{ConvShape, Operands};
 use super::pieces::map;
-use super::{Kernel, Real, Stored, portable, reference};
+use super::{Kernel, Real, Stored, parallel, portable, reference};
 
 /// Rows of one piece of what is done row by row.
 const ROWS: usize = 256;
@@ -33,8 +31,8 @@ pub fn run<R: Real, X: Stored<Real = R>, Y: Stored<Real = R>>(
             let run = if oracle { reference::forward } else { portable::forward };
             run(shape, &X::reals(x), &X::reals(history), &rounded::<X, R>(weight), &mut sums);
             let piece = ROWS * shape.out_channels;
-            let pieces = y.par_chunks_mut(piece).zip(sums.par_chunks(piece));
-            pieces.enumerate().for_each(|(i, (y, sums))| {
+            let pieces = y.chunks_mut(piece).zip(sums.chunks(piece));
+            parallel::for_each(pieces.enumerate(), |(i, (y, sums))| {
                 let rows = sums.chunks_exact(shape.out_channels);
                 for (sums, y) in rows.zip(y.chunks_exact_mut(shape.out_channels)) {
                     epilogue.store_row(sums, 0, y);

@@ -1,10 +1,8 @@
 //! The passes of an optimizer over its buffers: updates in place, and the length of a gradient.
 
-use rayon::prelude::*;
-
 use super::instructions::Instructions;
 use super::pieces::{PIECE, each_piece};
-use super::{Kernel, Real};
+use super::{Kernel, Real, parallel};
 
 /// Elements updated at a time.
 const BLOCK: usize = 16;
@@ -19,17 +17,13 @@ pub fn update<T: Real, const N: usize>(
     step: impl Fn(f64, f64, [f64; N]) -> (f64, [f64; N]) + Sync,
 ) {
     let mut slots = slots.map(|slot| slot.chunks_mut(PIECE));
-    let pieces: Vec<_> = param
-        .chunks_mut(PIECE)
-        .zip(grad.chunks(PIECE))
-        .map(|(p, g)| {
-            let slots = slots.each_mut().map(|s| s.next().unwrap_or_default());
-            (p, g, slots)
-        })
-        .collect();
+    let pieces = param.chunks_mut(PIECE).zip(grad.chunks(PIECE)).map(|(p, g)| {
+        let slots = slots.each_mut().map(|s| s.next().unwrap_or_default());
+        (p, g, slots)
+    });
     each_piece(
         kernel,
-        pieces.into_par_iter(),
+        pieces,
         #[inline(always)]
         |(p, g, slots)| update_piece(p, g, slots, &step),
     );
@@ -96,8 +90,7 @@ fn update_block<T: Real, const N: usize, const B: usize>(
 
 /// Σ x² in double precision, in an order that depends on the length alone.
 pub fn sum_of_squares<T: Real>(kernel: Kernel, x: &[T]) -> f64 {
-    let sums: Vec<f64> = x.par_chunks(PIECE).map(|x| sum_piece(kernel, x)).collect();
-    sums.iter().sum()
+    parallel::map(x.chunks(PIECE), |x| sum_piece(kernel, x)).iter().sum()
 }
 
 fn sum_piece<T: Real>(kernel: Kernel, x: &[T]) -> f64 {

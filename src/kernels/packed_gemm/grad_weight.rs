@@ -10,10 +10,8 @@
 mod row_spans;
 mod taps;
 
-use rayon::prelude::*;
-
-use super::super::Stored;
 use super::super::conv::ConvShape;
+use super::super::{Stored, parallel};
 use super::buffer::{LINE, with_buffer};
 use super::{Format, Gemm, MicroKernel};
 use row_spans::{RowRun, RowSpan, groups, spans};
@@ -76,7 +74,7 @@ pub fn grad_weight<M: MicroKernel, X: Stored<Real = f32>, Y: Stored<Real = f32>>
     let sums_len = shape.groups * blocks * gradient.block_len();
     with_buffer(sums_len, |sums| {
         let sums = &mut sums.floats_mut()[..sums_len];
-        sums.par_chunks_mut(1 << 16).for_each(|sums| sums.fill(0.0));
+        parallel::for_each(sums.chunks_mut(1 << 16), |sums| sums.fill(0.0));
         for part in gradient.parts() {
             gradient.add_part(micro, &part, sums);
         }
@@ -103,15 +101,15 @@ impl<X: Stored<Real = f32>, Y: Stored<Real = f32>> Gradient<'_, X, Y> {
         let spans: Vec<RowSpan> = part.iter().enumerate().flat_map(spans).collect();
         with_buffer(part.len() * run_len, |dy| {
             let dy = &mut dy.words_mut()[..part.len() * run_len];
-            let runs = dy.par_chunks_exact_mut(run_len).zip(part);
-            runs.for_each(|(dy, run)| {
+            let runs = dy.chunks_exact_mut(run_len).zip(part);
+            parallel::for_each(runs, |(dy, run)| {
                 micro.vectorized(
                     #[inline(always)]
                     || self.pack_dy(run, dy, panel_len),
                 );
             });
-            let blocks = sums.par_chunks_exact_mut(self.block_len()).enumerate();
-            blocks.for_each(|(i, sums)| {
+            let blocks = sums.chunks_exact_mut(self.block_len()).enumerate();
+            parallel::for_each(blocks, |(i, sums)| {
                 let dy = Panels { words: &dy[i / self.blocks * group_len..], panel_len, run_len };
                 groups(&spans).for_each(|spans| self.add_spans(micro, i, spans, dy, sums));
             });
@@ -253,20 +251,21 @@ impl<X: Stored<Real = f32>, Y: Stored<Real = f32>> Gradient<'_, X, Y> {
         let s = self.shape;
         let (gi, go, taps) = (s.group_in(), s.group_out(), s.taps());
         let (row, c_stride) = (gi * taps, self.c_stride());
-        dw.par_chunks_mut(go * row).enumerate().for_each(|(group, dw)| {
-            // a cache line of sums goes to as many rows
-            let lines = dw.par_chunks_mut(LINE * row).enumerate();
-            lines.for_each(|(line, dw)| {
-                for i in 0..row {
-                    let (ci, tap) = (i / taps, i % taps);
-                    let block = group * self.blocks + ci / self.block;
-                    let at = block * self.block_len()
-                        + (tap * self.block + ci % self.block) * c_stride
-                        + line * LINE;
-                    let rows = dw[i..].iter_mut().step_by(row);
-                    rows.zip(&sums[at..][..LINE]).for_each(|(dw, &sum)| *dw = sum);
-                }
-            });
+        let groups = dw.chunks_mut(go * row).enumerate();
+        // a cache line of sums goes to as many rows
+        let lines = groups.flat_map(|(group, dw)| {
+            dw.chunks_mut(LINE * row).enumerate().map(move |(line, dw)| (group, line, dw))
+        });
+        parallel::for_each(lines, |(group, line, dw)| {
+            for i in 0..row {
+                let (ci, tap) = (i / taps, i % taps);
+                let block = group * self.blocks + ci / self.block;
+                let at = block * self.block_len()
+                    + (tap * self.block + ci % self.block) * c_stride
+                    + line * LINE;
+                let rows = dw[i..].iter_mut().step_by(row);
+                rows.zip(&sums[at..][..LINE]).for_each(|(dw, &sum)| *dw = sum);
+            }
         });
     }
 }

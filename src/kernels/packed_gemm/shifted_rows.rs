@@ -1,9 +1,7 @@
 //! Forward and input gradient: both are `out[r] = Σ_tap rows[source(tap, r)] · W[tap]`.
 
-use rayon::prelude::*;
-
-use super::super::Stored;
 use super::super::conv::{ConvShape, RowEpilogue};
+use super::super::{Stored, parallel};
 use super::buffer::{LINE, with_buffer};
 use super::row_source::{PackedLines, Packing, PiecePlan, Reads, RowBlock, RowSource};
 use super::weight_panels::{WeightPanels, pack_row};
@@ -46,10 +44,10 @@ impl<S: Stored<Real = f32>> Shifted<'_, S> {
         }
         let PiecePlan { unit, size, packing } =
             self.source.plan::<M>(out.len() / channels, self.panels.columns);
-        let units = out.par_chunks_mut(unit * channels).enumerate();
-        units.for_each(|(u, out)| {
-            let pieces = out.par_chunks_mut(size * channels).enumerate();
-            pieces.for_each(|(p, out)| {
+        let units = out.chunks_mut(unit * channels).enumerate();
+        parallel::for_each(units, |(u, out)| {
+            let pieces = out.chunks_mut(size * channels).enumerate();
+            parallel::for_each(pieces, |(p, out)| {
                 let first = u * unit + p * size;
                 let rows = out.len() / channels;
                 match packing {

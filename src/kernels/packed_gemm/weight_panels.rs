@@ -1,9 +1,7 @@
 //! Weights and rows packed in the layout that [`MicroKernel`](super::MicroKernel) reads.
 
-use rayon::prelude::*;
-
-use super::super::Stored;
 use super::super::conv::ConvShape;
+use super::super::{Stored, parallel};
 use super::{Format, MicroKernel};
 
 /// The matrices of a weight, one for each tap and group, with the inner axis of the product first.
@@ -54,7 +52,7 @@ impl WeightPanels {
         packed: &mut [u32],
     ) {
         let group_len = shape.group_out() * shape.group_in() * shape.taps();
-        packed.par_chunks_exact_mut(self.stride).enumerate().for_each(|(i, panel)| {
+        parallel::for_each(packed.chunks_exact_mut(self.stride).enumerate(), |(i, panel)| {
             let (group, first) = (i / self.panels, i % self.panels * M::COLS);
             let weight = &weight[group * group_len..][..group_len];
             micro.vectorized(

@@ -1,7 +1,6 @@
 //! Softmax cross-entropy of rows of logits.
 
 use num_traits::{Float, Zero};
-use rayon::prelude::*;
 
 use super::super::{Kernel, Real, Stored, math::Functions, pieces::each_piece};
 use super::{fold, piece_of, reduce, sum};
@@ -36,7 +35,7 @@ pub fn cross_entropy<S: Stored>(
     let mut total = [0f64];
     reduce(
         kernel,
-        logits.par_chunks(piece).zip(targets.par_chunks(rows)),
+        logits.chunks(piece).zip(targets.chunks(rows)),
         &mut total,
         #[inline(always)]
         |(logits, targets), total| {
@@ -68,8 +67,7 @@ pub fn cross_entropy_grad<S: Stored>(
     out: &mut [S],
 ) {
     let (rows, piece) = piece_of(vocab);
-    let pieces =
-        out.par_chunks_mut(piece).zip(logits.par_chunks(piece)).zip(targets.par_chunks(rows));
+    let pieces = out.chunks_mut(piece).zip(logits.chunks(piece)).zip(targets.chunks(rows));
     each_piece(
         kernel,
         pieces,

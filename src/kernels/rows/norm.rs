@@ -1,9 +1,10 @@
 //! Normalisation of rows.
 
 use num_traits::{Float, One, Zero};
-use rayon::prelude::*;
 
-use super::super::{Kernel, Real, Stored, elementwise::Activation, instructions::Instructions};
+use super::super::{
+    Kernel, Real, Stored, elementwise::Activation, instructions::Instructions, parallel,
+};
 use super::{piece_of, reduce, sum, sum_pairs};
 
 /// Per-channel affine normalisation of a row: layer norm or root-mean-square norm.
@@ -39,8 +40,8 @@ impl RowNorm {
     ) {
         let c = weight.len();
         let (_, piece) = piece_of(c);
-        let pieces = y.par_chunks_mut(piece).zip(x.par_chunks(piece));
-        pieces.for_each(|(y, x)| {
+        let pieces = y.chunks_mut(piece).zip(x.chunks(piece));
+        parallel::for_each(pieces, |(y, x)| {
             kernel.vectorized(
                 #[inline(always)]
                 || {
@@ -116,7 +117,7 @@ impl RowNorm {
         let (_, piece) = piece_of(c);
         reduce(
             kernel,
-            dx.par_chunks_mut(piece).zip(x.par_chunks(piece)).zip(dy.par_chunks(piece)),
+            dx.chunks_mut(piece).zip(x.chunks(piece)).zip(dy.chunks(piece)),
             affine,
             #[inline(always)]
             |((dx, x), dy), sums| {

@@ -1,7 +1,5 @@
 //! Weight norm.
 
-use rayon::prelude::*;
-
 use super::super::{Kernel, Real, pieces::each_piece};
 use super::{piece_of, sum_pairs};
 
@@ -12,7 +10,7 @@ pub fn weight_norm<T: Real>(kernel: Kernel, v: &[T], g: &[T], w: &mut [T]) {
     let (rows, piece) = piece_of(n);
     each_piece(
         kernel,
-        w.par_chunks_mut(piece).zip(v.par_chunks(piece)).zip(g.par_chunks(rows)),
+        w.chunks_mut(piece).zip(v.chunks(piece)).zip(g.chunks(rows)),
         #[inline(always)]
         |((w, v), g)| {
             for ((w, v), &g) in w.chunks_exact_mut(n).zip(v.chunks_exact(n)).zip(g) {
@@ -37,10 +35,10 @@ pub fn weight_norm_grad<T: Real>(
 ) {
     let n = v.len() / g.len();
     let (rows, piece) = piece_of(n);
-    let given = v.par_chunks(piece).zip(g.par_chunks(rows)).zip(dw.par_chunks(piece));
+    let given = v.chunks(piece).zip(g.chunks(rows)).zip(dw.chunks(piece));
     each_piece(
         kernel,
-        dv.par_chunks_mut(piece).zip(dg.par_chunks_mut(rows)).zip(given),
+        dv.chunks_mut(piece).zip(dg.chunks_mut(rows)).zip(given),
         #[inline(always)]
         |((dv, dg), ((v, g), dw))| {
             let gains = dg.iter_mut().zip(g);
