@@ -1,14 +1,13 @@
 //! The transposed convolution: the input gradient of a convolution as an operation of its own.
 
 use candle_core::{IndexOp, Result, Shape, Tensor};
-use rayon::prelude::*;
 
 use super::convolution::{Convolution, check_bias, grad_weight, sum_rows};
 use super::op::{Arg, Computed, Grads, Keep, Op, apply, dispatch, run};
 use super::{Conv1dParams, Epilogue, StoredElement, conv1d_primitives, zeros};
 use crate::Error;
-use crate::kernels::Kernel;
 use crate::kernels::conv::{self, Axis, ConvShape};
+use crate::kernels::{Kernel, pieces};
 
 /// Places of the taps of a transposed convolution on its output.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -140,11 +139,19 @@ impl Transposed {
         conv::grad_input(kernel, s, xs, weight, &mut ys)?;
         if let Some(bias) = inputs.get(2) {
             let bias = bias.slice::<T::Real>()?;
-            ys.par_chunks_exact_mut(bias.len().max(1)).for_each(|row| {
-                for (y, &bias) in row.iter_mut().zip(bias) {
-                    *y = T::store(y.load() + bias);
-                }
-            });
+            let rows = pieces::whole_rows(bias.len());
+            pieces::each_piece(
+                kernel,
+                ys.chunks_mut(rows),
+                #[inline(always)]
+                |rows| {
+                    for row in rows.chunks_exact_mut(bias.len().max(1)) {
+                        for (y, &bias) in row.iter_mut().zip(bias) {
+                            *y = T::store(y.load() + bias);
+                        }
+                    }
+                },
+            );
         }
         Ok((T::to_cpu_storage_owned(ys), shape))
     }

@@ -3,9 +3,9 @@
 use std::sync::OnceLock;
 
 use candle_core::{Tensor, Var, backprop::GradStore};
-use rayon::prelude::*;
 
 use crate::graph::Graph;
+use crate::kernels::parallel;
 use crate::ops;
 use crate::ops::inplace::sum_of_squares;
 use crate::{Error, Result};
@@ -79,7 +79,7 @@ impl Gradients {
             });
             Ok(scaled.transpose()?)
         };
-        self.tensors.par_iter().map(scaled).collect()
+        parallel::map(self.tensors.iter(), scaled).into_iter().collect()
     }
 
     /// The gradients divided by a factor, and that factor.
@@ -102,17 +102,14 @@ impl Gradients {
         }
         let other =
             if self.factor == other.factor { other.tensors.clone() } else { other.tensors()? };
-        let pairs = self.tensors.par_iter_mut().zip(other);
-        pairs.try_for_each(|(sum, more)| {
-            if let Some(more) = more {
-                *sum = Some(match &*sum {
-                    // not in place: whoever has a clone of these gradients shares their tensors
-                    Some(sum) => ops::add(sum, &more)?,
-                    None => more,
-                });
-            }
-            Ok(())
-        })
+        let pairs = self.tensors.iter().zip(other);
+        let sums = parallel::map(pairs, |(sum, more)| match (sum, more) {
+            // not in place: whoever has a clone of these gradients shares their tensors
+            (Some(sum), Some(more)) => Ok(Some(ops::add(sum, &more)?)),
+            (sum, more) => Ok(more.or(sum.clone())),
+        });
+        self.tensors = sums.into_iter().collect::<Result<_>>()?;
+        Ok(())
     }
 
     /// Multiplies every gradient by `factor`, for instance 1 / micro-batches.
@@ -135,12 +132,10 @@ impl Gradients {
         if let Some(length) = self.length.get() {
             return Ok(self.factor.abs() * length);
         }
-        let squares = self
-            .tensors
-            .par_iter()
-            .map(|grad| grad.as_ref().map_or(Ok(0.), sum_of_squares))
-            .collect::<candle_core::Result<Vec<f64>>>()?;
-        let length = squares.iter().sum::<f64>().sqrt();
+        let squares =
+            parallel::map(self.tensors.iter(), |grad| grad.as_ref().map_or(Ok(0.), sum_of_squares));
+        let squares: candle_core::Result<Vec<f64>> = squares.into_iter().collect();
+        let length = squares?.iter().sum::<f64>().sqrt();
         Ok(self.factor.abs() * self.length.get_or_init(|| length))
     }
 

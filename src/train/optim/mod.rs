@@ -8,7 +8,6 @@ mod sgd;
 use std::collections::HashMap;
 
 use candle_core::{Device, Result as CandleResult, Tensor, Var};
-use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 pub use adamw::AdamWConfig;
@@ -16,6 +15,7 @@ pub use gradients::Gradients;
 pub use rmsprop::RmsPropConfig;
 pub use sgd::SgdConfig;
 
+use crate::kernels::parallel;
 use crate::ops::inplace;
 use crate::{Error, Result};
 
@@ -178,10 +178,10 @@ impl NamedOptimizer {
         }
         self.step += 1;
         let (rule, step) = (self.config.rule(), self.step as f64);
-        let tasks = self.params.par_iter().zip(&self.slots).zip(grads);
-        tasks.try_for_each(|(((name, param), slots), grad)| {
+        let tasks = self.params.iter().zip(&self.slots).zip(grads);
+        let updated = parallel::map(tasks, |(((name, param), slots), grad)| {
             let Some(grad) = grad else { return Ok(()) };
-            rule.update(&ParamUpdate {
+            Ok(rule.update(&ParamUpdate {
                 param,
                 grad: &grad.contiguous()?,
                 factor,
@@ -190,9 +190,9 @@ impl NamedOptimizer {
                 lr,
                 decays: decays(name, param.rank()),
                 in_place: inplace::is_supported(param),
-            })?;
-            Ok(())
-        })
+            })?)
+        });
+        updated.into_iter().collect()
     }
 
     /// A copy of everything [`Self::load_state`] needs to continue exactly: the step count and the
