@@ -198,7 +198,7 @@ impl Network {
     /// # Errors
     /// [`Error::Invalid`], naming the node, where a step cannot be taken.
     pub fn step_net(&self, dtype: StepDtype) -> Result<StepNet> {
-        StepNet::compile(self, dtype)
+        StepNet::compile(self, dtype, false)
     }
 
     /// The network in steps and prompts: for generation.

@@ -113,6 +113,7 @@ pub struct StepNet {
     input: StepInput,
     output: Slot,
     weight_bytes: usize,
+    input_bits: Option<u32>,
     fingerprint: [u8; 32],
 }
 
@@ -132,6 +133,12 @@ impl StepNet {
     /// Bytes of weights that a step reads.
     pub fn weight_bytes(&self) -> usize {
         self.weight_bytes
+    }
+
+    /// Bits of the whole numbers that inputs of its int8 weights are rounded to, with one scale for each row: 16, or 8
+    /// where a [`Stepper`](super::Stepper) found that they are enough. `None` for other weights.
+    pub fn input_bits(&self) -> Option<u32> {
+        self.input_bits
     }
 
     /// SHA-256 of the operations and weights: the same whatever the type of its weights here and the names they had in a

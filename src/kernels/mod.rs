@@ -36,6 +36,8 @@ pub(crate) mod parallel;
 pub(crate) mod pieces;
 mod portable;
 pub mod reference;
+#[cfg(target_arch = "x86_64")]
+mod register_blocks;
 pub mod rows;
 pub mod step;
 pub mod sum;

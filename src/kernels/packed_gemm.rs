@@ -63,6 +63,8 @@ pub struct Term {
 pub trait MicroKernel: Instructions + Send + Sync {
     /// Rows of a block.
     const ROWS: usize;
+    /// Rows of the last block are a multiple of it.
+    const ROW_STEP: usize = Self::ROWS;
     /// Columns of a block, and of a panel of B.
     const COLS: usize;
     /// Words of depth that are multiplied at once; every depth is a multiple of it.
@@ -71,7 +73,7 @@ pub trait MicroKernel: Instructions + Send + Sync {
     const DEPTH: usize;
     /// Rows of C that share packed rows of A.
     const PIECE: usize;
-    /// Input channels whose weight gradients are summed by one thread at once, a multiple of `ROWS`.
+    /// Input channels whose weight gradients are summed by one thread at once, a multiple of `ROW_STEP`.
     const CHANNELS: usize;
     /// `true` if a block row of A is kept in the cache while panels pass by; otherwise a panel is, while rows pass by.
     const ROWS_FIRST: bool;
@@ -84,8 +86,8 @@ pub trait MicroKernel: Instructions + Send + Sync {
     const FORMAT: Format;
 
     /// `C (+)= Σ A_term · B_term` for one block; `c` begins at it, `a` at its first row (each with the
-    /// distance of its rows), `b` at its panel. `half`: the right half of the block is not wanted. `add`: C counts, otherwise it is
-    /// overwritten. There is at least one term.
+    /// distance of its rows), `b` at its panel. `rows`: those of the block, a multiple of `ROW_STEP`; `half`: its right half is
+    /// not wanted. `add`: C counts, otherwise it is overwritten. There is at least one term.
     ///
     /// # Panics
     /// If a slice is too short for what the terms read or the block takes: a fault of the caller.
@@ -95,7 +97,7 @@ pub trait MicroKernel: Instructions + Send + Sync {
         a: (&[u32], usize),
         b: &[u32],
         terms: &[Term],
-        half: bool,
+        shape: (usize, bool),
         add: bool,
     );
 
@@ -122,6 +124,7 @@ pub trait MicroKernel: Instructions + Send + Sync {
 
 /// Checks that one block lies within its slices, for the implementations of [`MicroKernel::block`].
 fn check_block<M: MicroKernel>(
+    rows: usize,
     (c_len, c_stride): (usize, usize),
     (a_len, a_stride): (usize, usize),
     b_len: usize,
@@ -133,12 +136,13 @@ fn check_block<M: MicroKernel>(
         let end = last.zip(end).and_then(|(last, end)| last.checked_add(end));
         end.is_some_and(|end| end <= len)
     };
-    assert!(holds(c_len, M::ROWS, c_stride, Some(M::COLS)), "product: C too short");
+    assert!(rows > 0 && rows.is_multiple_of(M::ROW_STEP), "product: odd rows");
+    assert!(holds(c_len, rows, c_stride, Some(M::COLS)), "product: C too short");
     for term in terms {
         let a_end = term.a.checked_add(term.depth);
         let b_words = term.depth.checked_mul(M::COLS);
         let b_end = b_words.and_then(|words| words.checked_add(term.b));
-        assert!(holds(a_len, M::ROWS, a_stride, a_end), "product: A too short");
+        assert!(holds(a_len, rows, a_stride, a_end), "product: A too short");
         assert!(holds(b_len, 1, 0, b_end), "product: B too short");
         assert!(term.depth.is_multiple_of(M::STEP), "product: odd depth");
     }
@@ -149,7 +153,7 @@ pub struct Gemm<'a> {
     /// `rows × columns`, rounded up to whole panels, rows `c_stride` apart.
     pub c: &'a mut [f32],
     pub c_stride: usize,
-    /// A multiple of [`MicroKernel::ROWS`].
+    /// A multiple of [`MicroKernel::ROW_STEP`].
     pub rows: usize,
     pub a: &'a [u32],
     pub a_stride: usize,
@@ -187,7 +191,7 @@ impl Gemm<'_> {
 
     /// All blocks of C, for terms that fit the cache.
     fn pass<M: MicroKernel>(&mut self, micro: M, terms: &[Term], add: bool) {
-        let (blocks, panels) = (self.rows / M::ROWS, self.columns.div_ceil(M::COLS));
+        let (blocks, panels) = (self.rows.div_ceil(M::ROWS), self.columns.div_ceil(M::COLS));
         if M::ROWS_FIRST {
             for row in 0..blocks {
                 (0..panels).for_each(|panel| self.block(micro, row, panel, terms, add));
@@ -214,7 +218,7 @@ impl Gemm<'_> {
             (&self.a[first * self.a_stride..], self.a_stride),
             &self.b[panel * self.panel_stride..],
             terms,
-            columns <= M::COLS / 2,
+            (M::ROWS.min(self.rows - first), columns <= M::COLS / 2),
             add,
         );
     }

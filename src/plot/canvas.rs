@@ -7,6 +7,7 @@ use plotters::style::text_anchor::{HPos, Pos, VPos};
 use crate::{Error, Result};
 
 pub(super) const INK: RGBColor = RGBColor(60, 64, 70);
+pub(super) const GRID: RGBColor = RGBColor(232, 234, 237);
 pub(super) const FAINT: RGBColor = RGBColor(120, 126, 134);
 /// The output that is looked at, and the best of several values.
 pub(super) const ACCENT: RGBColor = RGBColor(214, 88, 40);

@@ -8,13 +8,12 @@ use plotters::coord::types::RangedCoordf64;
 use plotters::prelude::*;
 use plotters::style::text_anchor::HPos;
 
-use super::canvas::{ACCENT as VALID, Canvas, Drawn, INK, grouped, svg, write};
+use super::canvas::{ACCENT as VALID, Canvas, Drawn, GRID, INK, grouped, svg, write};
 use crate::Result;
 
 const SIZE: (u32, u32) = (800, 480);
 const TRAIN: RGBColor = RGBColor(168, 197, 226);
 const SMOOTHED: RGBColor = RGBColor(31, 95, 160);
-const GRID: RGBColor = RGBColor(232, 234, 237);
 
 /// Most points of the thin training line, of the smoothed line and of the validation line.
 const TRAIN_POINTS: usize = 1000;

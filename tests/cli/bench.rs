@@ -105,16 +105,24 @@ fn generation_is_measured() {
         ));
         assert_eq!(json["dtype"], dtype);
         assert_eq!(json["batch_size"], 3);
-        for figure in [
-            "tokens_per_s",
-            "prefill_tokens_per_s",
-            "step_p99_us",
-            "weight_bytes",
-            "bandwidth_share",
-        ] {
+        for figure in ["tokens_per_s", "prefill_tokens_per_s", "step_p99_us", "weight_bytes"] {
             assert!(json[figure].as_f64().unwrap() > 0.0, "{figure}: {json}");
         }
+        assert_eq!(json["input_bits"].is_null(), dtype != "int8");
     }
+}
+
+#[test]
+fn the_rates_of_many_streams_are_drawn() {
+    let bench = Bench::new();
+    let flags = "--preset char-tiny --seq-len 20 --runs 1 --warmup 0 --svg streams.svg";
+    let json = bench.json(&format!("bench generate {flags}"));
+    let streams = json["streams"].as_array().unwrap();
+    let numbers: Vec<_> = streams.iter().map(|pair| pair[0].as_u64().unwrap()).collect();
+    assert_eq!(numbers, [1, 2, 4, 8, 16, 32, 64, 128]);
+    assert!(streams.iter().all(|pair| pair[1].as_f64().unwrap() > 0.0), "{json}");
+    let svg = std::fs::read_to_string(bench.path("streams.svg")).unwrap();
+    assert!(svg.starts_with("<svg") && svg.contains("128"), "{svg}");
 }
 
 #[test]
@@ -135,6 +143,7 @@ fn misuse_is_told() {
         ("train --dtype int8", "int8"),
         ("generate --batch-size 0", "--batch-size"),
         ("generate --profile", "--profile"),
+        ("train --svg rates.svg", "--svg"),
         ("generate --batch-size 4000000000", "--batch-size"),
         ("train --preset nothing", "char-ptb"),
         ("train --preset char --config net.json", "--preset"),

@@ -16,6 +16,7 @@ use crate::{Error, Result, ops};
 struct Compiler<'a> {
     net: &'a Network,
     dtype: StepDtype,
+    short: bool,
     ops: Vec<StepOp>,
     widths: Vec<usize>,
     /// Buffers that nobody reads any more.
@@ -26,16 +27,19 @@ struct Compiler<'a> {
     /// Of the operations, before weights are rounded.
     hash: Sha256,
     weight_bytes: usize,
+    input_bits: Option<u32>,
 }
 
 impl StepNet {
-    pub(in super::super) fn compile(net: &Network, dtype: StepDtype) -> Result<Self> {
+    /// Inputs of int8 weights are rounded to 8 bits where they are to be `short` and can be.
+    pub(in super::super) fn compile(net: &Network, dtype: StepDtype, short: bool) -> Result<Self> {
         let graph = net.graph();
         let rings = graph.rings()?;
         let program = Program::new(graph, 1, false, |_| false)?;
         let mut compiler = Compiler {
             net,
             dtype,
+            short,
             ops: Vec::new(),
             widths: Vec::new(),
             free: Vec::new(),
@@ -43,6 +47,7 @@ impl StepNet {
             rings: Vec::new(),
             hash: Sha256::new(),
             weight_bytes: 0,
+            input_bits: None,
         };
         let first = graph.inputs.first().map(|value| value.0);
         let input = match (graph.inputs().next(), first) {
@@ -78,6 +83,7 @@ impl StepNet {
             input,
             output,
             weight_bytes: compiler.weight_bytes,
+            input_bits: compiler.input_bits,
             fingerprint: compiler.hash.finalize().into(),
         })
     }
@@ -285,9 +291,15 @@ impl Compiler<'_> {
         let relu = group.then.is_some();
         self.mark(&format!("{shape:?} {dilation} {relu}"), &weight);
         self.mark("bias", bias.as_deref().unwrap_or_default());
-        let weights =
-            StepWeights::new(self.net.kernel(), self.dtype, shape, &weight, bias.as_deref())?;
+        let weights = StepWeights::new(
+            self.net.kernel(),
+            (self.dtype, self.short),
+            shape,
+            &weight,
+            bias.as_deref(),
+        )?;
         self.weight_bytes += weights.bytes();
+        self.input_bits = self.input_bits.max(weights.input_bits());
         let ring = (conv.span() > 0).then(|| {
             self.rings.push(RingShape { span: conv.span(), channels: conv.in_channels });
             self.rings.len() - 1

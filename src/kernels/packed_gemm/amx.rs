@@ -134,10 +134,10 @@ impl MicroKernel for Amx {
         (a, a_stride): (&[u32], usize),
         b: &[u32],
         terms: &[Term],
-        half: bool,
+        (rows, half): (usize, bool),
         add: bool,
     ) {
-        check_block::<Self>((c.len(), c_stride), (a.len(), a_stride), b.len(), terms);
+        check_block::<Self>(rows, (c.len(), c_stride), (a.len(), a_stride), b.len(), terms);
         assert!(!terms.is_empty(), "product: no terms");
         // SAFETY: `self` proves AMX and `begin` configured this thread; `check_block` keeps in the slices
         // 32 rows of 32 numbers of C, and for each term 32 rows of `depth` words of A and `depth`

@@ -27,14 +27,14 @@ impl MicroKernel for Tiles {
         (a, a_stride): (&[u32], usize),
         b: &[u32],
         terms: &[Term],
-        half: bool,
+        (rows, half): (usize, bool),
         add: bool,
     ) {
         let halves = |word: u32| {
             let half = |bits: u32| f32::from_bits(bits << 16);
             [half(word & 0xffff), half(word >> 16)]
         };
-        for i in 0..Self::ROWS {
+        for i in 0..rows {
             for j in 0..if half { Self::COLS / 2 } else { Self::COLS } {
                 let c = &mut c[i * c_stride + j];
                 let mut sum = if add { *c } else { 0.0 };

@@ -5,8 +5,9 @@ use std::hint::black_box;
 use std::time::Instant;
 
 use super::super::Kernel;
+use super::super::register_blocks::dot_pairs;
 use super::amx::{self, Amx};
-use super::x86::{dot_pairs, has_bf16_pairs};
+use super::x86::has_bf16_pairs;
 use super::{Format, MicroKernel};
 
 /// Runs multiply-adds `times` times on registers alone and says how many FLOP that were.

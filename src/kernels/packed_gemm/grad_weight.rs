@@ -56,7 +56,7 @@ pub fn grad_weight<M: MicroKernel, X: Stored<Real = f32>, Y: Stored<Real = f32>>
     // the same sums in other blocks: the number of threads does not show in them
     let blocks = shape.group_in().div_ceil(M::CHANNELS);
     let blocks = blocks.next_multiple_of(rayon::current_num_threads());
-    let block = shape.group_in().div_ceil(blocks).next_multiple_of(M::ROWS);
+    let block = shape.group_in().div_ceil(blocks).next_multiple_of(M::ROW_STEP);
     let blocks = shape.group_in().div_ceil(block);
     let gradient = Gradient {
         shape,
@@ -170,7 +170,7 @@ impl<X: Stored<Real = f32>, Y: Stored<Real = f32>> Gradient<'_, X, Y> {
                 let mut product = Gemm {
                     c,
                     c_stride: self.c_stride(),
-                    rows: self.channels(i).next_multiple_of(M::ROWS),
+                    rows: self.channels(i).next_multiple_of(M::ROW_STEP),
                     a,
                     a_stride,
                     b: dy.words,

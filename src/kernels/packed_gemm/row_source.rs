@@ -168,11 +168,11 @@ impl<S> RowSource<'_, S> {
                 true => Packing::Lines { pitch: width },
                 false => Packing::Taps,
             };
-            let size = size.next_multiple_of(M::ROWS);
+            let size = size.next_multiple_of(M::ROW_STEP);
             return PiecePlan { unit: width, size, packing };
         }
         self.plan_lines::<M>(rows, channels).unwrap_or_else(|| {
-            let size = rows.div_ceil(rows.div_ceil(M::PIECE)).next_multiple_of(M::ROWS);
+            let size = rows.div_ceil(rows.div_ceil(M::PIECE)).next_multiple_of(M::ROW_STEP);
             PiecePlan { unit: rows, size, packing: Packing::Taps }
         })
     }

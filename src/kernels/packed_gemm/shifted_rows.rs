@@ -89,7 +89,7 @@ impl<S: Stored<Real = f32>> Shifted<'_, S> {
             1 => block.columns + columns.span(),
             _ => pitch,
         };
-        let rows = ((block.lines - 1) * pitch + block.columns).next_multiple_of(M::ROWS);
+        let rows = ((block.lines - 1) * pitch + block.columns).next_multiple_of(M::ROW_STEP);
         let (image, last) = (block.line / lines.out, (block.line + block.lines - 1) / lines.out);
         let packed = self.source.packed_lines(block.lines, image == last);
         let first_row = |m: usize| match packed.shared {
@@ -162,7 +162,7 @@ impl<S: Stored<Real = f32>> Shifted<'_, S> {
         rows: usize,
         finish: impl FnOnce(&[f32], usize),
     ) {
-        let padded = rows.next_multiple_of(M::ROWS);
+        let padded = rows.next_multiple_of(M::ROW_STEP);
         let a_len = self.source.taps() * padded * self.a_stride();
         with_buffer(a_len, |a| {
             let a = &mut a.words_mut()[..a_len];

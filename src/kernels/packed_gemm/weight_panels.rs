@@ -4,6 +4,9 @@ use super::super::conv::ConvShape;
 use super::super::{Stored, parallel};
 use super::{Format, MicroKernel};
 
+/// Columns of the widest panel.
+const MOST_COLS: usize = 32;
+
 /// The matrices of a weight, one for each tap and group, with the inner axis of the product first.
 #[derive(Debug, Clone, Copy)]
 pub struct WeightPanels {
@@ -75,21 +78,31 @@ impl WeightPanels {
         let (along, across) = if self.transposed { (row, taps) } else { (taps, row) };
         let columns = M::COLS.min(self.columns - first);
         let per_word = M::FORMAT.per_word();
+        let column = |depth: usize, tap: usize| {
+            weight[first * across + depth * along + tap..].iter().step_by(across).take(columns)
+        };
+        let mut second = [0.0; MOST_COLS];
         for k in 0..self.words {
-            let depth = k * per_word;
             for tap in 0..taps {
                 let words = &mut panel[(tap * self.words + k) * M::COLS..][..M::COLS];
-                words[columns..].fill(0);
-                if depth >= self.depth {
-                    words.fill(0);
+                words.fill(0);
+                if k * per_word < self.depth {
+                    let numbers = column(k * per_word, tap);
+                    words.iter_mut().zip(numbers).for_each(|(word, x)| *word = x.to_bits());
+                }
+                if M::FORMAT == Format::Single {
                     continue;
                 }
-                let at = first * across + depth * along + tap;
-                let second = if per_word == 2 && depth + 1 < self.depth { along } else { 0 };
-                for (n, word) in words[..columns].iter_mut().enumerate() {
-                    let i = at + n * across;
-                    let pair = if second == 0 { 0.0 } else { weight[i + second] };
-                    *word = M::FORMAT.word(weight[i], pair);
+                // gathered before, so that rounding is vectorised
+                if per_word == 2 {
+                    second.fill(0.0);
+                    if 2 * k + 1 < self.depth {
+                        let numbers = column(2 * k + 1, tap);
+                        second.iter_mut().zip(numbers).for_each(|(to, &x)| *to = x);
+                    }
+                }
+                for (word, &second) in words.iter_mut().zip(&second) {
+                    *word = M::FORMAT.word(f32::from_bits(*word), second);
                 }
             }
         }

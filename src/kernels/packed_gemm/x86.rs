@@ -6,6 +6,7 @@ use std::arch::x86_64::*;
 use pulp::x86::{V3, V4};
 
 use super::super::instructions::Instructions;
+use super::super::register_blocks::{RegisterBlock, avx2_singles, avx512_dots, avx512_singles};
 use super::{Format, MicroKernel, Term, check_block};
 
 /// `true` if there are dot products of bf16 pairs (AVX512-BF16).
@@ -50,13 +51,11 @@ const fn rounded(round: bool) -> Format {
     if round { Format::Rounded } else { Format::Single }
 }
 
-/// Implements [`MicroKernel`] for a vector instruction set: `$rows` rows of two vectors of `$lanes`.
+/// Implements [`MicroKernel`] with a register block of `$rows` rows of two vectors of `$lanes`.
 macro_rules! vector_micro {
     (
-        impl ($($generics:tt)*) ($micro:ty), $feature:literal, $vector:ty, rows $rows:literal, lanes $lanes:literal,
-        depth $depth:literal, piece $piece:literal, format $format:expr,
-        $zero:ident, $load:ident, $store:ident, $add:ident,
-        |$acc:ident, $b:ident, $word:ident| $multiply_add:expr, $block:ident
+        impl ($($generics:tt)*) ($micro:ty), rows $rows:literal of $($part:literal)|+, step $step:literal, lanes $lanes:literal,
+        depth $depth:literal, piece $piece:literal, format $format:expr, $block:ident
     ) => {
         impl $($generics)* Instructions for $micro {
             #[inline(always)]
@@ -67,6 +66,7 @@ macro_rules! vector_micro {
 
         impl $($generics)* MicroKernel for $micro {
             const ROWS: usize = $rows;
+            const ROW_STEP: usize = $step;
             const COLS: usize = 2 * $lanes;
             const STEP: usize = 1;
             const DEPTH: usize = $depth;
@@ -81,19 +81,19 @@ macro_rules! vector_micro {
                 (a, a_stride): (&[u32], usize),
                 b: &[u32],
                 terms: &[Term],
-                half: bool,
+                (rows, half): (usize, bool),
                 add: bool,
             ) {
-                check_block::<Self>((c.len(), c_stride), (a.len(), a_stride), b.len(), terms);
+                check_block::<Self>(rows, (c.len(), c_stride), (a.len(), a_stride), b.len(), terms);
+                let block: RegisterBlock = match (rows, half) {
+                    ($rows, false) => $block::block::<$rows, 1, 2>,
+                    ($rows, true) => $block::block::<$rows, 1, 1>,
+                    $(($part, false) => $block::block::<$part, 1, 2>,
+                    ($part, true) => $block::block::<$part, 1, 1>,)+
+                    _ => unreachable!("product: {rows} rows in a block"),
+                };
                 // SAFETY: `self` proves the features; `check_block` keeps all accesses in the slices.
-                unsafe {
-                    let (c, a, b) = (c.as_mut_ptr(), a.as_ptr(), b.as_ptr());
-                    if half {
-                        $block::<1>(c, c_stride, a, a_stride, b, terms, add)
-                    } else {
-                        $block::<2>(c, c_stride, a, a_stride, b, terms, add)
-                    }
-                }
+                unsafe { block((c.as_mut_ptr(), c_stride), (a.as_ptr(), a_stride), (b.as_ptr(), 0), terms, add) }
             }
 
             fn transpose(
@@ -108,98 +108,23 @@ macro_rules! vector_micro {
                 unsafe { transpose(from, stride, (rows, columns), to, to_stride) }
             }
         }
-
-        /// # Safety
-        /// The processor has the features; `c` holds `$rows` rows of two vectors, `c_stride` apart, of which
-        /// the first `VECTORS` (1 or 2) are computed;
-        /// each term lies within what `a` (`$rows` rows, `a_stride` apart) and `b` point to.
-        #[target_feature(enable = $feature)]
-        unsafe fn $block<const VECTORS: usize>(
-            c: *mut f32,
-            c_stride: usize,
-            a: *const u32,
-            a_stride: usize,
-            b: *const u32,
-            terms: &[Term],
-            add: bool,
-        ) {
-            let mut block = [[$zero(); VECTORS]; $rows];
-            if add {
-                // the block of C is wanted at the end
-                for i in 0..$rows {
-                    for j in 0..VECTORS {
-                        let c = c.wrapping_add(i * c_stride + j * $lanes);
-                        _mm_prefetch::<_MM_HINT_T0>(c.cast());
-                    }
-                }
-            }
-            for term in terms {
-                // SAFETY: the contract above: rows `3·i + 0..3` of A and `depth` rows of the panel.
-                unsafe {
-                    let mut a: [*const u32; $rows / 3] =
-                        std::array::from_fn(|i| a.add(term.a + 3 * i * a_stride));
-                    let mut b = b.add(term.b);
-                    for _ in 0..term.depth {
-                        let columns: [$vector; VECTORS] =
-                            std::array::from_fn(|j| $load(b.add(j * $lanes).cast()));
-                        for (i, rows) in block.iter_mut().enumerate() {
-                            let $word = a[i / 3].add(i % 3 * a_stride);
-                            for ($acc, $b) in rows.iter_mut().zip(columns) {
-                                *$acc = $multiply_add;
-                            }
-                        }
-                        b = b.add(2 * $lanes);
-                        for a in &mut a {
-                            *a = a.add(1);
-                        }
-                    }
-                }
-            }
-            for (i, rows) in block.into_iter().enumerate() {
-                for (j, acc) in rows.into_iter().enumerate() {
-                    // SAFETY: the contract above: a vector within row `i` of the block of C.
-                    unsafe {
-                        let c = c.add(i * c_stride + j * $lanes);
-                        $store(c, if add { $add(acc, $load(c)) } else { acc });
-                    }
-                }
-            }
-        }
     };
 }
 
 vector_micro!(
-    impl (<const ROUND: bool>) (Avx2<ROUND>), "avx2,fma", __m256, rows 6, lanes 8,
-    depth 256, piece 132, format rounded(ROUND),
-    _mm256_setzero_ps, _mm256_loadu_ps, _mm256_storeu_ps, _mm256_add_ps,
-    |acc, b, word| _mm256_fmadd_ps(_mm256_broadcast_ss(&*word.cast()), b, *acc), avx2_block
+    impl (<const ROUND: bool>) (Avx2<ROUND>), rows 6 of 4 | 2, step 2, lanes 8,
+    depth 256, piece 132, format rounded(ROUND), avx2_singles
 );
 
 vector_micro!(
-    impl (<const ROUND: bool>) (Avx512<ROUND>), "avx512f", __m512, rows 12, lanes 16,
-    depth 192, piece 264, format rounded(ROUND),
-    _mm512_setzero_ps, _mm512_loadu_ps, _mm512_storeu_ps, _mm512_add_ps,
-    |acc, b, word| _mm512_fmadd_ps(_mm512_set1_ps(*word.cast()), b, *acc), avx512_block
+    impl (<const ROUND: bool>) (Avx512<ROUND>), rows 12 of 8 | 4, step 4, lanes 16,
+    depth 720, piece 264, format rounded(ROUND), avx512_singles
 );
 
 vector_micro!(
-    impl () (Avx512Pairs), "avx512f,avx512bf16", __m512, rows 12, lanes 16,
-    depth 192, piece 264, format Format::Pairs,
-    _mm512_setzero_ps, _mm512_loadu_ps, _mm512_storeu_ps, _mm512_add_ps,
-    |acc, b, word| dot_pairs(*acc, *word, b), avx512_pairs_block
+    impl () (Avx512Pairs), rows 12 of 8 | 4, step 4, lanes 16,
+    depth 720, piece 264, format Format::Pairs, avx512_dots
 );
-
-/// `acc + a.0·b.0 + a.1·b.1` for each lane, `a` a pair of bf16.
-#[inline]
-#[target_feature(enable = "avx512f,avx512bf16")]
-pub fn dot_pairs(acc: __m512, a: u32, b: __m512) -> __m512 {
-    let a = _mm512_set1_epi32(a.cast_signed());
-    // SAFETY: `__m512bh` is the same 512 bits, and all bits are pairs of bf16.
-    let (a, b) = unsafe {
-        (std::mem::transmute::<__m512i, __m512bh>(a), std::mem::transmute::<__m512, __m512bh>(b))
-    };
-    _mm512_dpbf16_ps(acc, a, b)
-}
 
 /// See [`MicroKernel::transpose`].
 ///

@@ -3,7 +3,8 @@
 use super::super::Kernel;
 use super::super::elementwise::Activation;
 use super::super::packed_gemm::{Amx, Format, Gemm, MicroKernel, with_buffer};
-use super::{StepDtype, StepWeights};
+use super::StepWeights;
+use super::rows::RowFormat;
 
 /// Words of depth that a tile takes.
 pub const STEP: usize = Amx::STEP;
@@ -13,7 +14,7 @@ const ROWS: usize = 4;
 
 /// The proof that tiles may be used, where they are worth it.
 pub fn wanted(w: &StepWeights, rows: usize) -> Option<Amx> {
-    let fits = w.kernel == Kernel::Amx && w.dtype == StepDtype::Bf16 && rows >= ROWS;
+    let fits = w.kernel == Kernel::Amx && w.format == RowFormat::Pairs && rows >= ROWS;
     fits.then(Amx::new).flatten()
 }
 
@@ -22,48 +23,47 @@ pub fn wanted(w: &StepWeights, rows: usize) -> Option<Amx> {
 pub fn product<M: MicroKernel>(micro: M, w: &StepWeights, a: &[u32], relu: bool, y: &mut [f32]) {
     debug_assert_eq!((M::FORMAT, M::COLS), (Format::Pairs, w.cols));
     let (words, columns) = (w.row_words(), w.columns);
+    let whole = a.len() / words / M::ROWS * M::ROWS;
+    let (a, rest) = a.split_at(whole * words);
+    let (y, rest_y) = y.split_at_mut(whole * columns);
+    whole_blocks(micro, w, a, relu, y);
+    if !rest.is_empty() {
+        with_buffer(M::ROWS * words, |padded| {
+            let padded = &mut padded.words_mut()[..M::ROWS * words];
+            padded[..rest.len()].copy_from_slice(rest);
+            padded[rest.len()..].fill(0);
+            whole_blocks(micro, w, padded, relu, rest_y);
+        });
+    }
+}
+
+/// As [`product`], for rows that make whole blocks; `y` may end before.
+fn whole_blocks<M: MicroKernel>(micro: M, w: &StepWeights, a: &[u32], relu: bool, y: &mut [f32]) {
+    let (words, c_stride) = (w.row_words(), w.bias.len());
     let rows = a.len() / words;
-    let padded = rows.next_multiple_of(M::ROWS);
-    let c_stride = w.bias.len();
-    with_buffer(padded * w.words, |pairs| {
-        let pairs = &mut pairs.words_mut()[..padded * w.words];
+    with_buffer(rows * c_stride, |c| {
+        let c = c.floats_mut();
+        let mut product = Gemm {
+            c,
+            c_stride,
+            rows,
+            a,
+            a_stride: words,
+            b: w.panels(),
+            panel_stride: words * w.cols,
+            columns: w.columns,
+        };
+        product.run_depth(micro, words);
         micro.vectorized(
             #[inline(always)]
             || {
-                for (to, row) in pairs.chunks_exact_mut(w.words).zip(a.chunks_exact(words)) {
-                    // rows are of bf16 that were widened: their upper halves
-                    for (to, [low, high]) in to.iter_mut().zip(row.as_chunks::<2>().0) {
-                        *to = low >> 16 | high & 0xffff_0000;
+                for (y, c) in y.chunks_exact_mut(w.columns).zip(c.chunks_exact(c_stride)) {
+                    for ((y, c), bias) in y.iter_mut().zip(c).zip(&w.bias) {
+                        let sum = c + bias;
+                        *y = if relu { Activation::Relu.apply(sum) } else { sum };
                     }
                 }
             },
         );
-        pairs[rows * w.words..].fill(0);
-        with_buffer(padded * c_stride, |c| {
-            let c = c.floats_mut();
-            let mut product = Gemm {
-                c,
-                c_stride,
-                rows: padded,
-                a: pairs,
-                a_stride: w.words,
-                b: w.panels(),
-                panel_stride: w.words * w.cols,
-                columns,
-            };
-            product.run_depth(micro, w.words);
-            micro.vectorized(
-                #[inline(always)]
-                || {
-                    let rows = y.chunks_exact_mut(columns).zip(c.chunks_exact(c_stride));
-                    for (y, c) in rows {
-                        for ((y, c), bias) in y.iter_mut().zip(c).zip(&w.bias) {
-                            let sum = c + bias;
-                            *y = if relu { Activation::Relu.apply(sum) } else { sum };
-                        }
-                    }
-                },
-            );
-        });
     });
 }

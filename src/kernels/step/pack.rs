@@ -1,32 +1,27 @@
-//! Weights and rows as the products of a step read them.
+//! Weights as the products of a step read them.
 
-use super::super::instructions::Instructions;
+use half::bf16;
+
 use super::super::packed_gemm::Buffer;
 use super::super::{Kernel, Stored};
 use super::StepDtype;
+use super::blocks::{BlockSet, panel_columns};
+use super::rows::RowFormat;
 use crate::{Error, Result};
-use half::bf16;
 
 /// Largest whole number of an int8 weight.
 const WEIGHT_MAX: f32 = 127.0;
 
-/// Numbers along the depth that one word of a panel holds for one column.
-fn per_word(dtype: StepDtype) -> usize {
-    match dtype {
-        StepDtype::F32 => 1,
-        StepDtype::Bf16 => 2,
-        StepDtype::Int8 => 4,
-    }
-}
-
 /// The weights of a convolution or a linear layer, packed for [`product`](super::product).
 ///
-/// Columns (output channels) lie in panels of `cols`, the words of one depth next to each other; depth
-/// runs over taps, oldest first, and over channels within a tap.
+/// Columns (output channels) lie in panels, the words of one depth next to each other; depth runs over
+/// taps, oldest first, and over channels within a tap.
 #[derive(Debug)]
 pub struct StepWeights {
     pub(super) dtype: StepDtype,
     pub(super) kernel: Kernel,
+    pub(super) format: RowFormat,
+    pub(super) blocks: BlockSet,
     /// Columns of a panel.
     pub(super) cols: usize,
     pub(super) columns: usize,
@@ -38,12 +33,13 @@ pub struct StepWeights {
     pub(super) bias: Vec<f32>,
     /// Scales of int8 weights, one for each column of each panel.
     pub(super) scales: Vec<f32>,
-    /// Largest whole number of an int8 row: no sum of products may overflow.
-    row_max: f32,
+    /// Sums of the int8 weights of each column of each panel.
+    pub(super) sums: Vec<i32>,
 }
 
 impl StepWeights {
-    /// Packs `weight` (out_channels, in_channels, kernel_size) for `kernel`.
+    /// Packs `weight` (out_channels, in_channels, kernel_size) for `kernel`. Inputs of int8 weights are rounded to
+    /// whole numbers of 8 bits where they are `short` and the kernel multiplies such, otherwise to 16.
     ///
     /// # Errors
     /// [`Error::TooLarge`] for an int8 product that is too deep for exact sums.
@@ -52,16 +48,15 @@ impl StepWeights {
     /// If a slice has another length: a fault of the caller.
     pub fn new(
         kernel: Kernel,
-        dtype: StepDtype,
-        (out_channels, in_channels, kernel_size): (usize, usize, usize),
+        (dtype, short): (StepDtype, bool),
+        shape: (usize, usize, usize),
         weight: &[f32],
         bias: Option<&[f32]>,
     ) -> Result<Self> {
         /// The depth at which int8 rows are still of 6 bits at the least.
         const DEEPEST: usize = 1 << 18;
+        let (_, in_channels, kernel_size) = shape;
         let depth = in_channels * kernel_size;
-        assert!(weight.len() == out_channels * depth);
-        assert!(bias.is_none_or(|bias| bias.len() == out_channels));
         if dtype == StepDtype::Int8 && depth > DEEPEST {
             return Err(Error::too_large(
                 "int8",
@@ -70,68 +65,96 @@ impl StepWeights {
                 ),
             ));
         }
-        let cols = match kernel {
-            Kernel::Amx | Kernel::Avx512 => 32,
-            _ => 16,
-        };
-        let words = depth.div_ceil(per_word(dtype)).next_multiple_of(step(kernel, dtype));
+        let format = RowFormat::new(kernel, dtype, short, depth);
+        let blocks = BlockSet::new(kernel, format);
+        Ok(Self::of_format(kernel, dtype, (format, blocks), shape, weight, bias))
+    }
+
+    /// As [`new`](Self::new), for a format and for blocks that multiply it.
+    pub(super) fn of_format(
+        kernel: Kernel,
+        dtype: StepDtype,
+        (format, blocks): (RowFormat, BlockSet),
+        (out_channels, in_channels, kernel_size): (usize, usize, usize),
+        weight: &[f32],
+        bias: Option<&[f32]>,
+    ) -> Self {
+        let depth = in_channels * kernel_size;
+        assert!(weight.len() == out_channels * depth);
+        assert!(bias.is_none_or(|bias| bias.len() == out_channels));
+        let cols = panel_columns(kernel);
+        let words = depth.div_ceil(format.per_panel_word()).next_multiple_of(step(kernel, dtype));
         let padded = out_channels.next_multiple_of(cols);
+        let int8 = if dtype == StepDtype::Int8 { padded } else { 0 };
         let mut packed = Self {
             dtype,
             kernel,
+            format,
+            blocks,
             cols,
             columns: out_channels,
             depth,
             words,
             panels: Buffer::zeros(words * padded),
             bias: vec![0.0; padded],
-            scales: Vec::new(),
-            row_max: 0.0,
+            scales: vec![0.0; int8],
+            sums: vec![0; int8],
         };
         if let Some(bias) = bias {
             packed.bias[..out_channels].copy_from_slice(bias);
         }
-        if dtype == StepDtype::Int8 {
-            let products = (packed.words * per_word(dtype)) as f64 * f64::from(WEIGHT_MAX);
-            packed.row_max =
-                (f64::from(i32::MAX) / products).min(f64::from(i16::MAX)).floor() as f32;
-            packed.scales = vec![0.0; padded];
-        }
         for (column, row) in weight.chunks_exact(depth).enumerate() {
             packed.pack_column(column, row, in_channels, kernel_size);
         }
-        Ok(packed)
+        packed
     }
 
     fn pack_column(&mut self, column: usize, row: &[f32], in_channels: usize, kernel_size: usize) {
-        let scale = int8_scale(row);
-        if self.dtype == StepDtype::Int8 {
-            self.scales[column] = scale;
-        }
-        let (panel, lane) = (column / self.cols, column % self.cols);
-        let panel = panel * self.words * self.cols;
-        let words = self.panels.words_mut();
+        let (scale, cols) = (int8_scale(row), self.cols);
+        let (panel, lane) = (column / cols, column % cols);
+        let panel = panel * self.words * cols;
+        let words = &mut self.panels.words_mut()[panel..];
         for k in 0..row.len() {
             let value = row[k % in_channels * kernel_size + k / in_channels];
-            match self.dtype {
-                StepDtype::F32 => words[panel + k * self.cols + lane] = value.to_bits(),
-                StepDtype::Bf16 => {
-                    let word = &mut words[panel + k / 2 * self.cols + lane];
-                    *word |= u32::from(value.bf16_bits()) << (16 * (k % 2));
+            // the bytes of a word of one column, or two depths of all columns after the two before them
+            let byte = match self.format {
+                RowFormat::Singles => {
+                    words[k * cols + lane] = value.to_bits();
+                    continue;
                 }
-                StepDtype::Int8 => {
-                    // two depths of all columns after the two before them, each column's two together
-                    let byte = k / 4 * 4 * self.cols + k % 4 / 2 * 2 * self.cols + 2 * lane + k % 2;
-                    let value = int8(value, scale).cast_unsigned();
-                    words[panel + byte / 4] |= u32::from(value) << (8 * (byte % 4));
+                RowFormat::Pairs => {
+                    words[k / 2 * cols + lane] |= u32::from(value.bf16_bits()) << (16 * (k % 2));
+                    continue;
                 }
-            }
+                RowFormat::WidePairs => {
+                    let at = k * cols + lane;
+                    words[at / 2] |= u32::from(value.bf16_bits()) << (16 * (at % 2));
+                    continue;
+                }
+                RowFormat::Bytes { .. } => 4 * (k / 4 * cols + lane) + k % 4,
+                RowFormat::Words { .. } => {
+                    4 * (k / 4 * cols) + k % 4 / 2 * 2 * cols + 2 * lane + k % 2
+                }
+            };
+            let value = int8(value, scale);
+            words[byte / 4] |= u32::from(value.cast_unsigned()) << (8 * (byte % 4));
+            self.sums[column] += i32::from(value);
+            self.scales[column] = scale;
         }
     }
 
     /// Output channels.
     pub fn columns(&self) -> usize {
         self.columns
+    }
+
+    /// Bits of the whole numbers that inputs of int8 weights are rounded to at the most; of others none.
+    pub fn input_bits(&self) -> Option<u32> {
+        match self.format {
+            RowFormat::Singles | RowFormat::Pairs | RowFormat::WidePairs => None,
+            RowFormat::Words { .. } => Some(16),
+            RowFormat::Bytes { .. } => Some(8),
+        }
     }
 
     /// Weights, those that fill up panels not counted.
@@ -144,99 +167,22 @@ impl StepWeights {
         size_of_val(self.panels.words())
             + size_of_val(&self.bias[..])
             + size_of_val(&self.scales[..])
+            + size_of_val(&self.sums[..])
     }
 
-    pub(super) fn panel(&self, panel: usize) -> &[u32] {
-        &self.panels.words()[panel * self.words * self.cols..][..self.words * self.cols]
-    }
-
-    #[cfg(target_arch = "x86_64")]
+    /// All panels, one after the other.
     pub(super) fn panels(&self) -> &[u32] {
         self.panels.words()
     }
 
     /// Words of a row along the depth.
     pub(super) fn depth_words(&self) -> usize {
-        match self.dtype {
-            StepDtype::F32 => self.words,
-            StepDtype::Bf16 | StepDtype::Int8 => 2 * self.words,
-        }
+        self.words * self.format.row_words()
     }
 
-    /// Words of a packed row: of int8 the last is its scale.
+    /// Words of a packed row: of int8 the last two are its scale and what stands for 0.
     pub fn row_words(&self) -> usize {
-        self.depth_words() + usize::from(self.dtype == StepDtype::Int8)
-    }
-
-    /// Packs rows of [`row_words`](Self::row_words) into `a`: of each, the inputs that its taps read, oldest
-    /// first.
-    ///
-    /// # Panics
-    /// As [`pack_row`](Self::pack_row).
-    #[inline(always)]
-    pub fn pack_rows<'a, T>(&self, a: &mut [u32], taps: impl Fn(usize) -> T)
-    where
-        T: Iterator<Item = &'a [f32]> + Clone,
-    {
-        self.kernel.vectorized(
-            #[inline(always)]
-            || {
-                for (row, packed) in a.chunks_exact_mut(self.row_words()).enumerate() {
-                    self.pack_row(taps(row), packed);
-                }
-            },
-        );
-    }
-
-    /// Packs one row: the inputs that the taps read, oldest first. `row` has [`row_words`](Self::row_words).
-    ///
-    /// # Panics
-    /// If the taps hold more than the weights are deep: a fault of the caller.
-    #[inline(always)]
-    pub fn pack_row<'a>(&self, taps: impl Iterator<Item = &'a [f32]> + Clone, row: &mut [u32]) {
-        if self.dtype == StepDtype::Int8 {
-            return self.pack_int8_row(taps, row);
-        }
-        let mut done = 0;
-        for tap in taps {
-            let to = &mut row[done..][..tap.len()];
-            to.iter_mut().zip(tap).for_each(|(to, x)| *to = x.to_bits());
-            done += tap.len();
-        }
-        row[done..].fill(0);
-    }
-
-    #[inline(always)]
-    fn pack_int8_row<'a>(&self, taps: impl Iterator<Item = &'a [f32]> + Clone, row: &mut [u32]) {
-        let (row, last) = row.split_at_mut(row.len() - 1);
-        // a maximum that does not skip what is no number
-        let largest =
-            |tap: &[f32]| tap.iter().fold(0u32, |max, x| max.max(x.to_bits() & 0x7fff_ffff));
-        let largest = f32::from_bits(taps.clone().map(largest).max().unwrap_or(0));
-        let up = if largest > 0.0 { self.row_max / largest } else { 0.0 };
-        // so small that its reciprocal is none, or not finite: what is not finite shows in the scale
-        let up = if up.is_finite() { up } else { 0.0 };
-        let whole = |x: f32| (x * up).round_ties_even() as i32;
-        let mut done = 0;
-        for tap in taps {
-            // a tap may begin in the middle of a word
-            for &x in &tap[..(done % 2).min(tap.len())] {
-                row[done / 2] |= (whole(x) << 16).cast_unsigned();
-            }
-            let rest = &tap[(done % 2).min(tap.len())..];
-            let to = &mut row[done.div_ceil(2)..];
-            let (pairs, odd) = rest.as_chunks::<2>();
-            for (to, [a, b]) in to.iter_mut().zip(pairs) {
-                *to = (whole(*a) & 0xffff | whole(*b) << 16).cast_unsigned();
-            }
-            if let [x] = odd {
-                to[pairs.len()] = (whole(*x) & 0xffff).cast_unsigned();
-            }
-            done += tap.len();
-        }
-        row[done.div_ceil(2)..].fill(0);
-        let scale = if up > 0.0 { 1.0 / up } else { largest * 0.0 };
-        last[0] = scale.to_bits();
+        self.depth_words() + if self.dtype == StepDtype::Int8 { 2 } else { 0 }
     }
 }
 

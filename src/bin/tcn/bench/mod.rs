@@ -52,6 +52,9 @@ pub struct BenchArgs {
     /// Break down the time of training or of a forward pass
     #[arg(long)]
     profile: bool,
+    /// Measure generation with 1, 2, 4 … 128 sequences at once too, and draw the rates into FILE
+    #[arg(long, value_name = "FILE")]
+    svg: Option<PathBuf>,
     /// Print the result as one JSON object
     #[arg(long)]
     json: bool,
@@ -76,10 +79,13 @@ fn ceiling_gflops(precision: Precision) -> Option<f64> {
 pub fn run(args: BenchArgs) -> anyhow::Result<()> {
     let model = args.network()?;
     match args.what {
-        What::Train | What::Forward => whole_sequences(&args, model),
         What::Generate if args.profile => {
             Err(usage_error("--profile: tells the parts of train and forward, not of generate"))
         }
+        What::Train | What::Forward if args.svg.is_some() => {
+            Err(usage_error("--svg: draws the rates of generate, not of train and forward"))
+        }
+        What::Train | What::Forward => whole_sequences(&args, model),
         What::Generate => generate::run(&args, &model),
     }
 }

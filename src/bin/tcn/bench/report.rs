@@ -44,6 +44,14 @@ impl Report {
         Ok(report)
     }
 
+    /// The setting in a few words.
+    pub fn title(&self) -> String {
+        let [kernel, dtype] =
+            ["kernel", "dtype"].map(|name| self.facts[name].as_str().unwrap_or_default());
+        let (parameters, threads) = (&self.facts["parameters"], &self.facts["threads"]);
+        format!("{parameters} parameters, {kernel}, {dtype}, threads: {threads}")
+    }
+
     /// Keeps a figure.
     pub fn set(&mut self, name: &str, figure: impl Into<Value>) {
         self.facts[name] = figure.into();
