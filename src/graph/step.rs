@@ -135,8 +135,9 @@ impl StepNet {
         self.weight_bytes
     }
 
-    /// Bits of the whole numbers that inputs of its int8 weights are rounded to, with one scale for each row: 16, or 8
-    /// where a [`Stepper`](super::Stepper) found that they are enough. `None` for other weights.
+    /// Bits of the whole numbers that inputs of its int8 weights are rounded to at the most, with one scale for each row:
+    /// 16, or 8 where a [`Stepper`](super::Stepper) found that they are enough (sums too deep for 8 aside). `None` for
+    /// other weights.
     pub fn input_bits(&self) -> Option<u32> {
         self.input_bits
     }

@@ -1,6 +1,9 @@
 //! A network of token ids in steps and in prompts.
 
-use candle_core::{DType, Tensor};
+use std::f64::consts::LN_2;
+
+use candle_core::{D, DType, Device, Tensor};
+use candle_nn::ops::log_softmax;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
@@ -11,44 +14,36 @@ use crate::{Error, Result};
 /// Bits per token that inputs of 8 bits may lose to those of 16.
 const SHORT_LOSS: f64 = 0.01;
 
-/// `short` where its inputs of 8 bits lose next to nothing, else `long`: by the mean divergence of its
-/// predictions, which is what it loses in bits per token, on text that `long` writes from random tokens.
-fn with_short_inputs(long: StepNet, short: StepNet) -> Result<StepNet> {
+/// Mean divergence of the predictions of `short`, whose inputs have 8 bits, from those of `long`: what it loses in
+/// bits per token, on text that `long` writes from random tokens.
+fn loss_of_short_inputs(long: &StepNet, short: &StepNet) -> Result<f64> {
     const SEQUENCES: usize = 16;
     const STEPS: usize = 32;
-    if short.input_bits() != Some(8) {
-        return Ok(long);
-    }
     let mut rng = ChaCha8Rng::seed_from_u64(0);
     let mut unit = || f64::from(rng.next_u32()) / 2f64.powi(32);
     let vocab_size = long.vocab_size();
     let mut ids = [0; SEQUENCES].map(|_: u32| (unit() * vocab_size as f64) as u32);
+    let log_probabilities = |logits: &[f32]| {
+        let logits = Tensor::from_slice(logits, (SEQUENCES, vocab_size), &Device::Cpu)?;
+        log_softmax(&logits, D::Minus1)
+    };
     let (mut longs, mut shorts) = (long.init_state(SEQUENCES)?, short.init_state(SEQUENCES)?);
-    let mut loss = 0.0;
+    let mut nats = 0.0;
     for _ in 0..STEPS {
-        let logits = long.step_ids(&ids, &mut longs)?.chunks_exact(vocab_size);
-        let rounded = short.step_ids(&ids, &mut shorts)?.chunks_exact(vocab_size);
-        for ((id, logits), rounded) in ids.iter_mut().zip(logits).zip(rounded) {
-            let (p, q) = (log_probabilities(logits), log_probabilities(rounded));
-            loss += p.iter().zip(&q).map(|(p, q)| p.exp2() * (p - q)).sum::<f64>();
+        let log_p = log_probabilities(long.step_ids(&ids, &mut longs)?)?;
+        let log_q = log_probabilities(short.step_ids(&ids, &mut shorts)?)?;
+        let p = log_p.exp()?;
+        nats += f64::from((&p * (log_p - log_q)?)?.sum_all()?.to_scalar::<f32>()?);
+        for (id, p) in ids.iter_mut().zip(p.to_vec2::<f32>()?) {
             let mut left = unit();
-            let drawn = p.iter().position(|p| {
-                left -= p.exp2();
+            let drawn = p.iter().position(|&p| {
+                left -= f64::from(p);
                 left < 0.0
             });
             *id = drawn.unwrap_or(0) as u32;
         }
     }
-    let close = loss / ((STEPS * SEQUENCES) as f64) <= SHORT_LOSS;
-    Ok(if close { short } else { long })
-}
-
-/// Logarithms to base 2 of the probabilities.
-fn log_probabilities(logits: &[f32]) -> Vec<f64> {
-    let bits = logits.iter().map(|&x| f64::from(x) * std::f64::consts::LOG2_E);
-    let largest = bits.clone().fold(f64::NEG_INFINITY, f64::max);
-    let total = bits.clone().map(|x| (x - largest).exp2()).sum::<f64>().log2() + largest;
-    bits.map(|x| x - total).collect()
+    Ok(nats / LN_2 / (STEPS * SEQUENCES) as f64)
 }
 
 /// A [`Network`] of token ids for generation: single steps of any number of sequences by a [`StepNet`], prompts by the
@@ -92,11 +87,14 @@ impl Stepper {
 
     pub(super) fn new(network: &Network, dtype: StepDtype) -> Result<Self> {
         network.graph().expect_language_model()?;
-        let net = StepNet::compile(network, dtype, false)?;
-        let net = match dtype {
-            StepDtype::Int8 => with_short_inputs(net, StepNet::compile(network, dtype, true)?)?,
-            _ => net,
-        };
+        let mut net = StepNet::compile(network, dtype, true)?;
+        if net.input_bits() == Some(8) {
+            let long = StepNet::compile(network, dtype, false)?;
+            let loss = loss_of_short_inputs(&long, &net)?;
+            if loss.is_nan() || loss > SHORT_LOSS {
+                net = long;
+            }
+        }
         Ok(Self { net, network: network.freeze_as(dtype)? })
     }
 

@@ -258,7 +258,7 @@ mod tests {
         let path = folder.path().join("a");
         std::fs::write(&path, "hello\n").unwrap();
         let of = |kind: &str| Hash::parse(kind).unwrap().of_same_kind(&path, 6).unwrap();
-        // echo hello | git hash-object --stdin; echo hello | sha256sum
+        // of `hello` and a line end, as `git hash-object` and `sha256sum` give them
         assert_eq!(of(&"0".repeat(40)).to_string(), "ce013625030ba8dba906f756967f9e9ca394464a");
         assert_eq!(
             of(&"0".repeat(64)).to_string(),

@@ -49,6 +49,9 @@ pub fn run<M: MicroKernel, X: Stored<Real = f32>, Y: Stored<Real = f32>>(
     }
 }
 
+/// Columns of the widest panel.
+pub const MOST_COLS: usize = 32;
+
 /// One term of a sum of products: where its operands begin, in words from the first of A and from the
 /// first of B's panel, and how many words deep it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

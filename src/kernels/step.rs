@@ -51,8 +51,8 @@ impl StepDtype {
 /// to threads: some 50 µs, several times what it takes to wake one.
 const SHARED: usize = 1 << 22;
 
-/// Rows that one thread takes at the least, a multiple of what a block has.
-const SHARED_ROWS: usize = 12;
+/// Rows that one thread takes at the least, a multiple of it: whole blocks.
+const SHARED_ROWS: usize = blocks::ROWS;
 
 /// `y[r] = W·a[r] + bias`, with `relu` `max(0, ·)` of it (NaN stays NaN), for each row `r` of `y` (rows, columns), which is not empty;
 /// `a` holds as many rows of [`StepWeights::row_words`], made by [`StepWeights::pack_rows`].

@@ -210,6 +210,18 @@ fn what_is_not_finite_shows() {
 }
 
 #[test]
+fn finite_inputs_far_apart_stay_finite() {
+    for short in [false, true] {
+        let mut case = StepCase::new(StepDtype::Int8, (20, 7, 2), 1, 1);
+        case.inputs[..2].copy_from_slice(&[3e38, -3e38]);
+        let weights = case.weights(Kernel::best(), short);
+        let mut y = vec![f32::NAN; 20];
+        product(&weights, &case.packed(&weights), false, &mut y);
+        assert!(y.iter().all(|y| y.is_finite()), "{short} {y:?}");
+    }
+}
+
+#[test]
 fn whole_inputs_of_eight_bits_are_exact() {
     for kernel in available(Kernel::ALL, Kernel::name, Kernel::is_available) {
         let mut case = StepCase::new(StepDtype::Int8, (40, 9, 3), 7, 1);

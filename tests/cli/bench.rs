@@ -144,6 +144,8 @@ fn misuse_is_told() {
         ("generate --batch-size 0", "--batch-size"),
         ("generate --profile", "--profile"),
         ("train --svg rates.svg", "--svg"),
+        ("generate --svg nowhere/rates.svg", "--svg: there is no folder nowhere"),
+        ("generate --svg .", "--svg"),
         ("generate --batch-size 4000000000", "--batch-size"),
         ("train --preset nothing", "char-ptb"),
         ("train --preset char --config net.json", "--preset"),

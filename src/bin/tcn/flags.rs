@@ -52,6 +52,18 @@ pub fn expect_together(flags: &[(&str, bool, &str)]) -> anyhow::Result<()> {
     }
 }
 
+/// Refuses a file to write that has no folder to lie in, before long work rather than after it.
+pub fn expect_folder(flag: &str, path: &Path) -> anyhow::Result<()> {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+    let Some(missing) = folder.filter(|folder| !folder.is_dir()) else {
+        match path.is_dir() {
+            true => bail_usage!("{flag}: {} is a folder; expected a file", path.display()),
+            false => return Ok(()),
+        }
+    };
+    bail_usage!("{flag}: there is no folder {}", missing.display())
+}
+
 /// Refuses to write over a file that exists, unless `force`. Devices and pipes hold nothing to lose.
 pub fn refuse_existing(flag: &str, path: &Path, force: bool) -> anyhow::Result<()> {
     let holds_something = |found: std::fs::Metadata| found.is_file() || found.is_dir();

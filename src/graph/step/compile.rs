@@ -299,7 +299,7 @@ impl Compiler<'_> {
             bias.as_deref(),
         )?;
         self.weight_bytes += weights.bytes();
-        self.input_bits = self.input_bits.max(weights.input_bits());
+        self.input_bits = self.input_bits.into_iter().chain(weights.input_bits()).min();
         let ring = (conv.span() > 0).then(|| {
             self.rings.push(RingShape { span: conv.span(), channels: conv.in_channels });
             self.rings.len() - 1

@@ -2,10 +2,7 @@
 
 use super::super::conv::ConvShape;
 use super::super::{Stored, parallel};
-use super::{Format, MicroKernel};
-
-/// Columns of the widest panel.
-const MOST_COLS: usize = 32;
+use super::{Format, MOST_COLS, MicroKernel};
 
 /// The matrices of a weight, one for each tap and group, with the inner axis of the product first.
 #[derive(Debug, Clone, Copy)]

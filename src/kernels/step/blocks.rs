@@ -3,6 +3,7 @@
 use super::super::Kernel;
 use super::super::elementwise::Activation;
 use super::super::instructions::Instructions;
+use super::super::packed_gemm::MOST_COLS as COLUMNS;
 use super::StepWeights;
 use super::rows::RowFormat;
 #[cfg(target_arch = "x86_64")]
@@ -16,9 +17,6 @@ pub const ROWS: usize = 12;
 
 /// Panels of the widest block.
 const PANELS: usize = 6;
-
-/// Columns of the widest panel.
-const COLUMNS: usize = 32;
 
 /// Sums that are finished at once.
 const LANES: usize = 16;
@@ -86,44 +84,48 @@ impl BlockSet {
         Self::Plain
     }
 
+    /// Words of a row for one of a panel, and columns of a panel, as the blocks expect them; plain loops take any.
+    pub fn expects(self) -> Option<(usize, usize)> {
+        match self {
+            Self::Plain => None,
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx2Singles | Self::Avx2Bytes | Self::AvxVnniBytes => Some((1, 16)),
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx2Pairs | Self::Avx2Words => Some((2, 16)),
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx512Singles | Self::Avx512SplitPairs | Self::Avx512Dots | Self::VnniBytes => {
+                Some((1, COLUMNS))
+            }
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx512Pairs | Self::Avx512Words | Self::VnniWords => Some((2, COLUMNS)),
+        }
+    }
+
     #[cfg(target_arch = "x86_64")]
     fn block(self, rows: usize, panels: usize) -> Option<RegisterBlock> {
-        /// The block of this shape.
+        /// The block of this shape, one of those that [`block_rows`] and [`block_panels`] give.
         macro_rules! shape {
-            ($block:ident) => {
+            ($block:ident: $($rows:literal x $panels:literal),+) => {
                 match (rows, panels) {
-                    (1, 1) => x86::$block::block::<1, 1, 2>,
-                    (1, 2) => x86::$block::block::<1, 2, 2>,
-                    (1, 3) => x86::$block::block::<1, 3, 2>,
-                    (1, 4) => x86::$block::block::<1, 4, 2>,
-                    (1, 5) => x86::$block::block::<1, 5, 2>,
-                    (1, 6) => x86::$block::block::<1, 6, 2>,
-                    (2, 1) => x86::$block::block::<2, 1, 2>,
-                    (2, 2) => x86::$block::block::<2, 2, 2>,
-                    (2, 3) => x86::$block::block::<2, 3, 2>,
-                    (3, 1) => x86::$block::block::<3, 1, 2>,
-                    (3, 2) => x86::$block::block::<3, 2, 2>,
-                    (4, 1) => x86::$block::block::<4, 1, 2>,
-                    (6, 1) => x86::$block::block::<6, 1, 2>,
-                    _ => return None,
+                    $(($rows, $panels) => x86::$block::block::<$rows, $panels, 2>,)+
+                    _ => unreachable!("step: a block of {rows} x {panels}"),
                 }
             };
+            (narrow $block:ident) => {
+                shape!($block: 1 x 1, 1 x 2, 1 x 3, 1 x 4, 1 x 5, 1 x 6, 2 x 1, 2 x 2, 3 x 1, 4 x 1, 6 x 1)
+            };
             (wide $block:ident) => {
-                match (rows, panels) {
-                    (4, 2) => x86::$block::block::<4, 2, 2>,
-                    (8, 1) => x86::$block::block::<8, 1, 2>,
-                    (12, 1) => x86::$block::block::<12, 1, 2>,
-                    _ => shape!($block),
-                }
+                shape!($block: 1 x 1, 1 x 2, 1 x 3, 1 x 4, 1 x 5, 1 x 6, 2 x 1, 2 x 2, 2 x 3,
+                    3 x 1, 3 x 2, 4 x 1, 4 x 2, 6 x 1, 8 x 1, 12 x 1)
             };
         }
         let block: RegisterBlock = match self {
             Self::Plain => return None,
-            Self::Avx2Singles => shape!(avx2_singles),
-            Self::Avx2Pairs => shape!(avx2_pairs),
-            Self::Avx2Words => shape!(avx2_words),
-            Self::Avx2Bytes => shape!(avx2_bytes),
-            Self::AvxVnniBytes => shape!(avx_vnni_bytes),
+            Self::Avx2Singles => shape!(narrow avx2_singles),
+            Self::Avx2Pairs => shape!(narrow avx2_pairs),
+            Self::Avx2Words => shape!(narrow avx2_words),
+            Self::Avx2Bytes => shape!(narrow avx2_bytes),
+            Self::AvxVnniBytes => shape!(narrow avx_vnni_bytes),
             Self::Avx512Singles => shape!(wide avx512_singles),
             Self::Avx512Pairs => shape!(wide avx512_pairs),
             Self::Avx512SplitPairs => shape!(wide avx512_split_pairs),
@@ -243,8 +245,9 @@ impl PackedRows<'_> {
             use super::super::packed_gemm::Term;
             let terms = [Term { a: 0, b: 0, depth: w.words }];
             assert_eq!(sums.len(), rows * panels * w.cols);
-            // SAFETY: `BlockSet::new` chose only blocks whose features the processor has; the slices above are
-            // `rows` whole rows and `panels` whole panels, and the assertion is the block of sums.
+            // SAFETY: `BlockSet::new` chose only blocks whose features the processor has, `StepWeights` checked
+            // what they expect; the slices above are `rows` whole rows and `panels` whole panels, and the
+            // assertion is the block of sums.
             unsafe {
                 let sums = (sums.as_mut_ptr(), panels * w.cols);
                 return block(sums, (a.as_ptr(), stride), (b.as_ptr(), panel_len), &terms, false);

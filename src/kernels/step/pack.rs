@@ -70,7 +70,7 @@ impl StepWeights {
         Ok(Self::of_format(kernel, dtype, (format, blocks), shape, weight, bias))
     }
 
-    /// As [`new`](Self::new), for a format and for blocks that multiply it.
+    /// As [`new`](Self::new), for a format and for blocks of it, whose instructions the processor has.
     pub(super) fn of_format(
         kernel: Kernel,
         dtype: StepDtype,
@@ -83,6 +83,7 @@ impl StepWeights {
         assert!(weight.len() == out_channels * depth);
         assert!(bias.is_none_or(|bias| bias.len() == out_channels));
         let cols = panel_columns(kernel);
+        assert!(blocks.expects().is_none_or(|sizes| sizes == (format.row_words(), cols)));
         let words = depth.div_ceil(format.per_panel_word()).next_multiple_of(step(kernel, dtype));
         let padded = out_channels.next_multiple_of(cols);
         let int8 = if dtype == StepDtype::Int8 { padded } else { 0 };

@@ -119,14 +119,15 @@ impl StepWeights {
                 let (low, high) = range(taps.clone());
                 // not `f32::max`, which skips what is no number
                 let largest = high.to_bits().max(low.abs().to_bits());
-                let scale = Scale::new(max, f32::from_bits(largest));
+                let scale = Scale::new(max, f64::from(f32::from_bits(largest)));
                 let row = bytemuck::cast_slice_mut::<_, u16>(row);
                 put(taps, row, |x| whole(x * scale.up) as u16);
                 last.copy_from_slice(&[scale.unit.to_bits(), 0]);
             }
             RowFormat::Bytes { max } => {
                 let (low, high) = range(taps.clone());
-                let scale = Scale::new(max, high - low);
+                // wider than `f32`: two finite numbers may be far apart
+                let scale = Scale::new(max, f64::from(high) - f64::from(low));
                 let (zero, most) = (whole(-low * scale.up), max as i32);
                 let row = bytemuck::cast_slice_mut::<_, u8>(row);
                 put(taps, row, |x| (whole(x * scale.up) + zero).min(most) as u8);
@@ -178,10 +179,10 @@ struct Scale {
 impl Scale {
     /// `steps` of them reach over `range`.
     #[inline(always)]
-    fn new(steps: f32, range: f32) -> Self {
-        let up = if range > 0.0 { steps / range } else { 0.0 };
+    fn new(steps: f32, range: f64) -> Self {
+        let up = if range > 0.0 { (f64::from(steps) / range) as f32 } else { 0.0 };
         // so small that its reciprocal is none, or not finite: what is not finite shows in the unit
         let up = if up.is_finite() { up } else { 0.0 };
-        Self { unit: if up > 0.0 { 1.0 / up } else { range * 0.0 }, up }
+        Self { unit: if up > 0.0 { 1.0 / up } else { (range * 0.0) as f32 }, up }
     }
 }

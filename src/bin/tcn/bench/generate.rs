@@ -11,7 +11,7 @@ use candle_tcn::plot::streams_svg;
 use super::BenchArgs;
 use super::report::{Report, quantile};
 use super::work::{self, SEED, random_ids};
-use crate::memory;
+use crate::{flags, memory};
 
 /// Tokens of each sequence that are drawn in a run.
 const TOKENS: usize = 2000;
@@ -25,6 +25,10 @@ const STREAMS: [usize; 8] = [1, 2, 4, 8, 16, 32, 64, 128];
 pub fn run(args: &BenchArgs, config: &ModelConfig) -> anyhow::Result<()> {
     let ((batch_size, seq_len), dtype) = (args.sizes(), args.dtype.step());
     memory::check_generation(&config.graph()?, batch_size, seq_len)?;
+    if let Some(path) = &args.svg {
+        memory::check_generation(&config.graph()?, STREAMS[STREAMS.len() - 1], 1)?;
+        flags::expect_folder("--svg", path)?;
+    }
     let mut report = Report::new(args, config, dtype.name())?;
     let stepper = work::model(config)?.stepper(dtype)?;
 
