@@ -2,10 +2,11 @@
 //! runs.
 
 mod dispatch;
+mod row_map;
 mod shape;
 
 pub(super) use dispatch::{Operands, single};
-pub(super) use shape::Segment;
+pub(super) use row_map::{Areas, AxisMap, Run, Source};
 pub use shape::{Axis, ConvShape};
 
 use super::dropout::{self, MaskKey};

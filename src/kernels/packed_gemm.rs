@@ -14,7 +14,6 @@ mod buffer;
 mod ceiling;
 mod format;
 mod grad_weight;
-mod row_source;
 mod shifted_rows;
 mod weight_panels;
 #[cfg(target_arch = "x86_64")]

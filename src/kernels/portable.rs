@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use super::conv::{Axis, ConvShape, Segment};
+use super::conv::{ConvShape, Run, Source};
 use super::gemm_crate::{View, add_product};
 use super::{Real, parallel};
 
@@ -55,43 +55,38 @@ fn each_piece<T: Real>(
 
 /// See [`super::conv::forward`].
 pub fn forward<T: Real>(shape: &ConvShape, x: &[T], history: &[T], weight: &[T], y: &mut [T]) {
+    shifted_rows(shape, &Source::forward(shape, (x, history)), (weight, false), y);
+}
+
+/// See [`super::conv::grad_input`].
+pub fn grad_input<T: Real>(shape: &ConvShape, dy: &[T], weight: &[T], dx: &mut [T]) {
+    shifted_rows(shape, &Source::backward(shape, dy), (weight, true), dx);
+}
+
+/// `out[r] = Σ_tap source[r + offset(tap)] · W[tap]`, with the transposed weight where it is an input gradient.
+fn shifted_rows<T: Real>(
+    shape: &ConvShape,
+    source: &Source<T>,
+    (weight, transposed): (&[T], bool),
+    out: &mut [T],
+) {
     let packed = packed(shape, weight);
-    let (ci, co) = (shape.in_channels, shape.out_channels);
-    let (height, width) = (&shape.height, &shape.width);
-    each_piece(y, width.out_len, co, |line, rows, piece| {
+    let columns = &source.columns;
+    let channels = if transposed { shape.in_channels } else { shape.out_channels };
+    each_piece(out, columns.out, channels, |line, rows, piece| {
         piece.fill(T::zero());
         for tap in 0..shape.taps() {
             let (m, n) = shape.tap(tap);
-            let Some(line) = source_line(height, m, line) else {
+            let Some(line) = source.line(m, line) else {
                 continue;
             };
-            let x = &x[line * width.in_len * ci..][..width.in_len * ci];
-            let past = &history[line * shape.history * ci..][..shape.history * ci];
-            for (source, segment) in
-                [(past, shape.history_segment(n, &rows)), (x, width.input_segment(n, &rows))]
-            {
-                if !segment.out.is_empty() {
-                    let out = &mut piece[(segment.out.start - rows.start) * co..];
-                    let source = (&source[segment.first * ci..], width.stride);
-                    add_tap(shape, (&packed, tap, false), segment.out.len(), (out, 1), source);
-                }
+            for run in source.runs(n, line, rows.clone()) {
+                let out = (&mut piece[(run.first - rows.start) * channels..], columns.divide);
+                let weight = (&packed[..], tap, transposed);
+                add_tap(shape, weight, run.count, out, (run.rows, columns.stride));
             }
         }
     });
-}
-
-/// The line of all inputs that line `line` of all outputs reads at `tap`.
-fn source_line(height: &Axis, tap: usize, line: usize) -> Option<usize> {
-    let (image, r) = (line / height.out_len, line % height.out_len);
-    Some(image * height.in_len + height.input(tap, r)?)
-}
-
-impl ConvShape {
-    /// The outputs of `within` that read the carried history of their line at column tap `tap`.
-    fn history_segment(&self, tap: usize, within: &Range<usize>) -> Segment {
-        let before = (-(self.history as isize), 0);
-        self.width.segment(tap, before, within)
-    }
 }
 
 /// `dst[r] += src[r] · W[tap]` for `count` rows, each of `dst` and `src` some rows from the next; with the
@@ -112,7 +107,9 @@ fn add_tap<T: Real>(
             let (src, dst) =
                 (&src[r * src_step * from..][..from], &mut dst[r * dst_step * to..][..to]);
             let filters = weight.chunks_exact(go);
-            if transposed {
+            if go == 1 {
+                multiply_add(dst, src, weight);
+            } else if transposed {
                 for ((dx, dy), w) in dst.iter_mut().zip(src.chunks_exact(go)).zip(filters) {
                     *dx += dy.iter().zip(w).map(|(&dy, &w)| dy * w).sum();
                 }
@@ -136,37 +133,6 @@ fn add_tap<T: Real>(
     }
 }
 
-/// See [`super::conv::grad_input`].
-pub fn grad_input<T: Real>(shape: &ConvShape, dy: &[T], weight: &[T], dx: &mut [T]) {
-    let packed = packed(shape, weight);
-    let (ci, co) = (shape.in_channels, shape.out_channels);
-    let (height, width) = (&shape.height, &shape.width);
-    each_piece(dx, width.in_len, ci, |line, rows, piece| {
-        piece.fill(T::zero());
-        let (image, i) = (line / height.in_len, line % height.in_len);
-        for tap in 0..shape.taps() {
-            let (m, n) = shape.tap(tap);
-            // the one output line that reads this line at this tap, where there is one
-            let lines = readers(height, m, &(i..i + 1)).out;
-            let segment = readers(width, n, &rows);
-            if lines.is_empty() || segment.out.is_empty() {
-                continue;
-            }
-            let line = image * height.out_len + lines.start;
-            let dy = &dy[(line * width.out_len + segment.out.start) * co..];
-            let dx = (&mut piece[segment.first * ci..], width.stride);
-            add_tap(shape, (&packed, tap, true), segment.out.len(), dx, (dy, 1));
-        }
-    });
-}
-
-/// The outputs that read, at `tap`, the inputs `within`, and the first that they read, counted from the
-/// first of those.
-fn readers(axis: &Axis, tap: usize, within: &Range<usize>) -> Segment {
-    let within = (within.start as isize, within.end as isize);
-    axis.segment(tap, within, &(0..axis.out_len))
-}
-
 /// See [`super::conv::grad_weight`]. A piece is one tap, one group and some input channels; each
 /// sums over all rows by itself, so no partial sums meet.
 pub fn grad_weight<T: Real>(shape: &ConvShape, x: &[T], history: &[T], dy: &[T], dw: &mut [T]) {
@@ -174,11 +140,17 @@ pub fn grad_weight<T: Real>(shape: &ConvShape, x: &[T], history: &[T], dy: &[T],
     if dw.is_empty() {
         return;
     }
+    let source = Source::forward(shape, (x, history));
     let mut packed = vec![T::zero(); dw.len()];
     if gi == 1 {
         parallel::for_each(packed.chunks_mut(shape.out_channels).enumerate(), |(tap, weight)| {
-            each_source(shape, tap, x, history, dy, |source, dy, rows| {
-                depthwise_grad_weight(shape, source, dy, rows, weight);
+            each_run(&source, tap, dy, shape.out_channels, |run, dy| {
+                depthwise_grad_weight(
+                    shape,
+                    run.rows,
+                    &dy[..run.count * shape.out_channels],
+                    weight,
+                );
             });
         });
     } else {
@@ -186,16 +158,13 @@ pub fn grad_weight<T: Real>(shape: &ConvShape, x: &[T], history: &[T], dy: &[T],
             let (tap, group) = (i / shape.groups, i % shape.groups);
             parallel::for_each(matrix.chunks_mut(CHANNELS * go).enumerate(), |(piece, weight)| {
                 let first = group * gi + piece * CHANNELS;
-                each_source(shape, tap, x, history, dy, |source, dy, rows| {
+                let col_stride = source.columns.stride * shape.in_channels;
+                each_run(&source, tap, dy, shape.out_channels, |run, dy| {
                     add_product(
-                        (weight.len() / go, go, rows),
+                        (weight.len() / go, go, run.count),
                         weight,
                         go,
-                        View {
-                            data: &source[first..],
-                            row_stride: 1,
-                            col_stride: shape.width.stride * shape.in_channels,
-                        },
+                        View { data: &run.rows[first..], row_stride: 1, col_stride },
                         View {
                             data: &dy[group * go..],
                             row_stride: shape.out_channels,
@@ -209,45 +178,43 @@ pub fn grad_weight<T: Real>(shape: &ConvShape, x: &[T], history: &[T], dy: &[T],
     each_weight(shape, |place, from| dw[place] = packed[from]);
 }
 
-/// Calls `add(source rows, output-gradient rows, how many)` for every line and source of `tap`.
-fn each_source<T: Real>(
-    shape: &ConvShape,
+/// Calls `add(rows read, output gradients of the rows that read them)` for every line and source of `tap`.
+fn each_run<T: Real>(
+    source: &Source<T>,
     tap: usize,
-    x: &[T],
-    history: &[T],
     dy: &[T],
-    mut add: impl FnMut(&[T], &[T], usize),
+    channels: usize,
+    mut add: impl FnMut(Run<T>, &[T]),
 ) {
-    let (ci, co) = (shape.in_channels, shape.out_channels);
-    let (height, width) = (&shape.height, &shape.width);
-    let (m, n) = shape.tap(tap);
-    let all = 0..width.out_len;
-    let (past, now) = (shape.history_segment(n, &all), width.input_segment(n, &all));
-    for (line, dy) in dy.chunks_exact(width.out_len * co).enumerate() {
-        let Some(line) = source_line(height, m, line) else {
-            continue;
-        };
-        for (source, len, segment) in [(history, shape.history, &past), (x, width.in_len, &now)] {
-            if !segment.out.is_empty() {
-                let rows = &source[line * len * ci..][..len * ci];
-                add(&rows[segment.first * ci..], &dy[segment.out.start * co..], segment.out.len());
+    let columns = &source.columns;
+    let (m, n) = (tap / columns.taps, tap % columns.taps);
+    for (line, dy) in dy.chunks_exact(columns.out * channels).enumerate() {
+        if let Some(line) = source.line(m, line) {
+            for run in source.runs(n, line, 0..columns.out) {
+                let first = run.first * channels;
+                add(run, &dy[first..]);
             }
         }
     }
 }
 
-fn depthwise_grad_weight<T: Real>(
-    shape: &ConvShape,
-    source: &[T],
-    dy: &[T],
-    rows: usize,
-    weight: &mut [T],
-) {
+fn depthwise_grad_weight<T: Real>(shape: &ConvShape, source: &[T], dy: &[T], weight: &mut [T]) {
     let go = shape.group_out();
-    for (r, dy) in dy.chunks_exact(shape.out_channels).take(rows).enumerate() {
+    for (r, dy) in dy.chunks_exact(shape.out_channels).enumerate() {
         let x = &source[r * shape.width.stride * shape.in_channels..][..shape.in_channels];
+        if go == 1 {
+            multiply_add(weight, x, dy);
+            continue;
+        }
         for ((w, dy), &x) in weight.chunks_exact_mut(go).zip(dy.chunks_exact(go)).zip(x) {
             w.iter_mut().zip(dy).for_each(|(w, &dy)| *w += x * dy);
         }
+    }
+}
+
+/// `sums += a·b`, number by number: a filter for each channel by itself.
+fn multiply_add<T: Real>(sums: &mut [T], a: &[T], b: &[T]) {
+    for ((sum, &a), &b) in sums.iter_mut().zip(a).zip(b) {
+        *sum += a * b;
     }
 }

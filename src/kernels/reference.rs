@@ -1,36 +1,31 @@
 //! The oracle: the definition of the convolution and its gradients as plain loops, never optimised.
 
 use super::Real;
-use super::conv::ConvShape;
+use super::conv::{AxisMap, ConvShape};
 
 /// Calls `visit(input, weight index, output index)` for every product of the convolution; the input is an index
 /// into `x`, or into the history where `past` says so: `(past, index)`.
 fn each_product(shape: &ConvShape, mut visit: impl FnMut((bool, usize), usize, usize)) {
     let (gi, go) = (shape.group_in(), shape.group_out());
-    let (h, w) = (&shape.height, &shape.width);
-    for b in 0..shape.batch {
-        for (i, j) in pairs(h.out_len, w.out_len) {
-            for (m, n) in pairs(h.kernel_size, w.kernel_size) {
-                let line = (i * h.stride + m * h.dilation) as isize - h.pad_before as isize;
-                let column = (j * w.stride + n * w.dilation) as isize - w.pad_before as isize;
-                let past = column < 0;
-                let (len, column) = match past {
-                    true => (shape.history, column + shape.history as isize),
-                    false => (w.in_len, column),
-                };
-                if !(0..h.in_len as isize).contains(&line) || !(0..len as isize).contains(&column) {
-                    continue;
-                }
-                let row = (b * h.in_len + line as usize) * len + column as usize;
-                for co in 0..shape.out_channels {
-                    for ci in 0..gi {
-                        visit(
-                            (past, row * shape.in_channels + co / go * gi + ci),
-                            ((co * gi + ci) * h.kernel_size + m) * w.kernel_size + n,
-                            ((b * h.out_len + i) * w.out_len + j) * shape.out_channels + co,
-                        );
-                    }
-                }
+    let lines = AxisMap::forward(&shape.height, 0);
+    let columns = AxisMap::forward(&shape.width, shape.history);
+    for (out_line, j) in pairs(shape.batch * lines.out, columns.out) {
+        let (image, i) = (out_line / lines.out, out_line % lines.out);
+        for (tap, (m, n)) in pairs(lines.taps, columns.taps).enumerate() {
+            let (Some(line), Some(column)) = (lines.read(m, i), columns.read(n, j)) else {
+                continue;
+            };
+            let past = column < 0;
+            let (len, first) =
+                if past { (columns.history, columns.history as isize) } else { (columns.len, 0) };
+            let line = image * lines.len + line.unsigned_abs();
+            let row = line * len + (first + column).unsigned_abs();
+            for (co, ci) in pairs(shape.out_channels, gi) {
+                visit(
+                    (past, row * shape.in_channels + co / go * gi + ci),
+                    (co * gi + ci) * shape.taps() + tap,
+                    (out_line * columns.out + j) * shape.out_channels + co,
+                );
             }
         }
     }
@@ -39,7 +34,6 @@ fn each_product(shape: &ConvShape, mut visit: impl FnMut((bool, usize), usize, u
 fn pairs(lines: usize, columns: usize) -> impl Iterator<Item = (usize, usize)> {
     (0..lines).flat_map(move |i| (0..columns).map(move |j| (i, j)))
 }
-
 /// See [`super::conv::forward`].
 pub fn forward<T: Real>(shape: &ConvShape, x: &[T], history: &[T], weight: &[T], y: &mut [T]) {
     y.fill(T::zero());

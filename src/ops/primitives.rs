@@ -94,7 +94,7 @@ pub(super) fn sum_over_taps(
 
 /// Zeros before axis `dim`, and after it, so many that there are whole strides after the last tap.
 fn pad(xs: &Tensor, dim: usize, axis: &Axis) -> Result<Tensor> {
-    let reach = axis.span() + axis.out_len * axis.stride;
+    let reach = (axis.kernel_size - 1) * axis.dilation + axis.out_len * axis.stride;
     let after = reach.saturating_sub(axis.pad_before + axis.in_len);
     xs.pad_with_zeros(dim, axis.pad_before, after)
 }

@@ -1,6 +1,4 @@
-//! The sizes of a convolution, and which rows its taps read.
-
-use std::ops::Range;
+//! The sizes of a convolution.
 
 use crate::{Error, Result};
 
@@ -22,58 +20,10 @@ pub struct Axis {
     pub pad_before: usize,
 }
 
-/// A run of outputs that read one source at one tap: outputs `out` read source positions `first`,
-/// `first + stride`, …
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Segment {
-    pub out: Range<usize>,
-    pub first: usize,
-}
-
 impl Axis {
     /// The axis that is not there: one input, one output, one tap.
     pub const ONE: Self =
         Self { in_len: 1, out_len: 1, kernel_size: 1, dilation: 1, stride: 1, pad_before: 0 };
-
-    /// From the first tap to the last.
-    pub(crate) fn span(&self) -> usize {
-        (self.kernel_size - 1) * self.dilation
-    }
-
-    /// The position that output `r` reads at `tap`; before the input where negative.
-    pub(crate) fn position(&self, tap: usize, r: usize) -> isize {
-        (r * self.stride + tap * self.dilation) as isize - self.pad_before as isize
-    }
-
-    /// The input that output `r` reads at `tap`; nothing beyond the ends.
-    pub(crate) fn input(&self, tap: usize, r: usize) -> Option<usize> {
-        let i = usize::try_from(self.position(tap, r)).ok()?;
-        (i < self.in_len).then_some(i)
-    }
-
-    /// The outputs of `within` that read positions `lo..hi` at `tap`, and the first they read, counted
-    /// from `lo`.
-    pub(crate) fn segment(
-        &self,
-        tap: usize,
-        (lo, hi): (isize, isize),
-        within: &Range<usize>,
-    ) -> Segment {
-        let offset = self.position(tap, 0);
-        let from = (lo - offset).max(0) as usize;
-        let to = (hi - offset).max(0) as usize;
-        let start = from.div_ceil(self.stride).max(within.start);
-        let end = to.div_ceil(self.stride).min(within.end).max(start);
-        Segment {
-            out: start..end,
-            first: if start < end { (self.position(tap, start) - lo) as usize } else { 0 },
-        }
-    }
-
-    /// The outputs of `within` that read the input at `tap`.
-    pub(crate) fn input_segment(&self, tap: usize, within: &Range<usize>) -> Segment {
-        self.segment(tap, (0, self.in_len as isize), within)
-    }
 
     /// `true` if each output reads the input of its own place.
     fn is_pointwise(&self) -> bool {

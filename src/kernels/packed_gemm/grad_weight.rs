@@ -1,21 +1,16 @@
 //! Weight gradient: `dW[tap] = Σ_r x[r·stride + offset(tap)]ᵀ · dy[r]`.
 //!
-//! Depth runs along time here, so x is transposed. With stride 1 every tap sums over the same rows of
-//! x, each with the rows of dy that lie `shift(tap)` further: x is packed once, and a tap is another
-//! first row of dy.
-//!
-//! The lines of an image are one such sequence of *places*, [`Gradient::pitch`] from line to line in x
-//! and in dy; a tap leaves out the places where it reads beyond a line's ends or beyond the image.
+//! Depth runs along time here, so x is transposed. Every tap sums over the same rows of x, each with a row of dy that
+//! lies some places before: x is packed once, and a tap is another first row of dy. With a stride, taps that read
+//! rows of one remainder share them.
 
-mod row_spans;
-mod taps;
+mod places;
 
-use super::super::conv::ConvShape;
+use super::super::conv::{ConvShape, Source};
 use super::super::{Stored, parallel};
 use super::buffer::{LINE, with_buffer};
 use super::{Format, Gemm, MicroKernel};
-use row_spans::{RowRun, RowSpan, groups, spans};
-use taps::pitch;
+use places::{PlaceRun, Places, Span, groups, spans};
 
 /// Words of depth that are transposed at once, a cache line of the result: a multiple of
 /// [`MicroKernel::STEP`].
@@ -31,25 +26,22 @@ struct Panels<'a> {
 
 struct Gradient<'a, X, Y> {
     shape: &'a ConvShape,
-    x: &'a [X],
-    history: &'a [X],
+    source: Source<'a, X>,
+    places: Places,
     dy: &'a [Y],
     format: Format,
-    step: usize,
     cols: usize,
     /// Input channels of a block, a multiple of the micro kernel's rows.
     block: usize,
     blocks: usize,
     panels: usize,
-    /// Places from one line to the next.
-    pitch: usize,
 }
 
 /// See [`grad_weight`](super::super::conv::grad_weight).
 pub fn grad_weight<M: MicroKernel, X: Stored<Real = f32>, Y: Stored<Real = f32>>(
     micro: M,
     shape: &ConvShape,
-    (x, history): (&[X], &[X]),
+    input: (&[X], &[X]),
     dy: &[Y],
     dw: &mut [f32],
 ) {
@@ -58,24 +50,23 @@ pub fn grad_weight<M: MicroKernel, X: Stored<Real = f32>, Y: Stored<Real = f32>>
     let blocks = blocks.next_multiple_of(rayon::current_num_threads());
     let block = shape.group_in().div_ceil(blocks).next_multiple_of(M::ROW_STEP);
     let blocks = shape.group_in().div_ceil(block);
+    let source = Source::forward(shape, input);
     let gradient = Gradient {
         shape,
-        x,
-        history,
+        source,
+        places: Places::new::<M, X>(&source),
         dy,
         format: M::FORMAT,
-        step: M::STEP,
         cols: M::COLS,
         block,
         blocks,
         panels: shape.group_out().div_ceil(M::COLS),
-        pitch: pitch::<M>(shape),
     };
     let sums_len = shape.groups * blocks * gradient.block_len();
     with_buffer(sums_len, |sums| {
         let sums = &mut sums.floats_mut()[..sums_len];
         parallel::for_each(sums.chunks_mut(1 << 16), |sums| sums.fill(0.0));
-        for part in gradient.parts() {
+        for part in gradient.places.parts(shape.batch) {
             gradient.add_part(micro, &part, sums);
         }
         gradient.unpack(sums, dw);
@@ -92,13 +83,13 @@ impl<X: Stored<Real = f32>, Y: Stored<Real = f32>> Gradient<'_, X, Y> {
     }
 
     /// Adds the products of one part to the sums.
-    fn add_part<M: MicroKernel>(&self, micro: M, part: &[RowRun], sums: &mut [f32]) {
+    fn add_part<M: MicroKernel>(&self, micro: M, part: &[PlaceRun], sums: &mut [f32]) {
         let words = part.iter().map(|run| run.words).max().unwrap_or(0);
         // a line more, so that panels do not compete for the same places of a cache
         let panel_len = words * M::COLS + LINE;
         let group_len = self.panels * panel_len;
         let run_len = self.shape.groups * group_len;
-        let spans: Vec<RowSpan> = part.iter().enumerate().flat_map(spans).collect();
+        let spans: Vec<Span> = part.iter().enumerate().flat_map(spans).collect();
         with_buffer(part.len() * run_len, |dy| {
             let dy = &mut dy.words_mut()[..part.len() * run_len];
             let runs = dy.chunks_exact_mut(run_len).zip(part);
@@ -118,25 +109,23 @@ impl<X: Stored<Real = f32>, Y: Stored<Real = f32>> Gradient<'_, X, Y> {
 
     /// The output gradients of a run as (group, panel, depth, column).
     #[inline(always)]
-    fn pack_dy(&self, run: &RowRun, packed: &mut [u32], panel_len: usize) {
+    fn pack_dy(&self, run: &PlaceRun, packed: &mut [u32], panel_len: usize) {
         let s = self.shape;
-        let (lines, columns) = (s.height.out_len, s.width.out_len);
-        let row = |place: isize| {
-            let place = usize::try_from(place).ok().filter(|&p| p < self.out_len())?;
-            let (i, j) = (place / self.pitch, place % self.pitch);
-            let at = ((run.sequence * lines + i) * columns + j) * s.out_channels;
-            (j < columns).then(|| &self.dy[at..][..s.out_channels])
-        };
+        let mut rows = self.places.dy_rows(run);
+        let mut next = || Some(&self.dy[rows()? * s.out_channels..][..s.out_channels]);
+        let pairs = self.format == Format::Pairs;
         for j in 0..run.words {
-            let r = run.dy_from + (j * self.format.per_word()) as isize;
-            let rows = [row(r), row(r + 1)];
-            for (i, panel) in packed.chunks_exact_mut(panel_len).enumerate() {
-                let first = i % self.panels * self.cols;
-                let from = i / self.panels * s.group_out() + first;
-                let to = from + self.cols.min(s.group_out() - first);
-                let rows = rows.map(|row| row.map(|row| &row[from..to]));
-                let words = &mut panel[j * self.cols..][..self.cols];
-                self.format.across(rows, words);
+            let rows = [next(), if pairs { next() } else { None }];
+            // panels of all groups, without divisions
+            let mut at = j * self.cols;
+            for group in 0..s.groups {
+                for first in (0..s.group_out()).step_by(self.cols) {
+                    let from = group * s.group_out() + first;
+                    let to = from + self.cols.min(s.group_out() - first);
+                    let rows = rows.map(|row| row.map(|row| &row[from..to]));
+                    self.format.across(rows, &mut packed[at..][..self.cols]);
+                    at += panel_len;
+                }
             }
         }
     }
@@ -152,12 +141,12 @@ impl<X: Stored<Real = f32>, Y: Stored<Real = f32>> Gradient<'_, X, Y> {
         &self,
         micro: M,
         i: usize,
-        spans: &[RowSpan],
+        spans: &[Span],
         dy: Panels,
         sums: &mut [f32],
     ) {
-        let areas = self.areas();
-        let depth: usize = spans.iter().map(|span| self.x_words(span) * areas).sum();
+        let words: usize = spans.iter().map(|span| self.places.x_words(span)).sum();
+        let depth = words * self.places.copies();
         let a_stride = (depth.div_ceil(LINE) | 1) * LINE;
         let rows = self.block.next_multiple_of(8);
         with_buffer(rows * a_stride, |a| {
@@ -177,7 +166,7 @@ impl<X: Stored<Real = f32>, Y: Stored<Real = f32>> Gradient<'_, X, Y> {
                     panel_stride: dy.panel_len,
                     columns: self.shape.group_out(),
                 };
-                product.run(micro, &self.terms::<M>(spans, tap, dy.run_len), true);
+                product.run(micro, &self.places.terms::<M>(spans, tap, dy.run_len), true);
             }
         });
     }
@@ -188,28 +177,25 @@ impl<X: Stored<Real = f32>, Y: Stored<Real = f32>> Gradient<'_, X, Y> {
         &self,
         micro: M,
         i: usize,
-        spans: &[RowSpan],
+        spans: &[Span],
         rows: usize,
         a: &mut [u32],
         a_stride: usize,
     ) {
         let s = self.shape;
-        let channels = self.channels(i);
+        let (channels, pairs) = (self.channels(i), self.format == Format::Pairs);
         let channel = i / self.blocks * s.group_in() + i % self.blocks * self.block;
         with_buffer(STRIP * rows, |across| {
             let across = across.words_mut();
             let mut at = 0;
             for span in spans {
-                for area in 0..self.areas() {
-                    for strip in (0..self.x_words(span)).step_by(STRIP) {
-                        for (j, across) in across.chunks_exact_mut(rows).take(STRIP).enumerate() {
-                            let row = |k: usize| {
-                                let i = (strip + j) * self.format.per_word() + k;
-                                Some(&self.x_row(span, area, i)?[channel..][..channels])
-                            };
-                            let pairs = self.format == Format::Pairs;
-                            let second = if pairs { row(1) } else { None };
-                            self.format.across([row(0), second], across);
+                for copy in 0..self.places.copies() {
+                    let mut row = self.places.x_rows(&self.source, span, copy);
+                    let mut next = || Some(&row()?[channel..][..channels]);
+                    for _ in 0..self.places.x_words(span) / STRIP {
+                        for across in across.chunks_exact_mut(rows).take(STRIP) {
+                            let rows = [next(), if pairs { next() } else { None }];
+                            self.format.across(rows, across);
                         }
                         micro.transpose(across, rows, (STRIP, rows), &mut a[at..], a_stride);
                         at += STRIP;
@@ -217,33 +203,6 @@ impl<X: Stored<Real = f32>, Y: Stored<Real = f32>> Gradient<'_, X, Y> {
                 }
             }
         });
-    }
-
-    /// Row `i` of one copy of a span; nothing where it is not the span's, or beyond a line.
-    #[inline(always)]
-    fn x_row(&self, span: &RowSpan, area: usize, i: usize) -> Option<&[X]> {
-        let s = self.shape;
-        let place = (span.from + i).checked_sub(if self.dense() { area } else { 0 })?;
-        if !(span.from..span.to).contains(&place) {
-            return None;
-        }
-        let (i, j) = (place / self.pitch, place % self.pitch);
-        let (line, column) = if self.dense() {
-            (i, j as isize - s.history as isize)
-        } else {
-            let (m, n) = s.tap(area);
-            (s.height.input(m, i)?, s.width.position(n, j))
-        };
-        let line = span.run.sequence * s.height.in_len + line;
-        let (rows, len, column) = match usize::try_from(column) {
-            Ok(column) => (self.x, s.width.in_len, column),
-            Err(_) => {
-                let back = column + s.history as isize;
-                (self.history, s.history, usize::try_from(back).ok()?)
-            }
-        };
-        let at = (line * len + column) * s.in_channels;
-        (column < len).then(|| &rows[at..][..s.in_channels])
     }
 
     /// Writes the sums (group, block, tap, in, out) as (out, in, tap).

@@ -1,18 +1,53 @@
-//! Forward and input gradient: both are `out[r] = Σ_tap rows[source(tap, r)] · W[tap]`.
+//! Forward and input gradient: both are `out[r] = Σ_tap source[r + offset(tap)] · W[tap]`.
 
-use super::super::conv::{ConvShape, RowEpilogue};
+use super::super::conv::{Areas, ConvShape, RowEpilogue, Source};
 use super::super::{Stored, parallel};
 use super::buffer::{LINE, with_buffer};
-use super::row_source::{PackedLines, Packing, PiecePlan, Reads, RowBlock, RowSource};
 use super::weight_panels::{WeightPanels, pack_row};
 use super::{Gemm, MicroKernel, Term};
 
 /// A product of packed rows with packed weights over a whole batch.
 struct Shifted<'a, S> {
-    source: RowSource<'a, S>,
+    source: Source<'a, S>,
     groups: usize,
     panels: WeightPanels,
     weight: &'a [u32],
+}
+
+/// The blocks that a result is cut into, and the packing of the rows that a block reads.
+struct Plan {
+    /// Consecutive rows that no block reaches across.
+    unit: usize,
+    /// Rows of a block: part of one line, or whole lines.
+    size: usize,
+    areas: Areas,
+    /// Rows from line to line of several lines.
+    pitch: usize,
+}
+
+/// Consecutive rows of the result, `columns` of each of `lines` lines, and the rows that they read: for each area
+/// `packed_lines` lines, `pitch` rows from line to line.
+struct Block<'a> {
+    line: usize,
+    lines: usize,
+    column: usize,
+    columns: usize,
+    areas: &'a Areas,
+    packed_lines: usize,
+    pitch: usize,
+}
+
+impl Block<'_> {
+    /// Rows of the product: those of the result and those between its lines.
+    fn rows(&self) -> usize {
+        (self.lines - 1) * self.pitch + self.columns
+    }
+
+    /// The packed row that each tap reads first.
+    fn first_rows(&self) -> impl Iterator<Item = usize> {
+        let taps = self.areas.taps.iter();
+        taps.map(|tap| (tap.area * self.packed_lines + tap.lines) * self.pitch + tap.columns)
+    }
 }
 
 /// Rounds words up to an odd number of cache lines, so that equal columns of neighbouring rows do not
@@ -30,8 +65,39 @@ impl<S: Stored<Real = f32>> Shifted<'_, S> {
         spread(self.groups * self.panels.panels * M::COLS)
     }
 
-    /// Computes all result rows in pieces; `finish(first row, C, its stride, rows of the result)`
-    /// stores some rows of a piece.
+    /// The cheapest plan for a result of `rows` rows.
+    fn plan<M: MicroKernel>(&self, rows: usize) -> Plan {
+        let shared = [(true, true), (false, true), (true, false), (false, false)];
+        let plans = shared.map(|shared| self.plan_shared::<M>(rows, shared));
+        let (_, plan) = plans.into_iter().min_by(|a, b| a.0.total_cmp(&b.0)).expect("four plans");
+        plan
+    }
+
+    /// The plan in which taps share packed lines and columns or not, and its cost for each row.
+    fn plan_shared<M: MicroKernel>(&self, rows: usize, shared: (bool, bool)) -> (f64, Plan) {
+        let Source { lines, columns, .. } = &self.source;
+        let areas = self.source.areas(shared);
+        let (width, height) = (columns.out, lines.out);
+        let even = |all: usize, most: usize| all.div_ceil(all.div_ceil(most));
+        let (unit, count, size, pitch) = if width >= M::PIECE / 2 {
+            let size = even(width, M::PIECE).next_multiple_of(M::ROW_STEP);
+            (width, 1, size, size + areas.reach.1)
+        } else {
+            let pitch = areas.pitch(columns);
+            let most = (M::PIECE / pitch).max(1);
+            // lines that are shared are those of one image
+            let lines = if areas.reach.0 > 0 { height } else { rows / width };
+            let count = even(lines, most);
+            (lines * width, count, count * width, pitch)
+        };
+        let packed = areas.leaders.len() * (count + areas.reach.0) * pitch;
+        let computed = ((count - 1) * pitch + size / count) * areas.taps.len();
+        let cost = packed * M::PACKING + computed * self.panels.columns;
+        (cost as f64 / size as f64, Plan { unit, size, areas, pitch })
+    }
+
+    /// Computes all result rows in blocks; `finish(first row, C, its stride, rows of the result)`
+    /// stores some rows of a line.
     fn run<M: MicroKernel, Y: Send>(
         &self,
         micro: M,
@@ -42,181 +108,102 @@ impl<S: Stored<Real = f32>> Shifted<'_, S> {
         if out.is_empty() {
             return;
         }
-        let PiecePlan { unit, size, packing } =
-            self.source.plan::<M>(out.len() / channels, self.panels.columns);
+        let Plan { unit, size, areas, pitch } = &self.plan::<M>(out.len() / channels);
         let units = out.chunks_mut(unit * channels).enumerate();
         parallel::for_each(units, |(u, out)| {
-            let pieces = out.chunks_mut(size * channels).enumerate();
-            parallel::for_each(pieces, |(p, out)| {
-                let first = u * unit + p * size;
-                let rows = out.len() / channels;
-                match packing {
-                    Packing::Taps => self.taps_apart(micro, first, rows, |c, stride| {
-                        micro.vectorized(
-                            #[inline(always)]
-                            || finish(first, c, stride, out),
-                        );
-                    }),
-                    Packing::Lines { pitch } => {
-                        let block = self.source.block(first, rows);
-                        self.lines_apart(micro, block, pitch, |c, stride, pitch| {
-                            micro.vectorized(
-                                #[inline(always)]
-                                || {
-                                    let lines = out.chunks_mut(block.columns * channels);
-                                    for (l, out) in lines.enumerate() {
-                                        let c = &c[l * pitch * stride..];
-                                        finish(first + l * block.columns, c, stride, out);
-                                    }
-                                },
-                            );
-                        });
+            let blocks = out.chunks_mut(size * channels).enumerate();
+            parallel::for_each(blocks, |(b, out)| {
+                let (first, width) = (u * unit + b * size, self.source.columns.out);
+                let lines = (out.len() / channels).div_ceil(width);
+                let columns = out.len() / channels / lines;
+                let block = Block {
+                    line: first / width,
+                    lines,
+                    column: first % width,
+                    columns,
+                    areas,
+                    packed_lines: lines + areas.reach.0,
+                    pitch: if lines == 1 { columns + areas.reach.1 } else { *pitch },
+                };
+                self.block(micro, &block, |c, stride| {
+                    for (l, out) in out.chunks_mut(columns * channels).enumerate() {
+                        finish(first + l * columns, &c[l * block.pitch * stride..], stride, out);
                     }
-                }
+                });
             });
         });
     }
-    /// The result rows of `block`, its lines `pitch` rows apart.
-    fn lines_apart<M: MicroKernel>(
-        &self,
-        micro: M,
-        block: RowBlock,
-        pitch: usize,
-        finish: impl FnOnce(&[f32], usize, usize),
-    ) {
-        let RowSource { lines, columns, .. } = &self.source;
-        let pitch = match block.lines {
-            1 => block.columns + columns.span(),
-            _ => pitch,
-        };
-        let rows = ((block.lines - 1) * pitch + block.columns).next_multiple_of(M::ROW_STEP);
-        let (image, last) = (block.line / lines.out, (block.line + block.lines - 1) / lines.out);
-        let packed = self.source.packed_lines(block.lines, image == last);
-        let first_row = |m: usize| match packed.shared {
-            true => lines.offset(m) * pitch,
-            false => m * block.lines * pitch,
-        };
-        let last_row = (0..lines.taps).map(first_row).max().unwrap_or(0);
-        let a_len = (last_row + columns.span() + rows) * self.a_stride();
+
+    /// The rows of C of one block; then `finish(C, its stride)`, compiled for vectors.
+    fn block<M: MicroKernel>(&self, micro: M, block: &Block, finish: impl FnOnce(&[f32], usize)) {
+        let rows = block.rows().next_multiple_of(M::ROW_STEP);
+        let last = block.first_rows().max().unwrap_or(0);
+        let packed = block.areas.leaders.len() * block.packed_lines * block.pitch;
+        let a_len = packed.max(last + rows) * self.a_stride();
         with_buffer(a_len, |a| {
             let a = &mut a.words_mut()[..a_len];
             micro.vectorized(
                 #[inline(always)]
-                || self.pack_lines::<M>(&block, packed, pitch, a),
+                || self.pack::<M>(block, a),
             );
-            let mut taps = Vec::with_capacity(self.source.taps());
-            for m in 0..lines.taps {
-                let mut of_block = block.line..block.line + block.lines;
-                if !of_block.any(|line| self.source.line(m, line).is_some()) {
-                    continue;
-                }
-                for n in 0..columns.taps {
-                    if self.source.has_columns(n, block.column, block.columns) {
-                        taps.push((m * columns.taps + n, first_row(m) + columns.offset(n)));
-                    }
-                }
-            }
-            self.multiply(micro, a, rows, &taps, |c, stride| finish(c, stride, pitch));
-        });
-    }
-
-    /// All columns that the taps of the block's lines read, once for each packed line.
-    #[inline(always)]
-    fn pack_lines<M: MicroKernel>(
-        &self,
-        block: &RowBlock,
-        packed: PackedLines,
-        pitch: usize,
-        a: &mut [u32],
-    ) {
-        let RowSource { lines, columns, .. } = &self.source;
-        let last_column = block.columns + columns.span();
-        let first_column = columns.first() + block.column as isize;
-        for (p, a) in a.chunks_mut(pitch * self.a_stride()).enumerate() {
-            let line = match packed {
-                _ if p >= packed.lines => None,
-                PackedLines { shared: true, .. } => {
-                    let (image, r) = (block.line / lines.out, block.line % lines.out);
-                    let i = usize::try_from((r + p) as isize + lines.first()).ok();
-                    i.filter(|&i| i < lines.len).map(|i| image * lines.len + i)
-                }
-                _ => self.source.line(p / block.lines, block.line + p % block.lines),
-            };
-            for (i, packed) in a.chunks_exact_mut(self.a_stride()).enumerate() {
-                let row = match line {
-                    Some(line) if i < last_column => {
-                        self.source.row(line, first_column + i as isize)
-                    }
-                    _ => None,
-                };
-                self.pack_row::<M>(row, packed);
-            }
-        }
-    }
-
-    /// The result rows `first..first + rows`, each tap's rows by themselves.
-    fn taps_apart<M: MicroKernel>(
-        &self,
-        micro: M,
-        first: usize,
-        rows: usize,
-        finish: impl FnOnce(&[f32], usize),
-    ) {
-        let padded = rows.next_multiple_of(M::ROW_STEP);
-        let a_len = self.source.taps() * padded * self.a_stride();
-        with_buffer(a_len, |a| {
-            let a = &mut a.words_mut()[..a_len];
-            let mut taps = Vec::with_capacity(self.source.taps());
-            let each = a.chunks_exact_mut(padded * self.a_stride());
-            for (tap, a) in each.enumerate() {
-                let found = micro.vectorized(
+            let first_rows = block.first_rows().enumerate();
+            let taps: Vec<_> = first_rows.filter(|&(tap, _)| self.reads(tap, block)).collect();
+            self.multiply(micro, a, rows, &taps, |c, stride| {
+                micro.vectorized(
                     #[inline(always)]
-                    || self.pack_tap::<M>(tap, first, rows, a),
+                    || finish(c, stride),
                 );
-                if found {
-                    taps.push((tap, tap * padded));
-                }
-            }
-            self.multiply(micro, a, padded, &taps, finish);
+            });
         });
     }
 
-    /// The rows that one tap reads; whether there are any.
-    #[inline(always)]
-    fn pack_tap<M: MicroKernel>(
-        &self,
-        tap: usize,
-        first: usize,
-        rows: usize,
-        a: &mut [u32],
-    ) -> bool {
-        let RowSource { columns, .. } = &self.source;
+    /// `true` if any row of the block reads something at `tap`.
+    fn reads(&self, tap: usize, block: &Block) -> bool {
+        let columns = &self.source.columns;
         let (m, n) = (tap / columns.taps, tap % columns.taps);
-        let (mut line, mut column) = (first / columns.out, first % columns.out);
-        let mut from = self.source.line(m, line);
-        let mut found = false;
-        for (i, packed) in a.chunks_exact_mut(self.a_stride()).enumerate() {
-            let row = match from {
-                Some(from) if i < rows => {
-                    columns.position(n, column).and_then(|column| self.source.row(from, column))
-                }
-                _ => None,
-            };
-            found |= row.is_some();
-            self.pack_row::<M>(row, packed);
-            column += 1;
-            if column == columns.out && i + 1 < rows {
-                (line, column) = (line + 1, 0);
-                from = self.source.line(m, line);
-            }
-        }
-        found
+        let within = block.column..block.column + block.columns;
+        !columns.readers(n, &within).is_empty()
+            && (0..block.lines).any(|l| self.source.line(m, block.line + l).is_some())
     }
 
+    /// The lines of all areas, and zeros behind them.
     #[inline(always)]
-    fn pack_row<M: MicroKernel>(&self, row: Option<&[S]>, packed: &mut [u32]) {
-        let channels = self.source.channels / self.groups;
-        pack_row(M::FORMAT, row, channels, self.panels.words, packed);
+    fn pack<M: MicroKernel>(&self, block: &Block, a: &mut [u32]) {
+        let height = self.source.lines.out;
+        for (p, a) in a.chunks_mut(block.pitch * self.a_stride()).enumerate() {
+            let (area, l) = (p / block.packed_lines, p % block.packed_lines);
+            let found = block.areas.leaders.get(area).and_then(|&(m, n)| {
+                // lines that taps share go on beyond the image
+                let (image, r) = match block.areas.reach.0 {
+                    0 => ((block.line + l) / height, (block.line + l) % height),
+                    _ => (block.line / height, block.line % height + l),
+                };
+                Some((n, self.source.line_of(image, m, r)?))
+            });
+            match found {
+                Some((tap, line)) => self.pack_line::<M>(tap, line, block, a),
+                None => a.fill(0),
+            }
+        }
+    }
+
+    /// The rows of `line` that the columns of the block, and those up to the next line, read at a column tap.
+    #[inline(always)]
+    fn pack_line<M: MicroKernel>(&self, tap: usize, line: usize, block: &Block, a: &mut [u32]) {
+        let (source, a_stride, words) = (&self.source, self.a_stride(), self.panels.words);
+        let runs = source.runs(tap, line, block.column..block.column + block.pitch);
+        if runs.clone().map(|run| run.count).sum::<usize>() < block.pitch {
+            a.fill(0);
+        }
+        let channels = source.channels / self.groups;
+        let (from, to) =
+            (source.columns.stride * source.channels, source.columns.divide * a_stride);
+        for run in runs {
+            let a = &mut a[(run.first - block.column) * a_stride..];
+            for (k, packed) in a.chunks_mut(to).take(run.count).enumerate() {
+                pack_row(M::FORMAT, &run.rows[k * from..], self.groups, channels, words, packed);
+            }
+        }
     }
 
     /// `C = Σ A · W[tap]` over `taps`, each with its first row of A; then `finish(C, its stride)`.
@@ -266,7 +253,7 @@ impl<S: Stored<Real = f32>> Shifted<'_, S> {
 fn product<M: MicroKernel, S: Stored<Real = f32>, Y: Stored<Real = f32>>(
     micro: M,
     shape: &ConvShape,
-    (source, transposed): (RowSource<S>, bool),
+    (source, transposed): (Source<S>, bool),
     weight: &[f32],
     epilogue: &RowEpilogue<f32>,
     out: &mut [Y],
@@ -298,19 +285,12 @@ fn product<M: MicroKernel, S: Stored<Real = f32>, Y: Stored<Real = f32>>(
 pub fn forward<M: MicroKernel, X: Stored<Real = f32>, Y: Stored<Real = f32>>(
     micro: M,
     shape: &ConvShape,
-    (x, history): (&[X], &[X]),
+    input: (&[X], &[X]),
     weight: &[f32],
     epilogue: &RowEpilogue<f32>,
     y: &mut [Y],
 ) {
-    let source = RowSource {
-        data: x,
-        past: history,
-        history: shape.history,
-        channels: shape.in_channels,
-        lines: Reads::forward(&shape.height),
-        columns: Reads::forward(&shape.width),
-    };
+    let source = Source::forward(shape, input);
     product(micro, shape, (source, false), weight, epilogue, y);
 }
 
@@ -322,14 +302,7 @@ pub fn grad_input<M: MicroKernel, X: Stored<Real = f32>, Y: Stored<Real = f32>>(
     weight: &[f32],
     dx: &mut [X],
 ) {
-    let source = RowSource {
-        data: dy,
-        past: &[],
-        history: 0,
-        channels: shape.out_channels,
-        lines: Reads::backward(&shape.height),
-        columns: Reads::backward(&shape.width),
-    };
+    let source = Source::backward(shape, dy);
     let nothing = RowEpilogue { bias: None, relu: false, dropout: None };
     product(micro, shape, (source, true), weight, &nothing, dx);
 }

@@ -106,22 +106,18 @@ impl WeightPanels {
     }
 }
 
-/// Packs one row of all groups: each group's channels from a word of its own, `words` words each.
+/// Packs one row of `groups` groups: each group's channels from a word of its own, `words` words each.
 #[inline(always)]
 pub fn pack_row<S: Stored<Real = f32>>(
     format: Format,
-    row: Option<&[S]>,
+    row: &[S],
+    groups: usize,
     group_channels: usize,
     words: usize,
     packed: &mut [u32],
 ) {
-    match row {
-        None => packed.fill(0),
-        Some(row) => {
-            let groups = row.chunks_exact(group_channels);
-            for (row, packed) in groups.zip(packed.chunks_exact_mut(words)) {
-                format.row(row, packed);
-            }
-        }
+    for group in 0..groups {
+        let row = &row[group * group_channels..][..group_channels];
+        format.row(row, &mut packed[group * words..][..words]);
     }
 }
