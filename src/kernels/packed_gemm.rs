@@ -19,7 +19,7 @@ mod weight_panels;
 #[cfg(target_arch = "x86_64")]
 mod x86;
 
-pub use buffer::{Buffer, with_buffer};
+pub use buffer::{Buffer, Scratch};
 pub use format::Format;
 #[cfg(target_arch = "x86_64")]
 pub use {

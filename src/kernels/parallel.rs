@@ -6,10 +6,18 @@ use std::sync::{Mutex, PoisonError};
 use rayon::prelude::*;
 
 /// Runs `work` for each item.
-pub fn for_each<T: Send>(items: impl Iterator<Item = T>, work: impl Fn(T) + Sync) {
-    let items: Vec<Mutex<Option<T>>> = items.map(|item| Mutex::new(Some(item))).collect();
-    run(items.len(), &|i| {
-        let item = items[i].lock().unwrap_or_else(PoisonError::into_inner).take();
+pub fn for_each<T: Send>(mut items: impl Iterator<Item = T>, work: impl Fn(T) + Sync) {
+    each(&mut items, &work);
+}
+
+/// As [`for_each`], compiled once for a type of item.
+fn each<T: Send>(items: &mut dyn Iterator<Item = T>, work: &(dyn Fn(T) + Sync)) {
+    let mut waiting = Vec::new();
+    for item in items {
+        waiting.push(Mutex::new(Some(item)));
+    }
+    run(waiting.len(), &|i| {
+        let item = waiting[i].lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(item) = item {
             work(item);
         }

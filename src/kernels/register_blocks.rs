@@ -68,14 +68,22 @@ macro_rules! register_block {
                     prefetch(c, c_stride, ROWS, PANELS * VECTORS * $lanes);
                 }
                 for term in terms {
-                    let first = |i: usize| a.wrapping_add($words * term.a + 3 * i * a_stride);
-                    sums.a = std::array::from_fn(first);
-                    sums.b = std::array::from_fn(|i| b.wrapping_add(term.b + 3 * i * b_stride));
+                    // loops, not `from_fn`: that is compiled for every block, and takes as long as the block
+                    for (i, row) in sums.a.iter_mut().enumerate() {
+                        *row = a.wrapping_add($words * term.a + 3 * i * a_stride);
+                    }
+                    for (i, panel) in sums.b.iter_mut().enumerate() {
+                        *panel = b.wrapping_add(term.b + 3 * i * b_stride);
+                    }
                     for _ in 0..term.depth {
                         // SAFETY: the contract: `depth` words of each row and rows of each panel.
                         unsafe { multiply(&mut sums) };
-                        sums.b = sums.b.map(|b| b.wrapping_add(2 * $lanes));
-                        sums.a = sums.a.map(|a| a.wrapping_add($words));
+                        for panel in &mut sums.b {
+                            *panel = panel.wrapping_add(2 * $lanes);
+                        }
+                        for row in &mut sums.a {
+                            *row = row.wrapping_add($words);
+                        }
                     }
                 }
                 for (i, rows) in sums.block.into_iter().enumerate() {

@@ -34,43 +34,28 @@ pub fn single<X: Stored<Real = f32>, Y: Stored<Real = f32>>(
     #[cfg(target_arch = "x86_64")]
     if shape.groups == 1 || shape.group_in().min(shape.group_out()) >= NARROW {
         use super::super::packed_gemm::{Amx, Avx2, Avx512, Avx512Pairs, run};
-        let bf16 = size_of::<X>() < size_of::<f32>();
-        let wide = matches!(kernel, Kernel::Avx512 | Kernel::Amx);
-        if kernel == Kernel::Amx
-            && bf16
-            && let Some(micro) = Amx::new()
-        {
-            return run(micro, shape, operands);
+        /// Runs on the first of some kernels that the processor has.
+        macro_rules! first_of {
+            ($($micro:ty),+) => {{
+                $(if let Some(micro) = <$micro>::new() {
+                    return run(micro, shape, operands);
+                })+
+            }};
         }
-        if wide
-            && bf16
-            && let Some(micro) = Avx512Pairs::new()
-        {
-            return run(micro, shape, operands);
-        }
-        if wide
-            && bf16
-            && let Some(micro) = Avx512::<true>::new()
-        {
-            return run(micro, shape, operands);
-        }
-        if wide
-            && !bf16
-            && let Some(micro) = Avx512::<false>::new()
-        {
-            return run(micro, shape, operands);
-        }
-        if kernel == Kernel::Avx2
-            && bf16
-            && let Some(micro) = Avx2::<true>::new()
-        {
-            return run(micro, shape, operands);
-        }
-        if kernel == Kernel::Avx2
-            && !bf16
-            && let Some(micro) = Avx2::<false>::new()
-        {
-            return run(micro, shape, operands);
+        // known when this is compiled, so that only what may run is
+        if const { size_of::<X>() < size_of::<f32>() } {
+            match kernel {
+                Kernel::Amx => first_of!(Amx, Avx512Pairs, Avx512<true>),
+                Kernel::Avx512 => first_of!(Avx512Pairs, Avx512<true>),
+                Kernel::Avx2 => first_of!(Avx2<true>),
+                Kernel::Portable | Kernel::Reference | Kernel::Candle => {}
+            }
+        } else {
+            match kernel {
+                Kernel::Amx | Kernel::Avx512 => first_of!(Avx512<false>),
+                Kernel::Avx2 => first_of!(Avx2<false>),
+                Kernel::Portable | Kernel::Reference | Kernel::Candle => {}
+            }
         }
     }
     unpacked::run(kernel, shape, operands);

@@ -8,7 +8,7 @@ mod places;
 
 use super::super::conv::{ConvShape, Source};
 use super::super::{Stored, parallel};
-use super::buffer::{LINE, with_buffer};
+use super::buffer::{LINE, Scratch};
 use super::{Format, Gemm, MicroKernel};
 use places::{PlaceRun, Places, Span, groups, spans};
 
@@ -62,15 +62,13 @@ pub fn grad_weight<M: MicroKernel, X: Stored<Real = f32>, Y: Stored<Real = f32>>
         blocks,
         panels: shape.group_out().div_ceil(M::COLS),
     };
-    let sums_len = shape.groups * blocks * gradient.block_len();
-    with_buffer(sums_len, |sums| {
-        let sums = &mut sums.floats_mut()[..sums_len];
-        parallel::for_each(sums.chunks_mut(1 << 16), |sums| sums.fill(0.0));
-        for part in gradient.places.parts(shape.batch) {
-            gradient.add_part(micro, &part, sums);
-        }
-        gradient.unpack(sums, dw);
-    });
+    let mut sums = Scratch::new(shape.groups * blocks * gradient.block_len());
+    let sums = sums.floats();
+    parallel::for_each(sums.chunks_mut(1 << 16), |sums| sums.fill(0.0));
+    for part in gradient.places.parts(shape.batch) {
+        gradient.add_part(micro, &part, sums);
+    }
+    gradient.unpack(sums, dw);
 }
 
 impl<X: Stored<Real = f32>, Y: Stored<Real = f32>> Gradient<'_, X, Y> {
@@ -90,20 +88,18 @@ impl<X: Stored<Real = f32>, Y: Stored<Real = f32>> Gradient<'_, X, Y> {
         let group_len = self.panels * panel_len;
         let run_len = self.shape.groups * group_len;
         let spans: Vec<Span> = part.iter().enumerate().flat_map(spans).collect();
-        with_buffer(part.len() * run_len, |dy| {
-            let dy = &mut dy.words_mut()[..part.len() * run_len];
-            let runs = dy.chunks_exact_mut(run_len).zip(part);
-            parallel::for_each(runs, |(dy, run)| {
-                micro.vectorized(
-                    #[inline(always)]
-                    || self.pack_dy(run, dy, panel_len),
-                );
-            });
-            let blocks = sums.chunks_exact_mut(self.block_len()).enumerate();
-            parallel::for_each(blocks, |(i, sums)| {
-                let dy = Panels { words: &dy[i / self.blocks * group_len..], panel_len, run_len };
-                groups(&spans).for_each(|spans| self.add_spans(micro, i, spans, dy, sums));
-            });
+        let mut dy = Scratch::new(part.len() * run_len);
+        let dy = dy.words();
+        parallel::for_each(dy.chunks_exact_mut(run_len).zip(part), |(dy, run)| {
+            micro.vectorized(
+                #[inline(always)]
+                || self.pack_dy(run, dy, panel_len),
+            );
+        });
+        let blocks = sums.chunks_exact_mut(self.block_len()).enumerate();
+        parallel::for_each(blocks, |(i, sums)| {
+            let dy = Panels { words: &dy[i / self.blocks * group_len..], panel_len, run_len };
+            groups(&spans).for_each(|spans| self.add_spans(micro, i, spans, dy, sums));
         });
     }
 
@@ -149,26 +145,25 @@ impl<X: Stored<Real = f32>, Y: Stored<Real = f32>> Gradient<'_, X, Y> {
         let depth = words * self.places.copies();
         let a_stride = (depth.div_ceil(LINE) | 1) * LINE;
         let rows = self.block.next_multiple_of(8);
-        with_buffer(rows * a_stride, |a| {
-            let a = a.words_mut();
-            micro.vectorized(
-                #[inline(always)]
-                || self.transpose_x(micro, i, spans, rows, a, a_stride),
-            );
-            for (tap, c) in sums.chunks_exact_mut(self.block * self.c_stride()).enumerate() {
-                let mut product = Gemm {
-                    c,
-                    c_stride: self.c_stride(),
-                    rows: self.channels(i).next_multiple_of(M::ROW_STEP),
-                    a,
-                    a_stride,
-                    b: dy.words,
-                    panel_stride: dy.panel_len,
-                    columns: self.shape.group_out(),
-                };
-                product.run(micro, &self.places.terms::<M>(spans, tap, dy.run_len), true);
-            }
-        });
+        let mut a = Scratch::new(rows * a_stride);
+        let a = a.words();
+        micro.vectorized(
+            #[inline(always)]
+            || self.transpose_x(micro, i, spans, rows, a, a_stride),
+        );
+        for (tap, c) in sums.chunks_exact_mut(self.block * self.c_stride()).enumerate() {
+            let mut product = Gemm {
+                c,
+                c_stride: self.c_stride(),
+                rows: self.channels(i).next_multiple_of(M::ROW_STEP),
+                a,
+                a_stride,
+                b: dy.words,
+                panel_stride: dy.panel_len,
+                columns: self.shape.group_out(),
+            };
+            product.run(micro, &self.places.terms::<M>(spans, tap, dy.run_len), true);
+        }
     }
 
     /// Packs all copies of the rows of x of `spans`, input channels of block `i` across, transposed.
@@ -185,24 +180,23 @@ impl<X: Stored<Real = f32>, Y: Stored<Real = f32>> Gradient<'_, X, Y> {
         let s = self.shape;
         let (channels, pairs) = (self.channels(i), self.format == Format::Pairs);
         let channel = i / self.blocks * s.group_in() + i % self.blocks * self.block;
-        with_buffer(STRIP * rows, |across| {
-            let across = across.words_mut();
-            let mut at = 0;
-            for span in spans {
-                for copy in 0..self.places.copies() {
-                    let mut row = self.places.x_rows(&self.source, span, copy);
-                    let mut next = || Some(&row()?[channel..][..channels]);
-                    for _ in 0..self.places.x_words(span) / STRIP {
-                        for across in across.chunks_exact_mut(rows).take(STRIP) {
-                            let rows = [next(), if pairs { next() } else { None }];
-                            self.format.across(rows, across);
-                        }
-                        micro.transpose(across, rows, (STRIP, rows), &mut a[at..], a_stride);
-                        at += STRIP;
+        let mut across = Scratch::new(STRIP * rows);
+        let across = across.words();
+        let mut at = 0;
+        for span in spans {
+            for copy in 0..self.places.copies() {
+                let mut row = self.places.x_rows(&self.source, span, copy);
+                let mut next = || Some(&row()?[channel..][..channels]);
+                for _ in 0..self.places.x_words(span) / STRIP {
+                    for across in across.chunks_exact_mut(rows) {
+                        let rows = [next(), if pairs { next() } else { None }];
+                        self.format.across(rows, across);
                     }
+                    micro.transpose(across, rows, (STRIP, rows), &mut a[at..], a_stride);
+                    at += STRIP;
                 }
             }
-        });
+        }
     }
 
     /// Writes the sums (group, block, tap, in, out) as (out, in, tap).

@@ -2,7 +2,7 @@
 
 use super::super::conv::{Areas, ConvShape, RowEpilogue, Source};
 use super::super::{Stored, parallel};
-use super::buffer::{LINE, with_buffer};
+use super::buffer::{LINE, Scratch};
 use super::weight_panels::{WeightPanels, pack_row};
 use super::{Gemm, MicroKernel, Term};
 
@@ -12,6 +12,7 @@ struct Shifted<'a, S> {
     groups: usize,
     panels: WeightPanels,
     weight: &'a [u32],
+    epilogue: &'a RowEpilogue<'a, f32>,
 }
 
 /// The blocks that a result is cut into, and the packing of the rows that a block reads.
@@ -96,14 +97,8 @@ impl<S: Stored<Real = f32>> Shifted<'_, S> {
         (cost as f64 / size as f64, Plan { unit, size, areas, pitch })
     }
 
-    /// Computes all result rows in blocks; `finish(first row, C, its stride, rows of the result)`
-    /// stores some rows of a line.
-    fn run<M: MicroKernel, Y: Send>(
-        &self,
-        micro: M,
-        out: &mut [Y],
-        finish: impl Fn(usize, &[f32], usize, &mut [Y]) + Sync,
-    ) {
+    /// Computes all result rows, in blocks.
+    fn run<M: MicroKernel, Y: Stored<Real = f32>>(&self, micro: M, out: &mut [Y]) {
         let channels = self.groups * self.panels.columns;
         if out.is_empty() {
             return;
@@ -125,36 +120,31 @@ impl<S: Stored<Real = f32>> Shifted<'_, S> {
                     packed_lines: lines + areas.reach.0,
                     pitch: if lines == 1 { columns + areas.reach.1 } else { *pitch },
                 };
-                self.block(micro, &block, |c, stride| {
-                    for (l, out) in out.chunks_mut(columns * channels).enumerate() {
-                        finish(first + l * columns, &c[l * block.pitch * stride..], stride, out);
-                    }
-                });
+                self.block(micro, &block, out);
             });
         });
     }
 
-    /// The rows of C of one block; then `finish(C, its stride)`, compiled for vectors.
-    fn block<M: MicroKernel>(&self, micro: M, block: &Block, finish: impl FnOnce(&[f32], usize)) {
+    /// One block: `out[r] = epilogue(Σ_tap rows[r + first row of the tap] · W[tap])`.
+    fn block<M: MicroKernel, Y: Stored<Real = f32>>(&self, micro: M, block: &Block, out: &mut [Y]) {
         let rows = block.rows().next_multiple_of(M::ROW_STEP);
         let last = block.first_rows().max().unwrap_or(0);
         let packed = block.areas.leaders.len() * block.packed_lines * block.pitch;
-        let a_len = packed.max(last + rows) * self.a_stride();
-        with_buffer(a_len, |a| {
-            let a = &mut a.words_mut()[..a_len];
-            micro.vectorized(
-                #[inline(always)]
-                || self.pack::<M>(block, a),
-            );
-            let first_rows = block.first_rows().enumerate();
-            let taps: Vec<_> = first_rows.filter(|&(tap, _)| self.reads(tap, block)).collect();
-            self.multiply(micro, a, rows, &taps, |c, stride| {
-                micro.vectorized(
-                    #[inline(always)]
-                    || finish(c, stride),
-                );
-            });
-        });
+        let mut a = Scratch::new(packed.max(last + rows) * self.a_stride());
+        let a = a.words();
+        micro.vectorized(
+            #[inline(always)]
+            || self.pack::<M>(block, a),
+        );
+        let first_rows = block.first_rows().enumerate();
+        let taps: Vec<_> = first_rows.filter(|&(tap, _)| self.reads(tap, block)).collect();
+        let mut c = Scratch::new(rows * self.c_stride::<M>());
+        let c = c.floats();
+        self.multiply(micro, a, &taps, c);
+        micro.vectorized(
+            #[inline(always)]
+            || self.store(micro, block, c, out),
+        );
     }
 
     /// `true` if any row of the block reads something at `tap`.
@@ -206,46 +196,66 @@ impl<S: Stored<Real = f32>> Shifted<'_, S> {
         }
     }
 
-    /// `C = Σ A · W[tap]` over `taps`, each with its first row of A; then `finish(C, its stride)`.
+    /// `C = Σ A · W[tap]` over `taps`, each with its first row of A.
     fn multiply<M: MicroKernel>(
         &self,
         micro: M,
         a: &[u32],
-        rows: usize,
         taps: &[(usize, usize)],
-        finish: impl FnOnce(&[f32], usize),
+        c: &mut [f32],
     ) {
         let WeightPanels { words, panels, stride, .. } = self.panels;
-        let c_stride = self.c_stride::<M>();
-        with_buffer(rows * c_stride, |c| {
-            let c = &mut c.floats_mut()[..rows * c_stride];
-            if taps.is_empty() {
-                c.fill(0.0);
-            }
-            for group in 0..self.groups {
-                let terms = |done: usize| {
-                    taps.iter().map(move |&(tap, first_row)| Term {
-                        a: first_row * self.a_stride() + group * words + done,
+        let (a_stride, c_stride) = (self.a_stride(), self.c_stride::<M>());
+        let rows = c.len() / c_stride;
+        if taps.is_empty() {
+            c.fill(0.0);
+        }
+        for group in 0..self.groups {
+            let mut terms = Vec::with_capacity(taps.len());
+            for done in (0..words).step_by(M::TURN) {
+                for &(tap, first_row) in taps {
+                    terms.push(Term {
+                        a: first_row * a_stride + group * words + done,
                         b: (tap * words + done) * M::COLS,
                         depth: M::TURN.min(words - done),
-                    })
-                };
-                let turns = (0..words).step_by(M::TURN);
-                let terms: Vec<Term> = turns.flat_map(terms).collect();
-                let mut product = Gemm {
-                    c: &mut c[group * panels * M::COLS..],
-                    c_stride,
-                    rows,
-                    a,
-                    a_stride: self.a_stride(),
-                    b: &self.weight[group * panels * stride..][..panels * stride],
-                    panel_stride: stride,
-                    columns: self.panels.columns,
-                };
-                product.run(micro, &terms, false);
+                    });
+                }
             }
-            finish(c, c_stride);
-        });
+            let mut product = Gemm {
+                c: &mut c[group * panels * M::COLS..],
+                c_stride,
+                rows,
+                a,
+                a_stride,
+                b: &self.weight[group * panels * stride..][..panels * stride],
+                panel_stride: stride,
+                columns: self.panels.columns,
+            };
+            product.run(micro, &terms, false);
+        }
+    }
+
+    /// The results of a block, of its sums in C.
+    #[inline(always)]
+    fn store<M: MicroKernel, Y: Stored<Real = f32>>(
+        &self,
+        micro: M,
+        block: &Block,
+        c: &[f32],
+        out: &mut [Y],
+    ) {
+        let (columns, width) = (self.panels.columns, self.panels.panels * M::COLS);
+        let (channels, c_stride) = (self.groups * columns, self.c_stride::<M>());
+        for (l, out) in out.chunks_mut(block.columns * channels).enumerate() {
+            let c = &c[l * block.pitch * c_stride..];
+            for (c, out) in c.chunks_exact(c_stride).zip(out.chunks_exact_mut(channels)) {
+                for (g, out) in out.chunks_exact_mut(columns).enumerate() {
+                    self.epilogue.store_row(&c[g * width..][..columns], g * columns, out);
+                }
+            }
+            let first = (block.line + l) * self.source.columns.out + block.column;
+            self.epilogue.drop_elements(micro, first * channels, out);
+        }
     }
 }
 
@@ -259,26 +269,10 @@ fn product<M: MicroKernel, S: Stored<Real = f32>, Y: Stored<Real = f32>>(
     out: &mut [Y],
 ) {
     let panels = WeightPanels::new::<M>(shape, transposed);
-    with_buffer(panels.len(shape), |packed| {
-        panels.pack(micro, shape, weight, &mut packed.words_mut()[..panels.len(shape)]);
-        let groups = shape.groups;
-        let shifted = Shifted { source, groups, panels, weight: packed.words() };
-        let (columns, width) = (panels.columns, panels.panels * M::COLS);
-        let channels = groups * columns;
-        shifted.run(
-            micro,
-            out,
-            #[inline(always)]
-            |first, c, stride, out| {
-                for (c, out) in c.chunks_exact(stride).zip(out.chunks_exact_mut(channels)) {
-                    for (g, out) in out.chunks_exact_mut(columns).enumerate() {
-                        epilogue.store_row(&c[g * width..][..columns], g * columns, out);
-                    }
-                }
-                epilogue.drop_elements(micro, first * channels, out);
-            },
-        );
-    });
+    let mut packed = Scratch::new(panels.len(shape));
+    let packed = packed.words();
+    panels.pack(micro, shape, weight, packed);
+    Shifted { source, groups: shape.groups, panels, weight: packed, epilogue }.run(micro, out);
 }
 
 /// See [`forward`](super::super::conv::forward).

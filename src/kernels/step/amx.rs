@@ -2,7 +2,7 @@
 
 use super::super::Kernel;
 use super::super::elementwise::Activation;
-use super::super::packed_gemm::{Amx, Format, Gemm, MicroKernel, with_buffer};
+use super::super::packed_gemm::{Amx, Format, Gemm, MicroKernel, Scratch};
 use super::StepWeights;
 use super::rows::RowFormat;
 
@@ -28,12 +28,11 @@ pub fn product<M: MicroKernel>(micro: M, w: &StepWeights, a: &[u32], relu: bool,
     let (y, rest_y) = y.split_at_mut(whole * columns);
     whole_blocks(micro, w, a, relu, y);
     if !rest.is_empty() {
-        with_buffer(M::ROWS * words, |padded| {
-            let padded = &mut padded.words_mut()[..M::ROWS * words];
-            padded[..rest.len()].copy_from_slice(rest);
-            padded[rest.len()..].fill(0);
-            whole_blocks(micro, w, padded, relu, rest_y);
-        });
+        let mut padded = Scratch::new(M::ROWS * words);
+        let padded = padded.words();
+        padded[..rest.len()].copy_from_slice(rest);
+        padded[rest.len()..].fill(0);
+        whole_blocks(micro, w, padded, relu, rest_y);
     }
 }
 
@@ -41,29 +40,28 @@ pub fn product<M: MicroKernel>(micro: M, w: &StepWeights, a: &[u32], relu: bool,
 fn whole_blocks<M: MicroKernel>(micro: M, w: &StepWeights, a: &[u32], relu: bool, y: &mut [f32]) {
     let (words, c_stride) = (w.row_words(), w.bias.len());
     let rows = a.len() / words;
-    with_buffer(rows * c_stride, |c| {
-        let c = c.floats_mut();
-        let mut product = Gemm {
-            c,
-            c_stride,
-            rows,
-            a,
-            a_stride: words,
-            b: w.panels(),
-            panel_stride: words * w.cols,
-            columns: w.columns,
-        };
-        product.run_depth(micro, words);
-        micro.vectorized(
-            #[inline(always)]
-            || {
-                for (y, c) in y.chunks_exact_mut(w.columns).zip(c.chunks_exact(c_stride)) {
-                    for ((y, c), bias) in y.iter_mut().zip(c).zip(&w.bias) {
-                        let sum = c + bias;
-                        *y = if relu { Activation::Relu.apply(sum) } else { sum };
-                    }
+    let mut c = Scratch::new(rows * c_stride);
+    let c = c.floats();
+    let mut product = Gemm {
+        c,
+        c_stride,
+        rows,
+        a,
+        a_stride: words,
+        b: w.panels(),
+        panel_stride: words * w.cols,
+        columns: w.columns,
+    };
+    product.run_depth(micro, words);
+    micro.vectorized(
+        #[inline(always)]
+        || {
+            for (y, c) in y.chunks_exact_mut(w.columns).zip(c.chunks_exact(c_stride)) {
+                for ((y, c), bias) in y.iter_mut().zip(c).zip(&w.bias) {
+                    let sum = c + bias;
+                    *y = if relu { Activation::Relu.apply(sum) } else { sum };
                 }
-            },
-        );
-    });
+            }
+        },
+    );
 }
