@@ -21,6 +21,7 @@
 #![allow(unsafe_code)]
 
 pub mod batch_norm;
+mod buffer;
 pub mod conv;
 pub mod dropout;
 pub mod elementwise;
@@ -31,6 +32,7 @@ mod kernel;
 pub mod math;
 pub mod memory;
 mod numbers;
+#[cfg(target_arch = "x86_64")]
 mod packed_gemm;
 pub(crate) mod parallel;
 pub(crate) mod pieces;
@@ -46,6 +48,9 @@ pub mod update;
 
 pub use kernel::Kernel;
 pub use numbers::{Real, Stored};
+
+/// Columns of the widest panel of packed weights.
+const MOST_COLS: usize = 32;
 
 /// FLOP/s that the multiply-add instruction of `kernel` (for `bf16` operands or `f32`) reaches by itself
 /// on `threads` threads at once, measured now (about 50 ms): the most that a product can reach. `None`

@@ -5,23 +5,20 @@
 //! convolution's taps are one buffer read from several first rows. B lies in *panels* of
 //! [`MicroKernel::COLS`] columns, the words of one depth next to each other. C is `f32`.
 
-#[cfg(target_arch = "x86_64")]
 mod amx;
 #[cfg(test)]
 pub mod amx_in_loops;
-mod buffer;
-#[cfg(target_arch = "x86_64")]
+mod areas;
 mod ceiling;
 mod format;
 mod grad_weight;
+mod scratch;
 mod shifted_rows;
 mod weight_panels;
-#[cfg(target_arch = "x86_64")]
 mod x86;
 
-pub use buffer::{Buffer, Scratch};
 pub use format::Format;
-#[cfg(target_arch = "x86_64")]
+pub use scratch::ScratchWords;
 pub use {
     amx::Amx, amx::has_amx, ceiling::ceiling, x86::Avx2, x86::Avx512, x86::Avx512Pairs,
     x86::has_bf16_pairs,
@@ -47,9 +44,6 @@ pub fn run<M: MicroKernel, X: Stored<Real = f32>, Y: Stored<Real = f32>>(
         Operands::GradWeight { x, dy, dw } => grad_weight::grad_weight(micro, shape, x, dy, dw),
     }
 }
-
-/// Columns of the widest panel.
-pub const MOST_COLS: usize = 32;
 
 /// One term of a sum of products: where its operands begin, in words from the first of A and from the
 /// first of B's panel, and how many words deep it is.

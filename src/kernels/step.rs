@@ -9,6 +9,29 @@
 
 #[cfg(target_arch = "x86_64")]
 mod amx;
+#[cfg(target_arch = "x86_64")]
+mod block_set;
+#[cfg(not(target_arch = "x86_64"))]
+mod block_set {
+    use super::super::Kernel;
+    use super::rows::RowFormat;
+
+    /// Nothing: plain loops run.
+    #[derive(Debug, Clone, Copy)]
+    pub enum BlockSet {}
+
+    impl BlockSet {
+        pub fn new(_: Kernel, _: RowFormat) -> Option<Self> {
+            None
+        }
+        pub fn expects(self) -> (usize, usize) {
+            match self {}
+        }
+        pub fn multiply(self, _: (&[u32], usize), _: (&[u32], usize), _: &mut [f32]) {
+            match self {}
+        }
+    }
+}
 mod blocks;
 mod pack;
 mod pointwise;

@@ -1,5 +1,6 @@
 use super::super::{Kernel, Stored};
-use super::blocks::BlockSet;
+#[cfg(target_arch = "x86_64")]
+use super::block_set::BlockSet;
 use super::rows::RowFormat;
 use super::*;
 use crate::test_kernels::available;
@@ -56,19 +57,24 @@ impl StepCase {
         }
         #[cfg(target_arch = "x86_64")]
         for (on, dtype, format, blocks) in [
-            (Kernel::Avx512, StepDtype::Bf16, RowFormat::Pairs, BlockSet::Avx512SplitPairs),
-            (Kernel::Avx512, StepDtype::Bf16, RowFormat::WidePairs, BlockSet::Avx512Pairs),
+            (Kernel::Avx512, StepDtype::Bf16, RowFormat::Pairs, BlockSet::avx512_split_pairs()),
+            (Kernel::Avx512, StepDtype::Bf16, RowFormat::WidePairs, BlockSet::avx512_pairs()),
             (
                 Kernel::Avx512,
                 StepDtype::Int8,
                 RowFormat::Words { max: 9999.0 },
-                BlockSet::Avx512Words,
+                BlockSet::avx512_words(),
             ),
-            (Kernel::Avx2, StepDtype::Int8, RowFormat::Bytes { max: 127.0 }, BlockSet::Avx2Bytes),
+            (
+                Kernel::Avx2,
+                StepDtype::Int8,
+                RowFormat::Bytes { max: 127.0 },
+                BlockSet::avx2_bytes(),
+            ),
         ] {
             if on == kernel && dtype == self.dtype {
                 let (weight, bias) = (&self.weight, Some(&self.bias[..]));
-                let kept = (format, blocks);
+                let kept = (format, Some(blocks));
                 all.push(StepWeights::of_format(kernel, dtype, kept, self.shape, weight, bias));
             }
         }

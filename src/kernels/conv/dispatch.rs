@@ -22,15 +22,15 @@ pub enum Operands<'a, R, X, Y> {
     GradWeight { x: (&'a [X], &'a [X]), dy: &'a [Y], dw: &'a mut [R] },
 }
 
-/// Groups narrower than this waste most of a block of registers; loops over channels are faster.
-const NARROW: usize = 8;
-
 /// Products of `f32` and `bf16`: our kernels where the processor has the instructions.
 pub fn single<X: Stored<Real = f32>, Y: Stored<Real = f32>>(
     kernel: Kernel,
     shape: &ConvShape,
     operands: Operands<f32, X, Y>,
 ) {
+    /// Groups narrower than this waste most of a block of registers; loops over channels are faster.
+    #[cfg(target_arch = "x86_64")]
+    const NARROW: usize = 8;
     #[cfg(target_arch = "x86_64")]
     if shape.groups == 1 || shape.group_in().min(shape.group_out()) >= NARROW {
         use super::super::packed_gemm::{Amx, Avx2, Avx512, Avx512Pairs, run};

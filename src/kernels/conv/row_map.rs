@@ -21,7 +21,7 @@ pub struct AxisMap {
     pub stride: usize,
     pub divide: usize,
     start: isize,
-    step: isize,
+    pub step: isize,
 }
 
 impl AxisMap {
@@ -68,12 +68,13 @@ impl AxisMap {
         (whole && self.positions().contains(&position)).then_some(position)
     }
 
-    fn positions(&self) -> Range<isize> {
+    /// All positions.
+    pub fn positions(&self) -> Range<isize> {
         -(self.history as isize)..self.len as isize
     }
 
     /// The results of `within` that read at `tap` one of `positions`: of the range every `divide`-th.
-    fn readers_of(
+    pub fn readers(
         &self,
         tap: usize,
         positions: Range<isize>,
@@ -89,72 +90,15 @@ impl AxisMap {
         let from = from + (-start - from as isize).rem_euclid(divide).unsigned_abs();
         from..first(positions.end).min(within.end).max(from)
     }
-
-    /// The results of `within` that read anything at `tap`: of the range every `divide`-th.
-    pub fn readers(&self, tap: usize, within: &Range<usize>) -> Range<usize> {
-        self.readers_of(tap, self.positions(), within)
-    }
-
-    /// The tap that reads what `tap` reads, some results later: the one that reads each position last.
-    fn leader(&self, tap: usize) -> usize {
-        let step = self.step.unsigned_abs();
-        // so many taps further on, positions have the same remainder
-        let cycle = (1..self.stride).find(|taps| (taps * step).is_multiple_of(self.stride));
-        let cycle = cycle.unwrap_or(self.stride);
-        match self.step < 0 {
-            true => tap + (self.taps - 1 - tap) / cycle * cycle,
-            false => tap % cycle,
-        }
-    }
-
-    /// Each tap's leader, itself where rows are not shared, and how many results later that reads the same.
-    fn leaders(&self, shared: bool) -> Vec<(usize, usize)> {
-        let lag = |tap: usize, leader: usize| {
-            tap.abs_diff(leader) * self.step.unsigned_abs() / self.stride
-        };
-        let leader = |tap| if shared { self.leader(tap) } else { tap };
-        (0..self.taps).map(|tap| (leader(tap), lag(tap, leader(tap)))).collect()
-    }
-}
-
-/// A tap as one of those that share packed rows: its area, and how many lines and columns further on it reads
-/// what the area's leader reads.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct SharedTap {
-    pub area: usize,
-    pub lines: usize,
-    pub columns: usize,
-}
-
-/// The taps by areas: those of an area read the rows that its leader reads, so that these are packed once.
-#[derive(Debug)]
-pub struct Areas {
-    /// The line and the column tap that leads each area.
-    pub leaders: Vec<(usize, usize)>,
-    /// Every tap.
-    pub taps: Vec<SharedTap>,
-    /// Most lines and columns that a tap reads further on.
-    pub reach: (usize, usize),
-    /// The results, or places beyond the last, at which a leader reads anything: lines and columns.
-    pub real: (Range<usize>, Range<usize>),
-}
-
-impl Areas {
-    /// Rows from line to line with which, at the least, no tap of a line reads a neighbour's rows: zeros between
-    /// two lines serve both.
-    pub fn pitch(&self, columns: &AxisMap) -> usize {
-        let real = &self.real.1;
-        columns.out.max(real.end).max((columns.out + self.reach.1).saturating_sub(real.start))
-    }
 }
 
 /// The rows that a product reads.
 #[derive(Debug, Clone, Copy)]
 pub struct Source<'a, S> {
     /// (batch, lines, columns, channels)
-    data: &'a [S],
+    pub data: &'a [S],
     /// (batch, lines, history, channels): the columns before column 0.
-    past: &'a [S],
+    pub past: &'a [S],
     pub channels: usize,
     pub lines: AxisMap,
     pub columns: AxisMap,
@@ -202,18 +146,6 @@ impl<'a, S: Copy> Source<'a, S> {
         self.line_of(line / self.lines.out, tap, line % self.lines.out)
     }
 
-    /// The row of line `line` that result `r` reads at column tap `tap`.
-    #[inline(always)]
-    pub fn row(&self, tap: usize, line: usize, r: usize) -> Option<&'a [S]> {
-        let columns = &self.columns;
-        let column = columns.read(tap, r)?;
-        let (rows, row) = match usize::try_from(column) {
-            Ok(column) => (self.data, line * columns.len + column),
-            Err(_) => (self.past, (line + 1) * columns.history - column.unsigned_abs()),
-        };
-        Some(&rows[row * self.channels..][..self.channels])
-    }
-
     /// The rows of line `line` that the results `within` read at column tap `tap`: of the history, then of the
     /// line itself.
     #[inline(always)]
@@ -228,7 +160,7 @@ impl<'a, S: Copy> Source<'a, S> {
             if len == 0 {
                 return None;
             }
-            let results = columns.readers_of(tap, start..start + len as isize, &within);
+            let results = columns.readers(tap, start..start + len as isize, &within);
             let position = columns.read(tap, results.start).filter(|_| !results.is_empty())?;
             let row = line * len + (position - start).unsigned_abs();
             Some(Run {
@@ -240,36 +172,6 @@ impl<'a, S: Copy> Source<'a, S> {
         let history = columns.history;
         let runs = [run(past, history, -(history as isize)), run(data, columns.len, 0)];
         runs.into_iter().flatten()
-    }
-
-    /// The taps by areas, in which lines and columns are `shared` or not.
-    pub fn areas(&self, shared: (bool, bool)) -> Areas {
-        let (lines, columns) = (self.lines.leaders(shared.0), self.columns.leaders(shared.1));
-        let mut leaders: Vec<(usize, usize)> = Vec::new();
-        let mut taps = Vec::with_capacity(lines.len() * columns.len());
-        for &(m, later_lines) in &lines {
-            for &(n, later_columns) in &columns {
-                let found = leaders.iter().position(|&leader| leader == (m, n));
-                let area = found.unwrap_or(leaders.len());
-                if found.is_none() {
-                    leaders.push((m, n));
-                }
-                taps.push(SharedTap { area, lines: later_lines, columns: later_columns });
-            }
-        }
-        let reach = (
-            taps.iter().map(|tap| tap.lines).max().unwrap_or(0),
-            taps.iter().map(|tap| tap.columns).max().unwrap_or(0),
-        );
-        let hull = |axis: &AxisMap, reach: usize, taps: &[(usize, usize)]| {
-            let readers =
-                taps.iter().map(|&(leader, _)| axis.readers(leader, &(0..axis.out + reach)));
-            let read = readers.filter(|readers| !readers.is_empty());
-            let hull = read.reduce(|a, b| a.start.min(b.start)..a.end.max(b.end));
-            hull.unwrap_or(0..0)
-        };
-        let real = (hull(&self.lines, reach.0, &lines), hull(&self.columns, reach.1, &columns));
-        Areas { leaders, taps, reach, real }
     }
 }
 
@@ -313,19 +215,15 @@ mod tests {
             }
         }
 
-        /// Ranges and leaders say the same as single positions.
+        /// Ranges say the same as single positions.
         #[test]
-        fn ranges_and_leaders_agree_with_positions(axis in axes(), history in 0usize..6, from in 0usize..6) {
+        fn ranges_agree_with_positions(axis in axes(), history in 0usize..6, from in 0usize..6) {
             for map in [AxisMap::forward(&axis, history), AxisMap::backward(&axis)] {
                 let within = from..from + map.out;
                 for tap in 0..map.taps {
                     let read: Vec<usize> = within.clone().filter(|&r| map.read(tap, r).is_some()).collect();
-                    let readers: Vec<usize> = map.readers(tap, &within).step_by(map.divide).collect();
+                    let readers: Vec<usize> = map.readers(tap, map.positions(), &within).step_by(map.divide).collect();
                     prop_assert_eq!(read, readers);
-                    let (leader, lag) = map.leaders(true)[tap];
-                    for r in 0..map.out {
-                        prop_assert_eq!(map.read(tap, r), map.read(leader, r + lag));
-                    }
                 }
             }
         }
@@ -352,7 +250,13 @@ mod tests {
                         let read = run.rows.iter().step_by(axis.stride).take(run.count);
                         rows[run.first..].iter_mut().zip(read).for_each(|(row, &x)| *row = Some(x));
                     }
-                    let wanted = (0..axis.out_len).map(|r| Some(source.row(tap, line, r)?[0]));
+                    let wanted = (0..axis.out_len).map(|r| {
+                        let column = source.columns.read(tap, r)?;
+                        Some(match usize::try_from(column) {
+                            Ok(column) => line * axis.in_len + column,
+                            Err(_) => 100 + (line + 1) * history - column.unsigned_abs(),
+                        })
+                    });
                     prop_assert_eq!(rows, wanted.collect::<Vec<_>>());
                 }
             }

@@ -6,10 +6,10 @@
 
 mod places;
 
+use super::super::buffer::LINE;
 use super::super::conv::{ConvShape, Source};
 use super::super::{Stored, parallel};
-use super::buffer::{LINE, Scratch};
-use super::{Format, Gemm, MicroKernel};
+use super::{Format, Gemm, MicroKernel, ScratchWords};
 use places::{PlaceRun, Places, Span, groups, spans};
 
 /// Words of depth that are transposed at once, a cache line of the result: a multiple of
@@ -62,7 +62,7 @@ pub fn grad_weight<M: MicroKernel, X: Stored<Real = f32>, Y: Stored<Real = f32>>
         blocks,
         panels: shape.group_out().div_ceil(M::COLS),
     };
-    let mut sums = Scratch::new(shape.groups * blocks * gradient.block_len());
+    let mut sums = ScratchWords::new(shape.groups * blocks * gradient.block_len());
     let sums = sums.floats();
     parallel::for_each(sums.chunks_mut(1 << 16), |sums| sums.fill(0.0));
     for part in gradient.places.parts(shape.batch) {
@@ -88,7 +88,7 @@ impl<X: Stored<Real = f32>, Y: Stored<Real = f32>> Gradient<'_, X, Y> {
         let group_len = self.panels * panel_len;
         let run_len = self.shape.groups * group_len;
         let spans: Vec<Span> = part.iter().enumerate().flat_map(spans).collect();
-        let mut dy = Scratch::new(part.len() * run_len);
+        let mut dy = ScratchWords::new(part.len() * run_len);
         let dy = dy.words();
         parallel::for_each(dy.chunks_exact_mut(run_len).zip(part), |(dy, run)| {
             micro.vectorized(
@@ -145,7 +145,7 @@ impl<X: Stored<Real = f32>, Y: Stored<Real = f32>> Gradient<'_, X, Y> {
         let depth = words * self.places.copies();
         let a_stride = (depth.div_ceil(LINE) | 1) * LINE;
         let rows = self.block.next_multiple_of(8);
-        let mut a = Scratch::new(rows * a_stride);
+        let mut a = ScratchWords::new(rows * a_stride);
         let a = a.words();
         micro.vectorized(
             #[inline(always)]
@@ -180,7 +180,7 @@ impl<X: Stored<Real = f32>, Y: Stored<Real = f32>> Gradient<'_, X, Y> {
         let s = self.shape;
         let (channels, pairs) = (self.channels(i), self.format == Format::Pairs);
         let channel = i / self.blocks * s.group_in() + i % self.blocks * self.block;
-        let mut across = Scratch::new(STRIP * rows);
+        let mut across = ScratchWords::new(STRIP * rows);
         let across = across.words();
         let mut at = 0;
         for span in spans {

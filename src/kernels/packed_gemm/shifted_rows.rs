@@ -1,10 +1,11 @@
 //! Forward and input gradient: both are `out[r] = Σ_tap source[r + offset(tap)] · W[tap]`.
 
-use super::super::conv::{Areas, ConvShape, RowEpilogue, Source};
+use super::super::buffer::LINE;
+use super::super::conv::{ConvShape, RowEpilogue, Source};
 use super::super::{Stored, parallel};
-use super::buffer::{LINE, Scratch};
+use super::areas::Areas;
 use super::weight_panels::{WeightPanels, pack_row};
-use super::{Gemm, MicroKernel, Term};
+use super::{Gemm, MicroKernel, ScratchWords, Term};
 
 /// A product of packed rows with packed weights over a whole batch.
 struct Shifted<'a, S> {
@@ -77,7 +78,7 @@ impl<S: Stored<Real = f32>> Shifted<'_, S> {
     /// The plan in which taps share packed lines and columns or not, and its cost for each row.
     fn plan_shared<M: MicroKernel>(&self, rows: usize, shared: (bool, bool)) -> (f64, Plan) {
         let Source { lines, columns, .. } = &self.source;
-        let areas = self.source.areas(shared);
+        let areas = Areas::new(lines, columns, shared);
         let (width, height) = (columns.out, lines.out);
         let even = |all: usize, most: usize| all.div_ceil(all.div_ceil(most));
         let (unit, count, size, pitch) = if width >= M::PIECE / 2 {
@@ -130,7 +131,7 @@ impl<S: Stored<Real = f32>> Shifted<'_, S> {
         let rows = block.rows().next_multiple_of(M::ROW_STEP);
         let last = block.first_rows().max().unwrap_or(0);
         let packed = block.areas.leaders.len() * block.packed_lines * block.pitch;
-        let mut a = Scratch::new(packed.max(last + rows) * self.a_stride());
+        let mut a = ScratchWords::new(packed.max(last + rows) * self.a_stride());
         let a = a.words();
         micro.vectorized(
             #[inline(always)]
@@ -138,7 +139,7 @@ impl<S: Stored<Real = f32>> Shifted<'_, S> {
         );
         let first_rows = block.first_rows().enumerate();
         let taps: Vec<_> = first_rows.filter(|&(tap, _)| self.reads(tap, block)).collect();
-        let mut c = Scratch::new(rows * self.c_stride::<M>());
+        let mut c = ScratchWords::new(rows * self.c_stride::<M>());
         let c = c.floats();
         self.multiply(micro, a, &taps, c);
         micro.vectorized(
@@ -152,7 +153,7 @@ impl<S: Stored<Real = f32>> Shifted<'_, S> {
         let columns = &self.source.columns;
         let (m, n) = (tap / columns.taps, tap % columns.taps);
         let within = block.column..block.column + block.columns;
-        !columns.readers(n, &within).is_empty()
+        !columns.readers(n, columns.positions(), &within).is_empty()
             && (0..block.lines).any(|l| self.source.line(m, block.line + l).is_some())
     }
 
@@ -269,7 +270,7 @@ fn product<M: MicroKernel, S: Stored<Real = f32>, Y: Stored<Real = f32>>(
     out: &mut [Y],
 ) {
     let panels = WeightPanels::new::<M>(shape, transposed);
-    let mut packed = Scratch::new(panels.len(shape));
+    let mut packed = ScratchWords::new(panels.len(shape));
     let packed = packed.words();
     panels.pack(micro, shape, weight, packed);
     Shifted { source, groups: shape.groups, panels, weight: packed, epilogue }.run(micro, out);

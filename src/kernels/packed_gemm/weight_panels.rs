@@ -1,8 +1,8 @@
 //! Weights and rows packed in the layout that [`MicroKernel`](super::MicroKernel) reads.
 
 use super::super::conv::ConvShape;
-use super::super::{Stored, parallel};
-use super::{Format, MOST_COLS, MicroKernel};
+use super::super::{MOST_COLS, Stored, parallel};
+use super::{Format, MicroKernel};
 
 /// The matrices of a weight, one for each tap and group, with the inner axis of the product first.
 #[derive(Debug, Clone, Copy)]

@@ -2,7 +2,7 @@
 
 use super::super::Kernel;
 use super::super::elementwise::Activation;
-use super::super::packed_gemm::{Amx, Format, Gemm, MicroKernel, Scratch};
+use super::super::packed_gemm::{Amx, Format, Gemm, MicroKernel, ScratchWords};
 use super::StepWeights;
 use super::rows::RowFormat;
 
@@ -28,7 +28,7 @@ pub fn product<M: MicroKernel>(micro: M, w: &StepWeights, a: &[u32], relu: bool,
     let (y, rest_y) = y.split_at_mut(whole * columns);
     whole_blocks(micro, w, a, relu, y);
     if !rest.is_empty() {
-        let mut padded = Scratch::new(M::ROWS * words);
+        let mut padded = ScratchWords::new(M::ROWS * words);
         let padded = padded.words();
         padded[..rest.len()].copy_from_slice(rest);
         padded[rest.len()..].fill(0);
@@ -40,7 +40,7 @@ pub fn product<M: MicroKernel>(micro: M, w: &StepWeights, a: &[u32], relu: bool,
 fn whole_blocks<M: MicroKernel>(micro: M, w: &StepWeights, a: &[u32], relu: bool, y: &mut [f32]) {
     let (words, c_stride) = (w.row_words(), w.bias.len());
     let rows = a.len() / words;
-    let mut c = Scratch::new(rows * c_stride);
+    let mut c = ScratchWords::new(rows * c_stride);
     let c = c.floats();
     let mut product = Gemm {
         c,

@@ -1,16 +1,10 @@
 //! Blocks of a step's product: some rows times some panels of weights, then scale, bias and activation.
 
-use super::super::Kernel;
 use super::super::elementwise::Activation;
 use super::super::instructions::Instructions;
-use super::super::packed_gemm::MOST_COLS as COLUMNS;
+use super::super::{Kernel, MOST_COLS as COLUMNS};
 use super::StepWeights;
 use super::rows::RowFormat;
-#[cfg(target_arch = "x86_64")]
-use super::rows::{has_avx_vnni, has_vnni};
-
-#[cfg(target_arch = "x86_64")]
-use super::super::register_blocks::{self as x86, RegisterBlock};
 
 /// Rows of the largest block.
 pub const ROWS: usize = 12;
@@ -21,123 +15,6 @@ const PANELS: usize = 6;
 /// Sums that are finished at once.
 const LANES: usize = 16;
 
-/// The register blocks that multiply the rows of a [`StepWeights`]; each has the instructions that its
-/// function in [`register_blocks`](super::super::register_blocks) needs.
-#[derive(Debug, Clone, Copy)]
-pub enum BlockSet {
-    /// Plain loops.
-    Plain,
-    #[cfg(target_arch = "x86_64")]
-    Avx2Singles,
-    #[cfg(target_arch = "x86_64")]
-    Avx2Pairs,
-    #[cfg(target_arch = "x86_64")]
-    Avx2Words,
-    #[cfg(target_arch = "x86_64")]
-    Avx2Bytes,
-    #[cfg(target_arch = "x86_64")]
-    AvxVnniBytes,
-    #[cfg(target_arch = "x86_64")]
-    Avx512Singles,
-    #[cfg(target_arch = "x86_64")]
-    Avx512Pairs,
-    #[cfg(target_arch = "x86_64")]
-    Avx512SplitPairs,
-    #[cfg(target_arch = "x86_64")]
-    Avx512Dots,
-    #[cfg(target_arch = "x86_64")]
-    Avx512Words,
-    #[cfg(target_arch = "x86_64")]
-    VnniWords,
-    #[cfg(target_arch = "x86_64")]
-    VnniBytes,
-}
-
-impl BlockSet {
-    /// The fastest that `kernel` has for rows of `format`.
-    pub fn new(kernel: Kernel, format: RowFormat) -> Self {
-        #[cfg(target_arch = "x86_64")]
-        if kernel.is_available() {
-            let wide = match kernel {
-                Kernel::Amx | Kernel::Avx512 => true,
-                Kernel::Avx2 => false,
-                Kernel::Portable | Kernel::Reference | Kernel::Candle => return Self::Plain,
-            };
-            return match (format, wide) {
-                (RowFormat::Singles, false) => Self::Avx2Singles,
-                (RowFormat::Singles, true) => Self::Avx512Singles,
-                (RowFormat::WidePairs, false) => Self::Avx2Pairs,
-                (RowFormat::WidePairs, true) => Self::Avx512Pairs,
-                // next to tiles the instruction for pairs is slow
-                (RowFormat::Pairs, true) if kernel == Kernel::Amx => Self::Avx512SplitPairs,
-                (RowFormat::Pairs, true) if kernel.has_bf16_products() => Self::Avx512Dots,
-                (RowFormat::Words { .. }, true) if has_vnni() => Self::VnniWords,
-                (RowFormat::Words { .. }, true) => Self::Avx512Words,
-                (RowFormat::Words { .. }, false) => Self::Avx2Words,
-                (RowFormat::Bytes { .. }, true) if has_vnni() => Self::VnniBytes,
-                (RowFormat::Bytes { .. }, false) if has_avx_vnni() => Self::AvxVnniBytes,
-                (RowFormat::Bytes { .. }, false) => Self::Avx2Bytes,
-                (RowFormat::Pairs | RowFormat::Bytes { .. }, _) => Self::Plain,
-            };
-        }
-        let _ = (kernel, format);
-        Self::Plain
-    }
-
-    /// Words of a row for one of a panel, and columns of a panel, as the blocks expect them; plain loops take any.
-    pub fn expects(self) -> Option<(usize, usize)> {
-        match self {
-            Self::Plain => None,
-            #[cfg(target_arch = "x86_64")]
-            Self::Avx2Singles | Self::Avx2Bytes | Self::AvxVnniBytes => Some((1, 16)),
-            #[cfg(target_arch = "x86_64")]
-            Self::Avx2Pairs | Self::Avx2Words => Some((2, 16)),
-            #[cfg(target_arch = "x86_64")]
-            Self::Avx512Singles | Self::Avx512SplitPairs | Self::Avx512Dots | Self::VnniBytes => {
-                Some((1, COLUMNS))
-            }
-            #[cfg(target_arch = "x86_64")]
-            Self::Avx512Pairs | Self::Avx512Words | Self::VnniWords => Some((2, COLUMNS)),
-        }
-    }
-
-    #[cfg(target_arch = "x86_64")]
-    fn block(self, rows: usize, panels: usize) -> Option<RegisterBlock> {
-        /// The block of this shape, one of those that [`block_rows`] and [`block_panels`] give.
-        macro_rules! shape {
-            ($block:ident: $($rows:literal x $panels:literal),+) => {
-                match (rows, panels) {
-                    $(($rows, $panels) => x86::$block::block::<$rows, $panels, 2>,)+
-                    _ => unreachable!("step: a block of {rows} x {panels}"),
-                }
-            };
-            (narrow $block:ident) => {
-                shape!($block: 1 x 1, 1 x 2, 1 x 3, 1 x 4, 1 x 5, 1 x 6, 2 x 1, 2 x 2, 3 x 1, 4 x 1, 6 x 1)
-            };
-            (wide $block:ident) => {
-                shape!($block: 1 x 1, 1 x 2, 1 x 3, 1 x 4, 1 x 5, 1 x 6, 2 x 1, 2 x 2, 2 x 3,
-                    3 x 1, 3 x 2, 4 x 1, 4 x 2, 6 x 1, 8 x 1, 12 x 1)
-            };
-        }
-        let block: RegisterBlock = match self {
-            Self::Plain => return None,
-            Self::Avx2Singles => shape!(narrow avx2_singles),
-            Self::Avx2Pairs => shape!(narrow avx2_pairs),
-            Self::Avx2Words => shape!(narrow avx2_words),
-            Self::Avx2Bytes => shape!(narrow avx2_bytes),
-            Self::AvxVnniBytes => shape!(narrow avx_vnni_bytes),
-            Self::Avx512Singles => shape!(wide avx512_singles),
-            Self::Avx512Pairs => shape!(wide avx512_pairs),
-            Self::Avx512SplitPairs => shape!(wide avx512_split_pairs),
-            Self::Avx512Dots => shape!(wide avx512_dots),
-            Self::Avx512Words => shape!(wide avx512_words),
-            Self::VnniWords => shape!(wide vnni_words),
-            Self::VnniBytes => shape!(wide vnni_bytes),
-        };
-        Some(block)
-    }
-}
-
 /// Columns of a panel.
 pub fn panel_columns(kernel: Kernel) -> usize {
     match kernel {
@@ -147,7 +24,7 @@ pub fn panel_columns(kernel: Kernel) -> usize {
 }
 
 /// Rows of the next block when `left` are left, so that none is left alone.
-fn block_rows(wide: bool, left: usize) -> usize {
+pub fn block_rows(wide: bool, left: usize) -> usize {
     match left {
         1..=4 => left,
         5 => 3,
@@ -161,7 +38,7 @@ fn block_rows(wide: bool, left: usize) -> usize {
 }
 
 /// Panels that a block of `rows` takes at the most: enough sums at once, few enough for the registers.
-fn block_panels(wide: bool, rows: usize) -> usize {
+pub fn block_panels(wide: bool, rows: usize) -> usize {
     match rows {
         1 => PANELS,
         2 if wide => 3,
@@ -240,18 +117,8 @@ impl PackedRows<'_> {
         let (w, stride) = (self.w, self.w.row_words());
         let (a, panel_len) = (&self.a[row * stride..][..rows * stride], w.words * w.cols);
         let b = &w.panels()[panel * panel_len..][..panels * panel_len];
-        #[cfg(target_arch = "x86_64")]
-        if let Some(block) = w.blocks.block(rows, panels) {
-            use super::super::packed_gemm::Term;
-            let terms = [Term { a: 0, b: 0, depth: w.words }];
-            assert_eq!(sums.len(), rows * panels * w.cols);
-            // SAFETY: `BlockSet::new` chose only blocks whose features the processor has, `StepWeights` checked
-            // what they expect; the slices above are `rows` whole rows and `panels` whole panels, and the
-            // assertion is the block of sums.
-            unsafe {
-                let sums = (sums.as_mut_ptr(), panels * w.cols);
-                return block(sums, (a.as_ptr(), stride), (b.as_ptr(), panel_len), &terms, false);
-            }
+        if let Some(blocks) = w.blocks {
+            return blocks.multiply((a, stride), (b, panel_len), sums);
         }
         for (row, sums) in a.chunks_exact(stride).zip(sums.chunks_exact_mut(panels * w.cols)) {
             let panels = b.chunks_exact(panel_len).zip(sums.chunks_exact_mut(w.cols));

@@ -2,10 +2,11 @@
 
 use half::bf16;
 
-use super::super::packed_gemm::Buffer;
+use super::super::buffer::Buffer;
 use super::super::{Kernel, Stored};
 use super::StepDtype;
-use super::blocks::{BlockSet, panel_columns};
+use super::block_set::BlockSet;
+use super::blocks::panel_columns;
 use super::rows::RowFormat;
 use crate::{Error, Result};
 
@@ -21,7 +22,8 @@ pub struct StepWeights {
     pub(super) dtype: StepDtype,
     pub(super) kernel: Kernel,
     pub(super) format: RowFormat,
-    pub(super) blocks: BlockSet,
+    /// None where plain loops run.
+    pub(super) blocks: Option<BlockSet>,
     /// Columns of a panel.
     pub(super) cols: usize,
     pub(super) columns: usize,
@@ -74,7 +76,7 @@ impl StepWeights {
     pub(super) fn of_format(
         kernel: Kernel,
         dtype: StepDtype,
-        (format, blocks): (RowFormat, BlockSet),
+        (format, blocks): (RowFormat, Option<BlockSet>),
         (out_channels, in_channels, kernel_size): (usize, usize, usize),
         weight: &[f32],
         bias: Option<&[f32]>,
@@ -83,7 +85,7 @@ impl StepWeights {
         assert!(weight.len() == out_channels * depth);
         assert!(bias.is_none_or(|bias| bias.len() == out_channels));
         let cols = panel_columns(kernel);
-        assert!(blocks.expects().is_none_or(|sizes| sizes == (format.row_words(), cols)));
+        assert!(blocks.is_none_or(|blocks| blocks.expects() == (format.row_words(), cols)));
         let words = depth.div_ceil(format.per_panel_word()).next_multiple_of(step(kernel, dtype));
         let padded = out_channels.next_multiple_of(cols);
         let int8 = if dtype == StepDtype::Int8 { padded } else { 0 };

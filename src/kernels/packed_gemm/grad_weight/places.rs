@@ -5,7 +5,8 @@
 
 use std::ops::Range;
 
-use super::super::super::conv::{Areas, AxisMap, Source};
+use super::super::super::conv::{AxisMap, Source};
+use super::super::areas::Areas;
 use super::super::{MicroKernel, Term};
 use super::STRIP;
 
@@ -79,6 +80,18 @@ struct Tap {
     lag: (usize, usize),
 }
 
+/// The row of line `line` that result `r` reads at column tap `tap`.
+#[inline(always)]
+fn row_of<'a, X>(source: &Source<'a, X>, line: usize, tap: usize, r: usize) -> Option<&'a [X]> {
+    let columns = &source.columns;
+    let column = columns.read(tap, r)?;
+    let (rows, row) = match usize::try_from(column) {
+        Ok(column) => (source.data, line * columns.len + column),
+        Err(_) => (source.past, (line + 1) * columns.history - column.unsigned_abs()),
+    };
+    Some(&rows[row * source.channels..][..source.channels])
+}
+
 /// The places of a convolution.
 pub struct Places {
     lines: AxisMap,
@@ -99,7 +112,7 @@ pub struct Places {
 impl Places {
     pub fn new<M: MicroKernel, X: Copy>(source: &Source<X>) -> Self {
         let Source { lines, columns, .. } = *source;
-        let areas = source.areas((true, true));
+        let areas = Areas::new(&lines, &columns, (true, true));
         let (real_lines, real_columns) = &areas.real;
         let (per_word, step) = (M::FORMAT.per_word(), M::STEP);
         // room for the columns of x and of dy, and for as many zeros between lines as keep a tap of one line off
@@ -169,7 +182,7 @@ impl Places {
             }
             left -= 1;
             let found = if j < columns.len() { line } else { None };
-            let row = found.and_then(|line| source.row(n, line, columns.start + j));
+            let row = found.and_then(|line| row_of(&source, line, n, columns.start + j));
             j += 1;
             if j == pitch {
                 (i, j) = (i + 1, 0);
@@ -253,7 +266,7 @@ impl Places {
         if line.is_none() {
             return 0..0;
         }
-        let results = self.columns.readers(n, &(0..self.columns.out));
+        let results = self.columns.readers(n, self.columns.positions(), &(0..self.columns.out));
         let place = |result: usize| i * self.pitch + result + tap.lag.1 - self.real.1.start;
         if results.is_empty() { 0..0 } else { place(results.start)..place(results.end) }
     }
