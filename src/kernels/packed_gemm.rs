@@ -55,6 +55,23 @@ pub struct Term {
     pub depth: usize,
 }
 
+/// Sizes of the work around a block, found by measurement.
+pub struct Tuning {
+    /// Words of depth whose share of a panel stays in the first-level cache.
+    pub depth: usize,
+    /// Rows of C that share packed rows of A.
+    pub piece: usize,
+    /// Input channels whose weight gradients are summed by one thread at once, a multiple of `ROW_STEP`.
+    pub channels: usize,
+    /// `true` if a block row of A is kept in the cache while panels pass by; otherwise a panel is, while rows pass by.
+    pub rows_first: bool,
+    /// Words of a tap's depth after which it is the next tap's turn: taps read the same rows of A but for
+    /// a few, which are still in the first-level cache then.
+    pub turn: usize,
+    /// Multiply-adds that take as long as packing a word of A.
+    pub packing: usize,
+}
+
 /// A product of one block of C, `ROWS × COLS`, in registers: the only part that knows the processor.
 pub trait MicroKernel: Instructions + Send + Sync {
     /// Rows of a block.
@@ -65,21 +82,10 @@ pub trait MicroKernel: Instructions + Send + Sync {
     const COLS: usize;
     /// Words of depth that are multiplied at once; every depth is a multiple of it.
     const STEP: usize;
-    /// Words of depth whose share of a panel stays in the first-level cache.
-    const DEPTH: usize;
-    /// Rows of C that share packed rows of A.
-    const PIECE: usize;
-    /// Input channels whose weight gradients are summed by one thread at once, a multiple of `ROW_STEP`.
-    const CHANNELS: usize;
-    /// `true` if a block row of A is kept in the cache while panels pass by; otherwise a panel is, while rows pass by.
-    const ROWS_FIRST: bool;
-    /// Words of a tap's depth after which it is the next tap's turn: taps read the same rows of A but for
-    /// a few, which are still in the first-level cache then.
-    const TURN: usize = usize::MAX;
-    /// Multiply-adds that take as long as packing a word of A.
-    const PACKING: usize = Self::COLS;
     /// Contents of a word.
     const FORMAT: Format;
+    /// Sizes found by measurement: they change the time alone.
+    const TUNING: Tuning;
 
     /// `C (+)= Σ A_term · B_term` for one block; `c` begins at it, `a` at its first row (each with the
     /// distance of its rows), `b` at its panel. `rows`: those of the block, a multiple of `ROW_STEP`; `half`: its right half is
@@ -177,7 +183,7 @@ impl Gemm<'_> {
     /// `C = A · B` of whole rows, `depth` words deep, one thread. Allocates nothing, as steps must not.
     pub fn run_depth<M: MicroKernel>(&mut self, micro: M, depth: usize) {
         micro.begin();
-        let parts = depth.div_ceil(M::DEPTH).max(1);
+        let parts = depth.div_ceil(M::TUNING.depth).max(1);
         let part = depth.div_ceil(parts).next_multiple_of(M::STEP);
         for done in (0..depth).step_by(part) {
             let term = Term { a: done, b: done * M::COLS, depth: part.min(depth - done) };
@@ -188,7 +194,7 @@ impl Gemm<'_> {
     /// All blocks of C, for terms that fit the cache.
     fn pass<M: MicroKernel>(&mut self, micro: M, terms: &[Term], add: bool) {
         let (blocks, panels) = (self.rows.div_ceil(M::ROWS), self.columns.div_ceil(M::COLS));
-        if M::ROWS_FIRST {
+        if M::TUNING.rows_first {
             for row in 0..blocks {
                 (0..panels).for_each(|panel| self.block(micro, row, panel, terms, add));
             }
@@ -220,11 +226,11 @@ impl Gemm<'_> {
     }
 }
 
-/// The same terms, none deeper than [`MicroKernel::DEPTH`], cut evenly.
+/// The same terms, none deeper than [`Tuning::depth`], cut evenly.
 fn cut<M: MicroKernel>(terms: &[Term]) -> Vec<Term> {
     let mut all = Vec::with_capacity(terms.len());
     for term in terms {
-        let parts = term.depth.div_ceil(M::DEPTH).max(1);
+        let parts = term.depth.div_ceil(M::TUNING.depth).max(1);
         let depth = term.depth.div_ceil(parts).next_multiple_of(M::STEP);
         let mut done = 0;
         while done < term.depth {
@@ -239,12 +245,12 @@ fn cut<M: MicroKernel>(terms: &[Term]) -> Vec<Term> {
     all
 }
 
-/// Number of first terms that together are not deeper than [`MicroKernel::DEPTH`]; at least one.
+/// Number of first terms that together are not deeper than [`Tuning::depth`]; at least one.
 fn fitting<M: MicroKernel>(terms: &[Term]) -> usize {
     let mut depth = 0;
     let fits = |term: &&Term| {
         depth += term.depth;
-        depth <= M::DEPTH
+        depth <= M::TUNING.depth
     };
     terms.iter().take_while(fits).count().max(1)
 }

@@ -9,7 +9,7 @@ use std::sync::OnceLock;
 use pulp::x86::V4;
 
 use super::super::instructions::Instructions;
-use super::{Format, MicroKernel, Term, check_block, x86};
+use super::{Format, MicroKernel, Term, Tuning, check_block, x86};
 
 /// AMX tiles of bf16: 2 × 2 tiles of C.
 #[derive(Debug, Clone, Copy)]
@@ -119,14 +119,16 @@ impl MicroKernel for Amx {
     const ROWS: usize = 32;
     const COLS: usize = 32;
     const STEP: usize = 16;
-    // all terms at once: a block of C is worth more in the tiles than a panel in the first-level cache
-    const DEPTH: usize = usize::MAX / 2;
-    const PIECE: usize = 128;
-    const CHANNELS: usize = 64;
-    const ROWS_FIRST: bool = true;
-    const TURN: usize = 64;
-    const PACKING: usize = 1024;
     const FORMAT: Format = Format::Pairs;
+    const TUNING: Tuning = Tuning {
+        // all terms at once: a block of C is worth more in the tiles than a panel in the first-level cache
+        depth: usize::MAX / 2,
+        piece: 128,
+        channels: 64,
+        rows_first: true,
+        turn: 64,
+        packing: 1024,
+    };
 
     fn block(
         self,

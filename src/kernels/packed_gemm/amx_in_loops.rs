@@ -1,7 +1,7 @@
 //! The blocks of AMX in plain loops, so that what surrounds them is checked on every processor.
 
 use super::super::instructions::Instructions;
-use super::{Format, MicroKernel, Term};
+use super::{Amx, Format, MicroKernel, Term, Tuning};
 
 /// The blocks of [`Amx`](super::Amx) in plain loops.
 #[derive(Clone, Copy)]
@@ -10,16 +10,11 @@ pub struct Tiles;
 impl Instructions for Tiles {}
 
 impl MicroKernel for Tiles {
-    const ROWS: usize = 32;
-    const COLS: usize = 32;
-    const STEP: usize = 16;
-    const DEPTH: usize = usize::MAX / 2;
-    const PIECE: usize = 128;
-    const CHANNELS: usize = 64;
-    const ROWS_FIRST: bool = true;
-    const TURN: usize = 64;
-    const PACKING: usize = 1024;
+    const ROWS: usize = Amx::ROWS;
+    const COLS: usize = Amx::COLS;
+    const STEP: usize = Amx::STEP;
     const FORMAT: Format = Format::Pairs;
+    const TUNING: Tuning = Amx::TUNING;
 
     fn block(
         self,

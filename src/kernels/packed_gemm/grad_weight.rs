@@ -46,7 +46,7 @@ pub fn grad_weight<M: MicroKernel, X: Stored<Real = f32>, Y: Stored<Real = f32>>
     dw: &mut [f32],
 ) {
     // the same sums in other blocks: the number of threads does not show in them
-    let blocks = shape.group_in().div_ceil(M::CHANNELS);
+    let blocks = shape.group_in().div_ceil(M::TUNING.channels);
     let blocks = blocks.next_multiple_of(rayon::current_num_threads());
     let block = shape.group_in().div_ceil(blocks).next_multiple_of(M::ROW_STEP);
     let blocks = shape.group_in().div_ceil(block);

@@ -81,12 +81,12 @@ impl<S: Stored<Real = f32>> Shifted<'_, S> {
         let areas = Areas::new(lines, columns, shared);
         let (width, height) = (columns.out, lines.out);
         let even = |all: usize, most: usize| all.div_ceil(all.div_ceil(most));
-        let (unit, count, size, pitch) = if width >= M::PIECE / 2 {
-            let size = even(width, M::PIECE).next_multiple_of(M::ROW_STEP);
+        let (unit, count, size, pitch) = if width >= M::TUNING.piece / 2 {
+            let size = even(width, M::TUNING.piece).next_multiple_of(M::ROW_STEP);
             (width, 1, size, size + areas.reach.1)
         } else {
             let pitch = areas.pitch(columns);
-            let most = (M::PIECE / pitch).max(1);
+            let most = (M::TUNING.piece / pitch).max(1);
             // lines that are shared are those of one image
             let lines = if areas.reach.0 > 0 { height } else { rows / width };
             let count = even(lines, most);
@@ -94,7 +94,7 @@ impl<S: Stored<Real = f32>> Shifted<'_, S> {
         };
         let packed = areas.leaders.len() * (count + areas.reach.0) * pitch;
         let computed = ((count - 1) * pitch + size / count) * areas.taps.len();
-        let cost = packed * M::PACKING + computed * self.panels.columns;
+        let cost = packed * M::TUNING.packing + computed * self.panels.columns;
         (cost as f64 / size as f64, Plan { unit, size, areas, pitch })
     }
 
@@ -213,12 +213,12 @@ impl<S: Stored<Real = f32>> Shifted<'_, S> {
         }
         for group in 0..self.groups {
             let mut terms = Vec::with_capacity(taps.len());
-            for done in (0..words).step_by(M::TURN) {
+            for done in (0..words).step_by(M::TUNING.turn) {
                 for &(tap, first_row) in taps {
                     terms.push(Term {
                         a: first_row * a_stride + group * words + done,
                         b: (tap * words + done) * M::COLS,
-                        depth: M::TURN.min(words - done),
+                        depth: M::TUNING.turn.min(words - done),
                     });
                 }
             }

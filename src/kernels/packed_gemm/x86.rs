@@ -7,7 +7,7 @@ use pulp::x86::{V3, V4};
 
 use super::super::instructions::Instructions;
 use super::super::register_blocks::{RegisterBlock, avx2_singles, avx512_dots, avx512_singles};
-use super::{Format, MicroKernel, Term, check_block};
+use super::{Format, MicroKernel, Term, Tuning, check_block};
 
 /// `true` if there are dot products of bf16 pairs (AVX512-BF16).
 pub fn has_bf16_pairs() -> bool {
@@ -69,11 +69,15 @@ macro_rules! vector_micro {
             const ROW_STEP: usize = $step;
             const COLS: usize = 2 * $lanes;
             const STEP: usize = 1;
-            const DEPTH: usize = $depth;
-            const PIECE: usize = $piece;
-            const CHANNELS: usize = 132;
-            const ROWS_FIRST: bool = false;
             const FORMAT: Format = $format;
+            const TUNING: Tuning = Tuning {
+                depth: $depth,
+                piece: $piece,
+                channels: 132,
+                rows_first: false,
+                turn: usize::MAX,
+                packing: 2 * $lanes,
+            };
 
             fn block(
                 self,
