@@ -50,18 +50,7 @@ impl LoadedModel {
     /// # Ok::<(), candle_tcn::Error>(())
     /// ```
     pub fn load(dir: impl AsRef<Path>) -> Result<Self> {
-        let dir = dir.as_ref();
-        if !dir.is_dir() {
-            let found = if dir.exists() { "this is no" } else { "there is no such" };
-            let expected = format!("a model directory with {CONFIG}, {WEIGHTS} and {TOKENIZER}");
-            return Err(Error::file(dir, format!("expected {expected}; {found} directory")));
-        }
-        let described = described_in(dir);
-        let config = read_config(described.join(CONFIG))?;
-        let source = weights::find(dir)?;
-        let weights = read_checked(&config, weights::open(&source)?, &source)?;
-        let tokenizer = read_tokenizer_for(&described, config.vocab_size())?;
-        Self::from_parts(config, weights, tokenizer, &source)
+        ModelFiles::read(dir)?.model()
     }
 
     /// Reads a model from the contents of its files, such as those compiled into a program.
@@ -73,7 +62,7 @@ impl LoadedModel {
         let source = Path::new(WEIGHTS);
         let weights = read_checked(&config, weights::open_bytes(source, weights)?, source)?;
         let tokenizer = Some(Tokenizer::from_json(tokenizer)?);
-        Self::from_parts(config, weights, tokenizer, source)
+        ModelFiles::checked(config, weights, tokenizer, source)?.model()
     }
 
     /// The same model under another kernel than the [best](Kernel::best).
@@ -89,17 +78,55 @@ impl LoadedModel {
     /// # Errors
     /// [`Error::Invalid`] for a network on frames; [`Error::File`] where the directory has no tokenizer.
     pub fn tokenizer(&self) -> Result<&Tokenizer> {
-        self.config.expect_tokens()?;
-        self.tokenizer.as_ref().ok_or_else(|| {
-            let message = format!(
-                "no such file and no {VOCABULARY}; a model directory needs one to read text"
-            );
-            Error::file(&self.tokenizer_path, message)
-        })
+        expect_tokenizer(&self.config, self.tokenizer.as_ref(), &self.tokenizer_path)
+    }
+}
+
+/// The files of a model directory, read and checked: what a [`LoadedModel`] is made of, and what a training run
+/// can [begin](crate::train::Trainer::with_weights) with.
+#[derive(Debug, Clone)]
+pub struct ModelFiles {
+    /// Configuration of the model.
+    pub config: ModelConfig,
+    /// Tensors by the names that the configuration gives them.
+    pub weights: HashMap<String, Tensor>,
+    /// Its tokenizer, where the directory has one.
+    pub tokenizer: Option<Tokenizer>,
+    /// The file of the weights.
+    source: PathBuf,
+    int8: bool,
+}
+
+impl ModelFiles {
+    /// Reads a model directory, or a checkpoint of a training run.
+    ///
+    /// # Errors
+    /// As [`LoadedModel::load`].
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// use candle_tcn::models::directory::ModelFiles;
+    /// let files = ModelFiles::read("models/kjv-tiny")?;
+    /// assert_eq!(files.weights.len(), files.config.graph()?.parameters().len());
+    /// # Ok::<(), candle_tcn::Error>(())
+    /// ```
+    pub fn read(dir: impl AsRef<Path>) -> Result<Self> {
+        let dir = dir.as_ref();
+        if !dir.is_dir() {
+            let found = if dir.exists() { "this is no" } else { "there is no such" };
+            let expected = format!("a model directory with {CONFIG}, {WEIGHTS} and {TOKENIZER}");
+            return Err(Error::file(dir, format!("expected {expected}; {found} directory")));
+        }
+        let described = described_in(dir);
+        let config = read_config(described.join(CONFIG))?;
+        let source = weights::find(dir)?;
+        let weights = read_checked(&config, weights::open(&source)?, &source)?;
+        let tokenizer = read_tokenizer_for(&described, config.vocab_size())?;
+        Self::checked(config, weights, tokenizer, &source)
     }
 
-    /// The model of weights that were checked.
-    fn from_parts(
+    fn checked(
         config: ModelConfig,
         mut weights: Weights,
         tokenizer: Option<Tokenizer>,
@@ -116,11 +143,40 @@ impl LoadedModel {
             );
             return Err(Error::file(source.with_file_name(CONFIG), message));
         }
-        let vb = VarBuilder::from_tensors(weights.tensors, DType::F32, &Device::Cpu);
+        let Weights { tensors: weights, int8, .. } = weights;
+        Ok(Self { config, weights, tokenizer, source: source.to_path_buf(), int8 })
+    }
+
+    /// Tokenizer of the model.
+    ///
+    /// # Errors
+    /// As [`LoadedModel::tokenizer`].
+    pub fn tokenizer(&self) -> Result<&Tokenizer> {
+        let path = self.source.with_file_name(TOKENIZER);
+        expect_tokenizer(&self.config, self.tokenizer.as_ref(), &path)
+    }
+
+    fn model(self) -> Result<LoadedModel> {
+        let Self { config, weights, tokenizer, source, int8 } = self;
+        let vb = VarBuilder::from_tensors(weights, DType::F32, &Device::Cpu);
         let model = config.build(vb)?.freeze()?;
         let tokenizer_path = source.with_file_name(TOKENIZER);
-        Ok(Self { config, model, tokenizer, tokenizer_path, int8: weights.int8 })
+        Ok(LoadedModel { config, model, tokenizer, tokenizer_path, int8 })
     }
+}
+
+/// The tokenizer that a model directory has, or an error that names its file.
+fn expect_tokenizer<'a>(
+    config: &ModelConfig,
+    tokenizer: Option<&'a Tokenizer>,
+    path: &Path,
+) -> Result<&'a Tokenizer> {
+    config.expect_tokens()?;
+    tokenizer.ok_or_else(|| {
+        let message =
+            format!("no such file and no {VOCABULARY}; a model directory needs one to read text");
+        Error::file(path, message)
+    })
 }
 
 /// The folder that holds the configuration and the tokenizer of the model in `dir`: itself, or the run whose

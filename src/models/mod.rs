@@ -15,6 +15,7 @@ pub mod state_file;
 mod tcn;
 mod temporal_conv_net;
 mod temporal_layers;
+mod vocabulary;
 mod wavenet;
 
 pub use crate::graph::{Input, Network, Stepper};
@@ -35,6 +36,7 @@ pub use temporal_conv_net::TemporalConvNetConfig;
 pub use temporal_layers::{
     TemporalConv1dConfig, TemporalConvTranspose1dConfig, TemporalLayerConfig,
 };
+pub use vocabulary::extend_vocabulary;
 pub use wavenet::WaveNetConfig;
 
 #[cfg(test)]

@@ -229,6 +229,11 @@ impl Tokenizer {
         Decoder::new(self.clone())
     }
 
+    /// `true` if each character is a token, whatever surrounds it.
+    pub(super) fn is_of_characters(&self) -> bool {
+        matches!(self.inner.encoder, EncodingKind::Char { .. })
+    }
+
     pub(super) fn hf(&self) -> &HfTokenizer {
         &self.inner.hf
     }

@@ -58,6 +58,41 @@ impl Tokenizer {
         Self::from_hf(build(&tokens)?).map_err(Error::Text)
     }
 
+    /// This character tokenizer with more characters: ids stay as they are, new ones follow them.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Invalid`] for a tokenizer of another kind, and for more than 1,000,000 tokens.
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// use candle_tcn::text::{Tokenizer, TokenizerSpec};
+    /// let tokenizer = Tokenizer::from_spec(&TokenizerSpec::Char, b"ab")?;
+    /// let larger = tokenizer.with_characters(&['c', 'a', 'd'])?;
+    /// // <unk> 0, a 1, b 2, c 3, d 4
+    /// assert_eq!(larger.encode("abcde")?, [1, 2, 3, 4, 0]);
+    /// # Ok::<(), candle_tcn::Error>(())
+    /// ```
+    pub fn with_characters(&self, characters: &[char]) -> Result<Self> {
+        let unknown = self.unknown_id().and_then(|id| self.token_text(id));
+        let known: Option<Vec<String>> =
+            (0..self.vocab_size() as u32).map(|id| self.token_text(id)).collect();
+        let (Some(unknown), Some(mut tokens), true) = (unknown, known, self.is_of_characters())
+        else {
+            let expected = "one of single characters and a token for unknown ones";
+            return Err(Error::invalid("tokenizer", expected, "another kind"));
+        };
+        for character in characters.iter().map(char::to_string) {
+            if !tokens.contains(&character) {
+                tokens.push(character);
+            }
+        }
+        let expected = format!("at most {MAX_VOCAB_SIZE} tokens");
+        Error::require(tokens.len() <= MAX_VOCAB_SIZE, "tokenizer", &expected, tokens.len())?;
+        Self::from_hf(super::build::characters(tokens.into_iter(), &unknown)?).map_err(Error::Text)
+    }
+
     /// The id of a token, written as it stands in the vocabulary.
     pub fn token_id(&self, token: &str) -> Option<u32> {
         self.hf().token_to_id(token)

@@ -20,6 +20,8 @@ pub struct CardInfo {
     pub parameters: usize,
     /// Receptive field in tokens; a network that sees only the current token has 1.
     pub receptive_field: usize,
+    /// The model that the training began with, `org/name` of one on the Hub; empty for none.
+    pub base: String,
     /// Kind of tokenizer: `char`, `byte`, `bpe`…
     pub tokenizer: String,
     /// Number of different tokens.
@@ -122,6 +124,9 @@ fn front_matter(info: &CardInfo) -> String {
         // a JSON string is a YAML string, whatever it holds
         let _ = writeln!(text, "- {}", serde_json::Value::from(info.model_type.as_str()));
     }
+    if info.base.contains('/') {
+        let _ = writeln!(text, "base_model: {}", serde_json::Value::from(info.base.as_str()));
+    }
     text + "---\n"
 }
 
@@ -130,9 +135,13 @@ fn introduction(info: &CardInfo) -> String {
         "" => String::new(),
         other => format!(" ({})", code(other)),
     };
+    let base = match info.base.as_str() {
+        "" => String::new(),
+        base => format!(" Its training began with the weights of {}.", code(base)),
+    };
     format!(
         "A convolutional language model{kind} with {} parameters. It reads text as {} tokens and \
-         predicts the next one from the last {}. Trained with candle-tcn {}.\n",
+         predicts the next one from the last {}. Trained with candle-tcn {}.{base}\n",
         grouped(info.parameters as u64),
         code(&info.tokenizer),
         grouped(info.receptive_field as u64),

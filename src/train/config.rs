@@ -3,10 +3,11 @@
 use candle_core::DType;
 use serde::{Deserialize, Serialize};
 
+use super::freeze;
 use super::metrics::Record;
 use super::optim::OptimizerConfig;
 use super::schedule::ScheduleConfig;
-use crate::graph::Network;
+use crate::graph::{Graph, Network};
 use crate::kernels::Kernel;
 use crate::text::{BatchMode, Batches};
 use crate::{Error, Result};
@@ -84,6 +85,9 @@ pub struct TrainConfig {
     /// The type of the activations. Runs of before there was a choice are of `f32`.
     #[serde(default)]
     pub dtype: Precision,
+    /// Parameters that stay as they are: patterns of their names, in which `*` is any text.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub freeze: Vec<String>,
 }
 
 impl Default for TrainConfig {
@@ -103,6 +107,7 @@ impl Default for TrainConfig {
             patience: None,
             seed: 1,
             dtype: Precision::auto(Kernel::best()),
+            freeze: Vec::new(),
         }
     }
 }
@@ -137,8 +142,18 @@ impl TrainConfig {
             let allowed = value.is_finite() && value > 0.0;
             Error::require(allowed, field, "a finite number above 0", value)?;
         }
+        self.freeze.iter().try_for_each(|text| freeze::pattern(text).map(drop))?;
         self.optimizer.validate()?;
         self.schedule.validate()
+    }
+
+    /// Checks that each pattern of `freeze` names parameters of `graph`, and that some are left to train.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] naming the pattern.
+    pub fn check_freeze(&self, graph: &Graph) -> Result<()> {
+        let names: Vec<&str> = graph.parameters().iter().map(|p| p.name.as_str()).collect();
+        freeze::frozen(&names, &self.freeze).map(drop)
     }
 
     /// Validations that pass before the patience or the schedule can act; none where neither waits for any.

@@ -5,6 +5,7 @@ mod card;
 mod checkpoint;
 mod config;
 mod evaluate;
+mod freeze;
 pub mod loss;
 mod metrics;
 pub mod optim;

@@ -5,13 +5,15 @@ mod resume;
 mod step;
 mod validate;
 
+use std::collections::HashMap;
 use std::path::PathBuf;
 use std::time::Instant;
 
-use candle_core::{DType, Device};
+use candle_core::{DType, Device, Tensor};
 
 use super::batch::BatchSource;
 use super::config::{Observer, Outcome, TrainConfig};
+use super::freeze::Frozen;
 use super::loss::{CrossEntropy, Loss};
 use super::metrics::{MetricsLog, Record};
 use super::optim::NamedOptimizer;
@@ -46,6 +48,7 @@ pub struct Trainer {
     config: TrainConfig,
     model: Network,
     params: Params,
+    frozen: Frozen,
     optimizer: NamedOptimizer,
     schedule: Schedule,
     batches: Box<dyn BatchSource>,
@@ -130,7 +133,8 @@ impl Trainer {
         batches.check(&graph)?;
         let params = Params::new(config.seed, DType::F32, &Device::Cpu);
         let model = Network::new(graph, params.builder())?;
-        let optimizer = NamedOptimizer::new(config.optimizer.clone(), params.trainable())?;
+        let frozen = Frozen::new(&params, &config.freeze)?;
+        let optimizer = NamedOptimizer::new(config.optimizer.clone(), frozen.trained.clone())?;
         let schedule = Schedule::new(config.schedule.clone())?;
         run.write(names::CONFIG, json)?;
         let log = MetricsLog::create(run.join(names::METRICS))?;
@@ -156,6 +160,7 @@ impl Trainer {
             config,
             model,
             params,
+            frozen,
             optimizer,
             schedule,
             batches: Box::new(batches),
@@ -167,6 +172,16 @@ impl Trainer {
             damaged: Vec::new(),
             validation_s: None,
         })
+    }
+
+    /// The same run, before its first step, from these weights instead of drawn ones.
+    ///
+    /// # Errors
+    /// [`Error::Tensor`] for a tensor that is missing or of another shape.
+    pub fn with_weights(self, weights: &HashMap<String, Tensor>) -> Result<Self> {
+        self.params.load(weights)?;
+        let frozen = Frozen::new(&self.params, &self.config.freeze)?;
+        Ok(Self { frozen, ..self })
     }
 
     /// The same run under another kernel than the [best](Kernel::best).

@@ -7,6 +7,7 @@ mod bounds;
 #[path = "../common/close.rs"]
 mod close;
 mod files_people_have;
+mod fine_tuning;
 mod first_hour;
 mod generate;
 mod inputs;

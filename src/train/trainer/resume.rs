@@ -8,6 +8,7 @@ use candle_core::{DType, Device, Tensor};
 use super::super::batch::{BatchSource, DataId};
 use super::super::checkpoint::{Checkpoint, TensorFiles};
 use super::super::config::TrainConfig;
+use super::super::freeze::Frozen;
 use super::super::loss::{CrossEntropy, Loss};
 use super::super::metrics::MetricsLog;
 use super::super::optim::NamedOptimizer;
@@ -25,6 +26,7 @@ use crate::{Error, Result};
 struct Restored {
     progress: RunProgress,
     params: Params,
+    frozen: Frozen,
     model: Network,
     optimizer: NamedOptimizer,
     state: State,
@@ -61,7 +63,7 @@ impl Trainer {
         batches: impl FnOnce(&TrainConfig) -> Result<B>,
     ) -> Result<Self> {
         let (restored, broken) = newest_whole(&run, &graph)?;
-        let Restored { progress, params, model, optimizer, state } = restored;
+        let Restored { progress, params, frozen, model, optimizer, state } = restored;
         let mut config = progress.config.clone();
         change(&mut config);
         config.validate()?;
@@ -77,6 +79,7 @@ impl Trainer {
             config,
             model,
             params,
+            frozen,
             optimizer,
             schedule,
             batches: Box::new(batches),
@@ -147,11 +150,13 @@ fn restore(checkpoint: &Checkpoint, graph: &Graph) -> Result<Restored> {
     let model = Network::new(graph.clone(), params.builder())?;
     let weights = checkpoint.tensors(WEIGHTS)?;
     params.load(&weights).map_err(|e| in_file(WEIGHTS, e))?;
-    let mut optimizer = NamedOptimizer::new(progress.config.optimizer.clone(), params.trainable())?;
+    let frozen = Frozen::new(&params, &progress.config.freeze)?;
+    let optimizer = progress.config.optimizer.clone();
+    let mut optimizer = NamedOptimizer::new(optimizer, frozen.trained.clone())?;
     let moments = checkpoint.tensors(OPTIMIZER)?;
     optimizer.load_state(&moments).map_err(|e| in_file(OPTIMIZER, e))?;
     let state = restore_state(checkpoint.tensors(STATE)?).map_err(|e| in_file(STATE, e))?;
-    Ok(Restored { progress, params, model, optimizer, state })
+    Ok(Restored { progress, params, frozen, model, optimizer, state })
 }
 
 fn check_data(progress: &RunProgress, data: &DataId) -> Result<()> {

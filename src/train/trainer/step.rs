@@ -63,6 +63,7 @@ impl Trainer {
         let (outputs, tape) = self.model.trace(&inputs, run)?;
         let mut loss = self.loss.value(&outputs.values, batch)?;
         drop(outputs);
+        self.frozen.restore()?;
         self.progress.tokens += loss.count;
         let grads = tape.backward(std::mem::take(&mut loss.gradients))?;
         Ok((loss, Gradients::of(self.model.graph(), grads, self.optimizer.params())))

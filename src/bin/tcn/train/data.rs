@@ -8,6 +8,7 @@ use candle_tcn::train::{DataFile, ValidSet};
 use candle_tcn::{Error, Result};
 use serde::{Deserialize, Serialize};
 
+use super::base::Base;
 use crate::flags::{counted, first_of};
 use crate::{line_ends, memory, model};
 
@@ -103,9 +104,13 @@ pub struct Data {
 }
 
 impl Data {
-    /// Reads and encodes everything, by the tokenizer that `spec` names or that is made from the training text; the
-    /// training tokens come beside.
-    pub fn read(source: &TextSource, spec: &TokenizerSpec) -> anyhow::Result<(Self, Vec<u32>)> {
+    /// Reads and encodes everything, by the tokenizer of the model that the run begins with, else by that which
+    /// `spec` names or that is made from the training text; the training tokens come beside.
+    pub fn read(
+        source: &TextSource,
+        spec: &TokenizerSpec,
+        base: Option<&Base>,
+    ) -> anyhow::Result<(Self, Vec<u32>)> {
         let find = |paths: &[PathBuf]| (!paths.is_empty()).then(|| Inputs::find(paths)).transpose();
         // none mean the built-in text, and a part of the text to validate on
         let (data, held_out) = (find(&source.data)?, find(source.valid.as_slice())?);
@@ -116,9 +121,10 @@ impl Data {
             Some(inputs) => Corpus::read(inputs, most)?,
             None => Corpus::from_bytes(model::TEXT.as_bytes().to_vec()),
         };
-        let existing = match spec {
-            TokenizerSpec::File(path) => Some(Tokenizer::from_file(path)?),
-            _ => None,
+        let mut existing = match (base, spec) {
+            (Some(base), _) => Some(base.files.tokenizer()?.clone()),
+            (None, TokenizerSpec::File(path)) => Some(Tokenizer::from_file(path)?),
+            (None, _) => None,
         };
         let any_bytes = match &existing {
             Some(tokenizer) => tokenizer.accepts_any_bytes(),
@@ -129,6 +135,10 @@ impl Data {
             corpus.text()?;
         }
         let held_out = held_out.map(|inputs| Corpus::read(&inputs, most)).transpose()?;
+        if let Some(base) = base.filter(|_| !any_bytes) {
+            let texts = std::iter::once(&corpus).chain(&held_out).map(Corpus::text);
+            existing = Some(base.tokenizer(&texts.collect::<Result<Vec<_>>>()?)?);
+        }
         let (train, valid) = match &held_out {
             Some(valid) => {
                 if !any_bytes {
@@ -140,9 +150,10 @@ impl Data {
             None => split_fraction(corpus.bytes(), source.valid_fraction, !any_bytes)?,
         };
         let valid = beginning(valid, source.valid_bytes);
-        let tokenizer_name = match existing {
-            Some(_) => "tokenizer.json".into(),
-            None => spec.to_string(),
+        let tokenizer_name = match (base, &existing) {
+            (Some(base), _) => format!("that of {}", base.name),
+            (None, Some(_)) => "tokenizer.json".into(),
+            (None, None) => spec.to_string(),
         };
         let tokenizer = match existing {
             Some(tokenizer) => tokenizer,

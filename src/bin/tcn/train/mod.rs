@@ -1,5 +1,6 @@
 //! `tcn train`: a language model from text files.
 
+mod base;
 mod claim;
 mod data;
 mod options;
@@ -12,7 +13,7 @@ use anyhow::Context;
 use candle_tcn::files::names;
 use candle_tcn::generate::{GenerateConfig, Generator, SamplerConfig};
 use candle_tcn::models::directory::read_config;
-use candle_tcn::models::{ModelConfig, Network};
+use candle_tcn::models::{ModelConfig, Network, extend_vocabulary};
 use candle_tcn::nn::StepDtype;
 use candle_tcn::text::{Tokenizer, TokenizerSpec};
 use candle_tcn::train::{CardInfo, Outcome, Precision, RunDir, TrainConfig, Trainer, model_card};
@@ -22,6 +23,7 @@ use serde_json::json;
 
 use crate::flags::counted;
 use crate::{Interrupted, kernel, memory, print_result, signals};
+use base::Base;
 use claim::Claim;
 use data::{Data, TextSource};
 pub use options::TrainArgs;
@@ -95,31 +97,36 @@ struct Started {
 }
 
 fn begin(args: &TrainArgs) -> anyhow::Result<Started> {
-    let start = Start::new(args.source()?);
+    let start = Start::new(args.source()?, args.base.public_name());
     let config = args.train_config(usize::MAX)?;
     config.validate()?;
-    let model = args.model_config()?;
+    let base = args.base.read()?;
+    let model = args.model_config(base.as_ref())?;
     let spec: TokenizerSpec = args.tokenizer.parse()?;
     // refused before any work, and nothing of an old run is touched before all else is known to be right
     let claim = args.out.as_ref().filter(|out| out.is_dir());
     let claim = claim.map(|out| Claim::take(out)).transpose()?;
     match &args.out {
-        Some(out) if args.force => refuse_to_remove_inputs(out, &start.source)?,
+        Some(out) if args.force => refuse_to_remove_inputs(out, &start.source, base.as_ref())?,
         Some(out) => RunDir::check_free(out)?,
         None => {}
     }
     let name = format!("{}-{}", start.source.stem(), args.model_name());
     // before gigabytes are read
-    let least = match spec {
-        TokenizerSpec::Byte | TokenizerSpec::Bpe(_) => 256,
-        TokenizerSpec::Char | TokenizerSpec::File(_) => 1,
+    let least = match (&base, &spec) {
+        (Some(base), _) => base.files.config.vocab_size(),
+        (None, TokenizerSpec::Byte | TokenizerSpec::Bpe(_)) => 256,
+        (None, TokenizerSpec::Char | TokenizerSpec::File(_)) => 1,
     };
     check_memory(&model.clone().with_vocab_size(least), &config)?;
-    let (data, tokens) = Data::read(&start.source, &spec)?;
+    let (data, tokens) = Data::read(&start.source, &spec, base.as_ref())?;
     let config = fitted(args, config, tokens.len())?;
-    let model = model.with_vocab_size(data.tokenizer.vocab_size());
-    model.graph()?;
+    // a model may have more rows than its tokenizer has tokens
+    let most = base.as_ref().map_or(0, |base| base.files.config.vocab_size());
+    let model = model.with_vocab_size(data.tokenizer.vocab_size().max(most));
+    config.check_freeze(&model.graph()?)?;
     model.geometry()?.receptive_field()?;
+    let weights = base.map(|base| extend_vocabulary(&model, &base.files.weights)).transpose()?;
     check_memory(&model, &config)?;
     let batches = config.lay_out(tokens).with_context(|| start.source.describe())?;
     signals::expect_none()?;
@@ -134,8 +141,11 @@ fn begin(args: &TrainArgs) -> anyhow::Result<Started> {
     };
     start.write(&run)?;
     data.tokenizer.save(run.join(names::TOKENIZER))?;
-    let trainer =
-        Trainer::new(config, &model, batches, run.clone())?.with_kernel(kernel::chosen())?;
+    let mut trainer = Trainer::new(config, &model, batches, run.clone())?;
+    if let Some(weights) = weights {
+        trainer = trainer.with_weights(&weights)?;
+    }
+    let trainer = trainer.with_kernel(kernel::chosen())?;
     Ok(Started { trainer, run, data, start, claim })
 }
 
@@ -160,11 +170,18 @@ fn fitted(args: &TrainArgs, usual: TrainConfig, tokens: usize) -> anyhow::Result
 }
 
 /// `--force` never removes what the new run is to read.
-fn refuse_to_remove_inputs(out: &Path, source: &TextSource) -> anyhow::Result<()> {
+fn refuse_to_remove_inputs(
+    out: &Path,
+    source: &TextSource,
+    base: Option<&Base>,
+) -> anyhow::Result<()> {
     let real = |path: &PathBuf| std::fs::canonicalize(path).ok();
     let goes: Vec<PathBuf> = RunDir::contents(out)?.iter().filter_map(real).collect();
     let inputs = source.data.iter().map(|path| ("--data", path));
-    for (flag, input) in inputs.chain(source.valid.iter().map(|path| ("--valid", path))) {
+    let inputs = inputs.chain(source.valid.iter().map(|path| ("--valid", path)));
+    // of a model that lies in the run itself, its weights
+    let weights = base.and_then(|base| Some(base.folder.as_ref()?.join(names::WEIGHTS)));
+    for (flag, input) in inputs.chain(weights.iter().map(|path| ("--init-from", path))) {
         if real(input).is_some_and(|input| goes.iter().any(|gone| input.starts_with(gone))) {
             bail_usage!(
                 "{flag}: {} belongs to the run that --force would replace; move it, or choose another --out",
@@ -197,7 +214,7 @@ fn resume(args: &TrainArgs) -> anyhow::Result<Started> {
         );
     }
     let tokenizer = TokenizerSpec::File(run.join(names::TOKENIZER));
-    let (data, tokens) = Data::read(&start.source, &tokenizer)
+    let (data, tokens) = Data::read(&start.source, &tokenizer, None)
         .context("--data and --valid tell where the texts of a run are now")?;
     let trainer = Trainer::resume(tokens, run.clone(), |config| args.change(config))?
         .with_kernel(kernel::chosen())?;
@@ -243,6 +260,7 @@ fn write_card(
         config: flatten(&summary),
         parameters: model.graph()?.parameter_count()?,
         receptive_field: model.geometry()?.receptive_field()?.total,
+        base: start.base.clone(),
         tokenizer: data.tokenizer_name.clone(),
         vocab_size: data.tokenizer.vocab_size(),
         data: data.files(&start.source),

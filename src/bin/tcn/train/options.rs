@@ -11,6 +11,7 @@ use candle_tcn::train::schedule::ScheduleConfig;
 use candle_tcn::train::{Budget, TrainConfig};
 use clap::ValueEnum;
 
+use super::base::{Base, BaseArgs};
 use super::data::TextSource;
 use super::watch::Loudness;
 use crate::flags::{WholeDtype, expect_together};
@@ -35,6 +36,8 @@ pub struct TrainArgs {
     /// char, byte, bpe:N, or a tokenizer.json
     #[arg(long, value_name = "SPEC", default_value = "char")]
     pub tokenizer: String,
+    #[command(flatten)]
+    pub base: BaseArgs,
 
     /// The network, by name (default: char; char-tiny for the built-in text)
     #[arg(long, value_name = "NAME", conflicts_with = "config", long_help = preset_help())]
@@ -52,7 +55,8 @@ pub struct TrainArgs {
     /// Continue the run in --out; --steps, --epochs and --minutes (which count from the start of the run), --lr,
     /// --clip, --valid-every and --patience may be changed; --data and --valid say where its texts are now
     #[arg(long, conflicts_with_all = [
-        "force", "valid_fraction", "valid_bytes", "tokenizer", "preset", "config", "dropout",
+        "force", "valid_fraction", "valid_bytes", "tokenizer", "preset", "config", "dropout", "init_from", "unknown",
+        "extend_vocabulary", "freeze",
         "batch_size", "seq_len", "context", "history", "accumulate", "optimizer", "momentum", "weight_decay",
         "schedule", "warmup", "seed", "dtype",
     ])]
@@ -92,7 +96,7 @@ pub struct TrainArgs {
     /// The optimizer
     #[arg(long, value_enum, default_value_t = OptimizerName::Adamw)]
     optimizer: OptimizerName,
-    /// Learning rate (default: 0.004 for adamw, 0.5 for sgd, 0.0005 for rmsprop)
+    /// Learning rate (default: 0.004 for adamw, 0.5 for sgd, 0.0005 for rmsprop; half of it with --init-from)
     #[arg(long, value_name = "X")]
     lr: Option<f64>,
     /// Momentum of sgd and rmsprop (default: 0)
@@ -174,6 +178,9 @@ impl TrainArgs {
 
     /// The network's name in that of the run.
     pub fn model_name(&self) -> String {
+        if let Some(name) = self.base.stem() {
+            return name;
+        }
         match (&self.config, &self.preset) {
             (Some(file), _) => {
                 file.file_stem().map_or("model".into(), |s| s.to_string_lossy().into_owned())
@@ -184,10 +191,12 @@ impl TrainArgs {
         }
     }
 
-    pub fn model_config(&self) -> anyhow::Result<ModelConfig> {
-        let config = match &self.config {
-            Some(file) => read_config(file)?,
-            None => ModelConfig::preset(&self.model_name())?,
+    /// The network: that of the model that the run begins with, where there is one.
+    pub fn model_config(&self, base: Option<&Base>) -> anyhow::Result<ModelConfig> {
+        let config = match (base, &self.config) {
+            (Some(base), _) => base.files.config.clone(),
+            (None, Some(file)) => read_config(file)?,
+            (None, None) => ModelConfig::preset(&self.model_name())?,
         };
         let config = match self.dropout {
             Some(p) if !(0.0..1.0).contains(&p) => {
@@ -245,7 +254,11 @@ impl TrainArgs {
             batches,
             accumulate: self.accumulate,
             optimizer,
-            lr: self.lr.unwrap_or(usual_lr),
+            lr: self.lr.unwrap_or(if self.base.init_from.is_some() {
+                usual_lr / 2.0
+            } else {
+                usual_lr
+            }),
             schedule: self.schedule(),
             clip: Some(self.clip.unwrap_or(1.0)).filter(|&clip| clip != 0.0),
             budget: self.budget().unwrap_or(Budget::Minutes(MINUTES)),
@@ -253,6 +266,7 @@ impl TrainArgs {
             patience: self.patience,
             seed: self.seed,
             dtype: self.dtype.precision(),
+            freeze: self.base.freeze.clone(),
         })
     }
 

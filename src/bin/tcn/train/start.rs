@@ -14,6 +14,9 @@ use super::data::TextSource;
 #[derive(Serialize, Deserialize)]
 pub struct Start {
     pub source: TextSource,
+    /// The model that it began with, as a model card names it; empty for none.
+    #[serde(default)]
+    pub base: String,
     /// The command line as it can be typed again.
     command: String,
     /// The same in its parts; older runs have none.
@@ -23,11 +26,11 @@ pub struct Start {
 
 impl Start {
     /// Of this process.
-    pub fn new(source: TextSource) -> Self {
+    pub fn new(source: TextSource, base: String) -> Self {
         let arguments = std::env::args_os().map(|part| part.to_string_lossy().into_owned());
         let arguments: Vec<String> = arguments.collect();
         let command = typed(arguments.iter().cloned());
-        Self { source, command, arguments }
+        Self { source, base, command, arguments }
     }
 
     pub fn read(file: &Path) -> anyhow::Result<Self> {
@@ -79,6 +82,7 @@ mod tests {
             serde_json::json!({"data": [], "valid": null, "valid_fraction": 0.1, "valid_bytes": 1});
         let start = |arguments: Vec<String>| Start {
             source: serde_json::from_value(source.clone()).unwrap(),
+            base: String::new(),
             command: String::new(),
             arguments,
         };
