@@ -6,7 +6,7 @@ mod row_map;
 mod shape;
 
 pub(super) use dispatch::{Operands, single};
-pub(super) use row_map::{AxisMap, Run, Source};
+pub(super) use row_map::{AxisMap, RowRun, Source};
 pub use shape::{Axis, ConvShape};
 
 use super::dropout::{self, MaskKey};

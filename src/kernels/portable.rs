@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use super::conv::{ConvShape, Run, Source};
+use super::conv::{ConvShape, RowRun, Source};
 use super::gemm_crate::{View, add_product};
 use super::{Real, parallel};
 
@@ -184,7 +184,7 @@ fn each_run<T: Real>(
     tap: usize,
     dy: &[T],
     channels: usize,
-    mut add: impl FnMut(Run<T>, &[T]),
+    mut add: impl FnMut(RowRun<T>, &[T]),
 ) {
     let columns = &source.columns;
     let (m, n) = (tap / columns.taps, tap % columns.taps);

@@ -18,9 +18,11 @@ mod block_set {
 
     /// Nothing: plain loops run.
     #[derive(Debug, Clone, Copy)]
-    pub enum BlockSet {}
+    pub enum NoBlocks {}
 
-    impl BlockSet {
+    pub use NoBlocks as BlockSet;
+
+    impl NoBlocks {
         pub fn new(_: Kernel, _: RowFormat) -> Option<Self> {
             None
         }

@@ -50,7 +50,7 @@ impl LoadedModel {
     /// # Ok::<(), candle_tcn::Error>(())
     /// ```
     pub fn load(dir: impl AsRef<Path>) -> Result<Self> {
-        ModelFiles::read(dir)?.model()
+        ModelFiles::read(dir)?.into_model()
     }
 
     /// Reads a model from the contents of its files, such as those compiled into a program.
@@ -58,11 +58,7 @@ impl LoadedModel {
     /// # Errors
     /// As [`LoadedModel::load`].
     pub fn from_bytes(config: &str, weights: &[u8], tokenizer: &[u8]) -> Result<Self> {
-        let config = ModelConfig::from_json(config, CONFIG)?;
-        let source = Path::new(WEIGHTS);
-        let weights = read_checked(&config, weights::open_bytes(source, weights)?, source)?;
-        let tokenizer = Some(Tokenizer::from_json(tokenizer)?);
-        ModelFiles::checked(config, weights, tokenizer, source)?.model()
+        ModelFiles::from_bytes(config, weights, tokenizer)?.into_model()
     }
 
     /// The same model under another kernel than the [best](Kernel::best).
@@ -126,6 +122,18 @@ impl ModelFiles {
         Self::checked(config, weights, tokenizer, &source)
     }
 
+    /// Reads a model from the contents of its files.
+    ///
+    /// # Errors
+    /// As [`LoadedModel::load`].
+    pub fn from_bytes(config: &str, weights: &[u8], tokenizer: &[u8]) -> Result<Self> {
+        let config = ModelConfig::from_json(config, CONFIG)?;
+        let source = Path::new(WEIGHTS);
+        let weights = read_checked(&config, weights::open_bytes(source, weights)?, source)?;
+        let tokenizer = Some(Tokenizer::from_json(tokenizer)?);
+        Self::checked(config, weights, tokenizer, source)
+    }
+
     fn checked(
         config: ModelConfig,
         mut weights: Weights,
@@ -156,7 +164,11 @@ impl ModelFiles {
         expect_tokenizer(&self.config, self.tokenizer.as_ref(), &path)
     }
 
-    fn model(self) -> Result<LoadedModel> {
+    /// The model, frozen for inference.
+    ///
+    /// # Errors
+    /// Those of candle.
+    pub fn into_model(self) -> Result<LoadedModel> {
         let Self { config, weights, tokenizer, source, int8 } = self;
         let vb = VarBuilder::from_tensors(weights, DType::F32, &Device::Cpu);
         let model = config.build(vb)?.freeze()?;

@@ -20,7 +20,7 @@ pub(super) struct Frozen {
 /// The pattern of some parameters' names.
 pub(super) fn pattern(text: &str) -> Result<Pattern> {
     let wrong = |error: glob::PatternError| {
-        let expected = "a pattern of parameters' names, such as 'embedding*'";
+        let expected = "a pattern of parameters' names, such as 'encoder*'";
         Error::invalid("freeze", expected, format!("{text} ({})", error.msg))
     };
     Pattern::new(text).map_err(wrong)

@@ -36,7 +36,7 @@ fn a_run_begins_with_the_weights_of_a_model() {
     let fresh = bench.json(&fresh)["valid_loss"].as_f64().unwrap();
     let tuned = bench.json(&format!("train {FLAGS} --init-from base --steps 5 --out tuned"));
     let tuned = tuned["valid_loss"].as_f64().unwrap();
-    assert!(tuned < before && tuned < fresh - 1.0, "{before} {tuned} {fresh}");
+    assert!(tuned < before - 0.1 && tuned < fresh - 0.1, "{before} {tuned} {fresh}");
     let card = String::from_utf8(bench.bytes("tuned/README.md")).unwrap();
     assert!(card.contains("began with the weights of `base`"), "{card}");
     // a checkpoint is a model, too
@@ -46,7 +46,7 @@ fn a_run_begins_with_the_weights_of_a_model() {
 #[test]
 fn an_interrupted_run_goes_on_and_frozen_parameters_stay() {
     let bench = bench();
-    let flags = format!("{FLAGS} --init-from base --freeze embed* *.0.*");
+    let flags = format!("{FLAGS} --init-from base --freeze encoder* *.0.*");
     bench.ok(&format!("train {flags} --steps 6 --out whole"));
     bench.ok(&format!("train {flags} --steps 3 --out parts"));
     bench.ok("train --resume --steps 6 --out parts");
@@ -56,7 +56,7 @@ fn an_interrupted_run_goes_on_and_frozen_parameters_stay() {
     let [base, tuned] = ["base", "whole"].map(|run| weights(&bench, run));
     let mut counts = [0, 0];
     for (name, tensor) in &base {
-        let frozen = name.starts_with("embed") || name.contains(".0.");
+        let frozen = name.starts_with("encoder") || name.contains(".0.");
         let same = numbers(tensor) == numbers(&tuned[name]);
         assert_eq!(same, frozen, "{name}");
         counts[usize::from(frozen)] += 1;
@@ -82,7 +82,7 @@ fn characters_that_a_model_lacks_are_named_refused_mapped_or_added() {
     bench.ok(&format!("train {flags} --unknown map --out mapped"));
     bench.ok(&format!("train {flags} --extend-vocabulary --out larger"));
     let [base, mapped, larger] = ["base", "mapped", "larger"].map(|run| weights(&bench, run));
-    let name = base.keys().find(|name| name.starts_with("embed")).unwrap();
+    let name = base.keys().find(|name| name.starts_with("encoder")).unwrap();
     let (old, rows) = (base[name].dims()[0], larger[name].dims()[0]);
     assert_eq!((mapped[name].dims()[0], rows), (old, old + 2));
     // both began as the mean of the others, and were trained
@@ -97,9 +97,9 @@ fn characters_that_a_model_lacks_are_named_refused_mapped_or_added() {
 fn what_does_not_fit_is_one_clear_line() {
     let bench = bench();
     let message =
-        bench.fails(1, &format!("train {FLAGS} --init-from base --freeze convolution* --out x"));
+        bench.fails(2, &format!("train {FLAGS} --init-from base --freeze convolution* --out x"));
     assert!(message.contains("freeze") && message.contains("convolution*"), "{message}");
-    let message = bench.fails(1, &format!("train {FLAGS} --init-from base --freeze * --out x"));
+    let message = bench.fails(2, &format!("train {FLAGS} --init-from base --freeze * --out x"));
     assert!(message.contains("freeze"), "{message}");
     let message = bench.fails(1, &format!("train {FLAGS} --init-from nothing/here --out x"));
     assert!(message.contains("--init-from"), "{message}");

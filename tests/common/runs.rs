@@ -63,6 +63,7 @@ pub fn config(optimizer: OptimizerConfig, lr: f64, batches: BatchMode) -> TrainC
         patience: None,
         seed: 5,
         dtype: Precision::F32,
+        freeze: Vec::new(),
     }
 }
 

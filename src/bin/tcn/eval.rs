@@ -2,14 +2,15 @@
 
 use std::path::PathBuf;
 
+use candle_tcn::models::directory::ModelFiles;
 use candle_tcn::text::TokenStream;
-use candle_tcn::train::Evaluator;
+use candle_tcn::train::{DynamicConfig, DynamicEvaluator, Evaluator};
 use serde_json::json;
 
 use crate::flags::Dtype;
 use crate::model::{self, IN_LOSSES, unknown_tokens, warn_of_unknown};
 use crate::progress::read_through;
-use crate::{line_ends, print_result};
+use crate::{kernel, line_ends, print_result};
 
 #[derive(clap::Args)]
 pub struct EvalArgs {
@@ -22,13 +23,45 @@ pub struct EvalArgs {
     /// Number format to compute in; gives the probabilities that `tcn generate` has with the same
     #[arg(long, value_enum, default_value_t = Dtype::F32)]
     dtype: Dtype,
+    #[command(flatten)]
+    dynamic: DynamicArgs,
     /// Print the result as one JSON object
     #[arg(long)]
     json: bool,
 }
 
+#[derive(clap::Args)]
+struct DynamicArgs {
+    /// Evaluate a second time with weights that follow the text: each segment is predicted by what was learned from
+    /// those before it (Krause et al. 2018)
+    #[arg(long)]
+    dynamic: bool,
+    /// Tokens of a segment
+    #[arg(long, value_name = "N", requires = "dynamic", default_value_t = DynamicConfig::default().segment)]
+    segment: usize,
+    /// Learning rate
+    #[arg(long, value_name = "X", requires = "dynamic", default_value_t = DynamicConfig::default().lr)]
+    lr: f64,
+    /// Part of the way back to the trained weights after each segment
+    #[arg(long, value_name = "F", requires = "dynamic", default_value_t = DynamicConfig::default().decay)]
+    decay: f64,
+}
+
+impl DynamicArgs {
+    fn evaluator(&self, files: &ModelFiles) -> anyhow::Result<Option<DynamicEvaluator>> {
+        if !self.dynamic {
+            return Ok(None);
+        }
+        let Self { segment, lr, decay, .. } = *self;
+        let evaluator = DynamicEvaluator::new(files, DynamicConfig { segment, lr, decay })?;
+        Ok(Some(evaluator.with_kernel(kernel::chosen())?))
+    }
+}
+
 pub fn run(args: EvalArgs) -> anyhow::Result<()> {
-    let loaded = model::load(args.model.as_deref())?;
+    let files = model::files(args.model.as_deref())?;
+    let mut dynamic = args.dynamic.evaluator(&files)?;
+    let loaded = files.into_model()?.with_kernel(kernel::chosen())?;
     let tokenizer = loaded.tokenizer()?;
     let mut stream = TokenStream::open(&args.data, tokenizer)?;
     let total = stream.total_bytes();
@@ -38,6 +71,9 @@ pub fn run(args: EvalArgs) -> anyhow::Result<()> {
     read_through(&mut stream, "evaluating", total, |tokens| {
         unknown += unknown_tokens(tokenizer, tokens);
         evaluator.push(tokens)?;
+        if let Some(dynamic) = &mut dynamic {
+            dynamic.push(tokens)?;
+        }
         Ok(true)
     })?;
     warn_of_unknown(&args.data.display(), unknown, IN_LOSSES);
@@ -53,6 +89,24 @@ pub fn run(args: EvalArgs) -> anyhow::Result<()> {
     let bytes = stream.bytes().saturating_sub(first_bytes).max(1);
     let [per_token, per_character, per_byte] =
         [result.tokens, characters, bytes].map(|parts| result.bits_per(parts));
+    let dynamic = dynamic.map(DynamicEvaluator::finish).transpose()?;
+    let followed = dynamic.map_or_else(String::new, |found| {
+        format!(
+            "\ndynamic: nats per token {:.4}, bits per character {:.4}, perplexity {:.3}",
+            found.loss(),
+            found.bits_per(characters),
+            found.perplexity()
+        )
+    });
+    let dynamic = dynamic.map(|found| {
+        json!({
+            "loss": found.loss(),
+            "bits_per_token": found.bits_per(found.tokens),
+            "bits_per_character": found.bits_per(characters),
+            "bits_per_byte": found.bits_per(bytes),
+            "perplexity": found.perplexity(),
+        })
+    });
     print_result(
         args.json,
         json!({
@@ -63,11 +117,12 @@ pub fn run(args: EvalArgs) -> anyhow::Result<()> {
             "bits_per_byte": per_byte,
             "perplexity": result.perplexity(),
             "unknown_tokens": unknown,
+            "dynamic": dynamic,
         }),
         format_args!(
             "tokens predicted    {}\nnats per token      {:.4}\nbits per token      {per_token:.4}\n\
              bits per character  {per_character:.4}\nbits per byte       {per_byte:.4}\n\
-             perplexity          {:.3}",
+             perplexity          {:.3}{followed}",
             result.tokens,
             result.loss(),
             result.perplexity()

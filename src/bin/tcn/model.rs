@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use candle_tcn::LoadedModel;
 use candle_tcn::files::names;
 use candle_tcn::models::ModelConfig;
-use candle_tcn::models::directory::{self, read_config};
+use candle_tcn::models::directory::{self, ModelFiles, read_config};
 use candle_tcn::text::Tokenizer;
 
 use crate::flags::counted;
@@ -96,17 +96,21 @@ pub fn network(
     })
 }
 
-/// The model of `--model`, or the built-in one.
-pub fn load(model: Option<&str>) -> anyhow::Result<LoadedModel> {
-    let loaded = match model {
-        Some(model) => LoadedModel::load(resolve("--model", model)?)?,
-        None => LoadedModel::from_bytes(
+/// The files of the model of `--model`, or of the built-in one.
+pub fn files(model: Option<&str>) -> anyhow::Result<ModelFiles> {
+    Ok(match model {
+        Some(model) => ModelFiles::read(resolve("--model", model)?)?,
+        None => ModelFiles::from_bytes(
             include_str!("../../../models/kjv-tiny/config.json"),
             include_bytes!("../../../models/kjv-tiny/model.safetensors"),
             include_bytes!("../../../models/kjv-tiny/tokenizer.json"),
         )?,
-    };
-    Ok(loaded.with_kernel(kernel::chosen())?)
+    })
+}
+
+/// The model of `--model`, or the built-in one.
+pub fn load(model: Option<&str>) -> anyhow::Result<LoadedModel> {
+    Ok(files(model)?.into_model()?.with_kernel(kernel::chosen())?)
 }
 
 /// Number of `tokens` that stand for text that the tokenizer has no token for.

@@ -1,4 +1,4 @@
-//! Which row of its source each row of a result reads at each tap: the one place that reckons with padding,
+//! The row of its source that each row of a result reads at each tap: the one place that reckons with padding,
 //! dilation, stride and history.
 //!
 //! The results are outputs and read inputs, or they are gradients of inputs and read gradients of outputs; the
@@ -106,7 +106,7 @@ pub struct Source<'a, S> {
 
 /// Results of a line, every `divide`-th from `first` on, that read rows of one buffer, every `stride`-th.
 #[derive(Debug, Clone, Copy)]
-pub struct Run<'a, S> {
+pub struct RowRun<'a, S> {
     pub first: usize,
     pub count: usize,
     /// From the first row on that is read.
@@ -154,7 +154,7 @@ impl<'a, S: Copy> Source<'a, S> {
         tap: usize,
         line: usize,
         within: Range<usize>,
-    ) -> impl Iterator<Item = Run<'a, S>> + Clone {
+    ) -> impl Iterator<Item = RowRun<'a, S>> + Clone {
         let Self { data, past, channels, columns, .. } = *self;
         let run = |rows: &'a [S], len: usize, start: isize| {
             if len == 0 {
@@ -163,7 +163,7 @@ impl<'a, S: Copy> Source<'a, S> {
             let results = columns.readers(tap, start..start + len as isize, &within);
             let position = columns.read(tap, results.start).filter(|_| !results.is_empty())?;
             let row = line * len + (position - start).unsigned_abs();
-            Some(Run {
+            Some(RowRun {
                 first: results.start,
                 count: results.len().div_ceil(columns.divide),
                 rows: &rows[row * channels..(line + 1) * len * channels],

@@ -10,7 +10,7 @@ use super::super::buffer::LINE;
 use super::super::conv::{ConvShape, Source};
 use super::super::{Stored, parallel};
 use super::{Format, Gemm, MicroKernel, ScratchWords};
-use places::{PlaceRun, Places, Span, groups, spans};
+use places::{PlaceRun, Places, RowSpan, groups, spans};
 
 /// Words of depth that are transposed at once, a cache line of the result: a multiple of
 /// [`MicroKernel::STEP`].
@@ -87,7 +87,7 @@ impl<X: Stored<Real = f32>, Y: Stored<Real = f32>> Gradient<'_, X, Y> {
         let panel_len = words * M::COLS + LINE;
         let group_len = self.panels * panel_len;
         let run_len = self.shape.groups * group_len;
-        let spans: Vec<Span> = part.iter().enumerate().flat_map(spans).collect();
+        let spans: Vec<RowSpan> = part.iter().enumerate().flat_map(spans).collect();
         let mut dy = ScratchWords::new(part.len() * run_len);
         let dy = dy.words();
         parallel::for_each(dy.chunks_exact_mut(run_len).zip(part), |(dy, run)| {
@@ -137,7 +137,7 @@ impl<X: Stored<Real = f32>, Y: Stored<Real = f32>> Gradient<'_, X, Y> {
         &self,
         micro: M,
         i: usize,
-        spans: &[Span],
+        spans: &[RowSpan],
         dy: Panels,
         sums: &mut [f32],
     ) {
@@ -172,7 +172,7 @@ impl<X: Stored<Real = f32>, Y: Stored<Real = f32>> Gradient<'_, X, Y> {
         &self,
         micro: M,
         i: usize,
-        spans: &[Span],
+        spans: &[RowSpan],
         rows: usize,
         a: &mut [u32],
         a_stride: usize,

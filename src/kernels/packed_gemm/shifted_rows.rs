@@ -17,7 +17,7 @@ struct Shifted<'a, S> {
 }
 
 /// The blocks that a result is cut into, and the packing of the rows that a block reads.
-struct Plan {
+struct PiecePlan {
     /// Consecutive rows that no block reaches across.
     unit: usize,
     /// Rows of a block: part of one line, or whole lines.
@@ -29,7 +29,7 @@ struct Plan {
 
 /// Consecutive rows of the result, `columns` of each of `lines` lines, and the rows that they read: for each area
 /// `packed_lines` lines, `pitch` rows from line to line.
-struct Block<'a> {
+struct RowBlock<'a> {
     line: usize,
     lines: usize,
     column: usize,
@@ -39,7 +39,7 @@ struct Block<'a> {
     pitch: usize,
 }
 
-impl Block<'_> {
+impl RowBlock<'_> {
     /// Rows of the product: those of the result and those between its lines.
     fn rows(&self) -> usize {
         (self.lines - 1) * self.pitch + self.columns
@@ -68,7 +68,7 @@ impl<S: Stored<Real = f32>> Shifted<'_, S> {
     }
 
     /// The cheapest plan for a result of `rows` rows.
-    fn plan<M: MicroKernel>(&self, rows: usize) -> Plan {
+    fn plan<M: MicroKernel>(&self, rows: usize) -> PiecePlan {
         let shared = [(true, true), (false, true), (true, false), (false, false)];
         let plans = shared.map(|shared| self.plan_shared::<M>(rows, shared));
         let (_, plan) = plans.into_iter().min_by(|a, b| a.0.total_cmp(&b.0)).expect("four plans");
@@ -76,7 +76,7 @@ impl<S: Stored<Real = f32>> Shifted<'_, S> {
     }
 
     /// The plan in which taps share packed lines and columns or not, and its cost for each row.
-    fn plan_shared<M: MicroKernel>(&self, rows: usize, shared: (bool, bool)) -> (f64, Plan) {
+    fn plan_shared<M: MicroKernel>(&self, rows: usize, shared: (bool, bool)) -> (f64, PiecePlan) {
         let Source { lines, columns, .. } = &self.source;
         let areas = Areas::new(lines, columns, shared);
         let (width, height) = (columns.out, lines.out);
@@ -95,7 +95,7 @@ impl<S: Stored<Real = f32>> Shifted<'_, S> {
         let packed = areas.leaders.len() * (count + areas.reach.0) * pitch;
         let computed = ((count - 1) * pitch + size / count) * areas.taps.len();
         let cost = packed * M::TUNING.packing + computed * self.panels.columns;
-        (cost as f64 / size as f64, Plan { unit, size, areas, pitch })
+        (cost as f64 / size as f64, PiecePlan { unit, size, areas, pitch })
     }
 
     /// Computes all result rows, in blocks.
@@ -104,7 +104,7 @@ impl<S: Stored<Real = f32>> Shifted<'_, S> {
         if out.is_empty() {
             return;
         }
-        let Plan { unit, size, areas, pitch } = &self.plan::<M>(out.len() / channels);
+        let PiecePlan { unit, size, areas, pitch } = &self.plan::<M>(out.len() / channels);
         let units = out.chunks_mut(unit * channels).enumerate();
         parallel::for_each(units, |(u, out)| {
             let blocks = out.chunks_mut(size * channels).enumerate();
@@ -112,7 +112,7 @@ impl<S: Stored<Real = f32>> Shifted<'_, S> {
                 let (first, width) = (u * unit + b * size, self.source.columns.out);
                 let lines = (out.len() / channels).div_ceil(width);
                 let columns = out.len() / channels / lines;
-                let block = Block {
+                let block = RowBlock {
                     line: first / width,
                     lines,
                     column: first % width,
@@ -127,7 +127,12 @@ impl<S: Stored<Real = f32>> Shifted<'_, S> {
     }
 
     /// One block: `out[r] = epilogue(Σ_tap rows[r + first row of the tap] · W[tap])`.
-    fn block<M: MicroKernel, Y: Stored<Real = f32>>(&self, micro: M, block: &Block, out: &mut [Y]) {
+    fn block<M: MicroKernel, Y: Stored<Real = f32>>(
+        &self,
+        micro: M,
+        block: &RowBlock,
+        out: &mut [Y],
+    ) {
         let rows = block.rows().next_multiple_of(M::ROW_STEP);
         let last = block.first_rows().max().unwrap_or(0);
         let packed = block.areas.leaders.len() * block.packed_lines * block.pitch;
@@ -149,7 +154,7 @@ impl<S: Stored<Real = f32>> Shifted<'_, S> {
     }
 
     /// `true` if any row of the block reads something at `tap`.
-    fn reads(&self, tap: usize, block: &Block) -> bool {
+    fn reads(&self, tap: usize, block: &RowBlock) -> bool {
         let columns = &self.source.columns;
         let (m, n) = (tap / columns.taps, tap % columns.taps);
         let within = block.column..block.column + block.columns;
@@ -159,7 +164,7 @@ impl<S: Stored<Real = f32>> Shifted<'_, S> {
 
     /// The lines of all areas, and zeros behind them.
     #[inline(always)]
-    fn pack<M: MicroKernel>(&self, block: &Block, a: &mut [u32]) {
+    fn pack<M: MicroKernel>(&self, block: &RowBlock, a: &mut [u32]) {
         let height = self.source.lines.out;
         for (p, a) in a.chunks_mut(block.pitch * self.a_stride()).enumerate() {
             let (area, l) = (p / block.packed_lines, p % block.packed_lines);
@@ -180,7 +185,7 @@ impl<S: Stored<Real = f32>> Shifted<'_, S> {
 
     /// The rows of `line` that the columns of the block, and those up to the next line, read at a column tap.
     #[inline(always)]
-    fn pack_line<M: MicroKernel>(&self, tap: usize, line: usize, block: &Block, a: &mut [u32]) {
+    fn pack_line<M: MicroKernel>(&self, tap: usize, line: usize, block: &RowBlock, a: &mut [u32]) {
         let (source, a_stride, words) = (&self.source, self.a_stride(), self.panels.words);
         let runs = source.runs(tap, line, block.column..block.column + block.pitch);
         if runs.clone().map(|run| run.count).sum::<usize>() < block.pitch {
@@ -241,7 +246,7 @@ impl<S: Stored<Real = f32>> Shifted<'_, S> {
     fn store<M: MicroKernel, Y: Stored<Real = f32>>(
         &self,
         micro: M,
-        block: &Block,
+        block: &RowBlock,
         c: &[f32],
         out: &mut [Y],
     ) {

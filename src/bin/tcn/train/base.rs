@@ -7,7 +7,7 @@ use candle_tcn::models::directory::ModelFiles;
 use candle_tcn::text::Tokenizer;
 use clap::ValueEnum;
 
-use crate::flags::{counted, first_of, with_code_points};
+use crate::flags::{counted, expect_together, first_of, with_code_points};
 use crate::model;
 
 /// Characters that a message names.
@@ -20,12 +20,13 @@ pub struct BaseArgs {
     #[arg(long, value_name = "MODEL", conflicts_with_all = ["preset", "config", "tokenizer"])]
     pub init_from: Option<String>,
     /// Characters of the text that the tokenizer of --init-from lacks: an error, or its token for unknown ones
-    #[arg(long, value_enum, requires = "init_from", default_value_t = UnknownText::Refuse)]
-    unknown: UnknownText,
+    /// (default: refuse)
+    #[arg(long, value_enum)]
+    unknown: Option<UnknownText>,
     /// Give characters of the text that the tokenizer of --init-from lacks tokens of their own
-    #[arg(long, requires = "init_from", conflicts_with = "unknown")]
+    #[arg(long, conflicts_with = "unknown")]
     extend_vocabulary: bool,
-    /// Leave the parameters as they are whose names match, such as 'embedding*'
+    /// Leave the parameters as they are whose names match, such as 'encoder*'
     #[arg(long, value_name = "PATTERN", num_args = 1..)]
     pub freeze: Vec<String>,
 }
@@ -67,6 +68,11 @@ impl BaseArgs {
     /// Reads the model that the flags name.
     pub fn read(&self) -> anyhow::Result<Option<Base>> {
         let Some(name) = &self.init_from else {
+            // not `requires`: clap waives it beside a flag that excludes --init-from
+            expect_together(&[
+                ("--unknown", self.unknown.is_some(), "--init-from MODEL"),
+                ("--extend-vocabulary", self.extend_vocabulary, "--init-from MODEL"),
+            ])?;
             return Ok(None);
         };
         let folder = model::resolve("--init-from", name)?;
@@ -77,7 +83,7 @@ impl BaseArgs {
             name: name.clone(),
             files,
             folder: Path::new(name).exists().then_some(folder),
-            unknown: self.unknown,
+            unknown: self.unknown.unwrap_or(UnknownText::Refuse),
             extends: self.extend_vocabulary,
         }))
     }

@@ -33,7 +33,7 @@ pub struct PlaceRun {
 
 /// Places of a run that are transposed together.
 #[derive(Clone, Copy)]
-pub struct Span {
+pub struct RowSpan {
     pub run: PlaceRun,
     /// Number of the run in its part.
     pub index: usize,
@@ -42,17 +42,17 @@ pub struct Span {
 }
 
 /// The spans of run `index` of a part, at most [`SUB`] places each.
-pub fn spans((index, &run): (usize, &PlaceRun)) -> impl Iterator<Item = Span> {
-    let span = move |from| Span { run, index, from, to: run.to.min(from + SUB) };
+pub fn spans((index, &run): (usize, &PlaceRun)) -> impl Iterator<Item = RowSpan> {
+    let span = move |from| RowSpan { run, index, from, to: run.to.min(from + SUB) };
     (run.from..run.to).step_by(SUB).map(span)
 }
 
 /// Cuts spans into groups of at most [`GROUP`] places, at least one span each.
-pub fn groups(spans: &[Span]) -> impl Iterator<Item = &[Span]> {
+pub fn groups(spans: &[RowSpan]) -> impl Iterator<Item = &[RowSpan]> {
     let mut rest = spans;
     std::iter::from_fn(move || {
         let mut places = 0;
-        let fits = |span: &&Span| {
+        let fits = |span: &&RowSpan| {
             places += span.to - span.from;
             places <= GROUP
         };
@@ -165,7 +165,7 @@ impl Places {
     pub fn x_rows<'a, X: Copy>(
         &self,
         source: &Source<'a, X>,
-        span: &Span,
+        span: &RowSpan,
         copy: usize,
     ) -> impl FnMut() -> Option<&'a [X]> {
         let (Copied { area, first }, pitch) = (self.copies[copy], self.pitch);
@@ -253,7 +253,7 @@ impl Places {
     }
 
     /// Words of depth of one copy of a span's rows of x.
-    pub fn x_words(&self, span: &Span) -> usize {
+    pub fn x_words(&self, span: &RowSpan) -> usize {
         let rows = span.to - span.from + self.per_word - 1;
         rows.div_ceil(self.per_word).next_multiple_of(STRIP)
     }
@@ -272,7 +272,12 @@ impl Places {
     }
 
     /// Terms of tap `tap` over `spans`, without the steps in which all of x or of dy is zero.
-    pub fn terms<M: MicroKernel>(&self, spans: &[Span], tap: usize, run_len: usize) -> Vec<Term> {
+    pub fn terms<M: MicroKernel>(
+        &self,
+        spans: &[RowSpan],
+        tap: usize,
+        run_len: usize,
+    ) -> Vec<Term> {
         let number = (tap / self.columns.taps, tap % self.columns.taps);
         let (tap, per_word) = (&self.taps[tap], self.per_word);
         let mut terms = Vec::with_capacity(spans.len());
