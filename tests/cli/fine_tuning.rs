@@ -1,4 +1,4 @@
-//! Runs that begin with a trained model.
+//! Runs that begin with a trained model, and evaluation that goes on learning.
 
 use std::collections::HashMap;
 
@@ -110,4 +110,22 @@ fn what_does_not_fit_is_one_clear_line() {
     assert!(!bench.path("x").exists());
     let message = bench.fails(2, &format!("train {FLAGS} --init-from base --force --out base"));
     assert!(message.contains("--init-from"), "{message}");
+}
+
+#[test]
+fn a_dynamic_evaluation_learns_from_what_it_has_read() {
+    let bench = bench();
+    let eval = |flags: &str| {
+        let found = bench.json(&format!("eval --model base --data other.txt --dynamic {flags}"));
+        [&found["loss"], &found["dynamic"]["loss"]].map(|loss| loss.as_f64().unwrap())
+    };
+    let [still, followed] = eval("--lr 0.001 --segment 50");
+    assert!(followed < still - 0.1, "{still} {followed}");
+    // weights that stay give what they give alone
+    let [still, followed] = eval("--lr 0 --segment 7");
+    assert!((still - followed).abs() < 1e-5, "{still} {followed}");
+    assert!(bench.json("eval --model base --data other.txt")["dynamic"].is_null());
+    let message = bench.fails(2, "eval --model base --data other.txt --dynamic --decay 2");
+    assert!(message.contains("--decay"), "{message}");
+    bench.fails(2, "eval --model base --data other.txt --lr 0.1");
 }

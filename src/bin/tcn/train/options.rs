@@ -96,7 +96,7 @@ pub struct TrainArgs {
     /// The optimizer
     #[arg(long, value_enum, default_value_t = OptimizerName::Adamw)]
     optimizer: OptimizerName,
-    /// Learning rate (default: 0.004 for adamw, 0.5 for sgd, 0.0005 for rmsprop; half of it with --init-from)
+    /// Learning rate (default: 0.004 for adamw, 0.5 for sgd, 0.0005 for rmsprop)
     #[arg(long, value_name = "X")]
     lr: Option<f64>,
     /// Momentum of sgd and rmsprop (default: 0)
@@ -254,11 +254,7 @@ impl TrainArgs {
             batches,
             accumulate: self.accumulate,
             optimizer,
-            lr: self.lr.unwrap_or(if self.base.init_from.is_some() {
-                usual_lr / 2.0
-            } else {
-                usual_lr
-            }),
+            lr: self.lr.unwrap_or(usual_lr),
             schedule: self.schedule(),
             clip: Some(self.clip.unwrap_or(1.0)).filter(|&clip| clip != 0.0),
             budget: self.budget().unwrap_or(Budget::Minutes(MINUTES)),
