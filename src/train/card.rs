@@ -285,6 +285,7 @@ mod tests {
             config: vec![("dilations".into(), "[1, 2, 4]".into())],
             parameters: 2_222_100,
             receptive_field: 29,
+            base: "org/name".into(),
             tokenizer: "char".into(),
             vocab_size: 65,
             data: vec![DataFile {
@@ -311,6 +312,7 @@ mod tests {
             "library_name: candle-tcn",
             "pipeline_tag: text-generation",
             "- \"tcn\"",
+            "base_model: \"org/name\"",
             "# shakespeare\\_char",
             "| parameters | 2,222,100 |",
             "| receptive field | 29 tokens |",

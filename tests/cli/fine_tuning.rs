@@ -51,7 +51,7 @@ fn an_interrupted_run_goes_on_and_frozen_parameters_stay() {
     bench.ok(&format!("train {flags} --steps 3 --out parts"));
     bench.ok("train --resume --steps 6 --out parts");
     let [whole, parts] = ["whole", "parts"]
-        .map(|run| bench.bytes(&format!("{run}/checkpoints/step-6/model.safetensors")));
+        .map(|run| bench.bytes(format!("{run}/checkpoints/step-6/model.safetensors")));
     assert!(whole == parts);
     let [base, tuned] = ["base", "whole"].map(|run| weights(&bench, run));
     let mut counts = [0, 0];
