@@ -27,6 +27,9 @@ fn shorter(line: &str) -> String {
     }
     let more: &[[&str; 2]] = match line {
         _ if line.contains("--resume") => &[["--steps", "15"]],
+        _ if line.contains("--init-from") => {
+            &[["--steps", "10"], ["--batch-size", "2"], ["--seq-len", "32"]]
+        }
         _ if is_training => &[
             ["--steps", "10"],
             ["--preset", "char-tiny"],
@@ -60,7 +63,7 @@ fn world() -> World {
     let home = world.home.path();
     let write = |name: &str, bytes: &[u8]| std::fs::write(home.join(name), bytes).unwrap();
     let text = "The quick brown fox jumps over the lazy dog.\nROMEO: and JULIET: too\n".repeat(60);
-    for name in ["shakespeare.txt", "book.txt", "other.txt"] {
+    for name in ["shakespeare.txt", "book.txt", "other.txt", "letters.txt"] {
         write(name, text.as_bytes());
     }
     std::fs::create_dir(home.join("notes")).unwrap();
