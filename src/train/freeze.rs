@@ -11,7 +11,7 @@ const SHOWN: usize = 8;
 
 /// The parameters of a run, those that its patterns name apart from the others.
 pub(super) struct Frozen {
-    /// What the optimizer trains.
+    /// Those that the optimizer trains.
     pub trained: Vec<(String, Var)>,
     /// Frozen statistics of batch norms, which runs change and no optimizer, as they were.
     statistics: Vec<(Var, Tensor)>,

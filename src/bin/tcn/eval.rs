@@ -4,8 +4,8 @@ use std::path::PathBuf;
 
 use candle_tcn::models::directory::ModelFiles;
 use candle_tcn::text::TokenStream;
-use candle_tcn::train::{DynamicConfig, DynamicEvaluator, Evaluator};
-use serde_json::json;
+use candle_tcn::train::{DynamicConfig, DynamicEvaluator, Evaluation, Evaluator};
+use serde_json::{Value, json};
 
 use crate::flags::Dtype;
 use crate::model::{self, IN_LOSSES, unknown_tokens, warn_of_unknown};
@@ -90,23 +90,7 @@ pub fn run(args: EvalArgs) -> anyhow::Result<()> {
     let [per_token, per_character, per_byte] =
         [result.tokens, characters, bytes].map(|parts| result.bits_per(parts));
     let dynamic = dynamic.map(DynamicEvaluator::finish).transpose()?;
-    let followed = dynamic.map_or_else(String::new, |found| {
-        format!(
-            "\ndynamic: nats per token {:.4}, bits per character {:.4}, perplexity {:.3}",
-            found.loss(),
-            found.bits_per(characters),
-            found.perplexity()
-        )
-    });
-    let dynamic = dynamic.map(|found| {
-        json!({
-            "loss": found.loss(),
-            "bits_per_token": found.bits_per(found.tokens),
-            "bits_per_character": found.bits_per(characters),
-            "bits_per_byte": found.bits_per(bytes),
-            "perplexity": found.perplexity(),
-        })
-    });
+    let (followed, dynamic) = dynamic_figures(dynamic, characters, bytes);
     print_result(
         args.json,
         json!({
@@ -128,4 +112,25 @@ pub fn run(args: EvalArgs) -> anyhow::Result<()> {
             result.perplexity()
         ),
     )
+}
+
+/// The figures of a dynamic evaluation, as a line and as JSON.
+fn dynamic_figures(found: Option<Evaluation>, characters: u64, bytes: u64) -> (String, Value) {
+    let Some(found) = found else {
+        return (String::new(), Value::Null);
+    };
+    let [per_token, per_character, per_byte] =
+        [found.tokens, characters, bytes].map(|parts| found.bits_per(parts));
+    let (loss, perplexity) = (found.loss(), found.perplexity());
+    let line = format!(
+        "\ndynamic: nats per token {loss:.4}, bits per character {per_character:.4}, perplexity {perplexity:.3}"
+    );
+    let json = json!({
+        "loss": loss,
+        "bits_per_token": per_token,
+        "bits_per_character": per_character,
+        "bits_per_byte": per_byte,
+        "perplexity": perplexity,
+    });
+    (line, json)
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use candle_tcn::models::directory::ModelFiles;
-use candle_tcn::text::Tokenizer;
+use candle_tcn::text::{Corpus, Tokenizer};
 use clap::ValueEnum;
 
 use crate::flags::{counted, expect_together, first_of, with_code_points};
@@ -91,10 +91,14 @@ impl BaseArgs {
 
 impl Base {
     /// The model's tokenizer for `texts`, with more characters where the flags say so.
-    pub fn tokenizer(&self, texts: &[&str]) -> anyhow::Result<Tokenizer> {
+    pub fn tokenizer<'a>(
+        &self,
+        texts: impl Iterator<Item = &'a Corpus>,
+    ) -> anyhow::Result<Tokenizer> {
         let tokenizer = self.files.tokenizer()?;
         let mut unknown: BTreeMap<char, usize> = BTreeMap::new();
-        for text in texts {
+        for corpus in texts {
+            let text = corpus.text()?;
             let lacking = tokenizer.unknown_chars(text);
             if lacking.is_empty() {
                 continue;

@@ -121,11 +121,7 @@ impl Data {
             Some(inputs) => Corpus::read(inputs, most)?,
             None => Corpus::from_bytes(model::TEXT.as_bytes().to_vec()),
         };
-        let mut existing = match (base, spec) {
-            (Some(base), _) => Some(base.files.tokenizer()?.clone()),
-            (None, TokenizerSpec::File(path)) => Some(Tokenizer::from_file(path)?),
-            (None, _) => None,
-        };
+        let mut existing = existing(spec, base)?;
         let any_bytes = match &existing {
             Some(tokenizer) => tokenizer.accepts_any_bytes(),
             None => *spec == TokenizerSpec::Byte,
@@ -136,8 +132,7 @@ impl Data {
         }
         let held_out = held_out.map(|inputs| Corpus::read(&inputs, most)).transpose()?;
         if let Some(base) = base.filter(|_| !any_bytes) {
-            let texts = std::iter::once(&corpus).chain(&held_out).map(Corpus::text);
-            existing = Some(base.tokenizer(&texts.collect::<Result<Vec<_>>>()?)?);
+            existing = Some(base.tokenizer(std::iter::once(&corpus).chain(&held_out))?);
         }
         let (train, valid) = match &held_out {
             Some(valid) => {
@@ -150,11 +145,7 @@ impl Data {
             None => split_fraction(corpus.bytes(), source.valid_fraction, !any_bytes)?,
         };
         let valid = beginning(valid, source.valid_bytes);
-        let tokenizer_name = match (base, &existing) {
-            (Some(base), _) => format!("that of {}", base.name),
-            (None, Some(_)) => "tokenizer.json".into(),
-            (None, None) => spec.to_string(),
-        };
+        let tokenizer_name = tokenizer_name(spec, base);
         let tokenizer = match existing {
             Some(tokenizer) => tokenizer,
             // of the whole text: a character that only the end has is not unknown
@@ -198,6 +189,24 @@ impl Data {
             file(names, "train", self.bytes[0], self.train_tokens),
             file(valid, "validation", self.bytes[1], self.valid.tokens.len()),
         ]
+    }
+}
+
+/// The tokenizer that there is before the text is known.
+fn existing(spec: &TokenizerSpec, base: Option<&Base>) -> Result<Option<Tokenizer>> {
+    match (base, spec) {
+        (Some(base), _) => Ok(Some(base.files.tokenizer()?.clone())),
+        (None, TokenizerSpec::File(path)) => Tokenizer::from_file(path).map(Some),
+        (None, _) => Ok(None),
+    }
+}
+
+/// The tokenizer's name in a card.
+fn tokenizer_name(spec: &TokenizerSpec, base: Option<&Base>) -> String {
+    match (base, spec) {
+        (Some(base), _) => format!("that of {}", base.name),
+        (None, TokenizerSpec::File(_)) => "tokenizer.json".into(),
+        (None, spec) => spec.to_string(),
     }
 }
 
