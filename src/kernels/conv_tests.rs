@@ -259,6 +259,14 @@ mod packed {
                 ..shape(3, 34, 36, Axis { pad_before: 5, ..causal(260, 4, 3) })
             },
             shape(2, 20, 20, Axis { out_len: 200, stride: 3, ..causal(600, 3, 5) }),
+            // more taps than rows, together and each by itself
+            shape(1, 1, 2, Axis { out_len: 3, pad_before: 0, ..causal(20_002, 20_000, 1) }),
+            shape(
+                1,
+                1,
+                2,
+                Axis { out_len: 2, stride: 9_000, pad_before: 0, ..causal(20_000, 9_001, 1) },
+            ),
         ]
         .iter()
         .enumerate()

@@ -1,13 +1,12 @@
 //! Makes the tokenizers of this crate as Hugging Face pipelines.
 
-use std::collections::BTreeSet;
-
 use tokenizers::decoders::fuse::Fuse;
 use tokenizers::models::TrainerWrapper;
 use tokenizers::models::bpe::{BPE, BpeBuilder, BpeTrainer, Vocab};
 use tokenizers::pre_tokenizers::byte_level::ByteLevel;
 use tokenizers::{DecoderWrapper, PreTokenizerWrapper, Tokenizer as HfTokenizer};
 
+use super::check::distinct_chars;
 use super::inspect;
 use super::pieces::{Cuts, PIECE_BYTES, cut_all};
 use super::spec::MAX_VOCAB_SIZE;
@@ -19,7 +18,7 @@ const UNKNOWN: &str = "<unk>";
 
 /// One token per distinct character of `text`, in code point order, behind `<unk>`.
 pub(super) fn char(text: &str) -> Result<HfTokenizer> {
-    let distinct: BTreeSet<char> = text.chars().collect();
+    let distinct = distinct_chars(text);
     let found = distinct.len();
     let expected = format!("text with fewer than {MAX_VOCAB_SIZE} distinct characters");
     Error::require(found < MAX_VOCAB_SIZE, "tokenizer", &expected, found)?;

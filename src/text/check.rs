@@ -98,6 +98,15 @@ fn latin(bytes: &[u8], at: usize) -> &'static str {
     }
 }
 
+/// The distinct characters of `text`, in code point order.
+pub(super) fn distinct_chars(text: &str) -> Vec<char> {
+    // a table, not a set: texts have gigabytes
+    let mut seen = vec![false; char::MAX as usize + 1];
+    text.chars().for_each(|c| seen[c as usize] = true);
+    let found = (0..).zip(seen).filter(|&(_, seen)| seen);
+    found.filter_map(|(code, _)| char::from_u32(code)).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -2,7 +2,6 @@
 
 mod encode;
 
-use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -10,7 +9,7 @@ use serde_json::Value;
 use tokenizers::Tokenizer as HfTokenizer;
 use tokenizers::models::ModelWrapper;
 
-use super::check::{Origin, text_of};
+use super::check::{Origin, distinct_chars, text_of};
 use super::inspect::{self, EncodingKind, Vocabulary};
 use super::pieces::Cuts;
 use super::spec::MAX_VOCAB_SIZE;
@@ -287,8 +286,7 @@ impl Tokenizer {
     /// The distinct characters of `text` that the tokenizer cannot represent, in code point order.
     /// Always empty for `byte` and `bpe:N`.
     pub fn unknown_chars(&self, text: &str) -> Vec<char> {
-        let distinct: BTreeSet<char> = text.chars().collect();
-        distinct.into_iter().filter(|&c| self.is_unknown(c)).collect()
+        distinct_chars(text).into_iter().filter(|&c| self.is_unknown(c)).collect()
     }
 
     fn is_unknown(&self, c: char) -> bool {

@@ -83,11 +83,9 @@ impl Tokenizer {
             let expected = "one of single characters and a token for unknown ones";
             return Err(Error::invalid("tokenizer", expected, "another kind"));
         };
-        for character in characters.iter().map(char::to_string) {
-            if !tokens.contains(&character) {
-                tokens.push(character);
-            }
-        }
+        let mut seen: HashSet<String> = tokens.iter().cloned().collect();
+        let new = characters.iter().map(char::to_string);
+        tokens.extend(new.filter(|character| seen.insert(character.clone())));
         let expected = format!("at most {MAX_VOCAB_SIZE} tokens");
         Error::require(tokens.len() <= MAX_VOCAB_SIZE, "tokenizer", &expected, tokens.len())?;
         Self::from_hf(super::build::characters(tokens.into_iter(), &unknown)?).map_err(Error::Text)

@@ -4,13 +4,13 @@ use std::path::PathBuf;
 
 use candle_tcn::models::directory::ModelFiles;
 use candle_tcn::text::TokenStream;
-use candle_tcn::train::{DynamicConfig, DynamicEvaluator, Evaluation, Evaluator};
+use candle_tcn::train::{DynamicConfig, DynamicEvaluator, Evaluation, Evaluator, Precision};
 use serde_json::{Value, json};
 
 use crate::flags::Dtype;
 use crate::model::{self, IN_LOSSES, unknown_tokens, warn_of_unknown};
 use crate::progress::read_through;
-use crate::{kernel, line_ends, print_result};
+use crate::{kernel, line_ends, memory, print_result};
 
 #[derive(clap::Args)]
 pub struct EvalArgs {
@@ -33,7 +33,7 @@ pub struct EvalArgs {
 #[derive(clap::Args)]
 struct DynamicArgs {
     /// Evaluate a second time with weights that follow the text: each segment is predicted by what was learned from
-    /// those before it (Krause et al. 2018)
+    /// those before it, in f32 (Krause et al. 2018)
     #[arg(long)]
     dynamic: bool,
     /// Tokens of a segment
@@ -53,6 +53,7 @@ impl DynamicArgs {
             return Ok(None);
         }
         let Self { segment, lr, decay, .. } = *self;
+        memory::check_training(&files.config.graph()?, 1, segment, Precision::F32)?;
         let evaluator = DynamicEvaluator::new(files, DynamicConfig { segment, lr, decay })?;
         Ok(Some(evaluator.with_kernel(kernel::chosen())?))
     }
@@ -123,7 +124,7 @@ fn dynamic_figures(found: Option<Evaluation>, characters: u64, bytes: u64) -> (S
         [found.tokens, characters, bytes].map(|parts| found.bits_per(parts));
     let (loss, perplexity) = (found.loss(), found.perplexity());
     let line = format!(
-        "\ndynamic: nats per token {loss:.4}, bits per character {per_character:.4}, perplexity {perplexity:.3}"
+        "\ndynamic             {loss:.4} nats per token, {per_character:.4} bits per character, perplexity {perplexity:.3}"
     );
     let json = json!({
         "loss": loss,

@@ -4,24 +4,49 @@ use std::ops::Range;
 
 use super::super::conv::AxisMap;
 
-/// The tap that reads what `tap` reads, some results later: the one that reads each position last.
-fn leader(axis: &AxisMap, tap: usize) -> usize {
-    let step = axis.step.unsigned_abs();
-    // so many taps further on, positions have the same remainder
-    let cycle = (1..axis.stride).find(|taps| (taps * step).is_multiple_of(axis.stride));
-    let cycle = cycle.unwrap_or(axis.stride);
-    match axis.step < 0 {
-        true => tap + (axis.taps - 1 - tap) / cycle * cycle,
-        false => tap % cycle,
-    }
+/// The taps of one axis by what they read: those of a part share positions, and the first of a part, its leader,
+/// reads each position last.
+struct Parts {
+    /// The leader of each part.
+    leaders: Vec<usize>,
+    /// Of each tap: its part, and how many results later the leader reads the same.
+    taps: Vec<(usize, usize)>,
 }
 
-/// Each tap's leader, itself where rows are not shared, and how many results later that reads the same.
-fn leaders(axis: &AxisMap, shared: bool) -> Vec<(usize, usize)> {
-    let lag =
-        |tap: usize, leader: usize| tap.abs_diff(leader) * axis.step.unsigned_abs() / axis.stride;
-    let leader = |tap| if shared { leader(axis, tap) } else { tap };
-    (0..axis.taps).map(|tap| (leader(tap), lag(tap, leader(tap)))).collect()
+impl Parts {
+    /// Those of `axis`; every tap is a part by itself where rows are not `shared`.
+    fn new(axis: &AxisMap, shared: bool) -> Self {
+        if !shared {
+            let taps = (0..axis.taps).map(|tap| (tap, 0)).collect();
+            return Self { leaders: (0..axis.taps).collect(), taps };
+        }
+        let step = axis.step.unsigned_abs();
+        // so many taps further on, positions have the same remainder
+        let cycle = (1..axis.stride).find(|taps| (taps * step).is_multiple_of(axis.stride));
+        let cycle = cycle.unwrap_or(axis.stride);
+        // counted from the tap that reads the lowest positions
+        let from_lowest = |tap: usize| if axis.step < 0 { axis.taps - 1 - tap } else { tap };
+        let later = |tap: usize| from_lowest(tap) / cycle * cycle * step / axis.stride;
+        Self {
+            leaders: (0..cycle.min(axis.taps)).map(from_lowest).collect(),
+            taps: (0..axis.taps).map(|tap| (from_lowest(tap) % cycle, later(tap))).collect(),
+        }
+    }
+
+    /// Most results that a leader reads the same later.
+    fn reach(&self) -> usize {
+        self.taps.iter().map(|&(_, later)| later).max().unwrap_or(0)
+    }
+
+    /// The results, or places beyond the last, at which a leader reads anything.
+    fn real(&self, axis: &AxisMap) -> Range<usize> {
+        let all = 0..axis.out + self.reach();
+        let leaders = self.leaders.iter();
+        let readers = leaders.map(|&leader| axis.readers(leader, axis.positions(), &all));
+        let read = readers.filter(|readers| !readers.is_empty());
+        let hull = read.reduce(|a, b| a.start.min(b.start)..a.end.max(b.end));
+        hull.unwrap_or(0..0)
+    }
 }
 
 /// A tap as one of those that share packed rows: its area, and how many lines and columns further on it reads
@@ -49,34 +74,18 @@ pub struct Areas {
 impl Areas {
     /// The taps by areas, in which lines and columns are `shared` or not.
     pub fn new(lines: &AxisMap, columns: &AxisMap, shared: (bool, bool)) -> Self {
-        let maps = (lines, columns);
-        let (lines, columns) = (leaders(lines, shared.0), leaders(columns, shared.1));
-        let mut leaders: Vec<(usize, usize)> = Vec::new();
-        let mut taps = Vec::with_capacity(lines.len() * columns.len());
-        for &(m, later_lines) in &lines {
-            for &(n, later_columns) in &columns {
-                let found = leaders.iter().position(|&leader| leader == (m, n));
-                let area = found.unwrap_or(leaders.len());
-                if found.is_none() {
-                    leaders.push((m, n));
-                }
-                taps.push(SharedTap { area, lines: later_lines, columns: later_columns });
+        let (m, n) = (Parts::new(lines, shared.0), Parts::new(columns, shared.1));
+        let pairs = m.leaders.iter().flat_map(|&m| n.leaders.iter().map(move |&n| (m, n)));
+        let leaders = pairs.collect();
+        let mut taps = Vec::with_capacity(m.taps.len() * n.taps.len());
+        for &(line_part, lines) in &m.taps {
+            for &(column_part, columns) in &n.taps {
+                let area = line_part * n.leaders.len() + column_part;
+                taps.push(SharedTap { area, lines, columns });
             }
         }
-        let reach = (
-            taps.iter().map(|tap| tap.lines).max().unwrap_or(0),
-            taps.iter().map(|tap| tap.columns).max().unwrap_or(0),
-        );
-        let hull = |axis: &AxisMap, reach: usize, taps: &[(usize, usize)]| {
-            let readers = taps
-                .iter()
-                .map(|&(leader, _)| axis.readers(leader, axis.positions(), &(0..axis.out + reach)));
-            let read = readers.filter(|readers| !readers.is_empty());
-            let hull = read.reduce(|a, b| a.start.min(b.start)..a.end.max(b.end));
-            hull.unwrap_or(0..0)
-        };
-        let real = (hull(maps.0, reach.0, &lines), hull(maps.1, reach.1, &columns));
-        Self { leaders, taps, reach, real }
+        let reach = (m.reach(), n.reach());
+        Self { leaders, taps, reach, real: (m.real(lines), n.real(columns)) }
     }
 
     /// Rows from line to line with which, at the least, no tap of a line reads a neighbour's rows: zeros between
@@ -103,9 +112,13 @@ mod tests {
         ) {
             let axis = Axis { in_len, out_len, kernel_size, dilation, stride, pad_before };
             for map in [AxisMap::forward(&axis, history), AxisMap::backward(&axis)] {
-                for (tap, (leader, lag)) in leaders(&map, true).into_iter().enumerate() {
-                    for r in 0..map.out {
-                        prop_assert_eq!(map.read(tap, r), map.read(leader, r + lag));
+                for shared in [true, false] {
+                    let parts = Parts::new(&map, shared);
+                    for (tap, &(part, later)) in parts.taps.iter().enumerate() {
+                        for r in 0..map.out {
+                            let leader = parts.leaders[part];
+                            prop_assert_eq!(map.read(tap, r), map.read(leader, r + later));
+                        }
                     }
                 }
             }

@@ -100,12 +100,8 @@ impl Base {
         for corpus in texts {
             let text = corpus.text()?;
             let lacking = tokenizer.unknown_chars(text);
-            if lacking.is_empty() {
-                continue;
-            }
-            for c in text.chars().filter(|c| lacking.binary_search(c).is_ok()) {
-                *unknown.entry(c).or_default() += 1;
-            }
+            let lacking = |c: &char| lacking.binary_search(c).is_ok();
+            text.chars().filter(lacking).for_each(|c| *unknown.entry(c).or_default() += 1);
         }
         if unknown.is_empty() {
             return Ok(tokenizer.clone());

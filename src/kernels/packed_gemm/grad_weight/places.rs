@@ -64,7 +64,7 @@ pub fn groups(spans: &[RowSpan]) -> impl Iterator<Item = &[RowSpan]> {
 }
 
 /// A copy of x: the rows that the leader of an area reads, `first` places later.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy)]
 struct Copied {
     area: usize,
     /// Of pairs, the first row of x may stand second in its word, so that pairs of dy stay pairs.
@@ -140,17 +140,16 @@ impl Places {
     }
 
     fn add_taps(&mut self, areas: &Areas) {
+        let mut numbers = vec![None; areas.leaders.len() * self.per_word];
         for tap in &areas.taps {
             let lines = tap.lines as isize - self.real.0.start as isize;
             let offset =
                 lines * self.pitch as isize + tap.columns as isize - self.real.1.start as isize;
             let first = (-offset).rem_euclid(self.per_word as isize).unsigned_abs();
-            let copied = Copied { area: tap.area, first };
-            let found = self.copies.iter().position(|&other| other == copied);
-            let copy = found.unwrap_or(self.copies.len());
-            if found.is_none() {
-                self.copies.push(copied);
-            }
+            let copy = *numbers[tap.area * self.per_word + first].get_or_insert_with(|| {
+                self.copies.push(Copied { area: tap.area, first });
+                self.copies.len() - 1
+            });
             self.taps.push(Tap { copy, offset, lag: (tap.lines, tap.columns) });
         }
     }
