@@ -5,6 +5,7 @@ use rand_chacha::ChaCha8Rng;
 
 use super::filters::{self, Choice};
 use super::{Constraints, SamplerConfig};
+use crate::models::{expect_finite, log_probability};
 use crate::{Error, Result};
 
 /// Largest vocabulary, far beyond that of any tokenizer in use.
@@ -205,12 +206,7 @@ impl Sampler {
     /// # Ok::<(), candle_tcn::Error>(())
     /// ```
     pub fn logprob(logits: &[f32], id: u32) -> Result<f64> {
-        let logit = logits[check_id("token id", id, logits.len())?];
-        check_finite(logits)?;
-        let best = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-        let above = |logit: f32| f64::from(logit) - f64::from(best);
-        let total: f64 = logits.iter().map(|&logit| above(logit).exp()).sum();
-        Ok(above(logit) - total.ln())
+        log_probability(logits, id)
     }
 
     /// Leaves in `candidates`, in order of id, what may be drawn, with its weights.
@@ -244,7 +240,7 @@ impl Sampler {
             constraints.permit(&mut self.permitted)?;
             allowed = &self.permitted;
         }
-        check_finite(logits)?;
+        expect_finite(logits)?;
         self.candidates.clear();
         let ids = (0..).zip(logits).zip(allowed).filter(|(_, allowed)| **allowed);
         let choice = |((id, &logit), _)| Choice { id, logit: f64::from(logit), weight: 1.0 };
@@ -308,16 +304,6 @@ impl Sampler {
         });
         // only rounding can make the target the whole sum
         drawn.or(self.candidates.last()).map_or(0, |candidate| candidate.id)
-    }
-}
-
-fn check_finite(logits: &[f32]) -> Result<()> {
-    match logits.iter().position(|logit| !logit.is_finite()) {
-        None => Ok(()),
-        Some(id) => {
-            let found = format!("{} for token {id}", logits[id]);
-            Err(Error::invalid("logits", "finite numbers (are the weights damaged?)", found))
-        }
     }
 }
 

@@ -8,7 +8,7 @@ use crate::{Error, Result};
 /// Gives whole sequences to a model, many at a time.
 ///
 /// Sequences of one batch are filled up to the longest and masked, so that each gives what it gives by
-/// itself; models that know no masks get batches of one length.
+/// itself; those of a causal model need no mask for that, and other models that know none get batches of one length.
 ///
 /// # Example
 ///
@@ -88,10 +88,12 @@ impl<'a> Encoder<'a> {
         let mut order: Vec<usize> = (0..sequences.len()).filter(|i| len(i) > 0).collect();
         order.sort_by_key(|i| std::cmp::Reverse(len(i)));
         let mut batches: Vec<Vec<usize>> = Vec::new();
+        let graph = self.network.graph();
+        let fills_up = graph.takes_mask() || graph.is_causal();
         for i in order {
             let fits = |batch: &&mut Vec<usize>| {
                 let longest = len(&batch[0]);
-                let same = self.network.graph().takes_mask() || longest == len(&i);
+                let same = fills_up || longest == len(&i);
                 same && longest * (batch.len() + 1) <= self.batch_tokens
             };
             match batches.last_mut().filter(fits) {
@@ -109,7 +111,7 @@ impl<'a> Encoder<'a> {
         for (row, &i) in (1..).zip(batch) {
             ids.extend_from_slice(&sequences[i]);
             mask.resize(ids.len(), 1u8);
-            // any id will do: it is hidden
+            // any id will do: it is hidden, or behind all that a causal model sees
             ids.resize(row * time, 0);
             mask.resize(row * time, 0);
         }
@@ -129,6 +131,32 @@ impl<'a> Encoder<'a> {
         let layers = self.network.graph().hidden_layers();
         let expected = format!("hidden.0 to hidden.{layers}, or logits");
         Err(Error::invalid("hidden state", expected, name))
+    }
+}
+
+/// The natural logarithm of a token's probability under the logits of its place.
+///
+/// # Errors
+/// [`Error::Invalid`] for an id without a logit, and where a logit is not finite.
+pub(crate) fn log_probability(logits: &[f32], id: u32) -> Result<f64> {
+    let Some(&logit) = logits.get(id as usize) else {
+        return Err(Error::invalid("token id", format!("one below {}", logits.len()), id));
+    };
+    expect_finite(logits)?;
+    let best = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let above = |logit: f32| f64::from(logit) - f64::from(best);
+    let total: f64 = logits.iter().map(|&logit| above(logit).exp()).sum();
+    Ok(above(logit) - total.ln())
+}
+
+/// Refuses logits of which one is not finite.
+pub(crate) fn expect_finite(logits: &[f32]) -> Result<()> {
+    match logits.iter().position(|logit| !logit.is_finite()) {
+        None => Ok(()),
+        Some(id) => {
+            let found = format!("{} for token {id}", logits[id]);
+            Err(Error::invalid("logits", "finite numbers (are the weights damaged?)", found))
+        }
     }
 }
 
@@ -157,10 +185,7 @@ pub struct Candidate {
 /// # Ok::<(), candle_tcn::Error>(())
 /// ```
 pub fn candidates(logits: &[f32], count: usize) -> Result<Vec<Candidate>> {
-    if let Some(logit) = logits.iter().find(|logit| !logit.is_finite()) {
-        let expected = "finite numbers (are the weights damaged?)";
-        return Err(Error::invalid("logits", expected, logit));
-    }
+    expect_finite(logits)?;
     let best = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
     let weight = |logit: f32| (f64::from(logit) - f64::from(best)).exp();
     let total: f64 = logits.iter().map(|&logit| weight(logit)).sum();

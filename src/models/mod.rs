@@ -11,6 +11,7 @@ mod encode;
 mod presets;
 mod pytorch_tcn;
 mod run;
+mod score;
 pub mod state_file;
 mod tcn;
 mod temporal_conv_net;
@@ -24,13 +25,14 @@ pub use carp::CarpConfig;
 pub use config::{Architecture, FrameLayout, ModelConfig};
 pub use convert::{Converted, ORIGINAL_CARP_VOCABULARY, convert, convert_under};
 pub use convnet::ConvNetConfig;
-pub(crate) use encode::likeliest;
 pub use encode::{Candidate, Encoder, candidates};
+pub(crate) use encode::{expect_finite, likeliest, log_probability};
 pub use presets::PRESETS;
 pub use pytorch_tcn::{
     EmbeddingMode, KernelInitializer, PytorchActivation, PytorchNorm, PytorchTcnConfig,
 };
 pub use run::{RunOptions, run};
+pub use score::{Change, Scorer};
 pub use tcn::TcnLmConfig;
 pub use temporal_conv_net::TemporalConvNetConfig;
 pub use temporal_layers::{

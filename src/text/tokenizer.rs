@@ -248,7 +248,8 @@ impl Tokenizer {
         bytes.get(id as usize)?.as_deref()
     }
 
-    pub(super) fn is_special(&self, id: u32) -> bool {
+    /// `true` for a token that stands for something that is no text.
+    pub fn is_special(&self, id: u32) -> bool {
         self.inner.vocabulary.special.binary_search(&id).is_ok()
     }
 

@@ -101,6 +101,15 @@ impl Tokenizer {
         self.token_id("<mask>").or_else(|| self.token_id("[MASK]"))
     }
 
+    /// As [`mask_id`](Self::mask_id), where there must be one.
+    ///
+    /// # Errors
+    /// [`Error::Text`] where there is none.
+    pub fn expect_mask(&self) -> Result<u32> {
+        let missing = || Error::Text("the tokenizer has no token <mask> or [MASK]".into());
+        self.mask_id().ok_or_else(missing)
+    }
+
     /// The id of the token that fills up shorter sequences: `<pad>` or `[PAD]`.
     pub fn pad_id(&self) -> Option<u32> {
         self.token_id("<pad>").or_else(|| self.token_id("[PAD]"))

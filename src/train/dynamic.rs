@@ -54,8 +54,8 @@ pub struct DynamicEvaluator {
     config: DynamicConfig,
     model: Network,
     optimizer: NamedOptimizer,
-    /// The weights that the optimizer changes, as they were trained.
-    trained: Vec<Tensor>,
+    /// The pull of the trained weights after each segment: themselves times `decay`.
+    pull: Vec<Tensor>,
     state: State,
     pending: Vec<u32>,
     sum: Evaluation,
@@ -79,11 +79,14 @@ impl DynamicEvaluator {
         params.load(&files.weights)?;
         let rule = OptimizerConfig::RmsProp(RmsPropConfig::default());
         let optimizer = NamedOptimizer::new(rule, params.trainable())?;
-        let trained = optimizer.params().iter().map(|(_, var)| Ok(var.as_tensor().copy()?));
-        let trained = trained.collect::<Result<_>>()?;
+        let pull = optimizer
+            .params()
+            .iter()
+            .map(|(_, var)| Ok((var.as_tensor() * config.decay)?.detach()));
+        let pull = pull.collect::<Result<_>>()?;
         let state = model.init_state(1)?;
         let (pending, sum) = (Vec::new(), Evaluation::default());
-        Ok(Self { config, model, optimizer, trained, state, pending, sum })
+        Ok(Self { config, model, optimizer, pull, state, pending, sum })
     }
 
     /// The same under another kernel than the [best](Kernel::best).
@@ -138,9 +141,9 @@ impl DynamicEvaluator {
         let grads = Gradients::of(self.model.graph(), grads, self.optimizer.params());
         self.optimizer.step(&grads, self.config.lr)?;
         if self.config.decay > 0.0 {
-            for ((_, var), trained) in self.optimizer.params().iter().zip(&self.trained) {
-                let back = ((trained - var.as_detached_tensor())? * self.config.decay)?;
-                var.set(&(var.as_detached_tensor() + back)?)?;
+            for ((_, var), pull) in self.optimizer.params().iter().zip(&self.pull) {
+                let kept = var.as_detached_tensor().affine(1.0 - self.config.decay, 0.0)?;
+                var.set(&(kept + pull)?)?;
             }
         }
         Ok(())

@@ -16,6 +16,7 @@ mod not_mixed;
 mod receptive_field;
 mod run;
 mod runs_kept;
+mod score;
 #[cfg(target_os = "linux")]
 mod terminal;
 mod texts;

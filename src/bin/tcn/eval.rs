@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use candle_tcn::models::directory::ModelFiles;
 use candle_tcn::text::TokenStream;
-use candle_tcn::train::{DynamicConfig, DynamicEvaluator, Evaluation, Evaluator, Precision};
+use candle_tcn::train::{DynamicConfig, DynamicEvaluator, Evaluation, Evaluator};
 use serde_json::{Value, json};
 
 use crate::flags::Dtype;
@@ -53,7 +53,7 @@ impl DynamicArgs {
             return Ok(None);
         }
         let Self { segment, lr, decay, .. } = *self;
-        memory::check_training(&files.config.graph()?, 1, segment, Precision::F32)?;
+        memory::check_dynamic(&files.config.graph()?, segment)?;
         let evaluator = DynamicEvaluator::new(files, DynamicConfig { segment, lr, decay })?;
         Ok(Some(evaluator.with_kernel(kernel::chosen())?))
     }

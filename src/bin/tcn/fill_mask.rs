@@ -2,14 +2,14 @@
 
 use std::path::PathBuf;
 
+use candle_tcn::LoadedModel;
 use candle_tcn::models::{Candidate, Encoder, candidates};
 use candle_tcn::text::Tokenizer;
-use candle_tcn::{Error, LoadedModel};
 use serde_json::{Value, json};
 
-use crate::embed::{Sequence, Sequences, encode};
 use crate::flags::{WholeDtype, count};
 use crate::model::Unknown;
+use crate::sequences::{Sequence, Sequences, encode};
 use crate::{model, print_line};
 
 /// Sequences that are given to the model together.
@@ -79,8 +79,7 @@ fn masked(loaded: &LoadedModel, tokenizer: &Tokenizer) -> anyhow::Result<u32> {
             loaded.config.model_type()
         );
     }
-    let missing = || Error::Text("the tokenizer has no token <mask> or [MASK]".into());
-    Ok(tokenizer.mask_id().ok_or_else(missing)?)
+    Ok(tokenizer.expect_mask()?)
 }
 
 /// The masks of each sequence: where they are, and what may stand there.

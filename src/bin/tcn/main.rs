@@ -37,6 +37,8 @@ mod model;
 mod progress;
 mod receptive_field;
 mod run;
+mod score;
+mod sequences;
 mod signals;
 mod terminal;
 mod train;
@@ -71,6 +73,8 @@ enum Command {
     Eval(eval::EvalArgs),
     /// Fill in the masks of a sequence with a masked language model
     FillMask(fill_mask::FillMaskArgs),
+    /// Score sequences, and changes in them such as mutations and variants, by their log-probability
+    Score(score::ScoreArgs),
     /// Compute a vector (embedding) of each sequence
     Embed(embed::EmbedArgs),
     /// Apply any model to tensors of a file
@@ -220,6 +224,7 @@ fn execute(cli: Cli) -> anyhow::Result<()> {
         Command::Generate(args) => generate::run(args),
         Command::Eval(args) => eval::run(args),
         Command::FillMask(args) => fill_mask::run(args),
+        Command::Score(args) => score::run(args),
         Command::Embed(args) => embed::run(args),
         Command::Run(args) => run::run(args),
         Command::Convert(args) => convert::run(args),

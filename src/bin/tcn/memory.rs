@@ -19,6 +19,12 @@ pub fn check_training(
     check("training", needed, model, batch_size, seq_len)
 }
 
+/// The same of an evaluation that learns from segments.
+pub fn check_dynamic(model: &Graph, segment: usize) -> anyhow::Result<()> {
+    let needed = model.training_bytes(1, segment, Precision::F32.dtype())? as f64;
+    check_for("--dynamic", needed, model, &format!("--segment (now {segment})"))
+}
+
 /// The same of `bytes` of text, packed or not; gives how many bytes there may be when they are unpacked.
 pub fn check_text(bytes: u64) -> anyhow::Result<u64> {
     // the text and a token for each of its bytes
@@ -70,12 +76,17 @@ fn check(
     batch_size: usize,
     seq_len: usize,
 ) -> anyhow::Result<()> {
+    let flags = format!("--batch-size (now {batch_size}), --seq-len (now {seq_len})");
+    check_for(what, needed, model, &flags)
+}
+
+/// Refuses what needs more memory than is free; `flags` are what makes it less.
+fn check_for(what: &str, needed: f64, model: &Graph, flags: &str) -> anyhow::Result<()> {
     let available = available_bytes().map_or(f64::INFINITY, |bytes| bytes as f64);
     if needed > available {
         let gib = |bytes: f64| bytes / f64::from(1 << 30);
         bail_usage!(
-            "{what} would take about {:.1} GiB, {:.1} GiB are free: lower --batch-size (now {batch_size}), \
-             --seq-len (now {seq_len}) or the model's channels ({} parameters)",
+            "{what} would take about {:.1} GiB, {:.1} GiB are free: lower {flags} or the model's channels ({} parameters)",
             gib(needed),
             gib(available),
             model.parameter_count()?

@@ -2,9 +2,6 @@
 
 mod output;
 mod rows;
-mod sequences;
-
-pub use sequences::{Sequence, Sequences};
 
 use std::path::{Path, PathBuf};
 
@@ -20,6 +17,7 @@ use serde_json::json;
 use crate::flags::{WholeDtype, count, counted, refuse_existing};
 use crate::model::Unknown;
 use crate::progress::Pace;
+use crate::sequences::{Sequence, Sequences, encode};
 use crate::{Interrupted, kernel, model, print_result, progress, signals};
 use output::{OutputFormat, Partial, Settings};
 use rows::Note;
@@ -187,24 +185,6 @@ fn next_group(sequences: &mut Sequences, args: &EmbedArgs) -> anyhow::Result<Vec
         group.push(sequence);
     }
     Ok(group)
-}
-
-/// The tokens of each sequence; an error where `fault` finds one in them.
-pub fn encode(
-    tokenizer: &Tokenizer,
-    sequences: &[Sequence],
-    unknown: &mut Unknown,
-    fault: impl Fn(&[u32]) -> Option<String>,
-) -> anyhow::Result<Vec<Vec<u32>>> {
-    let one = |sequence: &Sequence| {
-        let tokens = tokenizer.encode(&sequence.text)?;
-        if let Some(fault) = fault(&tokens) {
-            return Err(Error::Text(format!("{}: {fault}", sequence.name())).into());
-        }
-        unknown.count(&sequence.name(), tokenizer, &tokens);
-        Ok(tokens)
-    };
-    sequences.iter().map(one).collect()
 }
 
 /// The rows of some sequences, in their order.

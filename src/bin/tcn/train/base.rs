@@ -26,7 +26,7 @@ pub struct BaseArgs {
     /// Give characters of the text that the tokenizer of --init-from lacks tokens of their own
     #[arg(long, conflicts_with = "unknown")]
     extend_vocabulary: bool,
-    /// Leave the parameters as they are whose names match, such as 'encoder*'
+    /// Leave the parameters as they are whose names match, such as 'encoder*'; `tcn info` lists the names
     #[arg(long, value_name = "PATTERN", num_args = 1..)]
     pub freeze: Vec<String>,
 }

@@ -4,8 +4,10 @@ use std::io::{BufRead, BufReader, Chain, Cursor, Read};
 use std::path::{Path, PathBuf};
 
 use candle_tcn::files::Decompressed;
-use candle_tcn::text::{Inputs, not_text};
+use candle_tcn::text::{Inputs, Tokenizer, not_text};
 use candle_tcn::{AtPath, Error};
+
+use crate::model::Unknown;
 
 /// The longest line or sequence; longer ones are something else.
 const MAX_BYTES: u64 = 1 << 28;
@@ -133,4 +135,22 @@ impl Iterator for Sequences {
     fn next(&mut self) -> Option<Self::Item> {
         self.advance().transpose()
     }
+}
+
+/// The tokens of each sequence; an error where `fault` finds one in them.
+pub fn encode(
+    tokenizer: &Tokenizer,
+    sequences: &[Sequence],
+    unknown: &mut Unknown,
+    fault: impl Fn(&[u32]) -> Option<String>,
+) -> anyhow::Result<Vec<Vec<u32>>> {
+    let one = |sequence: &Sequence| {
+        let tokens = tokenizer.encode(&sequence.text)?;
+        if let Some(fault) = fault(&tokens) {
+            return Err(Error::Text(format!("{}: {fault}", sequence.name())).into());
+        }
+        unknown.count(&sequence.name(), tokenizer, &tokens);
+        Ok(tokens)
+    };
+    sequences.iter().map(one).collect()
 }
