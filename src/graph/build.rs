@@ -7,7 +7,7 @@ use candle_nn::Init;
 use super::operation::{Node, Operation, Param, Parameter};
 use super::{
     Axes, Edge, Graph, Input, MAX_CHANNELS, MAX_STACK_LAYERS, MAX_TOTAL_CHANNELS, RowOperation,
-    Value, in_range,
+    TokensConfig, Value, in_range,
 };
 use crate::kernels::elementwise::{Activation, Gate};
 use crate::ops::DropoutKind;
@@ -19,17 +19,20 @@ impl Graph {
     /// # Errors
     /// [`Error::Invalid`] for a vocabulary of no size or beyond [`MAX_CHANNELS`].
     pub fn tokens(&mut self, vocab_size: usize) -> Result<Value> {
-        self.tokens_hiding(vocab_size, None)
+        self.tokens_with(vocab_size, TokensConfig::default())
     }
 
-    /// As [`tokens`](Self::tokens); where no mask is given, steps of the id `hidden` are hidden.
+    /// As [`tokens`](Self::tokens), some of which have a meaning of their own.
     ///
     /// # Errors
-    /// As [`tokens`](Self::tokens).
-    pub fn tokens_hiding(&mut self, vocab_size: usize, hidden: Option<u32>) -> Result<Value> {
+    /// As [`tokens`](Self::tokens); [`Error::Invalid`] for a `restart` beyond the vocabulary.
+    pub fn tokens_with(&mut self, vocab_size: usize, cfg: TokensConfig) -> Result<Value> {
         in_range("vocab_size", vocab_size, MAX_CHANNELS)?;
+        let restart = cfg.restart.unwrap_or(0);
+        let expected = format!("an id below {vocab_size}, the size of the vocabulary");
+        Error::require((restart as usize) < vocab_size, "restart", &expected, restart)?;
         let edge = Edge { ids: true, ..Edge::point(Axes::Sequence, vocab_size) };
-        self.input(Input::Tokens { vocab_size, hidden }, edge)
+        self.input(Input::Tokens { vocab_size, cfg }, edge)
     }
 
     /// Numbers, (batch, time, channels).

@@ -52,6 +52,9 @@ impl Walk<'_> {
         };
         let mut padding = conv.padding;
         if conv.padding_mode != PaddingMode::Zeros && !streams {
+            let expected = "zeros, where sequences begin anew within a run";
+            let is_whole = self.sections.is_none();
+            Error::require(is_whole, "padding_mode", expected, format!("{:?}", conv.padding_mode))?;
             let slot = self.new_slot();
             xs = self.pad(conv, xs, slot)?;
             padding = [(0, 0); 2];
@@ -67,7 +70,8 @@ impl Walk<'_> {
             dropout: group.dropout.and_then(|(p, number)| Some((p, self.run.key(number, draws)?))),
             f32_output: conv.to_f32,
         };
-        let op = Convolution { shape, history, epilogue };
+        let sections = self.sections.clone().filter(|_| span > 0);
+        let op = Convolution { shape, history, sections, epilogue };
         let bias = conv.bias.map(|bias| self.parameter(bias)).transpose()?;
         op.check(bias.as_ref().map(|bias| &bias.tensor))?;
         self.apply(op, [xs, weight].into_iter().chain(bias).collect(), out)

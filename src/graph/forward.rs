@@ -17,6 +17,7 @@ use crate::ops::gather::Gather;
 use crate::ops::norm::NormalizeRows;
 use crate::ops::op::{self, Op};
 use crate::ops::pointwise::{Activate, Gated};
+use crate::ops::sections::Sections;
 use crate::ops::sum::Add;
 use crate::{Error, Result};
 
@@ -35,6 +36,8 @@ pub(super) struct Walk<'a> {
     pub net: &'a Network,
     pub run: &'a Run<'a>,
     pub mask: Option<Mask>,
+    /// Parts of the sequences that know nothing of each other.
+    pub sections: Option<Sections>,
     values: Vec<Option<Known>>,
     /// `None` where gradients are candle's, or nobody's.
     entries: Option<Vec<Entry>>,
@@ -60,6 +63,7 @@ pub(super) fn walk(
         net,
         run: &run,
         mask: None,
+        sections: None,
         values: vec![None; graph.nodes.len()],
         entries: traced.then(Vec::new),
         slots: graph.parameters.len() + graph.nodes.len(),
@@ -68,7 +72,8 @@ pub(super) fn walk(
     };
     walk.take_inputs(inputs)?;
     if let Some(state) = &state {
-        walk.pieces = Some(Pieces::new(state, graph.rings()?, inputs[0])?);
+        let starts = walk.sections.as_ref().map(Sections::last_starts);
+        walk.pieces = Some(Pieces::new(state, graph.rings()?, inputs[0], starts)?);
         let state = &**state;
         walk.groups(&program, Some(state))?;
     } else {
@@ -129,10 +134,14 @@ impl Walk<'_> {
         let (batch, time) = (inputs[0].dim(0)?, inputs[0].dims().get(1).copied().unwrap_or(1));
         for (i, (xs, input)) in inputs.iter().zip(graph.inputs()).enumerate() {
             let tensor = input.check(xs, i, (batch, time), dtype)?;
-            if let Input::Tokens { hidden: Some(id), .. } = input
-                && self.run.mask.is_none()
-            {
-                self.mask = Some(Mask::new(&xs.ne(*id)?)?);
+            if let Input::Tokens { cfg, .. } = input {
+                if let (Some(id), None) = (cfg.hidden, &self.run.mask) {
+                    self.mask = Some(Mask::new(&xs.ne(id)?)?);
+                }
+                if let Some(id) = cfg.restart {
+                    let ids = xs.flatten_all()?.to_vec1::<u32>()?;
+                    self.sections = Sections::of(&ids, time, id);
+                }
             }
             self.values[graph.inputs[i].0] = Some(Known { tensor, slot: None });
         }
@@ -184,6 +193,11 @@ impl Walk<'_> {
                 let tensor =
                     ops::one_hot(&ids.tensor, vocab, width, self.net.activations(self.run))?;
                 Ok(Known { tensor, slot: None })
+            }
+            (Operation::ConvTranspose(_) | Operation::Mean, _) if self.sections.is_some() => {
+                let expected =
+                    "operations that keep the steps, where sequences begin anew within a run";
+                Err(Error::invalid("sequence", expected, node.operation.name()))
             }
             (Operation::Conv(conv), [xs]) => self.conv(conv, group, xs.clone(), state, out),
             (Operation::ConvTranspose(conv), [xs]) => self.transposed(conv, xs.clone(), state, out),

@@ -69,7 +69,7 @@ pub use config::{
 pub use cost::Cost;
 pub use edge::{Axes, Edge};
 pub use network::Network;
-pub use operation::{Input, Parameter, RowOperation};
+pub use operation::{Input, Parameter, RowOperation, TokensConfig};
 pub use reverse::Tape;
 pub use run::{Outputs, Run};
 pub use state::{RingShape, State};
@@ -226,6 +226,14 @@ impl Graph {
     pub fn vocab_size(&self) -> Option<usize> {
         match self.inputs().next() {
             Some(Input::Tokens { vocab_size, .. }) => Some(*vocab_size),
+            _ => None,
+        }
+    }
+
+    /// The token id with which a sequence begins anew, of a network of tokens that has one.
+    pub fn restart(&self) -> Option<u32> {
+        match self.inputs().next() {
+            Some(Input::Tokens { cfg, .. }) => cfg.restart,
             _ => None,
         }
     }

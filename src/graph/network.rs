@@ -132,10 +132,12 @@ impl Network {
     /// # Errors
     /// Those of candle.
     pub fn attention_mask(&self, ids: &Tensor) -> Result<Option<Tensor>> {
-        let Some(Input::Tokens { hidden: Some(id), .. }) = self.graph.inputs().next() else {
-            return Ok(None);
-        };
-        let mask = ids.ne(*id)?;
+        let hidden = self.graph.inputs().next().and_then(|input| match input {
+            Input::Tokens { cfg, .. } => cfg.hidden,
+            _ => None,
+        });
+        let Some(id) = hidden else { return Ok(None) };
+        let mask = ids.ne(id)?;
         Ok(Mask::new(&mask)?.factors.is_some().then_some(mask))
     }
 

@@ -96,6 +96,16 @@ impl ConvTranspose {
     }
 }
 
+/// Token ids with a meaning of their own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct TokensConfig {
+    /// Steps of this id are hidden where no mask is given.
+    pub hidden: Option<u32>,
+    /// A sequence begins anew with this id: neither it nor what follows sees what came before, in a whole run, in a
+    /// carried state and in single steps alike.
+    pub restart: Option<u32>,
+}
+
 /// A value that a network takes.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Input {
@@ -103,8 +113,8 @@ pub enum Input {
     Tokens {
         /// Ids are below it.
         vocab_size: usize,
-        /// Steps of this id are hidden where no mask is given.
-        hidden: Option<u32>,
+        /// Ids with a meaning of their own.
+        cfg: TokensConfig,
     },
     /// Numbers, (batch, time, channels).
     Frames {

@@ -292,21 +292,28 @@ pub(super) struct Pieces {
     rows: Vec<Vec<f32>>,
     /// Steps of each sequence.
     steps: usize,
+    /// The step at which each sequence began anew for the last time; empty where none did.
+    starts: Vec<Option<usize>>,
 }
 
 impl Pieces {
-    /// For a run over `xs` (batch, time, …) of a network with these rings.
+    /// For a run over `xs` (batch, time, …) of a network with these rings, whose sequences began anew at `starts`.
     ///
     /// # Errors
     /// [`Error::Invalid`] where the state is another network's or has another number of sequences.
-    pub fn new(state: &State, shapes: Vec<RingShape>, xs: &Tensor) -> Result<Self> {
+    pub fn new(
+        state: &State,
+        shapes: Vec<RingShape>,
+        xs: &Tensor,
+        starts: Option<Vec<Option<usize>>>,
+    ) -> Result<Self> {
         state.check_shapes(&shapes)?;
         let (batch, steps) = (xs.dim(0)?, xs.dim(1)?);
         if batch != state.batch() {
             let expected = format!("{} sequences, as the state has", state.batch());
             return Err(Error::invalid("batch", expected, batch));
         }
-        Ok(Self { shapes, rows: Vec::new(), steps })
+        Ok(Self { shapes, rows: Vec::new(), steps, starts: starts.unwrap_or_default() })
     }
 
     /// Rows before `xs` of the next ring, (batch, span, channels), whose last rows are noted.
@@ -341,12 +348,27 @@ impl Pieces {
             let expected = format!("a run through {} convolutions", self.shapes.len());
             return Err(Error::invalid("state", expected, self.rows.len()));
         }
+        let anew = self.starts.iter().enumerate().filter(|(_, start)| start.is_some());
+        anew.clone().try_for_each(|(sequence, _)| state.reset(sequence))?;
         for ((ring, shape), rows) in state.rings.iter_mut().zip(&self.shapes).zip(&self.rows) {
-            let skipped = (self.steps - self.steps.min(shape.span)) as u64;
-            let at: Vec<u64> = state.positions.iter().map(|at| at + skipped).collect();
-            remember(ring, (shape.span, shape.channels), &at, rows);
+            let (span, channels) = (shape.span, shape.channels);
+            let kept = self.steps.min(span);
+            let sequences = rows.chunks_exact(kept * channels).enumerate();
+            for ((sequence, rows), ring) in sequences.zip(ring.chunks_exact_mut(span * channels)) {
+                // those since its start
+                let start = self.starts.get(sequence).copied().flatten().unwrap_or(0);
+                let rows = &rows[kept.saturating_sub(self.steps - start) * channels..];
+                let at =
+                    state.positions[sequence] + (self.steps - start - rows.len() / channels) as u64;
+                remember(ring, (span, channels), &[at], rows);
+            }
         }
         state.advance(self.steps);
+        if !self.shapes.is_empty() {
+            for (sequence, start) in anew {
+                state.positions[sequence] -= start.unwrap_or(0) as u64;
+            }
+        }
         Ok(())
     }
 }

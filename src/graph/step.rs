@@ -120,7 +120,7 @@ pub struct StepNet {
 /// Kind of the input.
 #[derive(Debug, Clone, Copy)]
 enum StepInput {
-    Tokens { vocab_size: usize },
+    Tokens { vocab_size: usize, restart: Option<u32> },
     Frames(Slot),
 }
 
@@ -169,7 +169,7 @@ impl StepNet {
     /// Ids are below it; 0 where frames go in.
     pub fn vocab_size(&self) -> usize {
         match self.input {
-            StepInput::Tokens { vocab_size } => vocab_size,
+            StepInput::Tokens { vocab_size, .. } => vocab_size,
             StepInput::Frames(_) => 0,
         }
     }
@@ -205,15 +205,57 @@ impl StepNet {
     pub fn step_ids<'a>(&self, ids: &[u32], state: &'a mut State) -> Result<&'a mut [f32]> {
         self.check_ids(ids)?;
         let frames = self.frames(ids.len(), state)?;
+        let restart = match self.input {
+            StepInput::Tokens { restart, .. } => restart.filter(|id| ids.contains(id)),
+            StepInput::Frames(_) => None,
+        };
         self.prepare(state, frames);
+        if let Some(restart) = restart {
+            for (sequence, ids) in ids.chunks_exact(frames).enumerate() {
+                if ids[0] == restart {
+                    state.reset(sequence)?;
+                }
+            }
+            if ids.chunks_exact(frames).any(|ids| ids[1..].contains(&restart)) {
+                return self.step_ids_in_parts(ids, frames, restart, state);
+            }
+        }
         state.scratch.ids.clear();
         state.scratch.ids.extend_from_slice(ids);
         Ok(self.run(state, frames))
     }
 
+    /// A block within which sequences begin anew: cut there for all of them.
+    fn step_ids_in_parts<'a>(
+        &self,
+        ids: &[u32],
+        frames: usize,
+        restart: u32,
+        state: &'a mut State,
+    ) -> Result<&'a mut [f32]> {
+        let width = self.output.width;
+        let mut all = vec![0.0; ids.len() * width];
+        let cuts = (1..frames)
+            .filter(|&frame| ids.iter().skip(frame).step_by(frames).any(|&id| id == restart));
+        let mut start = 0;
+        for end in cuts.chain([frames]) {
+            let part: Vec<u32> =
+                ids.chunks_exact(frames).flat_map(|ids| &ids[start..end]).copied().collect();
+            let logits = self.step_ids(&part, state)?;
+            let sequences = all.chunks_exact_mut(frames * width);
+            for (all, logits) in sequences.zip(logits.chunks_exact((end - start) * width)) {
+                all[start * width..end * width].copy_from_slice(logits);
+            }
+            start = end;
+        }
+        let output = &mut state.scratch.buffers[self.output.index][..all.len()];
+        output.copy_from_slice(&all);
+        Ok(output)
+    }
+
     /// Refuses ids beyond the vocabulary.
     pub(crate) fn check_ids(&self, ids: &[u32]) -> Result<()> {
-        let StepInput::Tokens { vocab_size } = self.input else {
+        let StepInput::Tokens { vocab_size, .. } = self.input else {
             return Err(Error::invalid("ids", "frames, as the network takes", "token ids"));
         };
         match ids.iter().find(|&&id| id as usize >= vocab_size) {

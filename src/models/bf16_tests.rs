@@ -15,6 +15,7 @@ fn evaluation_in_bf16_is_near_that_in_f32_under_every_norm() -> Result<()> {
     for norm in [Weight, Layer, Batch, Rms, Without] {
         for pre_norm in [false, true] {
             let config = ModelConfig::Tcn(TcnLmConfig {
+                eos_token_id: None,
                 vocab_size: 7,
                 embedding_dim: 8,
                 tie_weights: false,

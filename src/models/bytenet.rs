@@ -4,7 +4,9 @@ use serde::{Deserialize, Serialize};
 
 use super::Architecture;
 use super::config_keys::yes;
-use crate::graph::{Conv1dConfig, EmbedConfig, Graph, MAX_CHANNELS, MAX_STACK_LAYERS, in_range};
+use crate::graph::{
+    Conv1dConfig, EmbedConfig, Graph, MAX_CHANNELS, MAX_STACK_LAYERS, TokensConfig, in_range,
+};
 use crate::nn::{Activation, ByteNetStackConfig};
 use crate::{Error, Result};
 
@@ -42,6 +44,9 @@ pub struct ByteNetConfig {
     /// Token ids; 0 in a preset, which takes it from the tokenizer.
     #[serde(default, alias = "vocab_size")]
     pub n_tokens: usize,
+    /// Token that ends a document, and begins the next: what follows it sees nothing of what came before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub eos_token_id: Option<u32>,
     /// Width of the embedding.
     #[serde(alias = "embedding_dim")]
     pub d_embedding: usize,
@@ -136,7 +141,8 @@ impl Architecture for ByteNetConfig {
     fn graph(&self) -> Result<Graph> {
         self.validate()?;
         let mut g = Graph::new();
-        let ids = g.tokens(self.n_tokens)?;
+        let cfg = TokensConfig { restart: self.eos_token_id, ..TokensConfig::default() };
+        let ids = g.tokens_with(self.n_tokens, cfg)?;
         let causal = Conv1dConfig::causal();
         // the variance of PyTorch's normal distribution; less where it is a matrix of the softmax too
         let bound = if self.tie_weights { 0.1 } else { 3f64.sqrt() };
@@ -159,6 +165,10 @@ impl Architecture for ByteNetConfig {
 
     fn vocab_size(&mut self) -> Option<&mut usize> {
         Some(&mut self.n_tokens)
+    }
+
+    fn end_token(&mut self) -> Option<&mut Option<u32>> {
+        Some(&mut self.eos_token_id)
     }
 
     fn set_dropout(&mut self, dropout: f64) {

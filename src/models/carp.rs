@@ -6,7 +6,8 @@ use serde_json::{Map, Value};
 use super::Architecture;
 use super::config_keys::activation;
 use crate::graph::{
-    Conv1dConfig, EmbedConfig, Graph, MAX_CHANNELS, MAX_STACK_LAYERS, dropout_probability, in_range,
+    Conv1dConfig, EmbedConfig, Graph, MAX_CHANNELS, MAX_STACK_LAYERS, TokensConfig,
+    dropout_probability, in_range,
 };
 use crate::nn::{Activation, ByteNetStackConfig, check_eps};
 use crate::{Error, Result};
@@ -135,7 +136,8 @@ impl Architecture for CarpConfig {
     fn graph(&self) -> Result<Graph> {
         self.validate()?;
         let mut g = Graph::new();
-        let ids = g.tokens_hiding(self.vocab_size, self.pad_token_id)?;
+        let cfg = TokensConfig { hidden: self.pad_token_id, ..TokensConfig::default() };
+        let ids = g.tokens_with(self.vocab_size, cfg)?;
         let hs = g.scope("model", |g| {
             let table = EmbedConfig { padding_idx: self.mask_token_id, ..EmbedConfig::default() };
             let xs = g.embed("embeddings.word_embeddings", ids, self.embedding_size, table)?;

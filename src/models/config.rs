@@ -32,6 +32,11 @@ pub trait Architecture {
         None
     }
 
+    /// The field with the token that ends a document; of networks that may begin anew within a sequence.
+    fn end_token(&mut self) -> Option<&mut Option<u32>> {
+        None
+    }
+
     /// Layout of the files that hold frames.
     fn layout(&self) -> FrameLayout {
         FrameLayout::ChannelsLast
@@ -172,6 +177,28 @@ impl ModelConfig {
         self
     }
 
+    /// Token that ends a document and begins the next, where there is one.
+    pub fn end_token(&self) -> Option<u32> {
+        self.clone().architecture_mut().end_token().and_then(|id| *id)
+    }
+
+    /// The same model with documents that end with this token, or with none.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] for an architecture that reads a sequence as one document.
+    pub fn with_end_token(mut self, id: Option<u32>) -> Result<Self> {
+        let found = self.model_type();
+        match self.architecture_mut().end_token() {
+            Some(end) => *end = id,
+            None if id.is_none() => {}
+            None => {
+                let expected = "an architecture with documents (tcn, wavenet, bytenet)";
+                return Err(Error::invalid("model_type", expected, found));
+            }
+        }
+        Ok(self)
+    }
+
     /// The same model with this probability everywhere that dropping has one.
     #[must_use]
     pub fn with_dropout(mut self, dropout: f64) -> Self {
@@ -196,7 +223,12 @@ impl ModelConfig {
 
     /// The same model, of one token where the size of its vocabulary is not known yet.
     pub(super) fn sized(&self) -> Self {
-        self.clone().with_vocab_size(self.vocab_size().max(1))
+        let size = self.vocab_size();
+        let mut sized = self.clone().with_vocab_size(size.max(1));
+        if let (0, Some(end)) = (size, sized.architecture_mut().end_token()) {
+            *end = None;
+        }
+        sized
     }
 
     /// Refuses a network on frames where one on tokens is needed.

@@ -159,6 +159,7 @@ fn bf16_is_near(config: &ModelConfig) -> Result<()> {
 
 fn tcn(tie_weights: bool, network: TcnConfig) -> ModelConfig {
     ModelConfig::Tcn(TcnLmConfig {
+        eos_token_id: None,
         vocab_size: VOCAB,
         embedding_dim: 4,
         tie_weights,
@@ -220,6 +221,7 @@ fn of_every_activation_and_dropout_tied_and_not() -> Result<()> {
 fn of_wavenet() -> Result<()> {
     for dropout in [0.0, 0.3] {
         let config = ModelConfig::WaveNet(WaveNetConfig {
+            eos_token_id: None,
             vocab_size: VOCAB,
             network: WaveNetStackConfig {
                 residual_channels: 4,

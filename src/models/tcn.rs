@@ -4,7 +4,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::Architecture;
-use crate::graph::{EmbedConfig, Graph, MAX_CHANNELS, dropout_probability, in_range};
+use crate::graph::{EmbedConfig, Graph, MAX_CHANNELS, TokensConfig, dropout_probability, in_range};
 use crate::nn::{DropoutKind, TcnConfig};
 use crate::{Error, Result};
 
@@ -19,6 +19,9 @@ pub struct TcnLmConfig {
     /// Token ids; 0 in a preset, which takes it from the tokenizer.
     #[serde(default)]
     pub vocab_size: usize,
+    /// Token that ends a document, and begins the next: what follows it sees nothing of what came before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub eos_token_id: Option<u32>,
     /// Width of the embedding.
     pub embedding_dim: usize,
     /// `true` if the softmax uses the embedding's matrix; its width is then the last block's.
@@ -49,7 +52,8 @@ impl Architecture for TcnLmConfig {
     fn graph(&self) -> Result<Graph> {
         self.validate()?;
         let mut g = Graph::new();
-        let ids = g.tokens(self.vocab_size)?;
+        let cfg = TokensConfig { restart: self.eos_token_id, ..TokensConfig::default() };
+        let ids = g.tokens_with(self.vocab_size, cfg)?;
         let xs = g.embed("encoder", ids, self.embedding_dim, EmbedConfig::default())?;
         let xs = g.dropout(xs, self.embedding_dropout, DropoutKind::Element)?;
         let mut hs = g.scope("tcn", |g| self.network.append(g, xs))?;
@@ -66,6 +70,10 @@ impl Architecture for TcnLmConfig {
 
     fn vocab_size(&mut self) -> Option<&mut usize> {
         Some(&mut self.vocab_size)
+    }
+
+    fn end_token(&mut self) -> Option<&mut Option<u32>> {
+        Some(&mut self.eos_token_id)
     }
 
     fn set_dropout(&mut self, dropout: f64) {

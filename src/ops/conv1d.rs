@@ -107,6 +107,7 @@ pub fn conv1d(
     let op = Convolution {
         shape: params.shape(xs, weight, history)?,
         history: history.map(Tensor::detach).map(|h| h.contiguous()).transpose()?,
+        sections: None,
         epilogue: Epilogue::default(),
     };
     op.apply(xs, weight, bias)

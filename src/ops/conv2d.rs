@@ -113,7 +113,7 @@ pub fn conv2d(
     params: Conv2dParams,
 ) -> crate::Result<Tensor> {
     let (shape, epilogue) = (params.shape(xs, weight)?, Epilogue::default());
-    Convolution { shape, history: None, epilogue }.apply(xs, weight, bias)
+    Convolution { shape, history: None, sections: None, epilogue }.apply(xs, weight, bias)
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@ use candle_core::{IndexOp, Result, Shape, Tensor};
 
 use super::convolution::{Convolution, check_bias, grad_weight, sum_rows};
 use super::op::{Arg, Computed, Grads, Keep, Op, apply, dispatch, run};
-use super::{Conv1dParams, Epilogue, StoredElement, conv1d_primitives, zeros};
+use super::{Conv1dParams, Epilogue, StoredElement, conv1d_primitives, sections, zeros};
 use crate::Error;
 use crate::kernels::conv::{self, Axis, ConvShape};
 use crate::kernels::{Kernel, pieces};
@@ -172,10 +172,16 @@ impl Op for Transposed {
 
     fn backward(&self, kernel: Kernel, inputs: &[Tensor], _: &Tensor, dy: &Tensor) -> Grads {
         let (xs, weight, epilogue) = (&inputs[0], &inputs[1], Epilogue::default());
-        let forward = Convolution { shape: self.shape, history: None, epilogue };
+        let forward = Convolution { shape: self.shape, history: None, sections: None, epilogue };
         let mut grads = vec![
             Some(run(kernel, &forward, &[dy, weight])?),
-            Some(grad_weight(kernel, &self.shape, dy, None, xs)?),
+            Some(grad_weight(
+                kernel,
+                (&self.shape, &sections::shapes(&self.shape, None)),
+                dy,
+                None,
+                xs,
+            )?),
         ];
         if inputs.len() > 2 {
             grads.push(Some(sum_rows(kernel, dy)?));

@@ -5,13 +5,14 @@ use half::bf16;
 
 use super::dropout::{Dropout, check_probability};
 use super::op::{Arg, Computed, Grads, Keep, Op, apply, dispatch, on_cpu, run};
-use super::primitives::{over_time, sum_over_taps};
+use super::primitives::{over_sections, over_time, sum_over_taps};
 use super::profile::{self, Part};
+use super::sections::{self, SectionShape, Sections};
 use super::{DropoutKind, Epilogue, StoredElement, filled, tensor, zeros};
 use crate::Error;
 use crate::geometry::output_length;
 use crate::kernels::conv::{self, Axis, ConvShape};
-use crate::kernels::dropout::DropoutMask;
+use crate::kernels::dropout::{DropoutMask, MaskKey};
 use crate::kernels::elementwise::Activation;
 use crate::kernels::{Kernel, Real, Stored, rows};
 
@@ -75,6 +76,8 @@ pub(crate) struct Convolution {
     pub shape: ConvShape,
     /// Rows before the input, constant.
     pub history: Option<Tensor>,
+    /// Parts of the sequences that know nothing of each other.
+    pub sections: Option<Sections>,
     pub epilogue: Epilogue,
 }
 
@@ -121,6 +124,7 @@ impl Convolution {
         if let Some((p, _)) = self.epilogue.dropout {
             check_probability(p)?;
         }
+        sections::check(&self.shape, self.sections.as_ref())?;
         check_bias(bias, self.shape.out_channels)
     }
 
@@ -133,16 +137,25 @@ impl Convolution {
         let size = (s.height.out_len, s.width.out_len);
         let shape = activations(x, s.batch, size, s.out_channels);
         let (x, weight) = (x.slice::<X>()?, inputs[1].slice::<X::Real>()?);
-        let epilogue = conv::RowEpilogue {
-            bias: inputs.get(2).map(|bias| bias.slice::<X::Real>()).transpose()?,
-            relu: self.epilogue.relu,
-            dropout: self.epilogue.dropout,
-        };
+        let bias = inputs.get(2).map(|bias| bias.slice::<X::Real>()).transpose()?;
         let mut y = zeros::<Y>(shape.elem_count());
         with_history(self.history.as_ref(), |history| {
-            Ok(conv::forward(kernel, s, x, history, weight, &epilogue, &mut y)?)
+            for part in self.parts() {
+                let at = part.y.start as u64;
+                let moved =
+                    |(p, key): (f64, MaskKey)| (p, MaskKey { offset: key.offset + at, ..key });
+                let dropout = self.epilogue.dropout.map(moved);
+                let epilogue = conv::RowEpilogue { bias, relu: self.epilogue.relu, dropout };
+                let (x, history) = (&x[part.x], &history[part.history]);
+                conv::forward(kernel, &part.shape, x, history, weight, &epilogue, &mut y[part.y])?;
+            }
+            Ok(())
         })?;
         Ok((Y::to_cpu_storage_owned(y), shape))
+    }
+
+    fn parts(&self) -> Vec<SectionShape> {
+        sections::shapes(&self.shape, self.sections.as_ref())
     }
 
     /// Gradients of the sums, before the epilogue, and of the bias.
@@ -190,8 +203,9 @@ impl Op for Convolution {
     fn backward(&self, kernel: Kernel, inputs: &[Tensor], y: &Tensor, dy: &Tensor) -> Grads {
         let (dz, db) = self.undo_epilogue(kernel, y, dy, inputs.len() > 2)?;
         let (xs, weight) = (&inputs[0], &inputs[1]);
-        let dx = grad_input(kernel, &self.shape, &dz, weight, xs.dtype())?;
-        let dw = grad_weight(kernel, &self.shape, xs, self.history.as_ref(), &dz)?;
+        let parts = self.parts();
+        let dx = grad_input(kernel, (&self.shape, &parts), &dz, weight, xs.dtype())?;
+        let dw = grad_weight(kernel, (&self.shape, &parts), xs, self.history.as_ref(), &dz)?;
         Ok([Some(dx), Some(dw), db].into_iter().take(inputs.len()).collect())
     }
 
@@ -199,7 +213,12 @@ impl Op for Convolution {
         let (xs, weight, bias) = (inputs[0], inputs[1], inputs.get(2).copied());
         let ys = match xs.rank() {
             4 => sum_over_taps(xs, weight, bias, &self.shape)?,
-            _ => over_time(xs, weight, bias, self.history.as_ref(), self.shape)?,
+            _ => match &self.sections {
+                None => over_time(xs, weight, bias, self.history.as_ref(), self.shape)?,
+                Some(sections) => {
+                    over_sections((xs, weight, bias), self.history.as_ref(), self.shape, sections)?
+                }
+            },
         };
         Ok(finish_primitives(ys, self.epilogue)?)
     }
@@ -228,27 +247,30 @@ fn relu_grad<T: StoredElement>(
 /// Gradient of the input, in the type `dtype` of the input: that of `dz`, or bf16 beside f32.
 pub(super) fn grad_input(
     kernel: Kernel,
-    s: &ConvShape,
+    (s, parts): (&ConvShape, &[SectionShape]),
     dz: &Tensor,
     weight: &Tensor,
     dtype: DType,
 ) -> Result<Tensor> {
     fn run<Y: StoredElement, X: StoredElement<Real = Y::Real>>(
         kernel: Kernel,
-        s: &ConvShape,
+        (s, parts): (&ConvShape, &[SectionShape]),
         args: &[Arg],
     ) -> Computed {
         let size = (s.height.in_len, s.width.in_len);
         let shape = activations(args[0], s.batch, size, s.in_channels);
         let (dz, weight) = (args[0].slice::<Y>()?, args[1].slice::<Y::Real>()?);
         let mut dx = zeros::<X>(shape.elem_count());
-        conv::grad_input(kernel, s, dz, weight, &mut dx)?;
+        for part in parts {
+            let (dz, dx) = (&dz[part.y.clone()], &mut dx[part.x.clone()]);
+            conv::grad_input(kernel, &part.shape, dz, weight, dx)?;
+        }
         Ok((X::to_cpu_storage_owned(dx), shape))
     }
     let _span = profile::span(Part::GradInput);
     let dx = on_cpu(&[dz, weight], |args| match (dz.dtype(), dtype) {
-        (DType::F32, DType::BF16) => run::<f32, bf16>(kernel, s, args),
-        (dz, _) => dispatch!("grad-input", dz, T => run::<T, T>(kernel, s, args), bf16),
+        (DType::F32, DType::BF16) => run::<f32, bf16>(kernel, (s, parts), args),
+        (dz, _) => dispatch!("grad-input", dz, T => run::<T, T>(kernel, (s, parts), args), bf16),
     })?;
     Ok(tensor(dx))
 }
@@ -256,14 +278,14 @@ pub(super) fn grad_input(
 /// Gradient of the weight; `dz` in the type of the input, or in f32 beside bf16.
 pub(super) fn grad_weight(
     kernel: Kernel,
-    s: &ConvShape,
+    (s, parts): (&ConvShape, &[SectionShape]),
     xs: &Tensor,
     history: Option<&Tensor>,
     dz: &Tensor,
 ) -> Result<Tensor> {
     fn run<X: StoredElement, Y: StoredElement<Real = X::Real>>(
         kernel: Kernel,
-        s: &ConvShape,
+        (s, parts): (&ConvShape, &[SectionShape]),
         args: &[Arg],
         history: Option<&Tensor>,
     ) -> Computed {
@@ -274,14 +296,27 @@ pub(super) fn grad_weight(
         let (x, dz) = (args[0].slice::<X>()?, args[1].slice::<Y>()?);
         let mut dw = zeros::<X::Real>(shape.elem_count());
         with_history(history, |history| {
-            Ok(conv::grad_weight(kernel, s, x, history, dz, &mut dw)?)
+            let [first, others @ ..] = parts else { return Ok(()) };
+            let one = |part: &SectionShape, dw: &mut [X::Real]| {
+                let (x, history) = (&x[part.x.clone()], &history[part.history.clone()]);
+                conv::grad_weight(kernel, &part.shape, x, history, &dz[part.y.clone()], dw)
+            };
+            one(first, &mut dw)?;
+            let mut more = zeros::<X::Real>(if others.is_empty() { 0 } else { dw.len() });
+            for part in others {
+                one(part, &mut more)?;
+                dw.iter_mut().zip(&more).for_each(|(dw, &more)| *dw += more);
+            }
+            Ok(())
         })?;
         Ok((X::Real::to_cpu_storage_owned(dw), shape))
     }
     let _span = profile::span(Part::GradWeight);
     let dw = on_cpu(&[xs, dz], |args| match (xs.dtype(), dz.dtype()) {
-        (DType::BF16, DType::F32) => run::<bf16, f32>(kernel, s, args, history),
-        (x, _) => dispatch!("grad-weight", x, T => run::<T, T>(kernel, s, args, history), bf16),
+        (DType::BF16, DType::F32) => run::<bf16, f32>(kernel, (s, parts), args, history),
+        (x, _) => {
+            dispatch!("grad-weight", x, T => run::<T, T>(kernel, (s, parts), args, history), bf16)
+        }
     })?;
     Ok(tensor(dw))
 }

@@ -24,6 +24,7 @@ pub(crate) mod pointwise;
 mod primitives;
 pub mod profile;
 pub(crate) mod scale;
+pub(crate) mod sections;
 pub(crate) mod sum;
 
 pub use conv_transpose1d::{ConvTranspose1dParams, conv_transpose1d};
@@ -146,7 +147,7 @@ pub(crate) mod check {
         epilogue: Epilogue,
     ) -> crate::Result<Tensor> {
         let shape = params.shape(xs, weight, None)?;
-        Convolution { shape, history: None, epilogue }.apply(xs, weight, bias)
+        Convolution { shape, history: None, sections: None, epilogue }.apply(xs, weight, bias)
     }
 
     /// A convolution over images with its epilogue.
@@ -158,7 +159,7 @@ pub(crate) mod check {
         epilogue: Epilogue,
     ) -> crate::Result<Tensor> {
         let shape = params.shape(xs, weight)?;
-        Convolution { shape, history: None, epilogue }.apply(xs, weight, bias)
+        Convolution { shape, history: None, sections: None, epilogue }.apply(xs, weight, bias)
     }
 
     pub(crate) fn assert_close(a: &Tensor, b: &Tensor, tolerance: f64) {

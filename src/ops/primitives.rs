@@ -2,6 +2,7 @@
 
 use candle_core::{IndexOp, Result, Tensor};
 
+use super::sections::{Section, Sections};
 use super::{Conv1dParams, Conv2dParams};
 use crate::kernels::conv::{Axis, ConvShape};
 
@@ -44,6 +45,35 @@ pub(super) fn over_time(
     shape.width.in_len += known;
     shape.width.pad_before -= known;
     sum_over_taps(&xs.unsqueeze(1)?, &weight.unsqueeze(2)?, bias, &shape)?.squeeze(1)
+}
+
+/// As [`over_time`], for each of the sections by itself.
+pub(super) fn over_sections(
+    (xs, weight, bias): (&Tensor, &Tensor, Option<&Tensor>),
+    history: Option<&Tensor>,
+    shape: ConvShape,
+    sections: &Sections,
+) -> Result<Tensor> {
+    let one = |section: &Section| {
+        let Section { sequences, steps, continues } = section;
+        let rows = |all: &Tensor| all.narrow(0, sequences.start, sequences.len());
+        let xs = rows(xs)?.narrow(1, steps.start, steps.len())?;
+        let history = history.filter(|_| *continues).map(rows).transpose()?;
+        let mut shape = ConvShape { batch: sequences.len(), ..shape };
+        (shape.width.in_len, shape.width.out_len) = (steps.len(), steps.len());
+        shape.history *= usize::from(history.is_some());
+        over_time(&xs, weight, bias, history.as_ref(), shape)
+    };
+    // the sections of a sequence, one after the other; then the sequences
+    let (mut sequences, mut steps) = (Vec::new(), Vec::new());
+    for section in sections.iter() {
+        steps.push(one(section)?);
+        if section.steps.end == shape.width.in_len {
+            sequences.push(Tensor::cat(&steps, 1)?);
+            steps.clear();
+        }
+    }
+    Tensor::cat(&sequences, 0)
 }
 
 /// [`conv2d`](super::conv2d) in candle's primitives, as [`conv1d_primitives`].

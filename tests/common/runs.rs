@@ -40,6 +40,7 @@ pub fn valid() -> ValidSet {
 
 pub fn tcn(width: usize, network: TcnConfig) -> ModelConfig {
     ModelConfig::Tcn(TcnLmConfig {
+        eos_token_id: None,
         vocab_size: VOCAB as usize,
         embedding_dim: width,
         tie_weights: true,

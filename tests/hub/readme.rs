@@ -72,6 +72,8 @@ fn world() -> World {
     gzip.write_all(text.as_bytes()).unwrap();
     write("shakespeare.txt.gz", &gzip.finish().unwrap());
     write("proteins.fasta", b">a\nMANLGG\n>b\nMKV\n");
+    write("genome.fasta", b">1\nACGTACGTACGT\n");
+    write("variants.vcf", b"##fileformat=VCFv4.2\n#CHROM\tPOS\tID\tREF\tALT\n1\t2\t.\tC\tT\n");
     write(
         "network.json",
         br#"{"model_type": "tcn", "embedding_dim": 8, "vocab_size": 20, "network": {"num_channels": [8, 8], "kernel_size": 3}}"#,

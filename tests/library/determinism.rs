@@ -61,6 +61,7 @@ fn threads_do_not_show() -> Result<()> {
             adamw(),
             BatchMode::Carry,
             ModelConfig::WaveNet(WaveNetConfig {
+                eos_token_id: None,
                 vocab_size: VOCAB as usize,
                 network: WaveNetStackConfig {
                     residual_channels: WIDTH,

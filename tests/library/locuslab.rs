@@ -96,6 +96,7 @@ fn char_cnn() -> Result<()> {
     let (vocab_size, embedding_dim) = decoder.dims2()?;
     assert_eq!(golden.config.args.input_size, embedding_dim);
     let config = ModelConfig::Tcn(TcnLmConfig {
+        eos_token_id: None,
         vocab_size,
         embedding_dim,
         tie_weights: true,

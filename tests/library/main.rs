@@ -10,6 +10,7 @@ mod common;
 mod conv2d_blocks;
 mod conv_transpose1d;
 mod determinism;
+mod documents;
 mod examples;
 mod gpn;
 mod gradients;

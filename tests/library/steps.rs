@@ -224,6 +224,7 @@ fn a_step_allocates_nothing() -> Result<()> {
 fn language_models() -> Vec<ModelConfig> {
     vec![
         ModelConfig::Tcn(TcnLmConfig {
+            eos_token_id: None,
             vocab_size: 11,
             embedding_dim: 6,
             tie_weights: true,
@@ -231,6 +232,7 @@ fn language_models() -> Vec<ModelConfig> {
             network: TcnConfig::new(vec![8, 6], 3),
         }),
         ModelConfig::WaveNet(WaveNetConfig {
+            eos_token_id: None,
             vocab_size: 11,
             network: WaveNetStackConfig {
                 residual_channels: 5,

@@ -41,6 +41,7 @@ impl Fixture {
     fn model(&self) -> ModelConfig {
         let net = &self.network;
         ModelConfig::Tcn(TcnLmConfig {
+            eos_token_id: None,
             vocab_size: self.vocab_size,
             embedding_dim: self.embedding_dim,
             tie_weights: self.tied,

@@ -27,6 +27,7 @@ fn logits_loss_and_every_gradient_equal_torch() -> Result<()> {
     let golden = common::tensors("wavenet");
     let fixture: Fixture = common::json("wavenet");
     let config = ModelConfig::WaveNet(WaveNetConfig {
+        eos_token_id: None,
         vocab_size: fixture.vocab_size,
         network: WaveNetStackConfig {
             residual_channels: fixture.residual_channels,

@@ -51,8 +51,11 @@ impl StepNet {
         };
         let first = graph.inputs.first().map(|value| value.0);
         let input = match (graph.inputs().next(), first) {
-            (Some(Input::Tokens { vocab_size, .. }), _) => {
-                StepInput::Tokens { vocab_size: *vocab_size }
+            (Some(Input::Tokens { vocab_size, cfg }), _) => {
+                if let Some(id) = cfg.restart {
+                    compiler.mark(&format!("restart {id}"), &[]);
+                }
+                StepInput::Tokens { vocab_size: *vocab_size, restart: cfg.restart }
             }
             (Some(Input::Frames { channels }), Some(first)) => {
                 let slot = compiler.slot(*channels);

@@ -145,7 +145,7 @@ impl ConvShape {
     }
 
     /// Elements of the input, the history and the output.
-    pub(super) fn sizes(&self) -> (usize, usize, usize) {
+    pub(crate) fn sizes(&self) -> (usize, usize, usize) {
         let history = self.height.in_len.saturating_mul(self.history);
         (
             product([self.batch, self.in_rows(), self.in_channels]),

@@ -69,6 +69,7 @@ pub(super) fn language_model(
     ];
     arguments.agree(&told, &["dropout", "emb_dropout", "tied_weights", "dilations"])?;
     let config = TcnLmConfig {
+        eos_token_id: None,
         vocab_size,
         embedding_dim,
         tie_weights,
