@@ -94,6 +94,8 @@ pub struct Constraints {
     drawn: usize,
     /// The end of the text, shorter than the longest string that is looked for.
     end: Vec<u8>,
+    /// Tokens that end the text.
+    ending: Vec<u32>,
     tables: Arc<Tables>,
 }
 
@@ -140,7 +142,19 @@ impl Constraints {
         };
         let (first, later) = (tokens.first().map(table), table(tokens.later()));
         let tables = Arc::new(Tables { banned, stops, first, later });
-        Ok(Self { allow, min_tokens: config.min_tokens, drawn: 0, end: Vec::new(), tables })
+        Ok(Self {
+            allow,
+            min_tokens: config.min_tokens,
+            drawn: 0,
+            end: Vec::new(),
+            ending: Vec::new(),
+            tables,
+        })
+    }
+
+    /// The same constraints on a text that these tokens end too.
+    pub fn ending_with(self, ending: Vec<u32>) -> Self {
+        Self { ending, ..self }
     }
 
     /// `true` if every token is permitted, now and later.
@@ -162,7 +176,8 @@ impl Constraints {
             (
                 "min_tokens",
                 self.must_go_on()
-                    && table.forbid(&table.stopping, &tables.stops, &self.end, allowed),
+                    && (table.forbid(&table.stopping, &tables.stops, &self.end, allowed)
+                        | self.ending.iter().fold(false, |any, &id| any | clear(allowed, id))),
             ),
             (
                 "allow",
@@ -190,9 +205,10 @@ impl Constraints {
         self.drawn += 1;
     }
 
-    /// `true` if a stop string would come too early.
+    /// `true` if the end would come too early.
     fn must_go_on(&self) -> bool {
-        self.drawn < self.min_tokens && !self.tables.stops.is_empty()
+        let has_end = !self.tables.stops.is_empty() || !self.ending.is_empty();
+        self.drawn < self.min_tokens && has_end
     }
 }
 

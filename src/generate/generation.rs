@@ -233,6 +233,9 @@ impl<'a> Generation<'a> {
         if self.single && !self.config.stop.is_empty() {
             lane.ids.push(id);
         }
+        if self.config.stop_tokens.contains(&id) || self.stepper.end_token() == Some(id) {
+            return Ok(Some(FinishReason::Eos));
+        }
         let text = lane.decoder.push(id)?.unwrap_or_default();
         let outcome = lane.stops.push(&text);
         lane.shown += outcome.text.len();

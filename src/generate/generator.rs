@@ -112,6 +112,13 @@ impl<'a> Generator<'a> {
         let seen = &ids[ids.len().saturating_sub(self.field())..];
         let kept = self.history_len();
         let context = &mut self.context;
+        let begins = context.logits.is_empty() && seen.len() == ids.len();
+        // a document begins behind the end of another
+        if let (true, Some(end), Some(first)) = (begins, self.stepper.end_token(), seen.first())
+            && *first != end
+        {
+            self.stepper.step(&[end], &mut context.state)?;
+        }
         context.logits = match seen {
             [] => return Ok(()),
             // as an uninterrupted generation would, to the last bit
@@ -137,26 +144,37 @@ impl<'a> Generator<'a> {
     /// The samples of these numbers, as one batch: pieces of text as they are made. The seed and a sample's
     /// number decide what it says, not how many there are (on AMX, batches of bf16 add in another order).
     ///
-    /// If nothing was read, texts start as after a line end, or if the vocabulary has none, after its
-    /// first token.
+    /// If nothing was read, texts start as a document of its own where the model knows of them, else as after a line end,
+    /// or if the vocabulary has none, after its first token.
     ///
     /// # Errors
     /// [`Error::Invalid`] where no token may be drawn; [`Error::TooLarge`] where there is no memory for the
     /// states.
     pub fn samples(&mut self, samples: Range<u64>) -> Result<Generation<'a>> {
         if self.context.logits.is_empty() {
-            let first = first_token(self.tokenizer)?;
+            let first = match self.stepper.end_token() {
+                Some(end) => end,
+                None => first_token(self.tokenizer)?,
+            };
             self.read_tokens(&[first])?;
             self.context.after_text = false;
         }
         let vocab = self.context.logits.len();
         // ids that the model has and the tokenizer has not would print as nothing
+        let ending = self.ending();
         let mut banned = self.tokenizer.banned_ids();
+        banned.retain(|id| !ending.contains(id));
         banned.extend(self.tokenizer.vocab_size() as u32..vocab as u32);
         let sampler = Sampler::new(self.config.sampler.clone(), &banned, vocab)?;
         let sampler = sampler.constrained(self.constraints()?);
         let (config, start) = (self.config.clone(), self.context.clone());
         Generation::new(self.stepper, self.tokenizer, config, sampler, start, samples)
+    }
+
+    /// Tokens at which a text ends.
+    fn ending(&self) -> Vec<u32> {
+        let own = self.stepper.end_token().filter(|_| !self.config.ignore_end);
+        self.config.stop_tokens.iter().copied().chain(own).collect()
     }
 
     /// The constraints of a text; the tokenizer is asked for its tokens' text only where there are some.
@@ -167,7 +185,8 @@ impl<'a> Generator<'a> {
         }
         let tokens = self.tokenizer.token_bytes()?;
         let tokens = if self.context.after_text { tokens.after_text() } else { tokens };
-        Constraints::new(options, &self.config.stop, &tokens).map(Some)
+        let constraints = Constraints::new(options, &self.config.stop, &tokens)?;
+        Ok(Some(constraints.ending_with(self.ending())))
     }
 
     /// Goes on after the text that a generation of a single sample has written, as far as it came.

@@ -31,6 +31,10 @@ pub struct GenerateConfig {
     pub sampler: SamplerConfig,
     /// Strings before which the text ends; they may cross token borders.
     pub stop: Vec<String>,
+    /// Tokens at which the text ends, beside the model's own end of a document.
+    pub stop_tokens: Vec<u32>,
+    /// The model's end of a document is never drawn.
+    pub ignore_end: bool,
     /// Strings that the text must not contain, or must consist of, and its least length.
     pub constraints: ConstraintConfig,
     /// Keeps the log-probability of each token, and those of the `n` likeliest in its place.
@@ -45,6 +49,8 @@ pub enum FinishReason {
     Length,
     /// A stop string came.
     Stop,
+    /// The model drew a token that ends the text.
+    Eos,
     /// It was told to end: [`Generation::interrupt`].
     Interrupted,
 }

@@ -108,6 +108,11 @@ impl Stepper {
         self.net.vocab_size()
     }
 
+    /// The token that ends a document and begins the next, where the network has one.
+    pub fn end_token(&self) -> Option<u32> {
+        self.network.graph().restart()
+    }
+
     /// The state before the first token of `batch` sequences.
     ///
     /// # Errors

@@ -75,16 +75,33 @@ pub(super) fn vocabulary(hf: &HfTokenizer, size: usize, json: &Value) -> Vocabul
     Vocabulary { size, banned, special, unk }
 }
 
-/// Recognises the simple kinds.
-pub(super) fn encoder(hf: &HfTokenizer, json: &Value) -> EncodingKind {
+/// Recognises the simple kinds, and the texts in which they are not simple: those with the name of a special token.
+pub(super) fn encoder(hf: &HfTokenizer, json: &Value) -> (EncodingKind, Vec<String>) {
+    let Some(specials) = plain_specials(json) else {
+        return (EncodingKind::General, Vec::new());
+    };
     let splits = &json["pre_tokenizer"];
     let is_byte_level = splits["type"] == "ByteLevel" && splits["add_prefix_space"] == false;
     let simple = match is_plain_bpe(json) {
-        true if splits.is_null() => char_encoder(hf, &json["model"]),
+        true if splits.is_null() => char_encoder(hf, &json["model"], &specials),
         true if is_byte_level => byte_encoder(hf),
         _ => None,
     };
-    simple.unwrap_or(EncodingKind::General)
+    match simple {
+        Some(simple) => (simple, specials),
+        None => (EncodingKind::General, Vec::new()),
+    }
+}
+
+/// The texts of the special tokens of a tokenizer of a simple kind; `None` where they do something to their neighbours.
+fn plain_specials(json: &Value) -> Option<Vec<String>> {
+    let off = ["single_word", "lstrip", "rstrip", "normalized"];
+    let one = |token: &Value| {
+        let is_plain = token["special"] == true && off.iter().all(|field| token[field] == false);
+        let text = token["content"].as_str().filter(|text| is_plain && text.chars().count() > 1);
+        text.map(String::from)
+    };
+    json["added_tokens"].as_array().into_iter().flatten().map(one).collect()
 }
 
 /// `true` if every character of a word becomes one token, whatever surrounds it.
@@ -95,7 +112,6 @@ fn is_plain_bpe(json: &Value) -> bool {
     let off = ["fuse_unk", "byte_fallback", "ignore_merges"];
     model["type"] == "BPE"
         && empty(&model["merges"])
-        && empty(&json["added_tokens"])
         && json["normalizer"].is_null()
         && unset.iter().all(|field| model[field].is_null())
         && off.iter().all(|field| model[field] == false)
@@ -163,7 +179,7 @@ fn remove_beginning(part: &mut Value) {
     }
 }
 
-fn char_encoder(hf: &HfTokenizer, model: &Value) -> Option<EncodingKind> {
+fn char_encoder(hf: &HfTokenizer, model: &Value, specials: &[String]) -> Option<EncodingKind> {
     let unk_token = model["unk_token"].as_str()?;
     let unk = hf.token_to_id(unk_token)?;
     let mut table = Vec::new();
@@ -175,7 +191,7 @@ fn char_encoder(hf: &HfTokenizer, model: &Value) -> Option<EncodingKind> {
                 table.resize(table.len().max(index + 1), unk);
                 table[index] = id;
             }
-            _ if token == unk_token => {}
+            _ if token == unk_token || specials.contains(&token) => {}
             _ => return None,
         }
     }
@@ -183,7 +199,7 @@ fn char_encoder(hf: &HfTokenizer, model: &Value) -> Option<EncodingKind> {
 }
 
 fn byte_encoder(hf: &HfTokenizer) -> Option<EncodingKind> {
-    if hf.get_vocab_size(true) != 256 {
+    if hf.get_vocab_size(false) != 256 {
         return None;
     }
     let mut table = Box::new([0; 256]);

@@ -66,6 +66,8 @@ struct Inner {
     hf_inside: Option<HfTokenizer>,
     cuts: Cuts,
     encoder: EncodingKind,
+    /// Names of special tokens: a text with one of them is encoded as if by no simple encoder.
+    specials: Vec<String>,
     vocabulary: Vocabulary,
     token_bytes: Option<Vec<Option<Box<[u8]>>>>,
 }
@@ -166,9 +168,11 @@ impl Tokenizer {
             limits::check_growth(part, &json[part])?;
         }
         let vocabulary = inspect::vocabulary(&hf, size, &json);
+        let (encoder, specials) = inspect::encoder(&hf, &json);
         Ok(Self {
             inner: Arc::new(Inner {
-                encoder: inspect::encoder(&hf, &json),
+                encoder,
+                specials,
                 hf_inside: inspect::inside(&json)?,
                 cuts: inspect::cuts(&json),
                 token_bytes: inspect::token_bytes(&hf, &json, &vocabulary),

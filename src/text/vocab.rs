@@ -88,7 +88,13 @@ impl Tokenizer {
         tokens.extend(new.filter(|character| seen.insert(character.clone())));
         let expected = format!("at most {MAX_VOCAB_SIZE} tokens");
         Error::require(tokens.len() <= MAX_VOCAB_SIZE, "tokenizer", &expected, tokens.len())?;
-        Self::from_hf(super::build::characters(tokens.into_iter(), &unknown)?).map_err(Error::Text)
+        let specials = (0..self.vocab_size() as u32).filter(|&id| self.is_special(id));
+        let specials = specials.filter_map(|id| self.token_text(id));
+        let specials: Vec<AddedToken> =
+            specials.map(|name| AddedToken::from(name, true).normalized(false)).collect();
+        let mut hf = super::build::characters(tokens.into_iter(), &unknown)?;
+        hf.add_special_tokens(specials).map_err(text_error)?;
+        Self::from_hf(hf).map_err(Error::Text)
     }
 
     /// The id of a token, written as it stands in the vocabulary.

@@ -1,15 +1,16 @@
 //! `tcn eval`: a model's loss on a text of any length, in constant memory.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use candle_tcn::models::directory::ModelFiles;
-use candle_tcn::text::TokenStream;
+use candle_tcn::text::{Documents, Inputs, TokenStream, Tokenizer};
 use candle_tcn::train::{DynamicConfig, DynamicEvaluator, Evaluation, Evaluator};
 use serde_json::{Value, json};
 
+use crate::documents::DocumentArgs;
 use crate::flags::Dtype;
 use crate::model::{self, IN_LOSSES, unknown_tokens, warn_of_unknown};
-use crate::progress::read_through;
+use crate::progress::{self, Pace, read_through};
 use crate::{kernel, line_ends, memory, print_result};
 
 #[derive(clap::Args)]
@@ -23,6 +24,8 @@ pub struct EvalArgs {
     /// Number format to compute in; gives the probabilities that `tcn generate` has with the same
     #[arg(long, value_enum, default_value_t = Dtype::F32)]
     dtype: Dtype,
+    #[command(flatten)]
+    documents: DocumentArgs,
     #[command(flatten)]
     dynamic: DynamicArgs,
     /// Print the result as one JSON object
@@ -64,30 +67,34 @@ pub fn run(args: EvalArgs) -> anyhow::Result<()> {
     let mut dynamic = args.dynamic.evaluator(&files)?;
     let loaded = files.into_model()?.with_kernel(kernel::chosen())?;
     let tokenizer = loaded.tokenizer()?;
-    let mut stream = TokenStream::open(&args.data, tokenizer)?;
-    let total = stream.total_bytes();
     let mut unknown = 0;
     let stepper = loaded.model.stepper(args.dtype.step_of(&loaded))?;
     let mut evaluator = Evaluator::with_stepper(&stepper, Evaluator::CHUNK)?;
-    read_through(&mut stream, "evaluating", total, |tokens| {
+    let read = |tokens: &[u32]| {
         unknown += unknown_tokens(tokenizer, tokens);
         evaluator.push(tokens)?;
         if let Some(dynamic) = &mut dynamic {
             dynamic.push(tokens)?;
         }
         Ok(true)
-    })?;
+    };
+    let [characters, bytes] = match (loaded.model.graph().restart(), args.documents.by()) {
+        (None, Some(_)) => bail_usage!(
+            "--documents, --field: expected a model of documents (tcn train --documents), found one of running text"
+        ),
+        (None, None) => read_text(&args.data, tokenizer, read)?,
+        (Some(end), by) => {
+            let by = by.unwrap_or(Documents::Files);
+            read_documents(&args.data, by, (tokenizer, end), read)?
+        }
+    };
     warn_of_unknown(&args.data.display(), unknown, IN_LOSSES);
-    line_ends::compare_with_model(&args.data.display(), stream.start(), tokenizer);
 
     let result = evaluator.finish()?;
     if result.tokens == 0 {
         let message = "expected at least two tokens, found fewer";
         return Err(candle_tcn::Error::file(&args.data, message).into());
     }
-    let (first_characters, first_bytes) = stream.first_token();
-    let characters = stream.characters().saturating_sub(first_characters).max(1);
-    let bytes = stream.bytes().saturating_sub(first_bytes).max(1);
     let [per_token, per_character, per_byte] =
         [result.tokens, characters, bytes].map(|parts| result.bits_per(parts));
     let dynamic = dynamic.map(DynamicEvaluator::finish).transpose()?;
@@ -113,6 +120,46 @@ pub fn run(args: EvalArgs) -> anyhow::Result<()> {
             result.perplexity()
         ),
     )
+}
+
+/// Gives the tokens of a running text to `read`; gives the characters and bytes that are predicted.
+fn read_text(
+    data: &Path,
+    tokenizer: &Tokenizer,
+    read: impl FnMut(&[u32]) -> anyhow::Result<bool>,
+) -> anyhow::Result<[u64; 2]> {
+    let mut stream = TokenStream::open(data, tokenizer)?;
+    let total = stream.total_bytes();
+    read_through(&mut stream, "evaluating", total, read)?;
+    line_ends::compare_with_model(&data.display(), stream.start(), tokenizer);
+    let (first_characters, first_bytes) = stream.first_token();
+    let characters = stream.characters().saturating_sub(first_characters);
+    Ok([characters, stream.bytes().saturating_sub(first_bytes)].map(|parts| parts.max(1)))
+}
+
+/// The same of documents, each of which the token `end` ends; it counts as no character.
+fn read_documents(
+    data: &Path,
+    by: Documents,
+    (tokenizer, end): (&Tokenizer, u32),
+    mut read: impl FnMut(&[u32]) -> anyhow::Result<bool>,
+) -> anyhow::Result<[u64; 2]> {
+    let inputs = Inputs::find(&[data.to_path_buf()])?;
+    let style = "evaluating {wide_bar} {bytes}/{total_bytes} {bytes_per_sec} ETA {eta}";
+    let bar = progress::bar(Some(inputs.bytes()), style)?;
+    let (mut pace, mut sums) = (Pace::new(), [0, 0]);
+    read(&[end])?;
+    for document in by.of(&inputs, tokenizer.accepts_any_bytes()) {
+        let document = document?;
+        read(&tokenizer.encode_bytes(&document)?)?;
+        read(&[end])?;
+        let characters = document.iter().filter(|&&byte| byte & 0xc0 != 0x80).count();
+        sums = [sums[0] + characters as u64, sums[1] + document.len() as u64];
+        bar.inc(document.len() as u64 + 1);
+        pace.tell_bytes("evaluating", &bar);
+    }
+    bar.finish_and_clear();
+    Ok(sums.map(|parts| parts.max(1)))
 }
 
 /// The figures of a dynamic evaluation, as a line and as JSON.

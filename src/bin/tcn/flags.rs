@@ -33,6 +33,31 @@ pub fn with_code_points(text: &str) -> String {
     }
 }
 
+/// `\n`, `\t`, `\r`, `\\` and `\u{E9}` as what they mean; another backslash is one.
+pub fn unescaped(text: &str) -> Result<String, String> {
+    let mut plain = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some((before, after)) = rest.split_once('\\') {
+        plain.push_str(before);
+        let (c, used) = match after.chars().next() {
+            Some('n') => ('\n', 1),
+            Some('t') => ('\t', 1),
+            Some('r') => ('\r', 1),
+            Some('\\') => ('\\', 1),
+            Some('u') if after[1..].starts_with('{') => {
+                let (code, _) = after[2..].split_once('}').unwrap_or_default();
+                let c = u32::from_str_radix(code, 16).ok().and_then(char::from_u32);
+                let wrong = || format!("expected a code point such as \\u{{E9}}, found \\{after}");
+                (c.ok_or_else(wrong)?, code.len() + 3)
+            }
+            _ => ('\\', 0),
+        };
+        plain.push(c);
+        rest = &after[used..];
+    }
+    Ok(plain + rest)
+}
+
 /// A number of at least 1. What is too large is found where it is used.
 pub fn count(text: &str) -> Result<usize, String> {
     match text.parse::<usize>() {

@@ -22,6 +22,7 @@ mod about;
 mod advice;
 mod bench;
 mod convert;
+mod documents;
 mod embed;
 mod eval;
 mod fill_mask;

@@ -23,6 +23,33 @@ impl Tokenizer {
         self.encode_at(text, true)
     }
 
+    /// The token ids of a text in which names of special tokens mean nothing.
+    ///
+    /// # Errors
+    ///
+    /// As [`encode`](Self::encode).
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// use candle_tcn::text::{Tokenizer, TokenizerSpec};
+    ///
+    /// let (bytes, end) = Tokenizer::from_spec(&TokenizerSpec::Byte, b"")?.with_end_token()?;
+    /// assert_eq!(bytes.encode("<|endoftext|>")?, [end]);
+    /// assert_eq!(bytes.encode_plain("<|endoftext|>")?.len(), 13);
+    /// # Ok::<(), candle_tcn::Error>(())
+    /// ```
+    pub fn encode_plain(&self, text: &str) -> Result<Vec<u32>> {
+        let named = self.inner.vocabulary.special.iter().filter_map(|&id| self.token_text(id));
+        if !named.into_iter().any(|name| text.contains(&name)) {
+            return self.encode(text);
+        }
+        let mut hf = self.inner.hf.clone();
+        hf.set_encode_special_tokens(true);
+        let encoded = hf.encode_fast(text, false);
+        encoded.map(|encoding| encoding.get_ids().to_vec()).map_err(cannot)
+    }
+
     /// The token ids of bytes, which must be UTF-8 text unless this is a byte tokenizer.
     ///
     /// # Errors
@@ -57,7 +84,10 @@ impl Tokenizer {
         origin: &Origin,
     ) -> Result<(Vec<u32>, usize)> {
         if let EncodingKind::Byte(table) = &self.inner.encoder {
-            return Ok((look_up_bytes(table, bytes), bytes.len()));
+            let named = std::str::from_utf8(bytes).is_ok_and(|text| self.names_special(text));
+            if !named {
+                return Ok((look_up_bytes(table, bytes), bytes.len()));
+            }
         }
         let text = text_of(bytes, whole, origin)?;
         let rest = match self.inner.encoder {
@@ -79,6 +109,9 @@ impl Tokenizer {
     /// The token ids of a text, or of one that continues another if it is not the `first`.
     fn encode_at(&self, text: &str, first: bool) -> Result<Vec<u32>> {
         match &self.inner.encoder {
+            _ if self.names_special(text) => {
+                self.encode_pieces(&self.pieces(text, PIECE_BYTES), first)
+            }
             EncodingKind::Byte(table) => Ok(look_up_bytes(table, text.as_bytes())),
             EncodingKind::Char { table, unk } => {
                 let mut ids = Vec::with_capacity(text.chars().count());
@@ -87,6 +120,10 @@ impl Tokenizer {
             }
             EncodingKind::General => self.encode_pieces(&self.pieces(text, PIECE_BYTES), first),
         }
+    }
+
+    fn names_special(&self, text: &str) -> bool {
+        self.inner.specials.iter().any(|name| text.contains(name.as_str()))
     }
 
     /// The number of bytes at the start of `tail`, the end of a text, to leave out for the tokens of the rest to be
@@ -117,9 +154,7 @@ impl Tokenizer {
             let inside = self.inner.hf_inside.as_ref().filter(|_| i > 0 || !first);
             let hf = inside.unwrap_or(&self.inner.hf);
             let encoded = hf.encode_fast(*piece, false);
-            encoded.map(|encoding| encoding.get_ids().to_vec()).map_err(|error| {
-                Error::Text(format!("the tokenizer cannot encode the text: {error}"))
-            })
+            encoded.map(|encoding| encoding.get_ids().to_vec()).map_err(cannot)
         };
         let (mut ids, mut done) = (Vec::new(), 0);
         while done < pieces.len() {
@@ -137,6 +172,10 @@ impl Tokenizer {
         ids.shrink_to_fit();
         Ok(ids)
     }
+}
+
+fn cannot(error: tokenizers::Error) -> Error {
+    Error::Text(format!("the tokenizer cannot encode the text: {error}"))
 }
 
 fn look_up_bytes(table: &[u32; 256], bytes: &[u8]) -> Vec<u32> {

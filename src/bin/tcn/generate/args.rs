@@ -6,7 +6,7 @@ use candle_tcn::files::is_standard_input;
 use candle_tcn::generate::{ConstraintConfig, GenerateConfig, SamplerConfig};
 use candle_tcn::text::Tokenizer;
 
-use crate::flags::{Dtype, expect_together, with_code_points};
+use crate::flags::{Dtype, expect_together, unescaped, with_code_points};
 use crate::usage_error;
 
 #[derive(clap::Args)]
@@ -80,12 +80,18 @@ pub struct GenerateArgs {
     /// Write nothing but these characters (and what --allow allows)
     #[arg(long, value_name = "CHARS", value_parser = unescaped, allow_hyphen_values = true, default_value = "")]
     allow_chars: String,
-    /// Complete no stop text before this many tokens
-    #[arg(long, value_name = "N", requires = "stop", default_value_t = 0)]
+    /// Complete no stop text, and end no document, before this many tokens
+    #[arg(long, value_name = "N", default_value_t = 0)]
     min_tokens: usize,
     /// Stop before this text (\n, \t, \r, \\ and \u{E9} as in a program); may be given several times
     #[arg(long, value_name = "TEXT", value_parser = unescaped, allow_hyphen_values = true)]
     stop: Vec<String>,
+    /// Never end by the end of a document
+    #[arg(long)]
+    ignore_eos: bool,
+    /// In --prompt, --stop and --logit-bias, the name of a special token, such as "<|endoftext|>", means the token
+    #[arg(long)]
+    special: bool,
     /// Seed of the draws (default: a new one each time, printed on standard error)
     #[arg(long, value_name = "N")]
     seed: Option<u64>,
@@ -109,31 +115,6 @@ fn logit_bias(text: &str) -> Result<(String, f64), String> {
     let expected = || format!("expected TEXT=X, X a number, found {text:?}");
     let (token, bias) = text.rsplit_once('=').ok_or_else(expected)?;
     Ok((token.to_string(), bias.parse().map_err(|_| expected())?))
-}
-
-/// `\n`, `\t`, `\r`, `\\` and `\u{E9}` as what they mean; another backslash is one.
-fn unescaped(text: &str) -> Result<String, String> {
-    let mut plain = String::with_capacity(text.len());
-    let mut rest = text;
-    while let Some((before, after)) = rest.split_once('\\') {
-        plain.push_str(before);
-        let (c, used) = match after.chars().next() {
-            Some('n') => ('\n', 1),
-            Some('t') => ('\t', 1),
-            Some('r') => ('\r', 1),
-            Some('\\') => ('\\', 1),
-            Some('u') if after[1..].starts_with('{') => {
-                let (code, _) = after[2..].split_once('}').unwrap_or_default();
-                let c = u32::from_str_radix(code, 16).ok().and_then(char::from_u32);
-                let wrong = || format!("expected a code point such as \\u{{E9}}, found \\{after}");
-                (c.ok_or_else(wrong)?, code.len() + 3)
-            }
-            _ => ('\\', 0),
-        };
-        plain.push(c);
-        rest = &after[used..];
-    }
-    Ok(plain + rest)
 }
 
 impl GenerateArgs {
@@ -168,7 +149,7 @@ impl GenerateArgs {
     }
 
     fn logit_biases(&self, tokenizer: &Tokenizer) -> anyhow::Result<Vec<(u32, f64)>> {
-        let one = |(text, bias): &(String, f64)| match tokenizer.encode(text)?[..] {
+        let one = |(text, bias): &(String, f64)| match self.encode(tokenizer, text)?[..] {
             [id] if tokenizer.unknown_id() != Some(id) => Ok((id, *bias)),
             ref ids => Err(usage_error(format!(
                 "--logit-bias: expected the text of one token, found {}, which is {}",
@@ -179,12 +160,47 @@ impl GenerateArgs {
         self.logit_bias.iter().map(one).collect()
     }
 
+    /// The tokens of a text; names of special tokens are text like any other, unless --special.
+    pub fn encode(&self, tokenizer: &Tokenizer, text: &str) -> candle_tcn::Result<Vec<u32>> {
+        match self.special {
+            true => tokenizer.encode(text),
+            false => tokenizer.encode_plain(text),
+        }
+    }
+
+    /// The stop texts that mean tokens, and the others.
+    fn stops(&self, tokenizer: &Tokenizer) -> (Vec<u32>, Vec<String>) {
+        let id =
+            |text: &String| tokenizer.special_id(text).filter(|_| self.special).ok_or(text.clone());
+        let (tokens, texts): (Vec<_>, Vec<_>) = self.stop.iter().map(id).partition(Result::is_ok);
+        (
+            tokens.into_iter().flatten().collect(),
+            texts.into_iter().filter_map(Result::err).collect(),
+        )
+    }
+
     /// `true` if the text will be drawn with a seed that was not given.
     pub fn is_unseeded(&self) -> bool {
         self.seed.is_none() && self.temperature > 0.0
     }
 
-    pub fn config(&self, tokenizer: &Tokenizer) -> anyhow::Result<GenerateConfig> {
+    /// The configuration for a model whose documents end with `end`, where they do.
+    pub fn config(
+        &self,
+        tokenizer: &Tokenizer,
+        end: Option<u32>,
+    ) -> anyhow::Result<GenerateConfig> {
+        let (stop_tokens, stop) = self.stops(tokenizer);
+        let has_end = !self.stop.is_empty() || end.is_some() && !self.ignore_eos;
+        let documents = "a model of documents (tcn train --documents)";
+        expect_together(&[
+            (
+                "--min-tokens",
+                self.min_tokens > 0 && !has_end,
+                "--stop TEXT, or a model of documents",
+            ),
+            ("--ignore-eos", self.ignore_eos && end.is_none(), documents),
+        ])?;
         let seed = self.seed.unwrap_or_else(|| {
             u64::from(std::process::id())
                 ^ std::time::UNIX_EPOCH.elapsed().map_or(0, |t| u64::from(t.subsec_nanos()))
@@ -208,7 +224,9 @@ impl GenerateArgs {
                 penalty_window: self.penalty_window.unwrap_or(usual_window),
                 logit_bias: self.logit_biases(tokenizer)?,
             },
-            stop: self.stop.clone(),
+            stop,
+            stop_tokens,
+            ignore_end: self.ignore_eos,
             constraints: ConstraintConfig {
                 ban: texts(&self.ban, &self.ban_chars),
                 allow: texts(&self.allow, &self.allow_chars),

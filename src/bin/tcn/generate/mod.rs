@@ -22,7 +22,7 @@ pub fn run(args: GenerateArgs) -> anyhow::Result<()> {
     signals::keep_signals("")?;
     let loaded = model::load(args.model.as_deref())?;
     let tokenizer = loaded.tokenizer()?;
-    let config = args.config(tokenizer)?;
+    let config = args.config(tokenizer, loaded.model.graph().restart())?;
     let seed = config.sampler.seed;
     let stepper = loaded.model.stepper(args.dtype.step_of(&loaded))?;
     let mut generator = Generator::new(&stepper, tokenizer, config)?;
@@ -93,7 +93,7 @@ fn read_prompt(
             line_ends::compare_with_model(&name, stream.start(), tokenizer);
         }
         None => {
-            read(&tokenizer.encode(&args.prompt)?)?;
+            read(&args.encode(tokenizer, &args.prompt)?)?;
             tell_unknown(&args.prompt, tokenizer);
         }
     }

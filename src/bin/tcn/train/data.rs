@@ -3,12 +3,15 @@
 use std::path::{Path, PathBuf};
 
 use candle_tcn::files::is_standard_input;
-use candle_tcn::text::{Corpus, Inputs, TokenStream, Tokenizer, TokenizerSpec, split_fraction};
+use candle_tcn::text::{
+    Corpus, Documents, Inputs, TokenStream, Tokenizer, TokenizerSpec, split_fraction,
+};
 use candle_tcn::train::{DataFile, ValidSet};
 use candle_tcn::{Error, Result};
 use serde::{Deserialize, Serialize};
 
 use super::base::Base;
+use crate::documents::DocumentArgs;
 use crate::flags::{counted, first_of};
 use crate::{line_ends, memory, model};
 
@@ -28,6 +31,9 @@ pub struct TextSource {
     /// Validate on at most N bytes
     #[arg(long, value_name = "N", default_value_t = 400_000)]
     pub valid_bytes: usize,
+    #[serde(flatten)]
+    #[command(flatten)]
+    pub documents: DocumentArgs,
 }
 
 impl TextSource {
@@ -100,7 +106,9 @@ pub struct Data {
     /// Number of tokens that are trained on.
     pub train_tokens: usize,
     pub valid: ValidSet,
-    bytes: [usize; 2],
+    /// Ends a document, where the text falls into some.
+    pub end_token: Option<u32>,
+    pub bytes: [usize; 2],
 }
 
 impl Data {
@@ -114,18 +122,20 @@ impl Data {
         let find = |paths: &[PathBuf]| (!paths.is_empty()).then(|| Inputs::find(paths)).transpose();
         // none mean the built-in text, and a part of the text to validate on
         let (data, held_out) = (find(&source.data)?, find(source.valid.as_slice())?);
-        let sizes = data.iter().chain(&held_out).map(Inputs::bytes);
-        let most = memory::check_text(sizes.sum())?;
         data.iter().chain(&held_out).for_each(tell_of_found);
+        // a model of documents has a text of several files fall into them
+        let usual = base.and_then(|base| base.files.config.end_token()).map(|_| Documents::Files);
+        if let Some(by) = source.documents.by().or(usual) {
+            let inputs = (data.as_ref(), held_out.as_ref());
+            return Self::read_documents(source, &by, inputs, spec, base);
+        }
+        let most = memory::check_text(data.iter().chain(&held_out).map(Inputs::bytes).sum())?;
         let corpus = match &data {
             Some(inputs) => Corpus::read(inputs, most)?,
             None => Corpus::from_bytes(model::TEXT.as_bytes().to_vec()),
         };
         let mut existing = existing(spec, base)?;
-        let any_bytes = match &existing {
-            Some(tokenizer) => tokenizer.accepts_any_bytes(),
-            None => *spec == TokenizerSpec::Byte,
-        };
+        let any_bytes = accepts_any_bytes(spec, existing.as_ref());
         if !any_bytes {
             // named by file and offset, which the parts of the text no longer know
             corpus.text()?;
@@ -162,7 +172,7 @@ impl Data {
             return Err(Error::Text(format!("{}: no text to train on", source.describe())).into());
         }
         let train_tokens = train.len();
-        let data = Self { tokenizer, tokenizer_name, train_tokens, valid, bytes };
+        let data = Self { tokenizer, tokenizer_name, train_tokens, valid, end_token: None, bytes };
         Ok((data, train))
     }
 
@@ -192,8 +202,16 @@ impl Data {
     }
 }
 
+/// `true` if a text need not be UTF-8.
+pub fn accepts_any_bytes(spec: &TokenizerSpec, existing: Option<&Tokenizer>) -> bool {
+    match existing {
+        Some(tokenizer) => tokenizer.accepts_any_bytes(),
+        None => *spec == TokenizerSpec::Byte,
+    }
+}
+
 /// The tokenizer that there is before the text is known.
-fn existing(spec: &TokenizerSpec, base: Option<&Base>) -> Result<Option<Tokenizer>> {
+pub fn existing(spec: &TokenizerSpec, base: Option<&Base>) -> Result<Option<Tokenizer>> {
     match (base, spec) {
         (Some(base), _) => Ok(Some(base.files.tokenizer()?.clone())),
         (None, TokenizerSpec::File(path)) => Tokenizer::from_file(path).map(Some),
@@ -202,7 +220,7 @@ fn existing(spec: &TokenizerSpec, base: Option<&Base>) -> Result<Option<Tokenize
 }
 
 /// The tokenizer's name in a card.
-fn tokenizer_name(spec: &TokenizerSpec, base: Option<&Base>) -> String {
+pub fn tokenizer_name(spec: &TokenizerSpec, base: Option<&Base>) -> String {
     match (base, spec) {
         (Some(base), _) => format!("that of {}", base.name),
         (None, TokenizerSpec::File(_)) => "tokenizer.json".into(),

@@ -3,6 +3,7 @@
 mod base;
 mod claim;
 mod data;
+mod documents;
 mod options;
 mod start;
 mod watch;
@@ -21,6 +22,7 @@ use candle_tcn::{Error, LoadedModel};
 use candle_tcn::{plot, train};
 use serde_json::json;
 
+use crate::documents::DocumentArgs;
 use crate::flags::counted;
 use crate::{Interrupted, kernel, memory, print_result, signals};
 use base::Base;
@@ -31,10 +33,17 @@ use start::Start;
 use watch::Watch;
 
 /// Command lines of a model card.
-const USAGE: &str = "\
-tcn generate --model DIR
-tcn eval --model DIR --data FILE
-tcn receptive-field --model DIR";
+fn usage(documents: &DocumentArgs) -> String {
+    let (flag, value) = match (&documents.documents, &documents.field) {
+        (Some(by), _) => (" --documents ", by.to_string()),
+        (None, Some(field)) => (" --field ", field.clone()),
+        (None, None) => ("", String::new()),
+    };
+    let value = if flag.is_empty() { value } else { start::typed(std::iter::once(value)) };
+    format!(
+        "tcn generate --model DIR\ntcn eval --model DIR --data FILE{flag}{value}\ntcn receptive-field --model DIR"
+    )
+}
 
 /// Checkpoints that stay.
 const KEEP: usize = 2;
@@ -124,6 +133,7 @@ fn begin(args: &TrainArgs) -> anyhow::Result<Started> {
     // a model may have more rows than its tokenizer has tokens
     let most = base.as_ref().map_or(0, |base| base.files.config.vocab_size());
     let model = model.with_vocab_size(data.tokenizer.vocab_size().max(most));
+    let model = model.with_end_token(data.end_token)?;
     config.check_freeze(&model.graph()?)?;
     model.geometry()?.receptive_field()?;
     let weights = base.map(|base| extend_vocabulary(&model, &base.files.weights)).transpose()?;
@@ -270,7 +280,7 @@ fn write_card(
         tokens: outcome.tokens,
         seconds: outcome.seconds,
         command: start.public_command(),
-        usage: USAGE.into(),
+        usage: usage(&start.source.documents),
         sample,
     });
     Ok(run.write(names::CARD, &card)?)

@@ -56,7 +56,7 @@ pub struct TrainArgs {
     /// --clip, --valid-every and --patience may be changed; --data and --valid say where its texts are now
     #[arg(long, conflicts_with_all = [
         "force", "valid_fraction", "valid_bytes", "tokenizer", "preset", "config", "dropout", "init_from", "unknown",
-        "extend_vocabulary", "freeze",
+        "extend_vocabulary", "freeze", "documents", "field",
         "batch_size", "seq_len", "context", "history", "accumulate", "optimizer", "momentum", "weight_decay",
         "schedule", "warmup", "seed", "dtype",
     ])]

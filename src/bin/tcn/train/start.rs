@@ -62,7 +62,7 @@ fn file_name(path: &str) -> &str {
 }
 
 /// Arguments as they are typed in a shell.
-fn typed(arguments: impl Iterator<Item = String>) -> String {
+pub fn typed(arguments: impl Iterator<Item = String>) -> String {
     let plain = |c: char| c.is_alphanumeric() || "-_./,:=+@%".contains(c);
     let quote = |text: String| match !text.is_empty() && text.chars().all(plain) {
         true => text,

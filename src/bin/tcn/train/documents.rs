@@ -1,0 +1,134 @@
+//! From texts of documents to training and validation tokens.
+
+use candle_tcn::text::{
+    Corpus, DocumentReader, Documents, Inputs, Tokenizer, TokenizerSpec, split_documents,
+};
+use candle_tcn::train::ValidSet;
+use candle_tcn::{Error, Result};
+
+use super::base::Base;
+use super::data::{Data, TextSource, accepts_any_bytes, existing, tokenizer_name};
+use crate::flags::counted;
+use crate::{memory, model};
+
+/// Documents as bytes.
+type Texts = Vec<Vec<u8>>;
+
+impl Data {
+    /// Reads and encodes the documents of `data` and, where there is one, of a text to validate on.
+    pub(super) fn read_documents(
+        source: &TextSource,
+        by: &Documents,
+        (data, held_out): (Option<&Inputs>, Option<&Inputs>),
+        spec: &TokenizerSpec,
+        base: Option<&Base>,
+    ) -> anyhow::Result<(Self, Vec<u32>)> {
+        let most = memory::check_text(data.into_iter().chain(held_out).map(Inputs::bytes).sum())?;
+        let known = existing(spec, base)?;
+        let any_bytes = accepts_any_bytes(spec, known.as_ref());
+        let read = |inputs: &Inputs| gathered(by.clone().of(inputs, any_bytes), most);
+        let all = match data {
+            Some(inputs) => read(inputs)?,
+            None => gathered(DocumentReader::new(model::TEXT.as_bytes(), by.clone()), most)?,
+        };
+        if all.is_empty() {
+            return Err(
+                Error::Text(format!("{}: no document to train on", source.describe())).into()
+            );
+        }
+        let held_out = held_out.map(read).transpose()?;
+        let (tokenizer, end) =
+            tokenizer(spec, base.filter(|_| !any_bytes), known, &all, held_out.as_ref())?;
+        let (train, valid) = match held_out {
+            Some(valid) => (all, valid),
+            None => split_documents(all, source.valid_fraction)?,
+        };
+        let valid = beginning(valid, source.valid_bytes);
+        say!(
+            "{} to train on, {} to validate on; {} ends each",
+            counted(train.len(), "document"),
+            counted(valid.len(), "document"),
+            tokenizer.token_text(end).unwrap_or_default()
+        );
+        let bytes = [&train, &valid].map(|texts| texts.iter().map(Vec::len).sum());
+        let tokens = tokenizer.encode_documents(&train, end)?;
+        let valid = match valid.is_empty() {
+            true => ValidSet::default(),
+            false => ValidSet::text(tokenizer.encode_documents(&valid, end)?, characters(&valid)),
+        };
+        for (name, tokens) in [("training text", &tokens), ("validation text", &valid.tokens)] {
+            let unknown = model::unknown_tokens(&tokenizer, tokens);
+            model::warn_of_unknown(&name, unknown, model::IN_LOSSES);
+        }
+        let data = Self {
+            tokenizer_name: tokenizer_name(spec, base),
+            tokenizer,
+            train_tokens: tokens.len(),
+            valid,
+            end_token: Some(end),
+            bytes,
+        };
+        Ok((data, tokens))
+    }
+}
+
+/// The tokenizer, with a token that ends a document, and that token.
+fn tokenizer(
+    spec: &TokenizerSpec,
+    base: Option<&Base>,
+    known: Option<Tokenizer>,
+    all: &Texts,
+    held_out: Option<&Texts>,
+) -> anyhow::Result<(Tokenizer, u32)> {
+    let joined = |texts: &Texts, separator: &[u8]| Corpus::from_bytes(texts.join(separator));
+    let tokenizer = match (base, known, spec) {
+        (Some(base), ..) => {
+            let texts: Vec<Corpus> =
+                [all].into_iter().chain(held_out).map(|texts| joined(texts, b"")).collect();
+            base.tokenizer(texts.iter())?
+        }
+        (None, Some(known), _) => known,
+        // pairs are learned within documents
+        (None, None, TokenizerSpec::Bpe(_)) => {
+            Tokenizer::from_spec(spec, joined(all, b"\n").bytes())?
+        }
+        (None, None, _) => Tokenizer::from_spec(spec, joined(all, b"").bytes())?,
+    };
+    if let Some(end) = base.and_then(|base| base.files.config.end_token()) {
+        return Ok((tokenizer, end));
+    }
+    Ok(tokenizer.with_end_token()?)
+}
+
+/// All documents, of `most` bytes together.
+fn gathered(documents: impl Iterator<Item = Result<Vec<u8>>>, most: u64) -> Result<Texts> {
+    let (mut texts, mut bytes) = (Vec::new(), 0u64);
+    for document in documents {
+        let document = document?;
+        bytes = bytes.saturating_add(document.len() as u64);
+        if bytes > most {
+            let detail =
+                format!("its documents have more than {most} bytes, which memory would not hold");
+            return Err(Error::too_large("the text", detail));
+        }
+        texts.push(document);
+    }
+    Ok(texts)
+}
+
+/// The first documents of `most` bytes together, one at least.
+fn beginning(mut texts: Texts, most: usize) -> Texts {
+    let mut bytes = 0usize;
+    let fitting = texts.iter().take_while(|text| {
+        bytes = bytes.saturating_add(text.len());
+        bytes <= most
+    });
+    let kept = fitting.count().max(1);
+    texts.truncate(kept);
+    texts
+}
+
+fn characters(texts: &Texts) -> u64 {
+    let starts = |byte: &&u8| **byte & 0xc0 != 0x80;
+    texts.iter().map(|text| text.iter().filter(starts).count() as u64).sum()
+}

@@ -1,0 +1,79 @@
+//! The token that ends a document, and other special tokens by their names.
+
+use rayon::prelude::*;
+use tokenizers::AddedToken;
+
+use super::{Tokenizer, text_error};
+use crate::{Error, Result};
+
+/// Names of the token that ends a document, as tokenizers of the Hub have them.
+const NAMES: [&str; 6] =
+    ["<|endoftext|>", "</s>", "<eos>", "[EOS]", "<|end_of_text|>", "<end_of_text>"];
+
+impl Tokenizer {
+    /// The id of the special token that ends a document, if there is one: `<|endoftext|>`, `</s>`, `<eos>`, `[EOS]`,
+    /// `<|end_of_text|>` or `<end_of_text>`.
+    pub fn end_id(&self) -> Option<u32> {
+        NAMES.iter().find_map(|name| self.special_id(name))
+    }
+
+    /// The id of a special token of this name.
+    pub fn special_id(&self, name: &str) -> Option<u32> {
+        self.token_id(name).filter(|&id| self.is_special(id))
+    }
+
+    /// The same tokenizer with a token that ends a document, `<|endoftext|>` with a new id where it has none; and
+    /// that id.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Text`] where the token cannot be added.
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// use candle_tcn::text::{Tokenizer, TokenizerSpec};
+    /// let tokenizer = Tokenizer::from_spec(&TokenizerSpec::Char, b"ab")?;
+    /// let (tokenizer, end) = tokenizer.with_end_token()?;
+    /// assert_eq!((end, tokenizer.vocab_size(), tokenizer.end_id()), (3, 4, Some(3)));
+    /// assert_eq!(tokenizer.encode_documents(&["ba", "a"], end)?, [3, 2, 1, 3, 1, 3]);
+    /// assert_eq!(tokenizer.decode(&[3, 2, 1, 3])?, "ba");
+    /// # Ok::<(), candle_tcn::Error>(())
+    /// ```
+    pub fn with_end_token(&self) -> Result<(Self, u32)> {
+        if let Some(id) = self.end_id() {
+            return Ok((self.clone(), id));
+        }
+        let mut hf = self.hf().clone();
+        let token = AddedToken::from(NAMES[0], true).normalized(false);
+        hf.add_special_tokens([token]).map_err(text_error)?;
+        let larger = Self::from_hf(hf).map_err(Error::Text)?;
+        let id = larger.end_id();
+        let missing =
+            || Error::Text(format!("the token {} cannot be added to the tokenizer", NAMES[0]));
+        let id = id.ok_or_else(missing)?;
+        Ok((larger, id))
+    }
+
+    /// The tokens of documents one after the other: `end` before the first, and behind each.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Tokenizer::encode_bytes`].
+    pub fn encode_documents<D: AsRef<[u8]> + Sync>(
+        &self,
+        documents: &[D],
+        end: u32,
+    ) -> Result<Vec<u32>> {
+        let encoded = documents.par_iter().map(|document| self.encode_bytes(document.as_ref()));
+        let encoded: Vec<Vec<u32>> = encoded.collect::<Result<_>>()?;
+        let mut tokens =
+            Vec::with_capacity(encoded.iter().map(|ids| ids.len() + 1).sum::<usize>() + 1);
+        tokens.push(end);
+        for ids in encoded {
+            tokens.extend(ids);
+            tokens.push(end);
+        }
+        Ok(tokens)
+    }
+}
