@@ -177,7 +177,7 @@ impl Op for Transposed {
             Some(run(kernel, &forward, &[dy, weight])?),
             Some(grad_weight(
                 kernel,
-                (&self.shape, &sections::shapes(&self.shape, None)),
+                (&self.shape, &sections::groups(&self.shape, None)),
                 dy,
                 None,
                 xs,

@@ -7,12 +7,12 @@ use super::dropout::{Dropout, check_probability};
 use super::op::{Arg, Computed, Grads, Keep, Op, apply, dispatch, on_cpu, run};
 use super::primitives::{over_sections, over_time, sum_over_taps};
 use super::profile::{self, Part};
-use super::sections::{self, SectionShape, Sections};
+use super::sections::{self, SectionGroup, Sections};
 use super::{DropoutKind, Epilogue, StoredElement, filled, tensor, zeros};
 use crate::Error;
 use crate::geometry::output_length;
 use crate::kernels::conv::{self, Axis, ConvShape};
-use crate::kernels::dropout::{DropoutMask, MaskKey};
+use crate::kernels::dropout::{self, DropoutMask};
 use crate::kernels::elementwise::Activation;
 use crate::kernels::{Kernel, Real, Stored, rows};
 
@@ -139,23 +139,28 @@ impl Convolution {
         let (x, weight) = (x.slice::<X>()?, inputs[1].slice::<X::Real>()?);
         let bias = inputs.get(2).map(|bias| bias.slice::<X::Real>()).transpose()?;
         let mut y = zeros::<Y>(shape.elem_count());
+        // what is dropped hangs on the place in the whole
+        let later = self.epilogue.dropout.filter(|_| self.sections.is_some());
+        let dropout = self.epilogue.dropout.filter(|_| later.is_none());
+        let epilogue = conv::RowEpilogue { bias, relu: self.epilogue.relu, dropout };
         with_history(self.history.as_ref(), |history| {
-            for part in self.parts() {
-                let at = part.y.start as u64;
-                let moved =
-                    |(p, key): (f64, MaskKey)| (p, MaskKey { offset: key.offset + at, ..key });
-                let dropout = self.epilogue.dropout.map(moved);
-                let epilogue = conv::RowEpilogue { bias, relu: self.epilogue.relu, dropout };
-                let (x, history) = (&x[part.x], &history[part.history]);
-                conv::forward(kernel, &part.shape, x, history, weight, &epilogue, &mut y[part.y])?;
+            for group in self.groups() {
+                let (x, history) =
+                    (group.take(x, s.in_channels), group.history(history, s.in_channels));
+                group.write(&mut y, s.out_channels, |y| {
+                    conv::forward(kernel, &group.shape, &x, &history, weight, &epilogue, y)
+                })?;
             }
             Ok(())
         })?;
+        if let Some((p, key)) = later {
+            dropout::apply_in_place(kernel, key, p, 0, &mut y);
+        }
         Ok((Y::to_cpu_storage_owned(y), shape))
     }
 
-    fn parts(&self) -> Vec<SectionShape> {
-        sections::shapes(&self.shape, self.sections.as_ref())
+    fn groups(&self) -> Vec<SectionGroup> {
+        sections::groups(&self.shape, self.sections.as_ref())
     }
 
     /// Gradients of the sums, before the epilogue, and of the bias.
@@ -203,9 +208,9 @@ impl Op for Convolution {
     fn backward(&self, kernel: Kernel, inputs: &[Tensor], y: &Tensor, dy: &Tensor) -> Grads {
         let (dz, db) = self.undo_epilogue(kernel, y, dy, inputs.len() > 2)?;
         let (xs, weight) = (&inputs[0], &inputs[1]);
-        let parts = self.parts();
-        let dx = grad_input(kernel, (&self.shape, &parts), &dz, weight, xs.dtype())?;
-        let dw = grad_weight(kernel, (&self.shape, &parts), xs, self.history.as_ref(), &dz)?;
+        let groups = self.groups();
+        let dx = grad_input(kernel, (&self.shape, &groups), &dz, weight, xs.dtype())?;
+        let dw = grad_weight(kernel, (&self.shape, &groups), xs, self.history.as_ref(), &dz)?;
         Ok([Some(dx), Some(dw), db].into_iter().take(inputs.len()).collect())
     }
 
@@ -247,30 +252,32 @@ fn relu_grad<T: StoredElement>(
 /// Gradient of the input, in the type `dtype` of the input: that of `dz`, or bf16 beside f32.
 pub(super) fn grad_input(
     kernel: Kernel,
-    (s, parts): (&ConvShape, &[SectionShape]),
+    (s, groups): (&ConvShape, &[SectionGroup]),
     dz: &Tensor,
     weight: &Tensor,
     dtype: DType,
 ) -> Result<Tensor> {
     fn run<Y: StoredElement, X: StoredElement<Real = Y::Real>>(
         kernel: Kernel,
-        (s, parts): (&ConvShape, &[SectionShape]),
+        (s, groups): (&ConvShape, &[SectionGroup]),
         args: &[Arg],
     ) -> Computed {
         let size = (s.height.in_len, s.width.in_len);
         let shape = activations(args[0], s.batch, size, s.in_channels);
         let (dz, weight) = (args[0].slice::<Y>()?, args[1].slice::<Y::Real>()?);
         let mut dx = zeros::<X>(shape.elem_count());
-        for part in parts {
-            let (dz, dx) = (&dz[part.y.clone()], &mut dx[part.x.clone()]);
-            conv::grad_input(kernel, &part.shape, dz, weight, dx)?;
+        for group in groups {
+            let dz = group.take(dz, s.out_channels);
+            group.write(&mut dx, s.in_channels, |dx| {
+                conv::grad_input(kernel, &group.shape, &dz, weight, dx)
+            })?;
         }
         Ok((X::to_cpu_storage_owned(dx), shape))
     }
     let _span = profile::span(Part::GradInput);
     let dx = on_cpu(&[dz, weight], |args| match (dz.dtype(), dtype) {
-        (DType::F32, DType::BF16) => run::<f32, bf16>(kernel, (s, parts), args),
-        (dz, _) => dispatch!("grad-input", dz, T => run::<T, T>(kernel, (s, parts), args), bf16),
+        (DType::F32, DType::BF16) => run::<f32, bf16>(kernel, (s, groups), args),
+        (dz, _) => dispatch!("grad-input", dz, T => run::<T, T>(kernel, (s, groups), args), bf16),
     })?;
     Ok(tensor(dx))
 }
@@ -278,14 +285,14 @@ pub(super) fn grad_input(
 /// Gradient of the weight; `dz` in the type of the input, or in f32 beside bf16.
 pub(super) fn grad_weight(
     kernel: Kernel,
-    (s, parts): (&ConvShape, &[SectionShape]),
+    (s, groups): (&ConvShape, &[SectionGroup]),
     xs: &Tensor,
     history: Option<&Tensor>,
     dz: &Tensor,
 ) -> Result<Tensor> {
     fn run<X: StoredElement, Y: StoredElement<Real = X::Real>>(
         kernel: Kernel,
-        (s, parts): (&ConvShape, &[SectionShape]),
+        (s, groups): (&ConvShape, &[SectionGroup]),
         args: &[Arg],
         history: Option<&Tensor>,
     ) -> Computed {
@@ -296,16 +303,15 @@ pub(super) fn grad_weight(
         let (x, dz) = (args[0].slice::<X>()?, args[1].slice::<Y>()?);
         let mut dw = zeros::<X::Real>(shape.elem_count());
         with_history(history, |history| {
-            let [first, others @ ..] = parts else { return Ok(()) };
-            let one = |part: &SectionShape, dw: &mut [X::Real]| {
-                let (x, history) = (&x[part.x.clone()], &history[part.history.clone()]);
-                conv::grad_weight(kernel, &part.shape, x, history, &dz[part.y.clone()], dw)
-            };
-            one(first, &mut dw)?;
-            let mut more = zeros::<X::Real>(if others.is_empty() { 0 } else { dw.len() });
-            for part in others {
-                one(part, &mut more)?;
-                dw.iter_mut().zip(&more).for_each(|(dw, &more)| *dw += more);
+            let mut more = zeros::<X::Real>(if groups.len() > 1 { dw.len() } else { 0 });
+            for (i, group) in groups.iter().enumerate() {
+                let (x, dz) = (group.take(x, s.in_channels), group.take(dz, s.out_channels));
+                let history = group.history(history, s.in_channels);
+                let sums = if i == 0 { &mut dw } else { &mut more };
+                conv::grad_weight(kernel, &group.shape, &x, &history, &dz, sums)?;
+                if i > 0 {
+                    dw.iter_mut().zip(&more).for_each(|(dw, &more)| *dw += more);
+                }
             }
             Ok(())
         })?;
@@ -313,9 +319,9 @@ pub(super) fn grad_weight(
     }
     let _span = profile::span(Part::GradWeight);
     let dw = on_cpu(&[xs, dz], |args| match (xs.dtype(), dz.dtype()) {
-        (DType::BF16, DType::F32) => run::<bf16, f32>(kernel, (s, parts), args, history),
+        (DType::BF16, DType::F32) => run::<bf16, f32>(kernel, (s, groups), args, history),
         (x, _) => {
-            dispatch!("grad-weight", x, T => run::<T, T>(kernel, (s, parts), args, history), bf16)
+            dispatch!("grad-weight", x, T => run::<T, T>(kernel, (s, groups), args, history), bf16)
         }
     })?;
     Ok(tensor(dw))

@@ -1,10 +1,16 @@
 //! Parts of sequences that know nothing of each other: documents that stand one after the other.
 
+use std::borrow::Cow;
 use std::ops::Range;
 use std::sync::Arc;
 
+use num_traits::Zero;
+
 use crate::kernels::conv::ConvShape;
 use crate::{Error, Result};
+
+/// A part of a group is at least so long, as a fraction of the longest: what fills up costs as much as what counts.
+const FILL: (usize, usize) = (2, 3);
 
 /// Steps of some sequences that no tap leaves.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -68,38 +74,118 @@ impl Sections {
     }
 }
 
-/// A convolution of one section, and its places in the elements of input, history and output.
+/// Sections that go through a convolution as one batch: uncut sequences as they lie there, or parts of similar lengths,
+/// filled up with zero steps, which is what a part alone has behind its end.
 #[derive(Debug, Clone)]
-pub(super) struct SectionShape {
+pub(super) struct SectionGroup {
     pub shape: ConvShape,
-    pub x: Range<usize>,
-    pub history: Range<usize>,
-    pub y: Range<usize>,
+    /// Rows of each part; a single range where they lie together.
+    rows: Vec<Range<usize>>,
+    /// Numbers of the sequences, where they go on from what was carried over.
+    sequences: Vec<usize>,
 }
 
 /// The convolutions that one of `shape` falls into.
-pub(super) fn shapes(shape: &ConvShape, sections: Option<&Sections>) -> Vec<SectionShape> {
+pub(super) fn groups(shape: &ConvShape, sections: Option<&Sections>) -> Vec<SectionGroup> {
     let Some(sections) = sections else {
-        let (x, history, y) = shape.sizes();
-        return vec![SectionShape { shape: *shape, x: 0..x, history: 0..history, y: 0..y }];
+        let (rows, sequences) = (vec![0..0], (0..shape.batch).collect());
+        return vec![SectionGroup { shape: *shape, rows, sequences }];
     };
     let time = shape.width.in_len;
-    let one = |section: &Section| {
-        let (sequences, len) = (section.sequences.len(), section.steps.len());
+    let group = |some: &[&Section]| {
+        let (first, len) = (some[0], some[0].steps.len());
         let mut shape = *shape;
-        shape.batch = sequences;
+        shape.batch = some.iter().map(|section| section.sequences.len()).sum();
         (shape.width.in_len, shape.width.out_len) = (len, len);
-        let first = section.sequences.start * time + section.steps.start;
-        let place = |channels| first * channels..(first + sequences * len) * channels;
-        let row = shape.history * shape.in_channels;
-        let history = match section.continues {
-            true => section.sequences.start * row..section.sequences.end * row,
-            false => 0..0,
+        shape.history *= usize::from(first.continues);
+        let place = |section: &&Section| {
+            let first = section.sequences.start * time + section.steps.start;
+            first..first + section.sequences.len() * section.steps.len()
         };
-        shape.history *= usize::from(section.continues);
-        SectionShape { x: place(shape.in_channels), y: place(shape.out_channels), history, shape }
+        let rows = some.iter().map(place).collect();
+        let sequences = some.iter().flat_map(|section| section.sequences.clone()).collect();
+        SectionGroup { shape, rows, sequences }
     };
-    sections.iter().map(one).collect()
+    let (uncut, mut cut): (Vec<_>, Vec<_>) =
+        sections.iter().partition(|section| section.steps.len() == time);
+    // the longest first: the others are filled up
+    cut.sort_by_key(|section| (section.continues, std::cmp::Reverse(section.steps.len())));
+    let mut groups: Vec<SectionGroup> = uncut.iter().map(|section| group(&[section])).collect();
+    let mut rest = &cut[..];
+    while let Some(first) = rest.first() {
+        let fits = |section: &&&Section| {
+            section.continues == first.continues
+                && section.steps.len() * FILL.1 >= first.steps.len() * FILL.0
+        };
+        let (some, others) = rest.split_at(rest.iter().take_while(fits).count());
+        groups.push(group(some));
+        rest = others;
+    }
+    groups
+}
+
+impl SectionGroup {
+    fn lies_together(&self) -> bool {
+        self.rows.len() == 1
+    }
+
+    /// The rows of the group among `all` rows of `width` numbers.
+    pub fn take<'a, T: Copy + Zero>(&self, all: &'a [T], width: usize) -> Cow<'a, [T]> {
+        if self.lies_together() {
+            return Cow::Borrowed(&all[self.place(width, all.len())]);
+        }
+        let len = self.shape.width.in_len * width;
+        let mut rows = vec![T::zero(); self.rows.len() * len];
+        for (to, from) in rows.chunks_exact_mut(len).zip(&self.rows) {
+            let from = &all[from.start * width..from.end * width];
+            to[..from.len()].copy_from_slice(from);
+        }
+        Cow::Owned(rows)
+    }
+
+    /// What its sequences go on from, among the `all` rows of `width` numbers that were carried over.
+    pub fn history<'a, T: Copy>(&self, all: &'a [T], width: usize) -> Cow<'a, [T]> {
+        let len = self.shape.history * width;
+        match self.sequences[..] {
+            _ if len == 0 => Cow::Borrowed(&[]),
+            [first, ..] if self.lies_together() => {
+                Cow::Borrowed(&all[first * len..(first + self.sequences.len()) * len])
+            }
+            _ => {
+                let rows = self.sequences.iter().flat_map(|&i| &all[i * len..(i + 1) * len]);
+                Cow::Owned(rows.copied().collect())
+            }
+        }
+    }
+
+    /// Has `write` write the rows of the group, and puts them among `all` rows of `width` numbers.
+    pub fn write<T: Copy + Zero>(
+        &self,
+        all: &mut [T],
+        width: usize,
+        write: impl FnOnce(&mut [T]) -> Result<()>,
+    ) -> Result<()> {
+        if self.lies_together() {
+            let place = self.place(width, all.len());
+            return write(&mut all[place]);
+        }
+        let len = self.shape.width.out_len * width;
+        let mut rows = vec![T::zero(); self.rows.len() * len];
+        write(&mut rows)?;
+        for (from, to) in rows.chunks_exact(len).zip(&self.rows) {
+            let to = &mut all[to.start * width..to.end * width];
+            to.copy_from_slice(&from[..to.len()]);
+        }
+        Ok(())
+    }
+
+    /// Place of rows that lie together: all, where nothing is cut.
+    fn place(&self, width: usize, all: usize) -> Range<usize> {
+        match self.rows[0].clone() {
+            rows if rows.is_empty() => 0..all,
+            rows => rows.start * width..rows.end * width,
+        }
+    }
 }
 
 /// Refuses sections for a convolution that changes the number of steps.

@@ -6,6 +6,7 @@ mod bench;
 mod bounds;
 #[path = "../common/close.rs"]
 mod close;
+mod documents;
 mod files_people_have;
 mod fine_tuning;
 mod first_hour;
