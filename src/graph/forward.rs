@@ -5,10 +5,10 @@ use std::sync::Arc;
 use candle_core::{D, DType, Result as CandleResult, Tensor, Var, bail};
 
 use super::operation::{Input, Operation, Param, Rows};
+use super::pieces::Pieces;
 use super::program::{Group, Program};
 use super::reverse::{Entry, GradientSlot, Ran, Tape, hollow};
 use super::run::Mask;
-use super::state::Pieces;
 use super::{Network, Outputs, Run, State};
 use crate::ops;
 use crate::ops::batch_norm::BatchNorm;

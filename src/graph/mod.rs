@@ -55,6 +55,7 @@ mod network;
 mod operation;
 #[cfg(test)]
 mod operation_tests;
+mod pieces;
 mod program;
 mod reach;
 mod reverse;
@@ -244,6 +245,12 @@ impl Graph {
             Operation::Embed { table, .. } => Some(&self.parameters[table.0]),
             _ => None,
         })
+    }
+
+    /// The output of the first embedding.
+    pub fn embedded(&self) -> Option<Value> {
+        let is_embedding = |node: &Node| matches!(node.operation, Operation::Embed { .. });
+        self.nodes.iter().position(is_embedding).map(Value)
     }
 
     /// `true` if no output depends on a later input.

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use candle_core::{DType, Result as CandleResult, Shape, Tensor, Var, bail};
 use half::bf16;
 
+use super::Value;
 use crate::kernels::Kernel;
 use crate::ops::op::Op;
 use crate::ops::profile::{self, Part};
@@ -116,9 +117,37 @@ impl Tape {
     /// # Errors
     /// As [`backward`](Self::backward), and those of `each`.
     pub fn backward_each(
+        self,
+        outputs: Vec<Tensor>,
+        each: impl FnMut(usize, Tensor) -> Result<()>,
+    ) -> Result<()> {
+        self.walk_back(outputs, each, |_, _| {})
+    }
+
+    /// The gradient of a value of the graph instead: one at which no group of operations was joined, such as that of an
+    /// embedding.
+    ///
+    /// # Errors
+    /// As [`backward`](Self::backward); [`Error::Invalid`] where the value has no part in the outputs or no gradient.
+    pub fn backward_to(self, outputs: Vec<Tensor>, value: Value) -> Result<Tensor> {
+        let slot = self.parameters.len() + value.0;
+        let mut found = None;
+        let nothing = |_: usize, _: Tensor| Ok(());
+        self.walk_back(outputs, nothing, |from, grad| {
+            if from == slot {
+                found = Some(grad.clone());
+            }
+        })?;
+        let none = || Error::invalid("value", "one with a gradient", format!("node {}", value.0));
+        found.ok_or_else(none)
+    }
+
+    /// Hands out the gradients of parameters to `each`, and shows those of what operations gave to `seen`.
+    fn walk_back(
         mut self,
         outputs: Vec<Tensor>,
         mut each: impl FnMut(usize, Tensor) -> Result<()>,
+        mut seen: impl FnMut(GradientSlot, &Tensor),
     ) -> Result<()> {
         if outputs.len() != self.outputs.len() {
             let expected = format!("{}, one for each output", self.outputs.len());
@@ -138,6 +167,9 @@ impl Tape {
         slots.filter(|&&slot| slot < self.parameters.len()).for_each(|&slot| readers[slot] += 1);
         while let Some(entry) = self.entries.pop() {
             let to = entry.to.clone();
+            if let Some(grad) = &grads[entry.from] {
+                seen(entry.from, &grad.tensor);
+            }
             entry.hand_on(self.kernel, &mut grads, &self.parameters)?;
             for slot in to.into_iter().flatten() {
                 let Some(count) = readers.get_mut(slot) else { continue };

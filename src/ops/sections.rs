@@ -79,7 +79,7 @@ impl Sections {
 #[derive(Debug, Clone)]
 pub(super) struct SectionGroup {
     pub shape: ConvShape,
-    /// Rows of each part; a single range where they lie together.
+    /// Rows of each part; a single range where they lie together, none where nothing is cut.
     rows: Vec<Range<usize>>,
     /// Numbers of the sequences, where they go on from what was carried over.
     sequences: Vec<usize>,
@@ -88,8 +88,8 @@ pub(super) struct SectionGroup {
 /// The convolutions that one of `shape` falls into.
 pub(super) fn groups(shape: &ConvShape, sections: Option<&Sections>) -> Vec<SectionGroup> {
     let Some(sections) = sections else {
-        let (rows, sequences) = (vec![0..0], (0..shape.batch).collect());
-        return vec![SectionGroup { shape: *shape, rows, sequences }];
+        let sequences = (0..shape.batch).collect();
+        return vec![SectionGroup { shape: *shape, rows: Vec::new(), sequences }];
     };
     let time = shape.width.in_len;
     let group = |some: &[&Section]| {
@@ -126,7 +126,7 @@ pub(super) fn groups(shape: &ConvShape, sections: Option<&Sections>) -> Vec<Sect
 
 impl SectionGroup {
     fn lies_together(&self) -> bool {
-        self.rows.len() == 1
+        self.rows.len() <= 1
     }
 
     /// The rows of the group among `all` rows of `width` numbers.
@@ -143,7 +143,7 @@ impl SectionGroup {
         Cow::Owned(rows)
     }
 
-    /// What its sequences go on from, among the `all` rows of `width` numbers that were carried over.
+    /// Rows that its sequences go on from, among the `all` rows of `width` numbers that were carried over.
     pub fn history<'a, T: Copy>(&self, all: &'a [T], width: usize) -> Cow<'a, [T]> {
         let len = self.shape.history * width;
         match self.sequences[..] {
@@ -179,12 +179,10 @@ impl SectionGroup {
         Ok(())
     }
 
-    /// Place of rows that lie together: all, where nothing is cut.
+    /// Place of rows that lie together.
     fn place(&self, width: usize, all: usize) -> Range<usize> {
-        match self.rows[0].clone() {
-            rows if rows.is_empty() => 0..all,
-            rows => rows.start * width..rows.end * width,
-        }
+        let rows = self.rows.first();
+        rows.map_or(0..all, |rows| rows.start * width..rows.end * width)
     }
 }
 

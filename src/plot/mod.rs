@@ -8,6 +8,6 @@ mod streams;
 
 pub(crate) use canvas::grouped;
 pub use loss::{LossPoint, loss_svg};
-pub use receptive_field::receptive_field_svg;
+pub use receptive_field::{effective_field_svg, receptive_field_svg};
 pub use receptive_field_2d::receptive_field_2d_svg;
 pub use streams::streams_svg;

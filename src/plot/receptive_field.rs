@@ -29,6 +29,8 @@ const MAX_BYTES: usize = 290_000;
 /// The longest name and description of a layer that fit at its left.
 const LONGEST_NAME: usize = 20;
 const LONGEST_DETAIL: usize = 28;
+/// Room for the effective field.
+const STRIP: u32 = 96;
 /// Room for the caption, where there is one.
 const CAPTION: u32 = 26;
 
@@ -58,6 +60,31 @@ const CAPTION: u32 = 26;
 ///
 /// After figure 3 of WaveNet, arXiv:1609.03499.
 pub fn receptive_field_svg(stack: &Stack) -> Result<String> {
+    draw(stack, &[])
+}
+
+/// The same with the effective field under it: `gradient` has how much the step so many steps before the present one
+/// matters, which is the first.
+///
+/// # Errors
+///
+/// As [`receptive_field_svg`].
+///
+/// # Example
+///
+/// ```
+/// use candle_tcn::geometry::{Padding, Stack};
+/// use candle_tcn::plot::effective_field_svg;
+/// let stack = Stack::uniform(2, &[1, 2], 1, Padding::Causal)?;
+/// assert!(effective_field_svg(&stack, &[4.0, 3.0, 2.0, 1.0])?.contains("gradient of the loss"));
+/// # Ok::<(), candle_tcn::Error>(())
+/// ```
+pub fn effective_field_svg(stack: &Stack, gradient: &[f64]) -> Result<String> {
+    draw(stack, gradient)
+}
+
+fn draw(stack: &Stack, gradient: &[f64]) -> Result<String> {
+    let strip = if gradient.is_empty() { 0 } else { STRIP };
     let layers = stack.layers().count();
     let rows = layers.min(MAX_LAYERS);
     let drawn = stack.suffix(rows);
@@ -69,12 +96,14 @@ pub fn receptive_field_svg(stack: &Stack) -> Result<String> {
         let picture = Picture::new(&tree, columns);
         let caption = caption(&picture, layers);
         let (width, height) = picture.size();
-        let height = height + caption.as_ref().map_or(0, |_| CAPTION);
+        let bars = height as i32;
+        let height = height + strip + caption.as_ref().map_or(0, |_| CAPTION);
         text = svg("receptive-field.svg", (width, height), |root| {
             draw_edges(root, &picture)?;
             draw_dots(root, &picture)?;
             draw_labels(root, &picture)?;
             draw_ticks(root, &picture)?;
+            draw_gradient(root, &picture, gradient, bars)?;
             write_heading(root, MARGIN as i32, &title, &subtitle)?;
             let at = (MARGIN as i32, height as i32 - 20);
             caption.map_or(Ok(()), |text| write(root, &text, at, (15, FAINT), HPos::Left))
@@ -206,4 +235,25 @@ fn draw_ticks(root: &Canvas, picture: &Picture) -> Drawn {
         write(root, &text, (x, y + 22), (13, FAINT), HPos::Center)?;
     }
     Ok(())
+}
+
+/// A bar for each step: the length of the gradient beside the longest.
+fn draw_gradient(root: &Canvas, picture: &Picture, gradient: &[f64], top: i32) -> Drawn {
+    let most = gradient.iter().copied().fold(0.0, f64::max);
+    if most <= 0.0 {
+        return Ok(());
+    }
+    let bottom = top + STRIP as i32 - 20;
+    let room = f64::from(STRIP - 28);
+    let half = (picture.pitch * 2 / 5).max(1) as i32;
+    let steps = (0..).zip(gradient).take_while(|(distance, _)| -distance >= picture.low);
+    for (distance, &one) in steps {
+        let (x, _) = picture.point(picture.tree.layers.len(), -distance);
+        let height = (one / most * room).round() as i32;
+        let bar = [(x - half, bottom - height), (x + half, bottom)];
+        root.draw(&Rectangle::new(bar, OUTPUT.filled()))?;
+    }
+    let x = GUTTER as i32 - 14;
+    write(root, "gradient of the loss", (x, bottom - 16), (15, INK), HPos::Right)?;
+    write(root, "by each input, on average", (x, bottom), (13, FAINT), HPos::Right)
 }

@@ -11,6 +11,7 @@ mod conv2d_blocks;
 mod conv_transpose1d;
 mod determinism;
 mod documents;
+mod effective;
 mod examples;
 mod gpn;
 mod gradients;

@@ -1,6 +1,7 @@
 //! `tcn receptive-field`: which steps a stack reaches, layer by layer, and which stacks reach a
 //! wanted context; of images, along both axes.
 
+mod effective;
 mod report;
 mod size;
 
@@ -11,7 +12,7 @@ use candle_tcn::files::write_atomic;
 use candle_tcn::geometry::{
     Dilations, Growth, MAX_LAYERS, Padding, PlanOptions, Stack, Stack2d, plan,
 };
-use candle_tcn::plot::{receptive_field_2d_svg, receptive_field_svg};
+use candle_tcn::plot::{effective_field_svg, receptive_field_2d_svg, receptive_field_svg};
 use serde_json::json;
 
 use crate::flags::{count, counted};
@@ -54,6 +55,13 @@ pub struct ReceptiveFieldArgs {
     /// Centred convolutions, which see as far ahead as back
     #[arg(long)]
     non_causal: bool,
+    /// With --model: the context that it really uses on this text, by the gradient of a step's loss (a file, a folder
+    /// or a pattern; `-` is standard input)
+    #[arg(long, value_name = "FILE", requires = "model")]
+    data: Option<PathBuf>,
+    /// Places of the text that are measured
+    #[arg(long, value_name = "N", value_parser = count, requires = "data", default_value = "256")]
+    windows: usize,
     /// Draw the tree of inputs that one output reads
     #[arg(long, value_name = "FILE")]
     svg: Option<PathBuf>,
@@ -76,17 +84,19 @@ pub fn run(args: ReceptiveFieldArgs) -> anyhow::Result<()> {
         bail_usage!("--channels goes with --at-least only");
     }
     let axes = axes(&args)?;
+    let used = args.data.as_ref().map(|data| effective::measure(&args, data)).transpose()?;
     if let Some(path) = &args.svg {
-        let svg = match &axes[..] {
-            [height, width] => {
+        let svg = match (&axes[..], &used) {
+            ([height, width], _) => {
                 receptive_field_2d_svg(&Stack2d { height: height.clone(), width: width.clone() })
             }
-            axes => receptive_field_svg(&axes[0]),
+            (axes, Some(used)) => effective_field_svg(&axes[0], &used.gradient),
+            (axes, None) => receptive_field_svg(&axes[0]),
         }?;
         write_atomic(path, |file| file.write_all(svg.as_bytes()))?;
         say!("drawn: {}", path.display());
     }
-    report::print(&axes, args.json)
+    report::print(&axes, used.as_ref(), args.json)
 }
 
 /// The flags that are given of those that name a configuration, and of those that describe a stack.
@@ -193,6 +203,7 @@ fn repeated(list: &List, axis: usize, stacks: usize) -> anyhow::Result<Vec<usize
 fn search(args: &ReceptiveFieldArgs, at_least: usize) -> anyhow::Result<()> {
     let mut others = given(args).concat();
     others.extend(args.svg.is_some().then_some("--svg"));
+    others.extend(args.data.is_some().then_some("--data"));
     others.retain(|flag| !["--kernel-size", "--convs-per-block"].contains(flag));
     if let Some(flag) = others.first() {
         bail_usage!(

@@ -2,6 +2,7 @@
 
 use candle_tcn::Result;
 use candle_tcn::geometry::{Field, Holes, Row, Stack};
+use candle_tcn::train::EffectiveField;
 use serde_json::{Value, json};
 
 use crate::flags::counted;
@@ -34,7 +35,7 @@ impl<'a> Measured<'a> {
 }
 
 /// Prints what a stack sees along its axes: time, or the height and width of images.
-pub fn print(axes: &[Stack], as_json: bool) -> anyhow::Result<()> {
+pub fn print(axes: &[Stack], used: Option<&EffectiveField>, as_json: bool) -> anyhow::Result<()> {
     let axes = axes.iter().map(Measured::of).collect::<Result<Vec<_>>>()?;
     let layers: Vec<Value> = (0..axes[0].rows.len()).map(|i| layer(&axes, i)).collect();
     if as_json {
@@ -47,6 +48,9 @@ pub fn print(axes: &[Stack], as_json: bool) -> anyhow::Result<()> {
             axes => axes[0].facts(),
         };
         facts["layers"] = layers.into();
+        if let Some(used) = used {
+            facts["effective"] = effective_facts(used);
+        }
         return print_line(facts);
     }
     let columns = [
@@ -58,9 +62,38 @@ pub fn print(axes: &[Stack], as_json: bool) -> anyhow::Result<()> {
     ];
     print_table(&columns, &layers)?;
     match &axes[..] {
-        [height, width] => print_image(height, width),
-        axes => print_time(&axes[0]),
+        [height, width] => print_image(height, width)?,
+        axes => print_time(&axes[0])?,
     }
+    match used {
+        Some(used) => print_effective(used),
+        None => Ok(()),
+    }
+}
+
+/// Parts of the whole gradient that are told of.
+const PARTS: [(&str, f64); 4] = [("p50", 0.5), ("p90", 0.9), ("p95", 0.95), ("p99", 0.99)];
+
+fn effective_facts(used: &EffectiveField) -> Value {
+    let mut facts = json!({
+        "windows": used.windows,
+        "reach": used.reach(),
+        "gradient": used.gradient,
+    });
+    for (name, part) in PARTS {
+        facts[name] = used.within(part).into();
+    }
+    facts
+}
+
+fn print_effective(used: &EffectiveField) -> anyhow::Result<()> {
+    let parts = PARTS.map(|(_, part)| format!("{}% within {}", part * 100.0, used.within(part)));
+    print_line(format_args!(
+        "context really used, by the gradient of a step's loss at {}: {} steps before it; none beyond {}",
+        counted(used.windows, "place"),
+        parts.join(", "),
+        used.reach()
+    ))
 }
 
 /// Facts of a layer: numbers, or of images those of both axes.
