@@ -171,6 +171,10 @@ impl Architecture for ByteNetConfig {
         Some(&mut self.eos_token_id)
     }
 
+    fn set_mask_tokens(&mut self, pad: u32, _mask: u32) {
+        self.padding_idx = Some(pad);
+    }
+
     fn set_dropout(&mut self, dropout: f64) {
         self.dropout = dropout;
     }

@@ -160,6 +160,10 @@ impl Architecture for CarpConfig {
         Some(&mut self.vocab_size)
     }
 
+    fn set_mask_tokens(&mut self, pad: u32, mask: u32) {
+        (self.pad_token_id, self.mask_token_id) = (Some(pad), Some(mask));
+    }
+
     fn set_dropout(&mut self, dropout: f64) {
         self.hidden_dropout = dropout;
     }

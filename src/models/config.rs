@@ -37,6 +37,9 @@ pub trait Architecture {
         None
     }
 
+    /// Sets the tokens that fill up and that are looked for, of masked language models that have fields for them.
+    fn set_mask_tokens(&mut self, _pad: u32, _mask: u32) {}
+
     /// Layout of the files that hold frames.
     fn layout(&self) -> FrameLayout {
         FrameLayout::ChannelsLast
@@ -199,6 +202,13 @@ impl ModelConfig {
         Ok(self)
     }
 
+    /// The same model for a tokenizer in which these tokens fill up and are looked for.
+    #[must_use]
+    pub fn with_mask_tokens(mut self, pad: u32, mask: u32) -> Self {
+        self.architecture_mut().set_mask_tokens(pad, mask);
+        self
+    }
+
     /// The same model with this probability everywhere that dropping has one.
     #[must_use]
     pub fn with_dropout(mut self, dropout: f64) -> Self {
@@ -239,6 +249,18 @@ impl ModelConfig {
         let takes_tokens = self.clone().architecture_mut().vocab_size().is_some();
         let expected = "a language model (tcn, wavenet); what takes frames instead of tokens runs on tensors alone";
         Error::require(takes_tokens, "model_type", expected, self.model_type())
+    }
+
+    /// Refuses what is no masked language model.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] that says so.
+    pub fn require_masked(&self) -> Result<()> {
+        self.expect_tokens()?;
+        let is_masked = !self.sized().graph()?.is_causal();
+        let expected = "a masked language model (carp, bytenet, ConvNet), which sees both sides";
+        let found = format!("{}, which predicts the next token", self.model_type());
+        Error::require(is_masked, "model", expected, found)
     }
 
     /// Refuses a masked language model, and a network on frames, where one is needed that predicts the next token.

@@ -6,7 +6,7 @@ use crate::{Error, Result};
 macro_rules! presets {
     ($($name:literal: $about:literal,)*) => {
         /// The presets: name, purpose, configuration.
-        pub const PRESETS: [(&str, &str, &str); 5] =
+        pub const PRESETS: [(&str, &str, &str); 7] =
             [$(($name, $about, include_str!(concat!("../../models/", $name, ".json")))),*];
     };
 }
@@ -17,6 +17,8 @@ presets! {
     "char-ptb": "the character model of Bai et al. 2018: 2.2 M parameters, receptive field 29",
     "wavenet-char": "WaveNet's gated layers with a skip sum",
     "bytenet-small": "ByteNet's residual layers with layer norms, causal",
+    "bytenet-masked": "smaller layers of the same kind that see both sides: a masked language model",
+    "carp-600k": "CARP, a masked language model of proteins: 600 k parameters",
 }
 
 impl ModelConfig {

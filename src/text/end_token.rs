@@ -44,15 +44,42 @@ impl Tokenizer {
         if let Some(id) = self.end_id() {
             return Ok((self.clone(), id));
         }
-        let mut hf = self.hf().clone();
-        let token = AddedToken::from(NAMES[0], true).normalized(false);
-        hf.add_special_tokens([token]).map_err(text_error)?;
-        let larger = Self::from_hf(hf).map_err(Error::Text)?;
-        let id = larger.end_id();
-        let missing =
-            || Error::Text(format!("the token {} cannot be added to the tokenizer", NAMES[0]));
-        let id = id.ok_or_else(missing)?;
+        let larger = self.with_specials(&NAMES[..1])?;
+        let added = larger.end_id();
+        let missing = || Error::Text(format!("{} cannot be added to the tokenizer", NAMES[0]));
+        let id = added.ok_or_else(missing)?;
         Ok((larger, id))
+    }
+
+    /// The same tokenizer with a token that fills up and one that is looked for, `<pad>` and `<mask>` where it has none.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Text`] where a token cannot be added.
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// use candle_tcn::text::{Tokenizer, TokenizerSpec};
+    /// let tokenizer = Tokenizer::from_spec(&TokenizerSpec::Char, b"ACGT")?.with_mask_tokens()?;
+    /// assert_eq!((tokenizer.pad_id(), tokenizer.mask_id()), (Some(5), Some(6)));
+    /// assert_eq!(tokenizer.encode("A<mask>T")?, [1, 6, 4]);
+    /// # Ok::<(), candle_tcn::Error>(())
+    /// ```
+    pub fn with_mask_tokens(&self) -> Result<Self> {
+        let missing = [("<pad>", self.pad_id()), ("<mask>", self.mask_id())];
+        let missing = missing.iter().filter(|(_, id)| id.is_none()).map(|(name, _)| *name);
+        self.with_specials(&missing.collect::<Vec<_>>())
+    }
+
+    fn with_specials(&self, names: &[&str]) -> Result<Self> {
+        if names.is_empty() {
+            return Ok(self.clone());
+        }
+        let mut hf = self.hf().clone();
+        let token = |name: &&str| AddedToken::from(*name, true).normalized(false);
+        hf.add_special_tokens(names.iter().map(token)).map_err(text_error)?;
+        Self::from_hf(hf).map_err(Error::Text)
     }
 
     /// The tokens of documents one after the other: `end` before the first, and behind each.

@@ -178,6 +178,33 @@ pub trait BatchSource: Send {
     }
 }
 
+/// A source that is chosen while the program runs.
+impl BatchSource for Box<dyn BatchSource> {
+    fn next_batch(&mut self) -> Result<Batch> {
+        (**self).next_batch()
+    }
+
+    fn steps_per_epoch(&self) -> usize {
+        (**self).steps_per_epoch()
+    }
+
+    fn position(&self) -> BatchPosition {
+        (**self).position()
+    }
+
+    fn seek(&mut self, position: BatchPosition) -> Result<()> {
+        (**self).seek(position)
+    }
+
+    fn data(&self) -> DataId {
+        (**self).data()
+    }
+
+    fn check(&self, graph: &Graph) -> Result<()> {
+        (**self).check(graph)
+    }
+}
+
 /// Windows over a text, whose targets are the tokens after the inputs: for causal language models.
 impl BatchSource for Batches {
     fn next_batch(&mut self) -> Result<Batch> {

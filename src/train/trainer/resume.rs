@@ -51,6 +51,16 @@ impl Trainer {
         Self::resume_graph(run, model.graph()?, loss, change, |config| config.lay_out(tokens))
     }
 
+    /// The configuration with which a run was begun or last resumed.
+    ///
+    /// # Errors
+    /// As [`resume`](Self::resume).
+    pub fn config_of(run: &RunDir) -> Result<TrainConfig> {
+        let model = read_config(run.join(CONFIG))?;
+        let (restored, _) = newest_whole(run, &model.graph()?)?;
+        Ok(restored.progress.config)
+    }
+
     /// As [`resume`](Self::resume), of a network of one's own; `batches` makes its batches of the changed configuration.
     ///
     /// # Errors

@@ -77,7 +77,7 @@ impl BaseArgs {
         };
         let folder = model::resolve("--init-from", name)?;
         let files = ModelFiles::read(&folder)?;
-        files.config.require_causal()?;
+        files.config.expect_tokens()?;
         files.tokenizer()?;
         Ok(Some(Base {
             name: name.clone(),

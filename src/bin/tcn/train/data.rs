@@ -105,6 +105,8 @@ pub struct Data {
     pub tokenizer_name: String,
     /// Number of tokens that are trained on.
     pub train_tokens: usize,
+    /// Number of tokens that are validated on.
+    pub valid_tokens: usize,
     pub valid: ValidSet,
     /// Ends a document, where the text falls into some.
     pub end_token: Option<u32>,
@@ -172,7 +174,15 @@ impl Data {
             return Err(Error::Text(format!("{}: no text to train on", source.describe())).into());
         }
         let train_tokens = train.len();
-        let data = Self { tokenizer, tokenizer_name, train_tokens, valid, end_token: None, bytes };
+        let data = Self {
+            tokenizer,
+            tokenizer_name,
+            train_tokens,
+            valid_tokens: valid.tokens.len(),
+            valid,
+            end_token: None,
+            bytes,
+        };
         Ok((data, train))
     }
 
@@ -197,7 +207,7 @@ impl Data {
         };
         vec![
             file(names, "train", self.bytes[0], self.train_tokens),
-            file(valid, "validation", self.bytes[1], self.valid.tokens.len()),
+            file(valid, "validation", self.bytes[1], self.valid_tokens),
         ]
     }
 }

@@ -64,6 +64,7 @@ impl Data {
             tokenizer_name: tokenizer_name(spec, base),
             tokenizer,
             train_tokens: tokens.len(),
+            valid_tokens: valid.tokens.len(),
             valid,
             end_token: Some(end),
             bytes,

@@ -4,6 +4,7 @@ mod base;
 mod claim;
 mod data;
 mod documents;
+mod masked;
 mod options;
 mod start;
 mod watch;
@@ -17,23 +18,33 @@ use candle_tcn::models::directory::read_config;
 use candle_tcn::models::{ModelConfig, Network, extend_vocabulary};
 use candle_tcn::nn::StepDtype;
 use candle_tcn::text::{Tokenizer, TokenizerSpec};
-use candle_tcn::train::{CardInfo, Outcome, Precision, RunDir, TrainConfig, Trainer, model_card};
+use candle_tcn::train::loss::CrossEntropy;
+use candle_tcn::train::{
+    BatchSource, CardInfo, MaskingConfig, Outcome, Precision, RunDir, TrainConfig, Trainer,
+    model_card,
+};
 use candle_tcn::{Error, LoadedModel};
 use candle_tcn::{plot, train};
 use serde_json::json;
 
-use crate::documents::DocumentArgs;
 use crate::flags::counted;
 use crate::{Interrupted, kernel, memory, print_result, signals};
 use base::Base;
 use claim::Claim;
 use data::{Data, TextSource};
+use masked::MaskedData;
 pub use options::TrainArgs;
 use start::Start;
 use watch::Watch;
 
 /// Command lines of a model card.
-fn usage(documents: &DocumentArgs) -> String {
+fn usage(start: &Start) -> String {
+    if start.masking.is_some() {
+        return "tcn fill-mask --model DIR SEQUENCE\ntcn score --model DIR SEQUENCE\n\
+                tcn embed --model DIR --input FILE --output FILE"
+            .into();
+    }
+    let documents = &start.source.documents;
     let (flag, value) = match (&documents.documents, &documents.field) {
         (Some(by), _) => (" --documents ", by.to_string()),
         (None, Some(field)) => (" --field ", field.clone()),
@@ -61,7 +72,7 @@ pub fn run(args: TrainArgs) -> anyhow::Result<()> {
             "{parameters} parameters in {}, receptive field {field}; {} training and {} validation tokens of {}; in {}",
             computed_in(trainer.config().dtype),
             data.train_tokens,
-            data.valid.tokens.len(),
+            data.valid_tokens,
             start.source.describe(),
             run.path().display(),
         );
@@ -75,7 +86,8 @@ pub fn run(args: TrainArgs) -> anyhow::Result<()> {
              planned; lower --valid-every"
         );
     }
-    let mut watch = Watch::new(&data.tokenizer, &run, args.loudness)?;
+    let sampled = start.masking.is_none().then_some(&data.tokenizer);
+    let mut watch = Watch::new(sampled, &run, args.loudness)?;
     let outcome = trainer.run(&data.valid, &mut watch)?;
     watch.finish();
     write_loss(&run)?;
@@ -83,7 +95,7 @@ pub fn run(args: TrainArgs) -> anyhow::Result<()> {
         true => write_card(&run, &read_config(run.join(names::CONFIG))?, &outcome, &data, &start)?,
         false => say!("{} was edited and stays as it is", run.join(names::CARD).display()),
     }
-    report(&args, &run, parameters, &outcome)?;
+    report(&args, &run, (parameters, start.masking.is_some()), &outcome)?;
     if outcome.interrupted {
         say!("saved; continue with: tcn train --resume --out {}", run.path().display());
         return Err(Interrupted.into());
@@ -106,12 +118,13 @@ struct Started {
 }
 
 fn begin(args: &TrainArgs) -> anyhow::Result<Started> {
-    let start = Start::new(args.source()?, args.base.public_name());
+    let mut start = Start::new(args.source()?, args.base.public_name());
     let config = args.train_config(usize::MAX)?;
     config.validate()?;
     let base = args.base.read()?;
     let model = args.model_config(base.as_ref())?;
-    let spec: TokenizerSpec = args.tokenizer.parse()?;
+    start.masking = args.masks.of(&model)?;
+    let spec = args.tokenizer.as_ref().map(|spec| spec.parse::<TokenizerSpec>()).transpose()?;
     // refused before any work, and nothing of an old run is touched before all else is known to be right
     let claim = args.out.as_ref().filter(|out| out.is_dir());
     let claim = claim.map(|out| Claim::take(out)).transpose()?;
@@ -120,26 +133,25 @@ fn begin(args: &TrainArgs) -> anyhow::Result<Started> {
         Some(out) => RunDir::check_free(out)?,
         None => {}
     }
-    let name = format!("{}-{}", start.source.stem(), args.model_name());
     // before gigabytes are read
     let least = match (&base, &spec) {
         (Some(base), _) => base.files.config.vocab_size(),
-        (None, TokenizerSpec::Byte | TokenizerSpec::Bpe(_)) => 256,
-        (None, TokenizerSpec::Char | TokenizerSpec::File(_)) => 1,
+        (None, Some(TokenizerSpec::Byte | TokenizerSpec::Bpe(_))) => 256,
+        (None, _) => 1,
     };
-    check_memory(&model.clone().with_vocab_size(least), &config)?;
-    let (data, tokens) = Data::read(&start.source, &spec, base.as_ref())?;
-    let config = fitted(args, config, tokens.len())?;
-    // a model may have more rows than its tokenizer has tokens
-    let most = base.as_ref().map_or(0, |base| base.files.config.vocab_size());
-    let model = model.with_vocab_size(data.tokenizer.vocab_size().max(most));
-    let model = model.with_end_token(data.end_token)?;
+    check_memory(&model.clone().with_end_token(None)?.with_vocab_size(least), &config)?;
+    let Prepared { data, model, config, batches } = match start.masking {
+        None => running_text(args, &start, (model, base.as_ref()), spec, config)?,
+        Some(masking) => {
+            masked_sequences(&start, masking, (model, base.as_ref()), spec.as_ref(), config)?
+        }
+    };
     config.check_freeze(&model.graph()?)?;
     model.geometry()?.receptive_field()?;
     let weights = base.map(|base| extend_vocabulary(&model, &base.files.weights)).transpose()?;
     check_memory(&model, &config)?;
-    let batches = config.lay_out(tokens).with_context(|| start.source.describe())?;
     signals::expect_none()?;
+    let name = format!("{}-{}", start.source.stem(), args.model_name());
     let claim = match (claim, &args.out) {
         (Some(claim), _) => claim,
         (None, Some(out)) => Claim::take(out)?,
@@ -151,12 +163,53 @@ fn begin(args: &TrainArgs) -> anyhow::Result<Started> {
     };
     start.write(&run)?;
     data.tokenizer.save(run.join(names::TOKENIZER))?;
-    let mut trainer = Trainer::new(config, &model, batches, run.clone())?;
+    let (graph, json, loss) = (model.graph()?, model.to_json()?, CrossEntropy::default());
+    let mut trainer = Trainer::of_graph(config, graph, &json, batches, loss, run.clone())?;
     if let Some(weights) = weights {
         trainer = trainer.with_weights(&weights)?;
     }
     let trainer = trainer.with_kernel(kernel::chosen())?;
     Ok(Started { trainer, run, data, start, claim })
+}
+
+/// Everything that a new run needs.
+struct Prepared {
+    data: Data,
+    model: ModelConfig,
+    config: TrainConfig,
+    batches: Box<dyn BatchSource>,
+}
+
+/// Windows over a text whose next tokens are predicted.
+fn running_text(
+    args: &TrainArgs,
+    start: &Start,
+    (model, base): (ModelConfig, Option<&Base>),
+    spec: Option<TokenizerSpec>,
+    config: TrainConfig,
+) -> anyhow::Result<Prepared> {
+    let (data, tokens) = Data::read(&start.source, &spec.unwrap_or(TokenizerSpec::Char), base)?;
+    let config = fitted(args, config, tokens.len())?;
+    // a model may have more rows than its tokenizer has tokens
+    let most = base.map_or(0, |base| base.files.config.vocab_size());
+    let model = model.with_vocab_size(data.tokenizer.vocab_size().max(most));
+    let model = model.with_end_token(data.end_token)?;
+    let batches = config.lay_out(tokens).with_context(|| start.source.describe())?;
+    Ok(Prepared { data, model, config, batches: Box::new(batches) })
+}
+
+/// Sequences some of whose tokens are to be found.
+fn masked_sequences(
+    start: &Start,
+    masking: MaskingConfig,
+    (model, base): (ModelConfig, Option<&Base>),
+    spec: Option<&TokenizerSpec>,
+    config: TrainConfig,
+) -> anyhow::Result<Prepared> {
+    let mut read = MaskedData::read(&start.source, spec, (&model, base), config.seq_len)?;
+    let model = read.fit(model, base)?;
+    let batches = read.batches(masking, &model, &config)?;
+    Ok(Prepared { data: read.data, model, config, batches: Box::new(batches) })
 }
 
 fn check_memory(model: &ModelConfig, config: &TrainConfig) -> anyhow::Result<()> {
@@ -223,11 +276,8 @@ fn resume(args: &TrainArgs) -> anyhow::Result<Started> {
              --data - and the same text"
         );
     }
-    let tokenizer = TokenizerSpec::File(run.join(names::TOKENIZER));
-    let (data, tokens) = Data::read(&start.source, &tokenizer, None)
-        .context("--data and --valid tell where the texts of a run are now")?;
-    let trainer = Trainer::resume(tokens, run.clone(), |config| args.change(config))?
-        .with_kernel(kernel::chosen())?;
+    let (trainer, data) = resumed(args, &start, &run)?;
+    let trainer = trainer.with_kernel(kernel::chosen())?;
     for (error, kept) in trainer.damaged() {
         say!("{error}; kept as {}; going on from step {}", kept.display(), trainer.steps());
     }
@@ -235,6 +285,25 @@ fn resume(args: &TrainArgs) -> anyhow::Result<Started> {
         start.write(&run)?;
     }
     Ok(Started { trainer, run, data, start, claim })
+}
+
+/// The run as its last checkpoint left it, and its data.
+fn resumed(args: &TrainArgs, start: &Start, run: &RunDir) -> anyhow::Result<(Trainer, Data)> {
+    const MOVED: &str = "--data and --valid tell where the texts of a run are now";
+    let tokenizer = TokenizerSpec::File(run.join(names::TOKENIZER));
+    let change = |config: &mut TrainConfig| args.change(config);
+    let Some(masking) = start.masking else {
+        let (data, tokens) = Data::read(&start.source, &tokenizer, None).context(MOVED)?;
+        return Ok((Trainer::resume(tokens, run.clone(), change)?, data));
+    };
+    let model = read_config(run.join(names::CONFIG))?;
+    let seq_len = Trainer::config_of(run)?.seq_len;
+    let read = MaskedData::read(&start.source, Some(&tokenizer), (&model, None), seq_len);
+    let mut read = read.context(MOVED)?;
+    let (graph, loss) = (model.graph()?, CrossEntropy::default());
+    let batches = |config: &TrainConfig| read.batches(masking, &model, config);
+    let trainer = Trainer::resume_graph(run.clone(), graph, loss, change, batches)?;
+    Ok((trainer, read.data))
 }
 
 fn write_loss(run: &RunDir) -> candle_tcn::Result<()> {
@@ -262,7 +331,10 @@ fn write_card(
     start: &Start,
 ) -> anyhow::Result<()> {
     let loaded = LoadedModel::load(run.path())?.with_kernel(kernel::chosen())?;
-    let sample = sample(&loaded.model, loaded.tokenizer()?, 400)?;
+    let sample = match start.masking {
+        None => sample(&loaded.model, loaded.tokenizer()?, 400)?,
+        Some(_) => String::new(),
+    };
     let summary = serde_json::to_value(model)?;
     let card = model_card(&CardInfo {
         name: run.path().file_name().map_or("model".into(), |n| n.to_string_lossy().into_owned()),
@@ -280,7 +352,7 @@ fn write_card(
         tokens: outcome.tokens,
         seconds: outcome.seconds,
         command: start.public_command(),
-        usage: usage(&start.source.documents),
+        usage: usage(start),
         sample,
     });
     Ok(run.write(names::CARD, &card)?)
@@ -299,16 +371,22 @@ fn flatten(value: &serde_json::Value) -> Vec<(String, String)> {
 fn report(
     args: &TrainArgs,
     run: &RunDir,
-    parameters: usize,
+    (parameters, masked): (usize, bool),
     outcome: &Outcome,
 ) -> anyhow::Result<()> {
     let valid = match (outcome.valid_loss, outcome.valid_bpc) {
         (Some(loss), Some(bpc)) => {
             format!("validation loss {loss:.4} nats per token, {bpc:.4} bits per character")
         }
+        (Some(loss), None) => format!("validation loss {loss:.4} nats per masked token"),
         _ => "no validation".to_string(),
     };
     let dir = run.path().display();
+    let next = if masked {
+        format!("fill-mask --model {dir} SEQUENCE")
+    } else {
+        format!("generate --model {dir}")
+    };
     print_result(
         args.json,
         json!({
@@ -323,7 +401,7 @@ fn report(
         }),
         format_args!(
             "{}, {} in {:.0} s ({:.0} tokens/s); {valid}\n\
-             the model is in {dir}; next: tcn generate --model {dir}",
+             the model is in {dir}; next: tcn {next}",
             counted(outcome.steps, "step"),
             counted(outcome.tokens, "token"),
             outcome.seconds,

@@ -13,6 +13,7 @@ use clap::ValueEnum;
 
 use super::base::{Base, BaseArgs};
 use super::data::TextSource;
+use super::masked::{MaskArgs, Task};
 use super::watch::Loudness;
 use crate::flags::{WholeDtype, expect_together};
 use crate::usage_error;
@@ -33,9 +34,11 @@ const WEIGHT_DECAY: f64 = 2.0;
 pub struct TrainArgs {
     #[command(flatten)]
     source: TextSource,
-    /// char, byte, bpe:N, or a tokenizer.json
-    #[arg(long, value_name = "SPEC", default_value = "char")]
-    pub tokenizer: String,
+    /// char, byte, bpe:N, or a tokenizer.json (default: char; of CARP its own letters)
+    #[arg(long, value_name = "SPEC")]
+    pub tokenizer: Option<String>,
+    #[command(flatten)]
+    pub masks: MaskArgs,
     #[command(flatten)]
     pub base: BaseArgs,
 
@@ -56,7 +59,7 @@ pub struct TrainArgs {
     /// --clip, --valid-every and --patience may be changed; --data and --valid say where its texts are now
     #[arg(long, conflicts_with_all = [
         "force", "valid_fraction", "valid_bytes", "tokenizer", "preset", "config", "dropout", "init_from", "unknown",
-        "extend_vocabulary", "freeze", "documents", "field",
+        "extend_vocabulary", "freeze", "documents", "field", "task", "mask_share", "mask_replace", "mask_random",
         "batch_size", "seq_len", "context", "history", "accumulate", "optimizer", "momentum", "weight_decay",
         "schedule", "warmup", "seed", "dtype",
     ])]
@@ -186,6 +189,7 @@ impl TrainArgs {
                 file.file_stem().map_or("model".into(), |s| s.to_string_lossy().into_owned())
             }
             (None, Some(preset)) => preset.clone(),
+            (None, None) if self.masks.task == Some(Task::Mlm) => "bytenet-masked".to_string(),
             (None, None) if self.source.data.is_empty() => "char-tiny".to_string(),
             (None, None) => "char".to_string(),
         }
@@ -207,7 +211,7 @@ impl TrainArgs {
             Some(dropout) => config.with_dropout(dropout),
             None => config,
         };
-        config.require_causal()?;
+        config.expect_tokens()?;
         Ok(config)
     }
 

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use candle_tcn::files::names;
-use candle_tcn::train::RunDir;
+use candle_tcn::train::{MaskingConfig, RunDir};
 use candle_tcn::{AtPath, Error};
 use serde::{Deserialize, Serialize};
 
@@ -14,6 +14,9 @@ use super::data::TextSource;
 #[derive(Serialize, Deserialize)]
 pub struct Start {
     pub source: TextSource,
+    /// Shares of masked training; none of training on the next token.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub masking: Option<MaskingConfig>,
     /// The model that it began with, as a model card names it; empty for none.
     #[serde(default)]
     pub base: String,
@@ -30,7 +33,7 @@ impl Start {
         let arguments = std::env::args_os().map(|part| part.to_string_lossy().into_owned());
         let arguments: Vec<String> = arguments.collect();
         let command = typed(arguments.iter().cloned());
-        Self { source, base, command, arguments }
+        Self { source, masking: None, base, command, arguments }
     }
 
     pub fn read(file: &Path) -> anyhow::Result<Self> {
@@ -82,6 +85,7 @@ mod tests {
             serde_json::json!({"data": [], "valid": null, "valid_fraction": 0.1, "valid_bytes": 1});
         let start = |arguments: Vec<String>| Start {
             source: serde_json::from_value(source.clone()).unwrap(),
+            masking: None,
             base: String::new(),
             command: String::new(),
             arguments,

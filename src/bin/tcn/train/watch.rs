@@ -19,7 +19,8 @@ const SAMPLE_TOKENS: usize = 160;
 const PARTS: u64 = 10_000;
 
 pub struct Watch<'a> {
-    tokenizer: &'a Tokenizer,
+    /// Of a model that writes samples.
+    tokenizer: Option<&'a Tokenizer>,
     run: &'a RunDir,
     bar: ProgressBar,
     last: String,
@@ -40,7 +41,7 @@ pub struct Loudness {
 
 impl<'a> Watch<'a> {
     pub fn new(
-        tokenizer: &'a Tokenizer,
+        tokenizer: Option<&'a Tokenizer>,
         run: &'a RunDir,
         loudness: Loudness,
     ) -> anyhow::Result<Self> {
@@ -93,17 +94,18 @@ impl Observer for Watch<'_> {
     }
 
     fn validated(&mut self, record: &Record, model: &Network, best: bool) -> Result<()> {
-        let (loss, bpc) =
-            (record.valid_loss.unwrap_or(f64::NAN), record.valid_bpc.unwrap_or(f64::NAN));
+        let loss = record.valid_loss.unwrap_or(f64::NAN);
+        let bpc = record.valid_bpc.map(|bpc| format!(" ({bpc:.4} bits per character)"));
         self.say(&format!(
-            "step {}, {:.0} s: training loss {:.4}, validation loss {loss:.4} ({bpc:.4} bits per character){}",
+            "step {}, {:.0} s: training loss {:.4}, validation loss {loss:.4}{}{}",
             record.step,
             record.elapsed_s,
             record.train_loss,
+            bpc.unwrap_or_default(),
             if best { ", the best so far" } else { "" }
         ));
-        if !self.loudness.quiet {
-            let sample = super::sample(model, self.tokenizer, SAMPLE_TOKENS)?;
+        if let (Some(tokenizer), false) = (self.tokenizer, self.loudness.quiet) {
+            let sample = super::sample(model, tokenizer, SAMPLE_TOKENS)?;
             self.say(&format!("  | {}", sample.trim().replace('\n', "\n  | ")));
         }
         super::write_loss(self.run)
