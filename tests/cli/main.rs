@@ -12,6 +12,7 @@ mod fine_tuning;
 mod first_hour;
 mod generate;
 mod inputs;
+mod masked;
 mod models;
 mod not_mixed;
 mod receptive_field;

@@ -72,6 +72,7 @@ fn world() -> World {
     gzip.write_all(text.as_bytes()).unwrap();
     write("shakespeare.txt.gz", &gzip.finish().unwrap());
     write("proteins.fasta", b">a\nMANLGG\n>b\nMKV\n");
+    write("names.txt", "anna\nbea\nclara\ndora\n".repeat(40).as_bytes());
     write("genome.fasta", b">1\nACGTACGTACGT\n");
     write("variants.vcf", b"##fileformat=VCFv4.2\n#CHROM\tPOS\tID\tREF\tALT\n1\t2\t.\tC\tT\n");
     write(

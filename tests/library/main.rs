@@ -17,6 +17,7 @@ mod gpn;
 mod gradients;
 mod house;
 mod locuslab;
+mod masked;
 mod optim;
 mod own_task;
 mod prompts;
