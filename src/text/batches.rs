@@ -5,6 +5,7 @@ use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 
+use super::TokenStore;
 use crate::{Error, Result};
 
 /// The layout of windows of `seq_len` tokens over the text.
@@ -89,16 +90,16 @@ pub struct BatchPosition {
 /// use candle_tcn::text::{BatchMode, Batches};
 ///
 /// // 7 tokens = 2 · 3 + 1: exactly one batch
-/// let mut batches = Batches::new((0..7).collect(), 2, 3, BatchMode::Carry, 0)?;
-/// let batch = batches.next_windows();
+/// let mut batches = Batches::new((0..7).collect::<Vec<_>>(), 2, 3, BatchMode::Carry, 0)?;
+/// let batch = batches.next_windows()?;
 /// assert_eq!(batch.inputs, [0, 1, 2, 3, 4, 5]);
 /// assert_eq!(batch.targets, [1, 2, 3, 4, 5, 6]);
 /// assert!(batch.starts_fresh);
 /// # Ok::<(), candle_tcn::Error>(())
 /// ```
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct Batches {
-    tokens: Vec<u32>,
+    tokens: TokenStore,
     batch_size: usize,
     seq_len: usize,
     history: usize,
@@ -122,12 +123,13 @@ impl Batches {
     /// [`Error::Invalid`] if a size is zero, if `history` is not less than `seq_len`, or if the
     /// text is too short for one batch; [`Error::TooLarge`] if sizes overflow.
     pub fn new(
-        tokens: Vec<u32>,
+        tokens: impl Into<TokenStore>,
         batch_size: usize,
         seq_len: usize,
         mode: BatchMode,
         seed: u64,
     ) -> Result<Self> {
+        let tokens = tokens.into();
         let history = match mode {
             BatchMode::Carry => 0,
             BatchMode::Overlap { history } => history,
@@ -163,7 +165,7 @@ impl Batches {
     }
 
     /// Tokens of the text.
-    pub fn tokens(&self) -> &[u32] {
+    pub fn tokens(&self) -> &TokenStore {
         &self.tokens
     }
 
@@ -201,22 +203,27 @@ impl Batches {
     }
 
     /// The windows of the next batch.
-    pub fn next_windows(&mut self) -> TokenWindows {
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Io`] where tokens in a file cannot be read.
+    pub fn next_windows(&mut self) -> Result<TokenWindows> {
         let BatchPosition { epoch, index } = self.position;
         let size = self.batch_size * self.seq_len;
         let mut inputs = Vec::with_capacity(size);
         let mut targets = Vec::with_capacity(size);
         for row in 0..self.batch_size {
             let at = self.window_start(row, index);
-            inputs.extend_from_slice(&self.tokens[at..at + self.seq_len]);
-            targets.extend_from_slice(&self.tokens[at + 1..at + self.seq_len + 1]);
+            let tokens = self.tokens.read(at, self.seq_len + 1)?;
+            inputs.extend_from_slice(&tokens[..self.seq_len]);
+            targets.extend_from_slice(&tokens[1..]);
         }
         self.position.index += 1;
         if self.position.index == self.steps_per_epoch {
             self.position = BatchPosition { epoch: epoch + 1, index: 0 };
             self.lay_out();
         }
-        TokenWindows {
+        Ok(TokenWindows {
             inputs,
             targets,
             batch_size: self.batch_size,
@@ -225,7 +232,7 @@ impl Batches {
             starts_fresh: !self.carry || index == 0,
             epoch,
             index,
-        }
+        })
     }
 
     /// The first input token of a row of the batch `index`.

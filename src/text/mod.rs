@@ -15,7 +15,7 @@
 //!
 //! let tokens = tokenizer.encode(text)?;
 //! let mut batches = Batches::new(tokens, 2, 3, BatchMode::Carry, 0)?;
-//! let batch = batches.next_windows();
+//! let batch = batches.next_windows()?;
 //! assert_eq!(batch.inputs.len(), 2 * 3);
 //! // the target of an input is the token after it
 //! assert_eq!(batch.targets[0], batch.inputs[1]);
@@ -35,9 +35,11 @@ mod inputs;
 mod inspect;
 mod limits;
 mod pieces;
+mod scan;
 mod spec;
 mod stream;
 mod token_bytes;
+mod token_store;
 mod tokenizer;
 #[cfg(test)]
 mod tokenizer_tests;
@@ -49,10 +51,13 @@ pub use corpus::{Corpus, split_fraction};
 pub use decode::Decoder;
 pub use documents::{DocumentReader, Documents, split_documents};
 pub use inputs::Inputs;
+pub use scan::TextScan;
 pub(crate) use spec::MAX_VOCAB_SIZE;
 pub use spec::TokenizerSpec;
 pub use stream::TokenStream;
 pub use token_bytes::TokenBytes;
+pub(crate) use token_store::sha256_of_tokens;
+pub use token_store::{TokenFile, TokenStore};
 pub use tokenizer::Tokenizer;
 
 fn text_error(error: tokenizers::Error) -> crate::Error {

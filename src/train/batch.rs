@@ -6,7 +6,7 @@ use sha2::{Digest, Sha256};
 use crate::Result;
 use crate::files::hex;
 use crate::graph::{Graph, Network, Run, State};
-use crate::text::{BatchMode, BatchPosition, Batches};
+use crate::text::{BatchMode, BatchPosition, Batches, sha256_of_tokens};
 
 /// A batch: what goes into a network, and what should come out.
 #[derive(Debug, Clone)]
@@ -84,11 +84,7 @@ pub struct DataId {
 impl DataId {
     /// The identity of a text in token ids.
     pub fn of_tokens(tokens: &[u32]) -> Self {
-        let mut hash = Sha256::new();
-        for piece in tokens.chunks(1 << 14) {
-            hash.update(piece.iter().flat_map(|id| id.to_le_bytes()).collect::<Vec<_>>());
-        }
-        Self { len: tokens.len(), sha256: hex(&hash.finalize()) }
+        Self { len: tokens.len(), sha256: sha256_of_tokens(tokens) }
     }
 
     /// The identity of tensors, counted in numbers.
@@ -208,7 +204,7 @@ impl BatchSource for Box<dyn BatchSource> {
 /// Windows over a text, whose targets are the tokens after the inputs: for causal language models.
 impl BatchSource for Batches {
     fn next_batch(&mut self) -> Result<Batch> {
-        let windows = self.next_windows();
+        let windows = self.next_windows()?;
         let shape = (windows.batch_size, windows.seq_len);
         let inputs = Tensor::from_vec(windows.inputs, shape, &Device::Cpu)?;
         let targets = Tensor::from_vec(windows.targets, shape, &Device::Cpu)?;
@@ -241,7 +237,7 @@ impl BatchSource for Batches {
     }
 
     fn data(&self) -> DataId {
-        DataId::of_tokens(self.tokens())
+        DataId { len: self.tokens().len(), sha256: self.tokens().sha256() }
     }
 
     fn check(&self, graph: &Graph) -> Result<()> {

@@ -9,7 +9,7 @@ use super::optim::OptimizerConfig;
 use super::schedule::ScheduleConfig;
 use crate::graph::{Graph, Network};
 use crate::kernels::Kernel;
-use crate::text::{BatchMode, Batches};
+use crate::text::{BatchMode, Batches, TokenStore};
 use crate::{Error, Result};
 
 /// The length of a run.
@@ -177,7 +177,7 @@ impl TrainConfig {
     ///
     /// # Errors
     /// [`Error::Invalid`] for a text too short for one, [`Error::TooLarge`] for sizes that overflow.
-    pub fn lay_out(&self, tokens: Vec<u32>) -> Result<Batches> {
+    pub fn lay_out(&self, tokens: impl Into<TokenStore>) -> Result<Batches> {
         Batches::new(tokens, self.batch_size, self.seq_len, self.batches, self.seed)
     }
 }

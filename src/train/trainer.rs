@@ -111,7 +111,7 @@ impl Trainer {
     /// let run = RunDir::create(folder.path().join("run"), 1)?;
     /// let sizes = TrainConfig { batch_size: 2, seq_len: 16, ..TrainConfig::default() };
     /// let config = TrainConfig { budget: Budget::Steps(5), ..sizes };
-    /// let batches = config.lay_out((0..200).map(|i| i % 10).collect())?;
+    /// let batches = config.lay_out((0..200).map(|i| i % 10).collect::<Vec<_>>())?;
     /// let loss = CrossEntropy::default();
     /// let mut trainer = Trainer::of_graph(config, graph()?, "{}", batches, loss, run.clone())?;
     /// trainer.run(&ValidSet::default(), &mut ())?;

@@ -12,6 +12,7 @@ mod fine_tuning;
 mod first_hour;
 mod generate;
 mod inputs;
+mod large_texts;
 mod masked;
 mod models;
 mod not_mixed;

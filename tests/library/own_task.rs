@@ -212,7 +212,7 @@ fn a_batch_in_parts_is_the_whole_batch() -> Result<()> {
 fn a_network_that_does_not_fit_is_refused() -> Result<()> {
     let dir = folder();
     let config = settings();
-    let text = config.lay_out((0..200).map(|i| i % 20).collect())?;
+    let text = config.lay_out((0..200).map(|i| i % 20).collect::<Vec<_>>())?;
     let run = RunDir::create(dir.path(), 1)?;
     let refused = Trainer::of_graph(config, graph(2)?, "{}", text, CrossEntropy::default(), run);
     let Err(error) = refused else { panic!("frames are no text") };

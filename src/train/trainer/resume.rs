@@ -20,6 +20,7 @@ use crate::files::names::{CONFIG, METRICS, OPTIMIZER, STATE, WEIGHTS};
 use crate::graph::{Graph, Network, State};
 use crate::models::directory::read_config;
 use crate::nn::Params;
+use crate::text::TokenStore;
 use crate::{Error, Result};
 
 /// Contents of a checkpoint.
@@ -41,7 +42,7 @@ impl Trainer {
     /// [`Error::File`] naming the file of the newest checkpoint that does not fit, where none does;
     /// [`Error::Invalid`] for another text than the run began with.
     pub fn resume(
-        tokens: Vec<u32>,
+        tokens: impl Into<TokenStore>,
         run: RunDir,
         change: impl FnOnce(&mut TrainConfig),
     ) -> Result<Self> {

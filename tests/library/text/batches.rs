@@ -3,7 +3,7 @@
 use candle_tcn::text::{BatchMode, BatchPosition, Batches, TokenWindows};
 
 fn batches(tokens: u32, batch_size: usize, seq_len: usize, mode: BatchMode) -> Batches {
-    Batches::new((0..tokens).collect(), batch_size, seq_len, mode, 7).unwrap()
+    Batches::new((0..tokens).collect::<Vec<_>>(), batch_size, seq_len, mode, 7).unwrap()
 }
 
 /// Row `row` of `values`.
@@ -21,7 +21,7 @@ fn carry_streams_are_contiguous_parts_of_the_text() {
     for epoch in 0..20 {
         let mut streams = vec![Vec::new(); batch_size];
         for index in 0..6 {
-            let batch = batches.next_windows();
+            let batch = batches.next_windows().unwrap();
             assert_eq!((batch.epoch, batch.index), (epoch, index));
             assert_eq!((batch.starts_fresh, batch.scored_from), (index == 0, 0));
             for (b, stream) in streams.iter_mut().enumerate() {
@@ -50,7 +50,7 @@ fn overlap_scores_a_token_once() {
     for _ in 0..5 {
         let mut scored = Vec::new();
         for _ in 0..steps {
-            let batch = batches.next_windows();
+            let batch = batches.next_windows().unwrap();
             assert!(batch.starts_fresh);
             assert_eq!((batch.scored_from, batch.scored()), (3, 8));
             for b in 0..batch_size {
@@ -78,7 +78,7 @@ fn every_token_is_scored_in_some_epoch() {
             let mut batches = batches(tokens, 3, 5, mode);
             let mut seen = vec![false; tokens as usize];
             for _ in 0..400 * batches.steps_per_epoch() {
-                let batch = batches.next_windows();
+                let batch = batches.next_windows().unwrap();
                 for b in 0..3 {
                     for &id in &row(&batch.targets, 5, b)[batch.scored_from..] {
                         seen[id as usize] = true;
@@ -97,13 +97,15 @@ fn seek_continues_exactly() {
         let mut whole = batches(50, 2, 4, mode);
         let steps = whole.steps_per_epoch();
         let sequence: Vec<(String, TokenWindows)> = (0..4 * steps)
-            .map(|_| (serde_json::to_string(&whole.position()).unwrap(), whole.next_windows()))
+            .map(|_| {
+                (serde_json::to_string(&whole.position()).unwrap(), whole.next_windows().unwrap())
+            })
             .collect();
         for rest in sequence.windows(steps + 2) {
             let mut resumed = batches(50, 2, 4, mode);
             resumed.seek(serde_json::from_str(&rest[0].0).unwrap()).unwrap();
             for (_, batch) in rest {
-                assert_eq!(&resumed.next_windows(), batch);
+                assert_eq!(&resumed.next_windows().unwrap(), batch);
             }
         }
         let end = BatchPosition { epoch: 0, index: steps };
@@ -115,8 +117,8 @@ fn seek_continues_exactly() {
 fn the_seed_decides() {
     let sequence = |seed| {
         let mode = BatchMode::Overlap { history: 1 };
-        let mut batches = Batches::new((0..50).collect(), 2, 4, mode, seed).unwrap();
-        std::iter::repeat_with(|| batches.next_windows()).take(20).collect::<Vec<_>>()
+        let mut batches = Batches::new((0..50).collect::<Vec<_>>(), 2, 4, mode, seed).unwrap();
+        std::iter::repeat_with(|| batches.next_windows().unwrap()).take(20).collect::<Vec<_>>()
     };
     assert_eq!(sequence(1), sequence(1));
     assert_ne!(sequence(1), sequence(2));
@@ -125,7 +127,9 @@ fn the_seed_decides() {
 #[test]
 fn bad_sizes_are_errors() {
     let message = |tokens: u32, batch_size, seq_len, mode| {
-        Batches::new((0..tokens).collect(), batch_size, seq_len, mode, 0).unwrap_err().to_string()
+        Batches::new((0..tokens).collect::<Vec<_>>(), batch_size, seq_len, mode, 0)
+            .unwrap_err()
+            .to_string()
     };
     let carry = BatchMode::Carry;
     assert!(message(9, 0, 3, carry).starts_with("batch_size"));

@@ -4,13 +4,14 @@ use std::path::{Path, PathBuf};
 
 use candle_tcn::files::is_standard_input;
 use candle_tcn::text::{
-    Corpus, Documents, Inputs, TokenStream, Tokenizer, TokenizerSpec, split_fraction,
+    Corpus, Documents, Inputs, TokenStore, TokenStream, Tokenizer, TokenizerSpec, split_fraction,
 };
 use candle_tcn::train::{DataFile, ValidSet};
 use candle_tcn::{Error, Result};
 use serde::{Deserialize, Serialize};
 
 use super::base::Base;
+use super::large;
 use crate::documents::DocumentArgs;
 use crate::flags::{counted, first_of};
 use crate::{line_ends, memory, model};
@@ -34,6 +35,11 @@ pub struct TextSource {
     #[serde(flatten)]
     #[command(flatten)]
     pub documents: DocumentArgs,
+    /// Keep the tokens of the text in a file of this folder, read as they are needed (texts of more than 256 MiB always
+    /// do, in the system's folder for caches)
+    #[arg(long, value_name = "DIR")]
+    #[serde(default)]
+    pub token_cache: Option<PathBuf>,
 }
 
 impl TextSource {
@@ -62,6 +68,7 @@ impl TextSource {
             self.data = other.data;
         }
         self.valid = other.valid.or(self.valid.take());
+        self.token_cache = other.token_cache.or(self.token_cache.take());
         said.0 || said.1
     }
 
@@ -120,7 +127,7 @@ impl Data {
         source: &TextSource,
         spec: &TokenizerSpec,
         base: Option<&Base>,
-    ) -> anyhow::Result<(Self, Vec<u32>)> {
+    ) -> anyhow::Result<(Self, TokenStore)> {
         let find = |paths: &[PathBuf]| (!paths.is_empty()).then(|| Inputs::find(paths)).transpose();
         // none mean the built-in text, and a part of the text to validate on
         let (data, held_out) = (find(&source.data)?, find(source.valid.as_slice())?);
@@ -129,7 +136,13 @@ impl Data {
         let usual = base.and_then(|base| base.files.config.end_token()).map(|_| Documents::Files);
         if let Some(by) = source.documents.by().or(usual) {
             let inputs = (data.as_ref(), held_out.as_ref());
-            return Self::read_documents(source, &by, inputs, spec, base);
+            let (data, tokens) = Self::read_documents(source, &by, inputs, spec, base)?;
+            return Ok((data, tokens.into()));
+        }
+        if let (Some(inputs), Some(folder)) = (&data, large::folder(source, data.as_ref())) {
+            let inputs = (inputs, held_out.as_ref());
+            let (data, tokens) = Self::read_large(source, inputs, spec, base, &folder)?;
+            return Ok((data, tokens.into()));
         }
         let most = memory::check_text(data.iter().chain(&held_out).map(Inputs::bytes).sum())?;
         let corpus = match &data {
@@ -183,7 +196,7 @@ impl Data {
             end_token: None,
             bytes,
         };
-        Ok((data, train))
+        Ok((data, train.into()))
     }
 
     /// For the model card: what was read, in which role.
@@ -239,7 +252,7 @@ pub fn tokenizer_name(spec: &TokenizerSpec, base: Option<&Base>) -> String {
 }
 
 /// The tokens of `text`, and how many characters of it are predicted.
-fn valid_set(tokenizer: &Tokenizer, text: &[u8]) -> Result<ValidSet> {
+pub fn valid_set(tokenizer: &Tokenizer, text: &[u8]) -> Result<ValidSet> {
     let mut stream = TokenStream::new(text, tokenizer);
     let mut tokens = Vec::new();
     for piece in stream.by_ref() {
@@ -250,7 +263,7 @@ fn valid_set(tokenizer: &Tokenizer, text: &[u8]) -> Result<ValidSet> {
 }
 
 /// At most the first `most` bytes of `text`, a whole number of characters where it is UTF-8.
-fn beginning(text: &[u8], most: usize) -> &[u8] {
+pub fn beginning(text: &[u8], most: usize) -> &[u8] {
     let continues = |&byte: &u8| byte & 0xc0 == 0x80;
     let mut end = most.min(text.len());
     while end > 0 && most - end < 3 && text.get(end).is_some_and(continues) {

@@ -4,6 +4,7 @@ mod base;
 mod claim;
 mod data;
 mod documents;
+mod large;
 mod masked;
 mod options;
 mod start;

@@ -176,7 +176,8 @@ impl TrainArgs {
         let TextSource { data, valid, .. } = &self.source;
         let data = data.iter().map(absolute).collect::<anyhow::Result<_>>()?;
         let valid = valid.as_ref().map(absolute).transpose()?;
-        Ok(TextSource { data, valid, ..self.source.clone() })
+        let token_cache = self.source.token_cache.as_ref().map(std::path::absolute).transpose()?;
+        Ok(TextSource { data, valid, token_cache, ..self.source.clone() })
     }
 
     /// The network's name in that of the run.
