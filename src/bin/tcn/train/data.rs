@@ -11,7 +11,6 @@ use candle_tcn::{Error, Result};
 use serde::{Deserialize, Serialize};
 
 use super::base::Base;
-use super::large;
 use crate::documents::DocumentArgs;
 use crate::flags::{counted, first_of};
 use crate::{line_ends, memory, model};
@@ -139,7 +138,7 @@ impl Data {
             let (data, tokens) = Self::read_documents(source, &by, inputs, spec, base)?;
             return Ok((data, tokens.into()));
         }
-        if let (Some(inputs), Some(folder)) = (&data, large::folder(source, data.as_ref())) {
+        if let (Some(inputs), Some(folder)) = (&data, Self::token_folder(source, data.as_ref())) {
             let inputs = (inputs, held_out.as_ref());
             let (data, tokens) = Self::read_large(source, inputs, spec, base, &folder)?;
             return Ok((data, tokens.into()));

@@ -24,13 +24,6 @@ const SAMPLE: u64 = 1 << 26;
 /// Version of the token files, part of their names.
 const FORMAT: &str = "tokens 1";
 
-/// The folder for the tokens of a text, if it is one for a file.
-pub fn folder(source: &TextSource, inputs: Option<&Inputs>) -> Option<PathBuf> {
-    let inputs = inputs.filter(|_| !source.is_piped())?;
-    let given = source.token_cache.clone();
-    given.or_else(|| usual_folder().filter(|_| inputs.bytes() > LARGE))
-}
-
 /// The place for what can be made again, as the system names it.
 fn usual_folder() -> Option<PathBuf> {
     let named =
@@ -41,6 +34,13 @@ fn usual_folder() -> Option<PathBuf> {
 }
 
 impl Data {
+    /// The folder for the tokens of a text, if it is one for a file.
+    pub(super) fn token_folder(source: &TextSource, inputs: Option<&Inputs>) -> Option<PathBuf> {
+        let inputs = inputs.filter(|_| !source.is_piped())?;
+        let given = source.token_cache.clone();
+        given.or_else(|| usual_folder().filter(|_| inputs.bytes() > LARGE))
+    }
+
     /// Reads a text in passes: its hash and characters, then its tokens into a file of `folder`, unless one of the same
     /// text and tokenizer is there.
     pub(super) fn read_large(

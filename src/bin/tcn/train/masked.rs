@@ -74,7 +74,7 @@ impl MaskArgs {
     }
 }
 
-/// What masked training reads.
+/// Everything that masked training reads.
 pub struct MaskedData {
     pub data: Data,
     /// Sequences to train on, cut where they are longer than a row.

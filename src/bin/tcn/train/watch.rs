@@ -105,7 +105,7 @@ impl Observer for Watch<'_> {
             if best { ", the best so far" } else { "" }
         ));
         if let (Some(tokenizer), false) = (self.tokenizer, self.loudness.quiet) {
-            let sample = super::sample(model, tokenizer, SAMPLE_TOKENS)?;
+            let sample = super::finish::sample(model, tokenizer, SAMPLE_TOKENS)?;
             self.say(&format!("  | {}", sample.trim().replace('\n', "\n  | ")));
         }
         super::write_loss(self.run)
