@@ -1,6 +1,7 @@
 //! Text generation: a sampler, stop rules, constraints, and texts as they are made, many at once.
 
 mod allow;
+mod beam;
 mod constraint;
 mod filters;
 mod generation;
@@ -12,6 +13,7 @@ mod sampler_config;
 mod sorted_tokens;
 mod stop;
 
+pub use beam::{Answer, BeamConfig, answers};
 pub use constraint::{ConstraintConfig, Constraints};
 pub use generation::Generation;
 pub use generator::Generator;

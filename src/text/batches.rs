@@ -50,6 +50,8 @@ pub struct TokenWindows {
     pub seq_len: usize,
     /// The first column whose targets count in the loss.
     pub scored_from: usize,
+    /// `true` for each target that counts in the loss, if it is from that column on; empty where all do.
+    pub scored: Vec<bool>,
     /// The rows do not continue those of the batch before: reset the carried state.
     pub starts_fresh: bool,
     /// Passes over the text completed before this batch.
@@ -59,9 +61,16 @@ pub struct TokenWindows {
 }
 
 impl TokenWindows {
-    /// Number of targets that count in the loss.
-    pub fn scored(&self) -> usize {
-        self.batch_size * (self.seq_len - self.scored_from)
+    /// The factor of each target in the loss, (batch_size, seq_len); `None` where all count.
+    pub fn weights(&self) -> Option<Vec<f32>> {
+        if self.scored_from == 0 && self.scored.is_empty() {
+            return None;
+        }
+        let weight = |i: usize| {
+            let counts = i % self.seq_len >= self.scored_from;
+            f32::from(u8::from(counts && self.scored.get(i).is_none_or(|&scored| scored)))
+        };
+        Some((0..self.batch_size * self.seq_len).map(weight).collect())
     }
 }
 
@@ -100,6 +109,8 @@ pub struct BatchPosition {
 #[derive(Debug)]
 pub struct Batches {
     tokens: TokenStore,
+    /// Tokens that count as targets; empty where all do.
+    scored: Vec<bool>,
     batch_size: usize,
     seq_len: usize,
     history: usize,
@@ -149,6 +160,7 @@ impl Batches {
         }
         let mut batches = Self {
             tokens,
+            scored: Vec::new(),
             batch_size,
             seq_len,
             history,
@@ -162,6 +174,18 @@ impl Batches {
         };
         batches.lay_out();
         Ok(batches)
+    }
+
+    /// The same batches, in whose losses only the tokens count that are `scored`.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Invalid`] unless there is one of `scored` for each token, and some count.
+    pub fn scoring(self, scored: Vec<bool>) -> Result<Self> {
+        let expected = format!("{}, one for each token", self.tokens.len());
+        Error::require(scored.len() == self.tokens.len(), "scored", &expected, scored.len())?;
+        Error::require(scored.contains(&true), "scored", "at least one token that counts", "none")?;
+        Ok(Self { scored, ..self })
     }
 
     /// Tokens of the text.
@@ -212,9 +236,13 @@ impl Batches {
         let size = self.batch_size * self.seq_len;
         let mut inputs = Vec::with_capacity(size);
         let mut targets = Vec::with_capacity(size);
+        let mut scored = Vec::new();
         for row in 0..self.batch_size {
             let at = self.window_start(row, index);
             let tokens = self.tokens.read(at, self.seq_len + 1)?;
+            if !self.scored.is_empty() {
+                scored.extend_from_slice(&self.scored[at + 1..at + self.seq_len + 1]);
+            }
             inputs.extend_from_slice(&tokens[..self.seq_len]);
             targets.extend_from_slice(&tokens[1..]);
         }
@@ -229,6 +257,7 @@ impl Batches {
             batch_size: self.batch_size,
             seq_len: self.seq_len,
             scored_from: self.history,
+            scored,
             starts_fresh: !self.carry || index == 0,
             epoch,
             index,

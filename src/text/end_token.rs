@@ -82,6 +82,45 @@ impl Tokenizer {
         Self::from_hf(hf).map_err(Error::Text)
     }
 
+    /// As [`encode_documents`](Self::encode_documents) of pairs: what stands before the first `separator` of a document,
+    /// and what follows it; beside the tokens, `true` for those that follow, and for the end.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Text`] for a document without the separator, and those of [`Tokenizer::encode_bytes`].
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// use candle_tcn::text::{Tokenizer, TokenizerSpec};
+    /// let (tokenizer, end) = Tokenizer::from_spec(&TokenizerSpec::Char, b"abc=")?.with_end_token()?;
+    /// let (tokens, scored) = tokenizer.encode_pairs(&["a=bc"], "=", end)?;
+    /// assert_eq!(tokens, [5, 2, 1, 3, 4, 5]);
+    /// assert_eq!(scored, [false, false, false, true, true, true]);
+    /// # Ok::<(), candle_tcn::Error>(())
+    /// ```
+    pub fn encode_pairs<D: AsRef<[u8]> + Sync>(
+        &self,
+        documents: &[D],
+        separator: &str,
+        end: u32,
+    ) -> Result<(Vec<u32>, Vec<bool>)> {
+        let one = |(i, document): (usize, &D)| {
+            let [source, target] = split_pair(i, document.as_ref(), separator)?;
+            Ok([self.encode_bytes(source)?, self.encode_bytes(target)?])
+        };
+        let encoded: Result<Vec<_>> = documents.par_iter().enumerate().map(one).collect();
+        let (mut tokens, mut scored) = (vec![end], vec![false]);
+        for [source, target] in encoded? {
+            scored.resize(tokens.len() + source.len(), false);
+            tokens.extend(source);
+            tokens.extend(target);
+            tokens.push(end);
+            scored.resize(tokens.len(), true);
+        }
+        Ok((tokens, scored))
+    }
+
     /// The tokens of documents one after the other: `end` before the first, and behind each.
     ///
     /// # Errors
@@ -103,4 +142,30 @@ impl Tokenizer {
         }
         Ok(tokens)
     }
+}
+
+/// A document's part up to the end of the first separator, and the rest; `number` counts it in errors, from 0.
+///
+/// # Errors
+///
+/// [`Error::Text`] where there is no separator.
+///
+/// # Example
+///
+/// ```
+/// let [source, target] = candle_tcn::text::split_pair(0, b"dog\tHund", "\t")?;
+/// assert_eq!((source, target), (&b"dog\t"[..], &b"Hund"[..]));
+/// # Ok::<(), candle_tcn::Error>(())
+/// ```
+pub fn split_pair<'a>(number: usize, document: &'a [u8], separator: &str) -> Result<[&'a [u8]; 2]> {
+    let mut places = document.windows(separator.len().max(1));
+    let Some(at) = places.position(|place| place == separator.as_bytes()) else {
+        let text: String = String::from_utf8_lossy(document).chars().take(40).collect();
+        let number = number + 1;
+        return Err(Error::Text(format!(
+            "document {number}: expected {separator:?}, found none in {text:?}"
+        )));
+    };
+    let (source, target) = document.split_at(at + separator.len());
+    Ok([source, target])
 }

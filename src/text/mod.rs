@@ -50,6 +50,7 @@ pub use check::not_text;
 pub use corpus::{Corpus, split_fraction};
 pub use decode::Decoder;
 pub use documents::{DocumentReader, Documents, split_documents};
+pub use end_token::split_pair;
 pub use inputs::Inputs;
 pub use scan::TextScan;
 pub(crate) use spec::MAX_VOCAB_SIZE;

@@ -205,7 +205,7 @@ impl BatchSource for Box<dyn BatchSource> {
 impl BatchSource for Batches {
     fn next_batch(&mut self) -> Result<Batch> {
         let windows = self.next_windows()?;
-        let shape = (windows.batch_size, windows.seq_len);
+        let (shape, weights) = ((windows.batch_size, windows.seq_len), windows.weights());
         let inputs = Tensor::from_vec(windows.inputs, shape, &Device::Cpu)?;
         let targets = Tensor::from_vec(windows.targets, shape, &Device::Cpu)?;
         let start = match (self.mode(), windows.starts_fresh) {
@@ -213,14 +213,8 @@ impl BatchSource for Batches {
             (BatchMode::Carry, true) => InitialState::Fresh,
             (BatchMode::Carry, false) => InitialState::Continued,
         };
-        let weights = match windows.scored_from {
-            0 => None,
-            from => {
-                let weight = |t: usize| f32::from(u8::from(t >= from));
-                let row = Tensor::from_iter((0..shape.1).map(weight), &Device::Cpu)?;
-                Some(row.unsqueeze(0)?.repeat((shape.0, 1))?)
-            }
-        };
+        let weights = weights.map(|weights| Tensor::from_vec(weights, shape, &Device::Cpu));
+        let weights = weights.transpose()?;
         Ok(Batch { weights, start, ..Batch::new(vec![inputs], targets) })
     }
 

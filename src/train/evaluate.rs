@@ -4,6 +4,7 @@ use candle_core::Tensor;
 
 use crate::Result;
 use crate::graph::{Network, State, Stepper};
+use crate::kernels::rows::Target;
 use crate::ops;
 
 /// The loss of a model on a text.
@@ -60,8 +61,8 @@ pub struct Evaluator<'a> {
     source: LogitSource<'a>,
     state: State,
     chunk: usize,
-    /// Tokens not yet read by the model; the first has been predicted.
-    pending: Vec<u32>,
+    /// Tokens not yet read by the model, those of weight 0 not to be predicted; the first has been.
+    pending: Vec<Target>,
     sum: Evaluation,
 }
 
@@ -109,7 +110,24 @@ impl<'a> Evaluator<'a> {
     /// # Errors
     /// Those of candle, such as an id that is not in the vocabulary.
     pub fn push(&mut self, tokens: &[u32]) -> Result<()> {
-        self.pending.extend_from_slice(tokens);
+        self.extend(tokens.iter().map(|&id| Target::from(id)))
+    }
+
+    /// As [`push`](Self::push); tokens that are not `scored` are read and not predicted.
+    ///
+    /// # Errors
+    /// As [`push`](Self::push).
+    ///
+    /// # Panics
+    /// Where there is not one of `scored` for each of the tokens.
+    pub fn push_scored(&mut self, tokens: &[u32], scored: &[bool]) -> Result<()> {
+        assert_eq!(tokens.len(), scored.len());
+        let target = |(&class, &scored)| Target { class, weight: f64::from(u8::from(scored)) };
+        self.extend(tokens.iter().zip(scored).map(target))
+    }
+
+    fn extend(&mut self, targets: impl Iterator<Item = Target>) -> Result<()> {
+        self.pending.extend(targets);
         while self.pending.len() > self.chunk {
             self.read(self.chunk)?;
         }
@@ -128,17 +146,21 @@ impl<'a> Evaluator<'a> {
     }
 
     fn read(&mut self, len: usize) -> Result<()> {
-        let ids = &self.pending[..len];
+        let ids: Vec<u32> = self.pending[..len].iter().map(|target| target.class).collect();
         let logits = match self.source {
             LogitSource::Network(model) => {
                 let ids = Tensor::new(ids, model.device())?.unsqueeze(0)?;
                 model.prefill(&ids, &mut self.state)?
             }
-            LogitSource::Stepper(stepper) => stepper.logits(ids, &mut self.state)?,
+            LogitSource::Stepper(stepper) => stepper.logits(&ids, &mut self.state)?,
         };
-        let loss = ops::cross_entropy(&logits, &self.pending[1..=len])?;
-        self.sum.nats += f64::from(loss.to_scalar::<f32>()?) * len as f64;
-        self.sum.tokens += len as u64;
+        let targets = &self.pending[1..=len];
+        let scored: f64 = targets.iter().map(|target| target.weight).sum();
+        if scored > 0.0 {
+            let loss = ops::cross_entropy(&logits, targets)?;
+            self.sum.nats += f64::from(loss.to_scalar::<f32>()?) * scored;
+            self.sum.tokens += scored as u64;
+        }
         self.pending.drain(..len);
         Ok(())
     }

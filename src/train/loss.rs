@@ -154,6 +154,11 @@ impl Loss for CrossEntropy {
             return Err(Error::invalid("outputs", "one, the logits", outputs.len()));
         };
         let targets = self.targets(batch)?;
+        if !targets.is_empty() && targets.iter().all(|target| target.weight == 0.0) {
+            // a part of a longer text of which nothing is asked
+            let gradients = vec![logits.zeros_like()?];
+            return Ok(LossValue { mean: 0.0, weight: 0.0, count: 0, gradients });
+        }
         let (mean, gradient) = ops::cross_entropy_with_gradient(logits, &targets)?;
         Ok(LossValue {
             mean,

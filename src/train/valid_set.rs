@@ -11,6 +11,8 @@ pub struct ValidSet {
     pub tokens: Vec<u32>,
     /// The characters of the text that are predicted: all but those of the first token.
     pub characters: u64,
+    /// `true` for each token that is predicted; empty where all are.
+    pub scored: Vec<bool>,
     /// Batches, instead of a text.
     pub batches: Vec<Batch>,
 }
@@ -18,7 +20,7 @@ pub struct ValidSet {
 impl ValidSet {
     /// A text of these tokens; its first token is not predicted, and `characters` are those of the others.
     pub fn text(tokens: Vec<u32>, characters: u64) -> Self {
-        Self { tokens, characters, batches: Vec::new() }
+        Self { tokens, characters, ..Self::default() }
     }
 
     /// Batches; their targets are not counted by characters.

@@ -16,6 +16,7 @@ mod large_texts;
 mod masked;
 mod models;
 mod not_mixed;
+mod pairs;
 mod receptive_field;
 mod run;
 mod runs_kept;

@@ -3,12 +3,12 @@
 use std::path::{Path, PathBuf};
 
 use candle_tcn::models::directory::ModelFiles;
-use candle_tcn::text::{Documents, Inputs, TokenStream, Tokenizer};
+use candle_tcn::text::{Documents, Inputs, TokenStream, Tokenizer, split_pair};
 use candle_tcn::train::{DynamicConfig, DynamicEvaluator, Evaluation, Evaluator};
 use serde_json::{Value, json};
 
-use crate::documents::DocumentArgs;
-use crate::flags::Dtype;
+use crate::documents::{DocumentArgs, predicted_characters};
+use crate::flags::{Dtype, expect_together};
 use crate::model::{self, IN_LOSSES, unknown_tokens, warn_of_unknown};
 use crate::progress::{self, Pace, read_through};
 use crate::{kernel, line_ends, memory, print_result};
@@ -70,9 +70,14 @@ pub fn run(args: EvalArgs) -> anyhow::Result<()> {
     let mut unknown = 0;
     let stepper = loaded.model.stepper(args.dtype.step_of(&loaded))?;
     let mut evaluator = Evaluator::with_stepper(&stepper, Evaluator::CHUNK)?;
-    let read = |tokens: &[u32]| {
+    args.documents.check()?;
+    let separator = args.documents.target_after.as_deref();
+    let together =
+        ("--dynamic", args.dynamic.dynamic && separator.is_some(), "all of a text scored");
+    expect_together(&[together])?;
+    let mut read = |tokens: &[u32], is_scored: bool| {
         unknown += unknown_tokens(tokenizer, tokens);
-        evaluator.push(tokens)?;
+        evaluator.push_scored(tokens, &vec![is_scored; tokens.len()])?;
         if let Some(dynamic) = &mut dynamic {
             dynamic.push(tokens)?;
         }
@@ -82,10 +87,10 @@ pub fn run(args: EvalArgs) -> anyhow::Result<()> {
         (None, Some(_)) => bail_usage!(
             "--documents, --field: expected a model of documents (tcn train --documents), found one of running text"
         ),
-        (None, None) => read_text(&args.data, tokenizer, read)?,
+        (None, None) => read_text(&args.data, tokenizer, |tokens| read(tokens, true))?,
         (Some(end), by) => {
             let by = by.unwrap_or(Documents::Files);
-            read_documents(&args.data, by, (tokenizer, end), read)?
+            read_documents(&args.data, by, separator, (tokenizer, end), read)?
         }
     };
     warn_of_unknown(&args.data.display(), unknown, IN_LOSSES);
@@ -141,25 +146,34 @@ fn read_text(
 fn read_documents(
     data: &Path,
     by: Documents,
+    separator: Option<&str>,
     (tokenizer, end): (&Tokenizer, u32),
-    mut read: impl FnMut(&[u32]) -> anyhow::Result<bool>,
+    mut read: impl FnMut(&[u32], bool) -> anyhow::Result<bool>,
 ) -> anyhow::Result<[u64; 2]> {
     let inputs = Inputs::find(&[data.to_path_buf()])?;
     let style = "evaluating {wide_bar} {bytes}/{total_bytes} {bytes_per_sec} ETA {eta}";
     let bar = progress::bar(Some(inputs.bytes()), style)?;
-    let (mut pace, mut sums) = (Pace::new(), [0, 0]);
-    read(&[end])?;
+    let (mut pace, mut sums) = (Pace::new(), [0, 0, 0]);
+    read(&[end], false)?;
     for document in by.of(&inputs, tokenizer.accepts_any_bytes()) {
         let document = document?;
-        read(&tokenizer.encode_bytes(&document)?)?;
-        read(&[end])?;
-        let characters = document.iter().filter(|&&byte| byte & 0xc0 != 0x80).count();
-        sums = [sums[0] + characters as u64, sums[1] + document.len() as u64];
+        let target = match separator {
+            None => &document[..],
+            Some(separator) => {
+                let [source, target] = split_pair(sums[2] as usize, &document, separator)?;
+                read(&tokenizer.encode_bytes(source)?, false)?;
+                target
+            }
+        };
+        read(&tokenizer.encode_bytes(target)?, true)?;
+        read(&[end], true)?;
+        let characters = predicted_characters(target, None);
+        sums = [sums[0] + characters, sums[1] + target.len() as u64, sums[2] + 1];
         bar.inc(document.len() as u64 + 1);
         pace.tell_bytes("evaluating", &bar);
     }
     bar.finish_and_clear();
-    Ok(sums.map(|parts| parts.max(1)))
+    Ok([sums[0].max(1), sums[1].max(1)])
 }
 
 /// The figures of a dynamic evaluation, as a line and as JSON.

@@ -35,12 +35,16 @@ impl Trainer {
     fn accumulated(&mut self) -> Result<(f64, Gradients)> {
         let batch = self.batches.next_batch()?;
         let mut rows = batch.sequences()?;
-        let (first, mut total) = self.gradients(&batch, 0)?;
+        let (mut first, mut total) = self.gradients(&batch, 0)?;
         let (mut loss, mut weight) = (first.mean, 1.0);
         for _ in 1..self.config.accumulate {
             let batch = self.batches.next_batch()?;
             let (part, mut grads) = self.gradients(&batch, rows)?;
             rows += batch.sequences()?;
+            if first.weight == 0.0 {
+                (loss, first, total) = (part.mean, part, grads);
+                continue;
+            }
             let share = part.weight / first.weight;
             grads.scale(share)?;
             total.accumulate(&grads)?;

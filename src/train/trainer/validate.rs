@@ -48,7 +48,7 @@ impl Trainer {
         observer: &mut dyn Observer,
     ) -> Result<Option<Evaluation>> {
         match valid.batches.is_empty() {
-            true => evaluate_text(model, &valid.tokens, observer),
+            true => evaluate_text(model, valid, observer),
             false => self.evaluate_batches(model, valid, observer),
         }
     }
@@ -78,13 +78,19 @@ impl Trainer {
 
 fn evaluate_text(
     model: &Network,
-    tokens: &[u32],
+    valid: &ValidSet,
     observer: &mut dyn Observer,
 ) -> Result<Option<Evaluation>> {
     let mut evaluator = Evaluator::new(model, Evaluator::CHUNK)?;
-    for piece in tokens.chunks(Evaluator::CHUNK) {
-        evaluator.push(piece)?;
-        observer.validating(evaluator.so_far().tokens, tokens.len() as u64 - 1);
+    let mut scored = valid.scored.chunks(Evaluator::CHUNK);
+    let mut done = 0;
+    for piece in valid.tokens.chunks(Evaluator::CHUNK) {
+        match scored.next() {
+            Some(scored) => evaluator.push_scored(piece, scored)?,
+            None => evaluator.push(piece)?,
+        }
+        done += piece.len() as u64;
+        observer.validating(done, valid.tokens.len() as u64);
         if observer.interrupted() {
             return Ok(None);
         }

@@ -6,7 +6,7 @@ use candle_tcn::files::is_standard_input;
 use candle_tcn::generate::{ConstraintConfig, GenerateConfig, SamplerConfig};
 use candle_tcn::text::Tokenizer;
 
-use crate::flags::{Dtype, expect_together, unescaped, with_code_points};
+use crate::flags::{Dtype, count, expect_together, unescaped, with_code_points};
 use crate::usage_error;
 
 #[derive(clap::Args)]
@@ -21,6 +21,22 @@ pub struct GenerateArgs {
     /// `-` is standard input
     #[arg(long, value_name = "FILE", conflicts_with = "prompt")]
     pub prompt_file: Option<PathBuf>,
+    /// Answer each line of --prompt-file by itself, on a line, with what is likeliest: nothing is drawn
+    #[arg(long, requires = "prompt_file", conflicts_with_all = [
+        "interactive", "load_state", "save_state", "temperature", "top_k", "top_p", "min_p", "typical_p",
+        "repetition_penalty", "presence_penalty", "frequency_penalty", "penalty_window", "logit_bias", "ban", "ban_chars",
+        "allow", "allow_chars", "min_tokens", "stop", "seed", "num_samples", "logprobs", "ignore_eos",
+    ])]
+    pub each_line: bool,
+    /// Text behind each line, such as the separator of --target-after
+    #[arg(long, value_name = "TEXT", requires = "each_line", value_parser = unescaped, allow_hyphen_values = true, default_value = "")]
+    pub prompt_end: String,
+    /// Beginnings of each answer that are kept (beam search)
+    #[arg(long, value_name = "N", requires = "each_line", value_parser = count, default_value = "1")]
+    pub beams: usize,
+    /// Power of its number of tokens by which an answer's log-probability is divided; 0 prefers short ones
+    #[arg(long, value_name = "X", requires = "each_line", default_value_t = 1.0)]
+    pub length_penalty: f64,
     /// Read a line, write what follows, read the next line, and so on; an empty line just goes on. Ctrl-C
     /// ends what is being written, or at the prompt the program
     #[arg(long, conflicts_with_all = ["num_samples", "json"])]
@@ -36,7 +52,7 @@ pub struct GenerateArgs {
     pub force: bool,
     /// Write at most N tokens
     #[arg(long, value_name = "N", default_value_t = 500)]
-    max_tokens: usize,
+    pub max_tokens: usize,
     /// 0 always takes the likeliest token, 1 the model's own distribution
     #[arg(long, value_name = "X", default_value_t = 0.8)]
     temperature: f64,

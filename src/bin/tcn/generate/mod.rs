@@ -1,5 +1,6 @@
 //! `tcn generate`: text, as it is made.
 
+mod answers;
 mod args;
 mod interactive;
 mod output;
@@ -25,6 +26,9 @@ pub fn run(args: GenerateArgs) -> anyhow::Result<()> {
     let config = args.config(tokenizer, loaded.model.graph().restart())?;
     let seed = config.sampler.seed;
     let stepper = loaded.model.stepper(args.dtype.step_of(&loaded))?;
+    if args.each_line {
+        return answers::run(&args, &stepper, tokenizer);
+    }
     let mut generator = Generator::new(&stepper, tokenizer, config)?;
     if let Some(path) = &args.load_state {
         generator.load_state(path)?;

@@ -126,7 +126,7 @@ impl Data {
         source: &TextSource,
         spec: &TokenizerSpec,
         base: Option<&Base>,
-    ) -> anyhow::Result<(Self, TokenStore)> {
+    ) -> anyhow::Result<(Self, TokenStore, Vec<bool>)> {
         let find = |paths: &[PathBuf]| (!paths.is_empty()).then(|| Inputs::find(paths)).transpose();
         // none mean the built-in text, and a part of the text to validate on
         let (data, held_out) = (find(&source.data)?, find(source.valid.as_slice())?);
@@ -135,13 +135,13 @@ impl Data {
         let usual = base.and_then(|base| base.files.config.end_token()).map(|_| Documents::Files);
         if let Some(by) = source.documents.by().or(usual) {
             let inputs = (data.as_ref(), held_out.as_ref());
-            let (data, tokens) = Self::read_documents(source, &by, inputs, spec, base)?;
-            return Ok((data, tokens.into()));
+            let (data, (tokens, scored)) = Self::read_documents(source, &by, inputs, spec, base)?;
+            return Ok((data, tokens.into(), scored));
         }
         if let (Some(inputs), Some(folder)) = (&data, Self::token_folder(source, data.as_ref())) {
             let inputs = (inputs, held_out.as_ref());
             let (data, tokens) = Self::read_large(source, inputs, spec, base, &folder)?;
-            return Ok((data, tokens.into()));
+            return Ok((data, tokens.into(), Vec::new()));
         }
         let most = memory::check_text(data.iter().chain(&held_out).map(Inputs::bytes).sum())?;
         let corpus = match &data {
@@ -195,7 +195,7 @@ impl Data {
             end_token: None,
             bytes,
         };
-        Ok((data, train.into()))
+        Ok((data, train.into(), Vec::new()))
     }
 
     /// For the model card: what was read, in which role.

@@ -8,11 +8,15 @@ use candle_tcn::{Error, Result};
 
 use super::base::Base;
 use super::data::{Data, TextSource, accepts_any_bytes, existing, tokenizer_name};
+use crate::documents::predicted_characters;
 use crate::flags::counted;
 use crate::{memory, model};
 
 /// Documents as bytes.
 type Texts = Vec<Vec<u8>>;
+
+/// Tokens, and those that count; none of these where all do.
+pub type Scored = (Vec<u32>, Vec<bool>);
 
 impl Data {
     /// Reads and encodes the documents of `data` and, where there is one, of a text to validate on.
@@ -22,7 +26,7 @@ impl Data {
         (data, held_out): (Option<&Inputs>, Option<&Inputs>),
         spec: &TokenizerSpec,
         base: Option<&Base>,
-    ) -> anyhow::Result<(Self, Vec<u32>)> {
+    ) -> anyhow::Result<(Self, Scored)> {
         let most = memory::check_text(data.into_iter().chain(held_out).map(Inputs::bytes).sum())?;
         let known = existing(spec, base)?;
         let any_bytes = accepts_any_bytes(spec, known.as_ref());
@@ -51,10 +55,18 @@ impl Data {
             tokenizer.token_text(end).unwrap_or_default()
         );
         let bytes = [&train, &valid].map(|texts| texts.iter().map(Vec::len).sum());
-        let tokens = tokenizer.encode_documents(&train, end)?;
+        let encode = |texts: &Texts| match &source.documents.target_after {
+            None => Ok((tokenizer.encode_documents(texts, end)?, Vec::new())),
+            Some(separator) => tokenizer.encode_pairs(texts, separator, end),
+        };
+        let (tokens, scored) = encode(&train)?;
         let valid = match valid.is_empty() {
             true => ValidSet::default(),
-            false => ValidSet::text(tokenizer.encode_documents(&valid, end)?, characters(&valid)),
+            false => {
+                let (tokens, scored) = encode(&valid)?;
+                let characters = characters(&valid, source.documents.target_after.as_deref());
+                ValidSet { scored, ..ValidSet::text(tokens, characters) }
+            }
         };
         for (name, tokens) in [("training text", &tokens), ("validation text", &valid.tokens)] {
             let unknown = model::unknown_tokens(&tokenizer, tokens);
@@ -69,7 +81,7 @@ impl Data {
             end_token: Some(end),
             bytes,
         };
-        Ok((data, tokens))
+        Ok((data, (tokens, scored)))
     }
 }
 
@@ -129,7 +141,7 @@ fn beginning(mut texts: Texts, most: usize) -> Texts {
     texts
 }
 
-fn characters(texts: &Texts) -> u64 {
-    let starts = |byte: &&u8| **byte & 0xc0 != 0x80;
-    texts.iter().map(|text| text.iter().filter(starts).count() as u64).sum()
+/// Characters that are predicted: of each text those after the separator, where there is one.
+fn characters(texts: &Texts, separator: Option<&str>) -> u64 {
+    texts.iter().map(|text| predicted_characters(text, separator)).sum()
 }

@@ -14,13 +14,13 @@ mod watch;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
-use candle_tcn::Error;
 use candle_tcn::files::names;
 use candle_tcn::models::directory::read_config;
 use candle_tcn::models::{ModelConfig, extend_vocabulary};
-use candle_tcn::text::TokenizerSpec;
+use candle_tcn::text::{Batches, TokenStore, TokenizerSpec};
 use candle_tcn::train::loss::CrossEntropy;
 use candle_tcn::train::{BatchSource, MaskingConfig, Precision, RunDir, TrainConfig, Trainer};
+use candle_tcn::{Error, Result};
 use candle_tcn::{plot, train};
 
 use crate::flags::counted;
@@ -97,6 +97,7 @@ struct Started {
 
 fn begin(args: &TrainArgs) -> anyhow::Result<Started> {
     let mut start = Start::new(args.source()?, args.base.public_name());
+    start.source.documents.check()?;
     let config = args.train_config(usize::MAX)?;
     config.validate()?;
     let base = args.base.read()?;
@@ -166,14 +167,21 @@ fn running_text(
     spec: Option<TokenizerSpec>,
     config: TrainConfig,
 ) -> anyhow::Result<Prepared> {
-    let (data, tokens) = Data::read(&start.source, &spec.unwrap_or(TokenizerSpec::Char), base)?;
+    let spec = spec.unwrap_or(TokenizerSpec::Char);
+    let (data, tokens, scored) = Data::read(&start.source, &spec, base)?;
     let config = fitted(args, config, tokens.len())?;
     // a model may have more rows than its tokenizer has tokens
     let most = base.map_or(0, |base| base.files.config.vocab_size());
     let model = model.with_vocab_size(data.tokenizer.vocab_size().max(most));
     let model = model.with_end_token(data.end_token)?;
-    let batches = config.lay_out(tokens).with_context(|| start.source.describe())?;
+    let batches = laid_out(&config, tokens, scored).with_context(|| start.source.describe())?;
     Ok(Prepared { data, model, config, batches: Box::new(batches) })
+}
+
+/// Windows over tokens, of which those that are scored count, or all.
+fn laid_out(config: &TrainConfig, tokens: TokenStore, scored: Vec<bool>) -> Result<Batches> {
+    let batches = config.lay_out(tokens)?;
+    if scored.is_empty() { Ok(batches) } else { batches.scoring(scored) }
 }
 
 /// Sequences some of whose tokens are to be found.
@@ -270,11 +278,15 @@ fn resumed(args: &TrainArgs, start: &Start, run: &RunDir) -> anyhow::Result<(Tra
     const MOVED: &str = "--data and --valid tell where the texts of a run are now";
     let tokenizer = TokenizerSpec::File(run.join(names::TOKENIZER));
     let change = |config: &mut TrainConfig| args.change(config);
-    let Some(masking) = start.masking else {
-        let (data, tokens) = Data::read(&start.source, &tokenizer, None).context(MOVED)?;
-        return Ok((Trainer::resume(tokens, run.clone(), change)?, data));
-    };
     let model = read_config(run.join(names::CONFIG))?;
+    let Some(masking) = start.masking else {
+        let read = Data::read(&start.source, &tokenizer, None).context(MOVED)?;
+        let (data, tokens, scored) = read;
+        let batches = |config: &TrainConfig| laid_out(config, tokens, scored);
+        let (graph, loss) = (model.graph()?, CrossEntropy::default());
+        let trainer = Trainer::resume_graph(run.clone(), graph, loss, change, batches)?;
+        return Ok((trainer, data));
+    };
     let seq_len = Trainer::config_of(run)?.seq_len;
     let read = MaskedData::read(&start.source, Some(&tokenizer), (&model, None), seq_len);
     let mut read = read.context(MOVED)?;

@@ -59,7 +59,7 @@ pub struct TrainArgs {
     /// --clip, --valid-every and --patience may be changed; --data and --valid say where its texts are now
     #[arg(long, conflicts_with_all = [
         "force", "valid_fraction", "valid_bytes", "tokenizer", "preset", "config", "dropout", "init_from", "unknown",
-        "extend_vocabulary", "freeze", "documents", "field", "task", "mask_share", "mask_replace", "mask_random",
+        "extend_vocabulary", "freeze", "documents", "field", "target_after", "task", "mask_share", "mask_replace", "mask_random",
         "batch_size", "seq_len", "context", "history", "accumulate", "optimizer", "momentum", "weight_decay",
         "schedule", "warmup", "seed", "dtype",
     ])]
