@@ -30,6 +30,9 @@ fn shorter(line: &str) -> String {
         _ if line.contains("--init-from") => {
             &[["--steps", "10"], ["--batch-size", "2"], ["--seq-len", "32"]]
         }
+        _ if is_training && line.contains("--preset") => {
+            &[["--steps", "10"], ["--batch-size", "2"], ["--seq-len", "32"]]
+        }
         _ if is_training => &[
             ["--steps", "10"],
             ["--preset", "char-tiny"],
@@ -73,6 +76,8 @@ fn world() -> World {
     write("shakespeare.txt.gz", &gzip.finish().unwrap());
     write("proteins.fasta", b">a\nMANLGG\n>b\nMKV\n");
     write("names.txt", "anna\nbea\nclara\ndora\n".repeat(40).as_bytes());
+    write("pairs.txt", "one\tONE\ntwo\tTWO\nsix\tSIX\n".repeat(60).as_bytes());
+    write("words.txt", b"one\ntwo\n");
     write("genome.fasta", b">1\nACGTACGTACGT\n");
     write("variants.vcf", b"##fileformat=VCFv4.2\n#CHROM\tPOS\tID\tREF\tALT\n1\t2\t.\tC\tT\n");
     write(

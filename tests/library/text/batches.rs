@@ -52,8 +52,8 @@ fn overlap_scores_a_token_once() {
         for _ in 0..steps {
             let batch = batches.next_windows().unwrap();
             assert!(batch.starts_fresh);
-            let scored: f32 = batch.weights().expect("some do not count").iter().sum();
-            assert_eq!((batch.scored_from, scored), (3, 8.0));
+            let count: f32 = batch.weights().expect("some do not count").iter().sum();
+            assert_eq!((batch.scored_from, count), (3, 8.0));
             for b in 0..batch_size {
                 assert_eq!(
                     row(&batch.inputs, seq_len, b)[1..],

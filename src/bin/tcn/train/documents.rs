@@ -2,6 +2,7 @@
 
 use candle_tcn::text::{
     Corpus, DocumentReader, Documents, Inputs, Tokenizer, TokenizerSpec, split_documents,
+    split_pair,
 };
 use candle_tcn::train::ValidSet;
 use candle_tcn::{Error, Result};
@@ -41,6 +42,12 @@ impl Data {
             );
         }
         let held_out = held_out.map(read).transpose()?;
+        if let Some(separator) = &source.documents.target_after {
+            // counted as they stand in the files
+            for (i, text) in all.iter().enumerate().chain(held_out.iter().flatten().enumerate()) {
+                split_pair(i, text, separator)?;
+            }
+        }
         let (tokenizer, end) =
             tokenizer(spec, base.filter(|_| !any_bytes), known, &all, held_out.as_ref())?;
         let (train, valid) = match held_out {
