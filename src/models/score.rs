@@ -47,6 +47,8 @@ pub struct Scorer<'a> {
     tokenizer: &'a Tokenizer,
     /// Of a masked model.
     mask: Option<u32>,
+    /// Token before the first of a document, of a causal model that knows of them.
+    begin: Option<u32>,
     batch_tokens: usize,
 }
 
@@ -80,11 +82,12 @@ impl<'a> Scorer<'a> {
             false => Some(tokenizer.expect_mask()?),
         };
         let encoder = Encoder::new(&loaded.model, batch_tokens, dtype)?;
-        Ok(Self { encoder, tokenizer, mask, batch_tokens })
+        let begin = loaded.model.graph().restart().filter(|_| mask.is_none());
+        Ok(Self { encoder, tokenizer, mask, begin, batch_tokens })
     }
 
     /// The natural logarithm of the probability of each token of each sequence; `None` where nothing predicts it:
-    /// special tokens of a masked model, the first token of a causal one.
+    /// special tokens of a masked model, the first token of a causal one that does not know of documents.
     ///
     /// # Errors
     /// [`Error::Invalid`] for ids that are not in the vocabulary, and where a logit is not finite.
@@ -94,7 +97,7 @@ impl<'a> Scorer<'a> {
         let places = |ids: &'_ [u32]| -> Vec<usize> {
             match self.mask {
                 Some(_) => (0..ids.len()).filter(|&i| !self.tokenizer.is_special(ids[i])).collect(),
-                None => (1..ids.len()).collect(),
+                None => (self.first()..ids.len()).collect(),
             }
         };
         let jobs = sequences.iter().enumerate().flat_map(|(of, ids)| {
@@ -124,7 +127,8 @@ impl<'a> Scorer<'a> {
             let fits = !places.is_empty() && places.iter().all(is_inside);
             let expected = format!("at least one, below {}", ids.len());
             Error::require(fits, "places of a change", &expected, format!("{places:?}"))?;
-            let starts = self.mask.is_none() && places.iter().any(|(place, _)| *place == 0);
+            let first = self.first();
+            let starts = self.mask.is_none() && places.iter().any(|(place, _)| *place < first);
             let expected = "one behind the first token, which a causal model does not predict";
             Error::require(!starts, "place of a change", expected, "the first")?;
         }
@@ -171,11 +175,19 @@ impl<'a> Scorer<'a> {
         })
     }
 
+    /// The first place that a causal model predicts.
+    fn first(&self) -> usize {
+        usize::from(self.begin.is_none())
+    }
+
     /// The sequence as the model gets it: with masks in its places, or as it is.
     fn job(&self, of: usize, ids: &[u32], places: Vec<usize>) -> Job {
         let mut ids = ids.to_vec();
         if let Some(mask) = self.mask {
             places.iter().for_each(|&place| ids[place] = mask);
+        }
+        if let Some(begin) = self.begin {
+            ids.insert(0, begin);
         }
         Job { of, ids, places }
     }
@@ -203,7 +215,8 @@ impl<'a> Scorer<'a> {
                 let (of, places) = &told[i];
                 for &place in places {
                     // a causal model predicts a token at the place before it
-                    let row = logits.get(if self.mask.is_some() { place } else { place - 1 })?;
+                    let before = usize::from(self.mask.is_none() && self.begin.is_none());
+                    let row = logits.get(place - before)?;
                     f(*of, place, &row.to_vec1::<f32>()?)?;
                 }
                 Ok(())

@@ -80,6 +80,8 @@ fn documents_are_the_same_in_every_form() {
     assert_eq!(train("lines.jsonl --field text", "d"), expected);
     assert_eq!(bench.bytes("a/model.safetensors"), bench.bytes("d/model.safetensors"));
     // none sees another: the loss of all is that of each alone
+    let scored = bench.json("score --model a cold");
+    assert_eq!(scored["tokens"], 4, "the first letter is predicted, too");
     let config: Value = serde_json::from_slice(&bench.bytes("a/config.json")).unwrap();
     assert_eq!(
         config["eos_token_id"].as_u64().unwrap() + 1,

@@ -227,6 +227,8 @@ fn masks_are_filled() {
     };
     assert!(fails("MANLG", 1).contains("<mask>"));
     fails("", 2);
+    bench.write("blank.txt", "\n");
+    assert!(fails("--input blank.txt", 1).contains("found none"));
     bench.trained("run", "");
     assert!(bench.fails(2, "fill-mask --model run T<mask>").contains("tcn generate"));
     let output = bench.run(&format!("generate --model {}", carp.display()));

@@ -73,7 +73,6 @@ fn what_is_no_pair_is_one_line() {
             "document 2: expected \"=\", found none in \"two\"",
         ),
         (2, "train --data pairs.txt --target-after =".into(), "--documents or --field"),
-        (2, format!("train --data pairs.txt {FLAGS} --target-after \"\""), "--target-after"),
         (2, "generate --each-line".into(), "--prompt-file"),
         (2, "generate --prompt-file words.txt --each-line --beams 65".into(), "--beams"),
         (

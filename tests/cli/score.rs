@@ -207,6 +207,9 @@ fn what_does_not_fit_is_one_line() {
     }
     bench.write("v", "C2T");
     bench.fails(2, &format!("score --model {model}"));
+    bench.write("blank.txt", "\n\n");
+    let blank = bench.fails(1, &format!("score --model {model} --input blank.txt"));
+    assert!(blank.contains("expected sequences, found none"), "{blank}");
     bench.fails(2, &format!("score --model {model} --variants v"));
     bench.fails(2, &format!("score --model {model} ACGT --window 3"));
     let error = bench.fails(1, &format!("score --model {model} ACGT --variants genome.fa"));

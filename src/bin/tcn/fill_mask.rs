@@ -2,9 +2,9 @@
 
 use std::path::PathBuf;
 
-use candle_tcn::LoadedModel;
 use candle_tcn::models::{Candidate, Encoder, candidates};
 use candle_tcn::text::Tokenizer;
+use candle_tcn::{Error, LoadedModel};
 use serde_json::{Value, json};
 
 use crate::flags::{WholeDtype, count};
@@ -52,13 +52,19 @@ pub fn run(args: FillMaskArgs) -> anyhow::Result<()> {
         Some(file) => Box::new(Sequences::open(file)?),
         None => Box::new(args.sequences.iter().map(|text| Ok(Sequence::new(text)))),
     };
-    let mut unknown = Unknown::default();
+    let (mut unknown, mut is_first) = (Unknown::default(), true);
     loop {
         let some = sequences.by_ref().take(TOGETHER).collect::<anyhow::Result<Vec<_>>>()?;
         if some.is_empty() {
             unknown.warn();
-            return Ok(());
+            return match (is_first, &args.input) {
+                (true, Some(file)) => {
+                    Err(Error::file(file, "expected sequences, found none").into())
+                }
+                _ => Ok(()),
+            };
         }
+        is_first = false;
         let filled = fill(&encoder, tokenizer, mask, &some, (args.top_k, &mut unknown))?;
         for (sequence, masks) in some.into_iter().zip(filled) {
             match args.json {

@@ -97,7 +97,10 @@ fn score(args: &ScoreArgs, scorer: &Scorer, loaded: &LoadedModel) -> anyhow::Res
         if some.is_empty() {
             bar.finish_and_clear();
             unknown.warn();
-            return Ok(());
+            return match (bar.position(), &args.input) {
+                (0, Some(file)) => Err(Error::file(file, "expected sequences, found none").into()),
+                _ => Ok(()),
+            };
         }
         let ids = encode(tokenizer, &some, &mut unknown, |tokens| {
             tokens.is_empty().then(|| "expected a sequence, found no token".into())

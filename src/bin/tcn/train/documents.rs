@@ -137,10 +137,10 @@ fn gathered(documents: impl Iterator<Item = Result<Vec<u8>>>, most: u64) -> Resu
 }
 
 /// The first documents of `most` bytes together, one at least.
-fn beginning(mut texts: Texts, most: usize) -> Texts {
+pub fn beginning<T: AsRef<[u8]>>(mut texts: Vec<T>, most: usize) -> Vec<T> {
     let mut bytes = 0usize;
     let fitting = texts.iter().take_while(|text| {
-        bytes = bytes.saturating_add(text.len());
+        bytes = bytes.saturating_add(text.as_ref().len());
         bytes <= most
     });
     let kept = fitting.count().max(1);

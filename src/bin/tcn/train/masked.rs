@@ -10,6 +10,7 @@ use clap::ValueEnum;
 
 use super::base::Base;
 use super::data::{Data, TextSource, tokenizer_name};
+use super::documents::beginning;
 use crate::flags::expect_together;
 use crate::model;
 use crate::sequences::Sequences;
@@ -208,16 +209,4 @@ fn read(paths: &[PathBuf]) -> anyhow::Result<Vec<String>> {
         return Err(Error::file(&paths[0], "expected sequences, found none").into());
     }
     Ok(texts)
-}
-
-/// The first sequences of `most` bytes together, one at least.
-fn beginning(mut texts: Vec<String>, most: usize) -> Vec<String> {
-    let mut bytes = 0usize;
-    let fitting = texts.iter().take_while(|text| {
-        bytes = bytes.saturating_add(text.len());
-        bytes <= most
-    });
-    let kept = fitting.count().max(1);
-    texts.truncate(kept);
-    texts
 }
