@@ -28,7 +28,7 @@ impl Default for BeamConfig {
 
 /// The likeliest answer that was found.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Answer {
+pub struct BeamAnswer {
     /// Its text.
     pub text: String,
     /// Its tokens, the end of the document among them.
@@ -87,7 +87,7 @@ pub fn answers(
     tokenizer: &Tokenizer,
     prompts: &[Vec<u32>],
     config: &BeamConfig,
-) -> Result<Vec<Answer>> {
+) -> Result<Vec<BeamAnswer>> {
     Error::require(
         (1..=ROWS).contains(&config.beams),
         "beams",
@@ -119,7 +119,7 @@ struct Beam<'a> {
 }
 
 impl Beam<'_> {
-    fn search(&self, prompts: &[Vec<u32>]) -> Result<Vec<Answer>> {
+    fn search(&self, prompts: &[Vec<u32>]) -> Result<Vec<BeamAnswer>> {
         let (mut state, mut logits) = self.read(prompts)?;
         let begin = |row| Search {
             live: vec![Hypothesis { ids: Vec::new(), logprob: 0.0, row }],
@@ -204,7 +204,7 @@ impl Beam<'_> {
         Ok(())
     }
 
-    fn best(&self, search: Search) -> Result<Answer> {
+    fn best(&self, search: Search) -> Result<BeamAnswer> {
         let has_ended = !search.ended.is_empty();
         let all = if has_ended { search.ended } else { search.live };
         let score = |one: &Hypothesis| {
@@ -213,7 +213,7 @@ impl Beam<'_> {
         let best = all.into_iter().max_by(|a, b| score(a).total_cmp(&score(b)));
         let none = || Error::invalid("tokens", "that at least one token may be drawn", "none");
         let best = best.ok_or_else(none)?;
-        Ok(Answer {
+        Ok(BeamAnswer {
             text: self.tokenizer.decode(&best.ids)?,
             tokens: best.ids.len(),
             logprob: best.logprob,

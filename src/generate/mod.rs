@@ -13,7 +13,7 @@ mod sampler_config;
 mod sorted_tokens;
 mod stop;
 
-pub use beam::{Answer, BeamConfig, answers};
+pub use beam::{BeamAnswer, BeamConfig, answers};
 pub use constraint::{ConstraintConfig, Constraints};
 pub use generation::Generation;
 pub use generator::Generator;

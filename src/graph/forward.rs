@@ -11,6 +11,7 @@ use super::reverse::{Entry, GradientSlot, Ran, Tape, hollow};
 use super::run::Mask;
 use super::{Network, Outputs, Run, State};
 use crate::ops;
+use crate::ops::DropoutKind;
 use crate::ops::batch_norm::BatchNorm;
 use crate::ops::dropout::Dropout;
 use crate::ops::gather::Gather;
@@ -194,10 +195,10 @@ impl Walk<'_> {
                     ops::one_hot(&ids.tensor, vocab, width, self.net.activations(self.run))?;
                 Ok(Known { tensor, slot: None })
             }
-            (Operation::ConvTranspose(_) | Operation::Mean, _) if self.sections.is_some() => {
-                let expected =
-                    "operations that keep the steps, where sequences begin anew within a run";
-                Err(Error::invalid("sequence", expected, node.operation.name()))
+            (operation @ (Operation::ConvTranspose(_) | Operation::Mean), _)
+                if self.sections.is_some() =>
+            {
+                Err(no_sections(operation))
             }
             (Operation::Conv(conv), [xs]) => self.conv(conv, group, xs.clone(), state, out),
             (Operation::ConvTranspose(conv), [xs]) => self.transposed(conv, xs.clone(), state, out),
@@ -216,12 +217,7 @@ impl Walk<'_> {
             (Operation::Gate(gate), [xs]) => self.apply(Gated(*gate), vec![xs.clone()], out),
             (Operation::Add, [_, _]) => self.apply(Add { relu }, inputs, out),
             (&Operation::Dropout { p, kind, number }, [xs]) => {
-                let dims = xs.tensor.dims();
-                let rows = dims[1..dims.len() - 1].iter().product();
-                match self.run.key(number, kind.draws(rows, dims[dims.len() - 1])) {
-                    None => Ok(xs.clone()),
-                    Some(key) => self.apply(Dropout { p, kind, key }, vec![xs.clone()], out),
-                }
+                self.drop((p, kind, number), xs.clone(), out)
             }
             (Operation::Custom(rows), [xs]) => {
                 self.apply(Rows(rows.clone()), vec![xs.clone()], out)
@@ -232,6 +228,20 @@ impl Walk<'_> {
                     primitive(&operation, mask.as_ref(), xs)
                 })
             }
+        }
+    }
+
+    fn drop(
+        &mut self,
+        (p, kind, number): (f64, DropoutKind, u64),
+        xs: Known,
+        out: GradientSlot,
+    ) -> Result<Known> {
+        let dims = xs.tensor.dims();
+        let rows = dims[1..dims.len() - 1].iter().product();
+        match self.run.key(number, kind.draws(rows, dims[dims.len() - 1])) {
+            None => Ok(xs),
+            Some(key) => self.apply(Dropout { p, kind, key }, vec![xs], out),
         }
     }
 
@@ -328,6 +338,11 @@ impl Walk<'_> {
         let all = vec![xs, self.parameter(weight)?, self.parameter(bias)?];
         self.apply(op, all, out)
     }
+}
+
+fn no_sections(operation: &Operation) -> Error {
+    let expected = "operations that keep the steps, where sequences begin anew within a run";
+    Error::invalid("sequence", expected, operation.name())
 }
 
 /// Operations that are rare enough for candle's own.

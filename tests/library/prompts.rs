@@ -51,6 +51,10 @@ fn every_network_needs_its_field_alone() -> Result<()> {
     let once = tokenizer.encode(TEXT)?;
     for (name, ..) in PRESETS {
         let model = ModelConfig::preset(name)?.with_vocab_size(tokenizer.vocab_size());
+        if model.require_masked().is_ok() {
+            // it sees both sides and continues nothing
+            continue;
+        }
         let field = model.geometry()?.receptive_field()?.total;
         let params = Params::new(3, DType::F32, &Device::Cpu);
         let network = model.build(params.builder())?.under_test();

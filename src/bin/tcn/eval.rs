@@ -70,12 +70,7 @@ pub fn run(args: EvalArgs) -> anyhow::Result<()> {
     let mut unknown = 0;
     let stepper = loaded.model.stepper(args.dtype.step_of(&loaded))?;
     let mut evaluator = Evaluator::with_stepper(&stepper, Evaluator::CHUNK)?;
-    args.documents.check()?;
-    let separator = args.documents.target_after.as_deref();
-    let together =
-        ("--dynamic", args.dynamic.dynamic && separator.is_some(), "all of a text scored");
-    expect_together(&[together])?;
-    let mut read = |tokens: &[u32], is_scored: bool| {
+    let read = |tokens: &[u32], is_scored: bool| {
         unknown += unknown_tokens(tokenizer, tokens);
         evaluator.push_scored(tokens, &vec![is_scored; tokens.len()])?;
         if let Some(dynamic) = &mut dynamic {
@@ -83,16 +78,7 @@ pub fn run(args: EvalArgs) -> anyhow::Result<()> {
         }
         Ok(true)
     };
-    let [characters, bytes] = match (loaded.model.graph().restart(), args.documents.by()) {
-        (None, Some(_)) => bail_usage!(
-            "--documents, --field: expected a model of documents (tcn train --documents), found one of running text"
-        ),
-        (None, None) => read_text(&args.data, tokenizer, |tokens| read(tokens, true))?,
-        (Some(end), by) => {
-            let by = by.unwrap_or(Documents::Files);
-            read_documents(&args.data, by, separator, (tokenizer, end), read)?
-        }
-    };
+    let [characters, bytes] = read_data(&args, tokenizer, loaded.model.graph().restart(), read)?;
     warn_of_unknown(&args.data.display(), unknown, IN_LOSSES);
 
     let result = evaluator.finish()?;
@@ -125,6 +111,30 @@ pub fn run(args: EvalArgs) -> anyhow::Result<()> {
             result.perplexity()
         ),
     )
+}
+
+/// Gives the tokens of the text to `read`, and `true` with those that are scored; gives the characters and bytes that are
+/// predicted. `end` is the token that ends a document, of a model that knows of them.
+fn read_data(
+    args: &EvalArgs,
+    tokenizer: &Tokenizer,
+    end: Option<u32>,
+    mut read: impl FnMut(&[u32], bool) -> anyhow::Result<bool>,
+) -> anyhow::Result<[u64; 2]> {
+    args.documents.check()?;
+    let separator = args.documents.target_after.as_deref();
+    let is_parted = args.dynamic.dynamic && separator.is_some();
+    expect_together(&[("--dynamic", is_parted, "all of a text scored")])?;
+    match (end, args.documents.by()) {
+        (None, Some(_)) => bail_usage!(
+            "--documents, --field: expected a model of documents (tcn train --documents), found one of running text"
+        ),
+        (None, None) => read_text(&args.data, tokenizer, |tokens| read(tokens, true)),
+        (Some(end), by) => {
+            let by = by.unwrap_or(Documents::Files);
+            read_documents(&args.data, by, separator, (tokenizer, end), read)
+        }
+    }
 }
 
 /// Gives the tokens of a running text to `read`; gives the characters and bytes that are predicted.

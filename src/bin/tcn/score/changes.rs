@@ -60,15 +60,7 @@ pub fn score(
         }
     }
     if args.input.is_none() && args.sequences.is_empty() {
-        // the table names sequences by their letters
-        for (i, variant) in list.iter().enumerate() {
-            let Some(letters) = &variant.sequence else {
-                bail_usage!(
-                    "--variants: expected the sequences that it changes, as arguments or with --input"
-                );
-            };
-            work.sequence(&Sequence::new(letters), &[i])?;
-        }
+        work.named_by_letters()?;
         return work.finish();
     }
     let mut sequences = args.sequences()?.peekable();
@@ -106,6 +98,19 @@ impl Work<'_> {
     fn wrong(&self, variant: &Variant, what: impl std::fmt::Display) -> anyhow::Error {
         let message = format!("line {}: {}: {what}", variant.line, variant.form());
         Error::file(self.file, message).into()
+    }
+
+    /// Scores variants that name their sequences by the letters.
+    fn named_by_letters(&mut self) -> anyhow::Result<()> {
+        for (i, variant) in self.list.iter().enumerate() {
+            let Some(letters) = &variant.sequence else {
+                bail_usage!(
+                    "--variants: expected the sequences that it changes, as arguments or with --input"
+                );
+            };
+            self.sequence(&Sequence::new(letters), &[i])?;
+        }
+        Ok(())
     }
 
     /// Refuses a variant of a sequence that did not come.

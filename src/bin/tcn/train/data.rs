@@ -143,6 +143,17 @@ impl Data {
             let (data, tokens) = Self::read_large(source, inputs, spec, base, &folder)?;
             return Ok((data, tokens.into(), Vec::new()));
         }
+        let (data, tokens) = Self::read_whole(source, (data, held_out), spec, base)?;
+        Ok((data, tokens.into(), Vec::new()))
+    }
+
+    /// Reads a text that memory holds.
+    fn read_whole(
+        source: &TextSource,
+        (data, held_out): (Option<Inputs>, Option<Inputs>),
+        spec: &TokenizerSpec,
+        base: Option<&Base>,
+    ) -> anyhow::Result<(Self, Vec<u32>)> {
         let most = memory::check_text(data.iter().chain(&held_out).map(Inputs::bytes).sum())?;
         let corpus = match &data {
             Some(inputs) => Corpus::read(inputs, most)?,
@@ -195,7 +206,7 @@ impl Data {
             end_token: None,
             bytes,
         };
-        Ok((data, train.into(), Vec::new()))
+        Ok((data, train))
     }
 
     /// For the model card: what was read, in which role.

@@ -42,12 +42,7 @@ impl Data {
             );
         }
         let held_out = held_out.map(read).transpose()?;
-        if let Some(separator) = &source.documents.target_after {
-            // counted as they stand in the files
-            for (i, text) in all.iter().enumerate().chain(held_out.iter().flatten().enumerate()) {
-                split_pair(i, text, separator)?;
-            }
-        }
+        [&all].into_iter().chain(&held_out).try_for_each(|texts| expect_pairs(source, texts))?;
         let (tokenizer, end) =
             tokenizer(spec, base.filter(|_| !any_bytes), known, &all, held_out.as_ref())?;
         let (train, valid) = match held_out {
@@ -62,17 +57,13 @@ impl Data {
             tokenizer.token_text(end).unwrap_or_default()
         );
         let bytes = [&train, &valid].map(|texts| texts.iter().map(Vec::len).sum());
-        let encode = |texts: &Texts| match &source.documents.target_after {
-            None => Ok((tokenizer.encode_documents(texts, end)?, Vec::new())),
-            Some(separator) => tokenizer.encode_pairs(texts, separator, end),
-        };
-        let (tokens, scored) = encode(&train)?;
+        let separator = source.documents.target_after.as_deref();
+        let (tokens, scored) = encoded(&tokenizer, &train, separator, end)?;
         let valid = match valid.is_empty() {
             true => ValidSet::default(),
             false => {
-                let (tokens, scored) = encode(&valid)?;
-                let characters = characters(&valid, source.documents.target_after.as_deref());
-                ValidSet { scored, ..ValidSet::text(tokens, characters) }
+                let (tokens, scored) = encoded(&tokenizer, &valid, separator, end)?;
+                ValidSet { scored, ..ValidSet::text(tokens, characters(&valid, separator)) }
             }
         };
         for (name, tokens) in [("training text", &tokens), ("validation text", &valid.tokens)] {
@@ -89,6 +80,26 @@ impl Data {
             bytes,
         };
         Ok((data, (tokens, scored)))
+    }
+}
+
+/// Refuses a document without the separator, if there is to be one.
+fn expect_pairs(source: &TextSource, texts: &Texts) -> Result<()> {
+    let Some(separator) = &source.documents.target_after else { return Ok(()) };
+    let pairs = texts.iter().enumerate().map(|(i, text)| split_pair(i, text, separator));
+    pairs.into_iter().try_for_each(|pair| pair.map(drop))
+}
+
+/// The tokens of documents, and those that count where not all do.
+fn encoded(
+    tokenizer: &Tokenizer,
+    texts: &Texts,
+    separator: Option<&str>,
+    end: u32,
+) -> Result<Scored> {
+    match separator {
+        None => Ok((tokenizer.encode_documents(texts, end)?, Vec::new())),
+        Some(separator) => tokenizer.encode_pairs(texts, separator, end),
     }
 }
 
