@@ -3,7 +3,8 @@
 
     apt-get install trans-de-en
     scripts/dictionary_pairs.py /usr/share/trans/de-en pairs
-    tcn train --data pairs/train.txt --documents lines --target-after '\\t' --weight-decay 0.1 --minutes 10 --out runs/de-en
+    tcn train --data pairs/train.txt --documents lines --target-after '\\t' --preset char-tiny --weight-decay 0.1 --minutes 8 \\
+        --out runs/de-en
     tcn generate --model runs/de-en --prompt-file pairs/test.de --each-line --prompt-end '\\t' --beams 4 > pairs/found.en
     scripts/dictionary_pairs.py --compare pairs/test.en pairs/found.en
 
