@@ -131,6 +131,15 @@ fn a_base_of_running_text_learns_where_documents_end() {
     ));
     let again: Value = serde_json::from_slice(&bench.bytes("again/config.json")).unwrap();
     assert_eq!(again["eos_token_id"], fine["eos_token_id"]);
+    // also where the flags do not say so, and when it is resumed
+    bench.ok(&format!(
+        "train --data lines.txt --init-from fine --unknown map --steps 2 --out whole {rest}"
+    ));
+    bench.ok("train --resume --out whole --steps 4");
+    let whole: Value = serde_json::from_slice(&bench.bytes("whole/config.json")).unwrap();
+    assert_eq!(whole["eos_token_id"], fine["eos_token_id"]);
+    let card = String::from_utf8(bench.bytes("whole/README.md")).unwrap();
+    assert!(card.contains("--documents files"), "{card}");
 }
 
 #[test]
@@ -155,6 +164,7 @@ fn what_is_no_document_is_one_line() {
             "eval --model plain --data text.txt --documents lines",
             "expected a model of documents",
         ),
+        (2, "train --data text.txt --documents lines --token-cache c", "--token-cache"),
         (2, "generate --model plain --ignore-eos", "a model of documents"),
         (2, "generate --model plain --min-tokens 3", "--stop TEXT, or a model of documents"),
         (2, "train --data text.txt --documents lines --field x", "cannot be used with"),

@@ -27,6 +27,13 @@ impl DocumentArgs {
         expect_together(&[("--target-after", is_alone, "--documents or --field")])
     }
 
+    /// Each file is a document where the flags tell of none: for a model that knows of them.
+    pub fn or_files(&mut self) {
+        if self.by().is_none() {
+            self.documents = Some(Documents::Files);
+        }
+    }
+
     /// The documents that the flags tell of.
     pub fn by(&self) -> Option<Documents> {
         self.documents.clone().or(self.field.clone().map(Documents::Field))

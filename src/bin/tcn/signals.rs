@@ -88,3 +88,15 @@ fn watch_signals(mut act: impl FnMut(i32) + Send + 'static) -> std::io::Result<(
     });
     Ok(())
 }
+
+/// A reader that ends with an error after Ctrl-C: for passes that take minutes.
+pub struct UntilSignal<R>(pub R);
+
+impl<R: std::io::Read> std::io::Read for UntilSignal<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        match has_come() {
+            true => Err(std::io::Error::other("interrupted")),
+            false => self.0.read(buffer),
+        }
+    }
+}

@@ -84,7 +84,8 @@ impl Tokenizer {
         origin: &Origin,
     ) -> Result<(Vec<u32>, usize)> {
         if let EncodingKind::Byte(table) = &self.inner.encoder {
-            let named = std::str::from_utf8(bytes).is_ok_and(|text| self.names_special(text));
+            let named = !self.inner.specials.is_empty()
+                && std::str::from_utf8(bytes).is_ok_and(|text| self.names_special(text));
             if !named {
                 return Ok((look_up_bytes(table, bytes), bytes.len()));
             }

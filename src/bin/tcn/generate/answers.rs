@@ -1,10 +1,8 @@
 //! An answer to each line: `tcn generate --prompt-file FILE --each-line`.
 
-use std::io::BufReader;
-
 use candle_tcn::generate::{BeamConfig, answers};
 use candle_tcn::models::Stepper;
-use candle_tcn::text::{DocumentReader, Documents, Inputs, Tokenizer};
+use candle_tcn::text::{Documents, Inputs, Tokenizer};
 use serde_json::json;
 
 use super::GenerateArgs;
@@ -22,8 +20,7 @@ pub fn run(args: &GenerateArgs, stepper: &Stepper, tokenizer: &Tokenizer) -> any
     let Some(file) = &args.prompt_file else {
         bail_usage!("--each-line: expected the lines in --prompt-file FILE");
     };
-    let text = BufReader::new(Inputs::find(std::slice::from_ref(file))?.open()?);
-    let mut lines = DocumentReader::new(text, Documents::Lines);
+    let mut lines = Documents::Lines.of(&Inputs::find(std::slice::from_ref(file))?, false);
     loop {
         let some = lines.by_ref().take(TOGETHER).collect::<candle_tcn::Result<Vec<_>>>()?;
         if some.is_empty() {

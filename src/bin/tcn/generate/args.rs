@@ -21,7 +21,7 @@ pub struct GenerateArgs {
     /// `-` is standard input
     #[arg(long, value_name = "FILE", conflicts_with = "prompt")]
     pub prompt_file: Option<PathBuf>,
-    /// Answer each line of --prompt-file by itself, on a line, with what is likeliest: nothing is drawn
+    /// Answer each line of --prompt-file that is not empty by itself, on a line, with what is likeliest: nothing is drawn
     #[arg(long, requires = "prompt_file", conflicts_with_all = [
         "interactive", "load_state", "save_state", "temperature", "top_k", "top_p", "min_p", "typical_p",
         "repetition_penalty", "presence_penalty", "frequency_penalty", "penalty_window", "logit_bias", "ban", "ban_chars",

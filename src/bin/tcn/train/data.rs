@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use candle_tcn::files::is_standard_input;
 use candle_tcn::text::{
-    Corpus, Documents, Inputs, TokenStore, TokenStream, Tokenizer, TokenizerSpec, split_fraction,
+    Corpus, Inputs, TokenStore, TokenStream, Tokenizer, TokenizerSpec, split_fraction,
 };
 use candle_tcn::train::{DataFile, ValidSet};
 use candle_tcn::{Error, Result};
@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use super::base::Base;
 use crate::documents::DocumentArgs;
-use crate::flags::{counted, first_of};
+use crate::flags::{counted, expect_together, first_of};
 use crate::{line_ends, memory, model};
 
 /// The source of the text, as the flags say it and `run.json` keeps it.
@@ -69,6 +69,17 @@ impl TextSource {
         self.valid = other.valid.or(self.valid.take());
         self.token_cache = other.token_cache.or(self.token_cache.take());
         said.0 || said.1
+    }
+
+    /// Refuses a folder for tokens that would not lie there.
+    pub fn check_cache(&self, is_masked: bool) -> anyhow::Result<()> {
+        let is_held = is_masked || self.documents.by().is_some() || self.is_piped();
+        let is_idle = self.token_cache.is_some() && (is_held || self.data.is_empty());
+        expect_together(&[(
+            "--token-cache",
+            is_idle,
+            "a running text in files; all else is held in memory",
+        )])
     }
 
     /// The files' names.
@@ -131,9 +142,7 @@ impl Data {
         // none mean the built-in text, and a part of the text to validate on
         let (data, held_out) = (find(&source.data)?, find(source.valid.as_slice())?);
         data.iter().chain(&held_out).for_each(tell_of_found);
-        // a model of documents has a text of several files fall into them
-        let usual = base.and_then(|base| base.files.config.end_token()).map(|_| Documents::Files);
-        if let Some(by) = source.documents.by().or(usual) {
+        if let Some(by) = source.documents.by() {
             let inputs = (data.as_ref(), held_out.as_ref());
             let (data, (tokens, scored)) = Self::read_documents(source, &by, inputs, spec, base)?;
             return Ok((data, tokens.into(), scored));

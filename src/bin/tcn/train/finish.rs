@@ -12,6 +12,7 @@ use serde_json::json;
 use super::data::Data;
 use super::options::TrainArgs;
 use super::start::{Start, typed};
+use crate::documents::DocumentArgs;
 use crate::flags::counted;
 use crate::{kernel, print_result};
 
@@ -22,16 +23,17 @@ fn usage(start: &Start) -> String {
                 tcn embed --model DIR --input FILE --output FILE"
             .into();
     }
-    let documents = &start.source.documents;
-    let (flag, value) = match (&documents.documents, &documents.field) {
-        (Some(by), _) => (" --documents ", by.to_string()),
-        (None, Some(field)) => (" --field ", field.clone()),
-        (None, None) => ("", String::new()),
-    };
-    let value = if flag.is_empty() { value } else { typed(std::iter::once(value)) };
-    format!(
-        "tcn generate --model DIR\ntcn eval --model DIR --data FILE{flag}{value}\ntcn receptive-field --model DIR"
-    )
+    let DocumentArgs { documents, field, target_after } = &start.source.documents;
+    let flags = [
+        ("--documents", documents.as_ref().map(ToString::to_string)),
+        ("--field", field.clone()),
+        ("--target-after", target_after.clone()),
+    ];
+    let given = flags.into_iter().filter_map(|(flag, value)| Some([flag.to_string(), value?]));
+    let data = ["tcn eval --model DIR --data FILE".to_string()].into_iter();
+    let flags = given.map(|given| typed(given.into_iter()));
+    let eval = data.chain(flags).collect::<Vec<_>>().join(" ");
+    format!("tcn generate --model DIR\n{eval}\ntcn receptive-field --model DIR")
 }
 
 /// A text that a model writes by itself: the same for the same weights.

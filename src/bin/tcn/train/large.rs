@@ -14,6 +14,7 @@ use super::base::Base;
 use super::data::{Data, TextSource, accepts_any_bytes, existing, tokenizer_name, valid_set};
 use crate::model;
 use crate::progress::{self, Pace};
+use crate::signals::{self, UntilSignal};
 
 /// Bytes of text from which on its tokens lie in a file.
 const LARGE: u64 = 1 << 28;
@@ -109,7 +110,9 @@ fn scanned(inputs: &Inputs, name: &str, any_bytes: bool) -> anyhow::Result<TextS
     let text = inputs.open()?;
     let style = "reading {wide_bar} {bytes}/{total_bytes} {bytes_per_sec} ETA {eta}";
     let bar = progress::bar(Some(inputs.bytes()), style)?;
-    let scan = TextScan::of(bar.wrap_read(text), name, any_bytes)?;
+    let scan = TextScan::of(UntilSignal(bar.wrap_read(text)), name, any_bytes);
+    signals::expect_none()?;
+    let scan = scan?;
     bar.finish_and_clear();
     if scan.bytes == 0 {
         return Err(Error::Text(format!("{name}: no text to train on")).into());
@@ -150,7 +153,9 @@ fn tokenizer(
 /// The text behind its first `bytes` bytes.
 fn skipped(inputs: &Inputs, bytes: u64) -> anyhow::Result<Decompressed> {
     let mut text = inputs.open()?;
-    std::io::copy(&mut text.by_ref().take(bytes), &mut std::io::sink())?;
+    let skipped = std::io::copy(&mut UntilSignal(text.by_ref().take(bytes)), &mut std::io::sink());
+    signals::expect_none()?;
+    skipped?;
     Ok(text)
 }
 
@@ -181,12 +186,9 @@ fn written(
     let style = "encoding {wide_bar} {bytes}/{total_bytes} {bytes_per_sec} ETA {eta}";
     let bar = progress::bar(Some(bytes), style)?;
     let mut pace = Pace::new();
-    let mut stream = TokenStream::new(inputs.open()?.take(bytes), tokenizer);
+    let mut stream = TokenStream::new(UntilSignal(inputs.open()?.take(bytes)), tokenizer);
     let mut unknown = 0;
     let pieces = std::iter::from_fn(|| {
-        if let Err(error) = crate::signals::expect_none() {
-            return Some(Err(Error::Text(error.to_string())));
-        }
         let piece = stream.next()?;
         if let Ok(tokens) = &piece {
             unknown += model::unknown_tokens(tokenizer, tokens);
@@ -196,7 +198,7 @@ fn written(
         Some(piece)
     });
     let written = TokenFile::create(path, tokenizer.vocab_size(), pieces);
-    crate::signals::expect_none()?;
+    signals::expect_none()?;
     let written = written?;
     bar.finish_and_clear();
     model::warn_of_unknown(&"training text", unknown, model::IN_LOSSES);

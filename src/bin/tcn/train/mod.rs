@@ -103,6 +103,11 @@ fn begin(args: &TrainArgs) -> anyhow::Result<Started> {
     let base = args.base.read()?;
     let model = args.model_config(base.as_ref())?;
     start.masking = args.masks.of(&model)?;
+    if start.masking.is_none() && model.end_token().is_some() {
+        // recorded, so that the run resumes as what it was
+        start.source.documents.or_files();
+    }
+    start.source.check_cache(start.masking.is_some())?;
     let spec = args.tokenizer.as_ref().map(|spec| spec.parse::<TokenizerSpec>()).transpose()?;
     // refused before any work, and nothing of an old run is touched before all else is known to be right
     let claim = args.out.as_ref().filter(|out| out.is_dir());
