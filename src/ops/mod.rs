@@ -61,12 +61,16 @@ impl StoredElement for half::bf16 {}
 /// Zeros, written by all threads where there are many: memory that was used before has to be cleared.
 fn zeros<T: WithDType>(len: usize) -> Vec<T> {
     const MANY: usize = 1 << 16;
+    /// Written at once, by vector instructions.
+    const PIECE: usize = 64;
     let zero = <T as num_traits::Zero>::zero();
     if len < MANY {
         return vec![zero; len];
     }
-    let mut zeros = Vec::with_capacity(len);
-    zeros.par_extend(rayon::iter::repeat_n(zero, len).with_min_len(MANY));
+    let pieces = rayon::iter::repeat_n([zero; PIECE], len.div_ceil(PIECE));
+    let pieces: Vec<_> = pieces.with_min_len(MANY / PIECE).collect();
+    let mut zeros = pieces.into_flattened();
+    zeros.truncate(len);
     zeros
 }
 

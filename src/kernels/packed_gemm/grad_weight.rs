@@ -16,6 +16,20 @@ use places::{PlaceRun, Places, RowSpan, groups, spans};
 /// [`MicroKernel::STEP`].
 const STRIP: usize = LINE;
 
+/// Rows between one that is packed and one that is asked for: memory takes as long as packing them.
+const AHEAD: usize = 32;
+
+/// Asks for `row` as many numbers further on.
+#[inline(always)]
+fn ask_for<S>(row: &[S], further: usize) {
+    use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+    let first = row.as_ptr().wrapping_add(further).cast::<i8>();
+    for at in (0..size_of_val(row)).step_by(LINE * size_of::<u32>()) {
+        // SAFETY: a hint, which reads nothing.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(first.wrapping_add(at)) };
+    }
+}
+
 /// The packed output gradients of a part, from one group's on: how far panels and spans are apart.
 #[derive(Clone, Copy)]
 struct Panels<'a> {
@@ -108,7 +122,11 @@ impl<X: Stored<Real = f32>, Y: Stored<Real = f32>> Gradient<'_, X, Y> {
     fn pack_dy(&self, run: &PlaceRun, packed: &mut [u32], panel_len: usize) {
         let s = self.shape;
         let mut rows = self.places.dy_rows(run);
-        let mut next = || Some(&self.dy[rows()? * s.out_channels..][..s.out_channels]);
+        let mut next = || {
+            let row = &self.dy[rows()? * s.out_channels..][..s.out_channels];
+            ask_for(row, AHEAD * s.out_channels);
+            Some(row)
+        };
         let pairs = self.format == Format::Pairs;
         for j in 0..run.words {
             let rows = [next(), if pairs { next() } else { None }];
@@ -179,6 +197,7 @@ impl<X: Stored<Real = f32>, Y: Stored<Real = f32>> Gradient<'_, X, Y> {
     ) {
         let s = self.shape;
         let (channels, pairs) = (self.channels(i), self.format == Format::Pairs);
+        let row_len = s.width.stride * s.in_channels;
         let channel = i / self.blocks * s.group_in() + i % self.blocks * self.block;
         let mut across = ScratchWords::new(STRIP * rows);
         let across = across.words();
@@ -186,7 +205,11 @@ impl<X: Stored<Real = f32>, Y: Stored<Real = f32>> Gradient<'_, X, Y> {
         for span in spans {
             for copy in 0..self.places.copies() {
                 let mut row = self.places.x_rows(&self.source, span, copy);
-                let mut next = || Some(&row()?[channel..][..channels]);
+                let mut next = || {
+                    let row = &row()?[channel..][..channels];
+                    ask_for(row, AHEAD * row_len);
+                    Some(row)
+                };
                 for _ in 0..self.places.x_words(span) / STRIP {
                     for across in across.chunks_exact_mut(rows) {
                         let rows = [next(), if pairs { next() } else { None }];
