@@ -27,6 +27,7 @@ pub use {
 use super::Stored;
 use super::conv::{ConvShape, Operands};
 use super::instructions::Instructions;
+use super::register_blocks::GROUPS;
 
 /// Runs one product of a convolution.
 pub fn run<M: MicroKernel, X: Stored<Real = f32>, Y: Stored<Real = f32>>(
@@ -72,12 +73,23 @@ pub struct Tuning {
     pub packing: usize,
 }
 
+/// The rows of A for one block of C: those of a group are `stride` words apart.
+#[derive(Clone, Copy)]
+pub struct BlockRows<'a> {
+    pub words: &'a [u32],
+    pub stride: usize,
+    /// Where each group of [`MicroKernel::GROUP`] rows begins, as far as there are so many.
+    pub groups: [usize; GROUPS],
+}
+
 /// A product of one block of C, `ROWS × COLS`, in registers: the only part that knows the processor.
 pub trait MicroKernel: Instructions + Send + Sync {
     /// Rows of a block.
     const ROWS: usize;
     /// Rows of the last block are a multiple of it.
     const ROW_STEP: usize = Self::ROWS;
+    /// Rows of A that a block finds equally far apart; see [`BlockRows`].
+    const GROUP: usize = Self::ROWS;
     /// Columns of a block, and of a panel of B.
     const COLS: usize;
     /// Words of depth that are multiplied at once; every depth is a multiple of it.
@@ -87,8 +99,7 @@ pub trait MicroKernel: Instructions + Send + Sync {
     /// Sizes found by measurement: they change the time alone.
     const TUNING: Tuning;
 
-    /// `C (+)= Σ A_term · B_term` for one block; `c` begins at it, `a` at its first row (each with the
-    /// distance of its rows), `b` at its panel. `rows`: those of the block, a multiple of `ROW_STEP`; `half`: its right half is
+    /// `C (+)= Σ A_term · B_term` for one block; `c` begins at it (with the distance of its rows), `b` at its panel. `rows`: those of the block, a multiple of `ROW_STEP`; `half`: its right half is
     /// not wanted. `add`: C counts, otherwise it is overwritten. There is at least one term.
     ///
     /// # Panics
@@ -96,7 +107,7 @@ pub trait MicroKernel: Instructions + Send + Sync {
     fn block(
         self,
         c: (&mut [f32], usize),
-        a: (&[u32], usize),
+        a: BlockRows,
         b: &[u32],
         terms: &[Term],
         shape: (usize, bool),
@@ -128,7 +139,7 @@ pub trait MicroKernel: Instructions + Send + Sync {
 fn check_block<M: MicroKernel>(
     rows: usize,
     (c_len, c_stride): (usize, usize),
-    (a_len, a_stride): (usize, usize),
+    a: &BlockRows,
     b_len: usize,
     terms: &[Term],
 ) {
@@ -138,13 +149,20 @@ fn check_block<M: MicroKernel>(
         let end = last.zip(end).and_then(|(last, end)| last.checked_add(end));
         end.is_some_and(|end| end <= len)
     };
-    assert!(rows > 0 && rows.is_multiple_of(M::ROW_STEP), "product: odd rows");
+    assert!(
+        rows <= GROUPS * M::GROUP && rows > 0 && rows.is_multiple_of(M::ROW_STEP),
+        "product: odd rows"
+    );
     assert!(holds(c_len, rows, c_stride, Some(M::COLS)), "product: C too short");
     for term in terms {
         let a_end = term.a.checked_add(term.depth);
         let b_words = term.depth.checked_mul(M::COLS);
         let b_end = b_words.and_then(|words| words.checked_add(term.b));
-        assert!(holds(a_len, rows, a_stride, a_end), "product: A too short");
+        for (first, done) in a.groups.into_iter().zip((0..rows).step_by(M::GROUP)) {
+            let left = a.words.len().saturating_sub(first);
+            let rows = M::GROUP.min(rows - done);
+            assert!(holds(left, rows, a.stride, a_end), "product: A too short");
+        }
         assert!(holds(b_len, 1, 0, b_end), "product: B too short");
         assert!(term.depth.is_multiple_of(M::STEP), "product: odd depth");
     }
@@ -159,6 +177,9 @@ pub struct Gemm<'a> {
     pub rows: usize,
     pub a: &'a [u32],
     pub a_stride: usize,
+    /// Rows of C that belong together, a multiple of [`MicroKernel::GROUP`] unless all do, and rows of A from the
+    /// first of such a line to the first of the next.
+    pub lines: (usize, usize),
     /// Panels of `columns` columns together, `panel_stride` words apart.
     pub b: &'a [u32],
     pub panel_stride: usize,
@@ -215,9 +236,15 @@ impl Gemm<'_> {
     ) {
         let first = row * M::ROWS;
         let columns = self.columns - panel * M::COLS;
+        let groups = [0, 1, 2].map(|group| {
+            let (row, (rows, pitch)) = (first + group * M::GROUP, self.lines);
+            // a division costs as much as a few words of depth
+            let row = if self.rows <= rows { row } else { row / rows * pitch + row % rows };
+            row * self.a_stride
+        });
         micro.block(
             (&mut self.c[first * self.c_stride + panel * M::COLS..], self.c_stride),
-            (&self.a[first * self.a_stride..], self.a_stride),
+            BlockRows { words: self.a, stride: self.a_stride, groups },
             &self.b[panel * self.panel_stride..],
             terms,
             (M::ROWS.min(self.rows - first), columns <= M::COLS / 2),

@@ -16,6 +16,9 @@ use std::arch::x86_64::*;
 
 use super::packed_gemm::Term;
 
+/// Most groups of rows of A in a block: the rows of a group are equally far apart, groups lie anywhere.
+pub const GROUPS: usize = 3;
+
 /// A function that computes one block: rows of A times panels of B, over all terms, into rows of C whose
 /// panels lie side by side; each with how far rows or panels are apart. `add`: C counts, otherwise it is
 /// overwritten. Whole sums lie in C as they are.
@@ -24,17 +27,18 @@ use super::packed_gemm::Term;
 /// The processor has the features; `c` holds the rows; each term lies within what `a` and `b` point to.
 pub type RegisterBlock = unsafe fn(
     c: (*mut f32, usize),
-    a: (*const u32, usize),
+    a: ([*const u32; GROUPS], usize),
     b: (*const u32, usize),
     terms: &[Term],
     add: bool,
 );
 
-/// Defines a [`RegisterBlock`] of up to 12 rows and 6 panels, of each panel its first `VECTORS` vectors (of two).
+/// Defines a [`RegisterBlock`] of groups of `$group` rows and up to 6 panels, of each panel its first `VECTORS`
+/// vectors (of two).
 /// A word of B is multiplied with `$words` words of A, in `$parts` parts.
 macro_rules! register_block {
     (
-        $name:ident, $feature:literal, $vector:ty, lanes $lanes:literal, words $words:literal, parts $parts:literal,
+        $name:ident, $feature:literal, $vector:ty, group $group:literal, lanes $lanes:literal, words $words:literal, parts $parts:literal,
         $zero:ident, $load:ident, $store:ident, $add:ident,
         |$b:ident, $j:ident, $part:ident| $weights:expr,
         |$acc:ident, $w:ident, $x:ident, $x_part:ident| $multiply_add:expr
@@ -42,11 +46,14 @@ macro_rules! register_block {
         pub mod $name {
             use super::*;
 
-            /// A block of sums, and the words that it reads next: every third row and panel has a pointer, the two
-            /// after it are reached by an index register.
+            /// Rows of a group.
+            pub const GROUP: usize = $group;
+
+            /// A block of sums, and the words that it reads next: the first row of every group and every third panel
+            /// have pointers, those after them are reached by index registers.
             struct RunningSums<const ROWS: usize, const PANELS: usize, const VECTORS: usize> {
                 block: [[[$vector; VECTORS]; PANELS]; ROWS],
-                a: [*const u32; 4],
+                a: [*const u32; GROUPS],
                 a_stride: usize,
                 b: [*const u32; 2],
                 b_stride: usize,
@@ -56,21 +63,21 @@ macro_rules! register_block {
             #[target_feature(enable = $feature)]
             pub unsafe fn block<const ROWS: usize, const PANELS: usize, const VECTORS: usize>(
                 (c, c_stride): (*mut f32, usize),
-                (a, a_stride): (*const u32, usize),
+                (a, a_stride): ([*const u32; GROUPS], usize),
                 (b, b_stride): (*const u32, usize),
                 terms: &[Term],
                 add: bool,
             ) {
-                const { assert!(ROWS <= 12 && PANELS <= 6 && VECTORS <= 2) };
+                const { assert!(ROWS <= GROUPS * $group && PANELS <= 6 && VECTORS <= 2) };
                 let block = [[[$zero(); VECTORS]; PANELS]; ROWS];
-                let mut sums = RunningSums { block, a: [a; 4], a_stride, b: [b; 2], b_stride };
+                let mut sums = RunningSums { block, a, a_stride, b: [b; 2], b_stride };
                 if add {
                     prefetch(c, c_stride, ROWS, PANELS * VECTORS * $lanes);
                 }
                 for term in terms {
                     // loops, not `from_fn`: that is compiled for every block, and takes as long as the block
-                    for (i, row) in sums.a.iter_mut().enumerate() {
-                        *row = a.wrapping_add($words * term.a + 3 * i * a_stride);
+                    for (row, first) in sums.a.iter_mut().zip(a) {
+                        *row = first.wrapping_add($words * term.a);
                     }
                     for (i, panel) in sums.b.iter_mut().enumerate() {
                         *panel = b.wrapping_add(term.b + 3 * i * b_stride);
@@ -121,8 +128,8 @@ macro_rules! register_block {
                         }
                     }
                     for (i, rows) in sums.block.iter_mut().enumerate() {
-                        let $x = i % 3 * sums.a_stride + $part * $words / $parts;
-                        let ($x, $x_part) = (sums.a[i / 3].wrapping_add($x), $part);
+                        let $x = i % $group * sums.a_stride + $part * $words / $parts;
+                        let ($x, $x_part) = (sums.a[i / $group].wrapping_add($x), $part);
                         for (panel, columns) in rows.iter_mut().zip(columns) {
                             for ($acc, $w) in panel.iter_mut().zip(columns) {
                                 // SAFETY: the contract.
@@ -148,28 +155,28 @@ fn prefetch(c: *mut f32, c_stride: usize, rows: usize, columns: usize) {
 }
 
 register_block!(
-    avx2_singles, "avx2,fma", __m256, lanes 8, words 1, parts 1,
+    avx2_singles, "avx2,fma", __m256, group 2, lanes 8, words 1, parts 1,
     _mm256_setzero_ps, _mm256_loadu_ps, _mm256_storeu_ps, _mm256_add_ps,
     |b, j, _part| _mm256_loadu_ps(b.add(8 * j).cast()),
     |acc, w, x, _part| _mm256_fmadd_ps(_mm256_broadcast_ss(&*x.cast()), w, *acc)
 );
 
 register_block!(
-    avx512_singles, "avx512f", __m512, lanes 16, words 1, parts 1,
+    avx512_singles, "avx512f", __m512, group 4, lanes 16, words 1, parts 1,
     _mm512_setzero_ps, _mm512_loadu_ps, _mm512_storeu_ps, _mm512_add_ps,
     |b, j, _part| _mm512_loadu_ps(b.add(16 * j).cast()),
     |acc, w, x, _part| _mm512_fmadd_ps(_mm512_set1_ps(*x.cast()), w, *acc)
 );
 
 register_block!(
-    avx512_dots, "avx512f,avx512bf16", __m512, lanes 16, words 1, parts 1,
+    avx512_dots, "avx512f,avx512bf16", __m512, group 4, lanes 16, words 1, parts 1,
     _mm512_setzero_ps, _mm512_loadu_ps, _mm512_storeu_ps, _mm512_add_ps,
     |b, j, _part| _mm512_loadu_ps(b.add(16 * j).cast()),
     |acc, w, x, _part| dot_pairs(*acc, *x, w)
 );
 
 register_block!(
-    avx2_pairs, "avx2,fma", __m256, lanes 8, words 2, parts 2,
+    avx2_pairs, "avx2,fma", __m256, group 2, lanes 8, words 2, parts 2,
     _mm256_setzero_ps, _mm256_loadu_ps, _mm256_storeu_ps, _mm256_add_ps,
     |b, j, part| {
         let numbers = _mm_loadu_si128(b.add(8 * part + 4 * j).cast());
@@ -179,7 +186,7 @@ register_block!(
 );
 
 register_block!(
-    avx512_pairs, "avx512f", __m512, lanes 16, words 2, parts 2,
+    avx512_pairs, "avx512f", __m512, group 4, lanes 16, words 2, parts 2,
     _mm512_setzero_ps, _mm512_loadu_ps, _mm512_storeu_ps, _mm512_add_ps,
     |b, j, part| {
         let numbers = _mm256_loadu_si256(b.add(16 * part + 8 * j).cast());
@@ -189,7 +196,7 @@ register_block!(
 );
 
 register_block!(
-    avx512_split_pairs, "avx512f", __m512, lanes 16, words 1, parts 2,
+    avx512_split_pairs, "avx512f", __m512, group 4, lanes 16, words 1, parts 2,
     _mm512_setzero_ps, _mm512_loadu_ps, _mm512_storeu_ps, _mm512_add_ps,
     |b, j, part| avx512_half(_mm512_loadu_si512(b.add(16 * j).cast()), part),
     |acc, w, x, part| {
@@ -198,7 +205,7 @@ register_block!(
 );
 
 register_block!(
-    avx2_words, "avx2", __m256i, lanes 8, words 2, parts 2,
+    avx2_words, "avx2", __m256i, group 2, lanes 8, words 2, parts 2,
     _mm256_setzero_si256, _mm256_loadu_si256, _mm256_storeu_si256, _mm256_add_epi32,
     |b, j, part| _mm256_cvtepi8_epi16(_mm_loadu_si128(b.add(8 * part + 4 * j).cast())),
     |acc, w, x, _part| {
@@ -207,7 +214,7 @@ register_block!(
 );
 
 register_block!(
-    avx512_words, "avx512f,avx512bw", __m512i, lanes 16, words 2, parts 2,
+    avx512_words, "avx512f,avx512bw", __m512i, group 4, lanes 16, words 2, parts 2,
     _mm512_setzero_si512, _mm512_loadu_si512, _mm512_storeu_si512, _mm512_add_epi32,
     |b, j, part| _mm512_cvtepi8_epi16(_mm256_loadu_si256(b.add(16 * part + 8 * j).cast())),
     |acc, w, x, _part| {
@@ -216,14 +223,14 @@ register_block!(
 );
 
 register_block!(
-    vnni_words, "avx512f,avx512bw,avx512vnni", __m512i, lanes 16, words 2, parts 2,
+    vnni_words, "avx512f,avx512bw,avx512vnni", __m512i, group 4, lanes 16, words 2, parts 2,
     _mm512_setzero_si512, _mm512_loadu_si512, _mm512_storeu_si512, _mm512_add_epi32,
     |b, j, part| _mm512_cvtepi8_epi16(_mm256_loadu_si256(b.add(16 * part + 8 * j).cast())),
     |acc, w, x, _part| _mm512_dpwssd_epi32(*acc, w, _mm512_set1_epi32((*x).cast_signed()))
 );
 
 register_block!(
-    avx2_bytes, "avx2", __m256i, lanes 8, words 1, parts 1,
+    avx2_bytes, "avx2", __m256i, group 2, lanes 8, words 1, parts 1,
     _mm256_setzero_si256, _mm256_loadu_si256, _mm256_storeu_si256, _mm256_add_epi32,
     |b, j, _part| _mm256_loadu_si256(b.add(8 * j).cast()),
     |acc, w, x, _part| {
@@ -234,14 +241,14 @@ register_block!(
 );
 
 register_block!(
-    avx_vnni_bytes, "avx2,avxvnni", __m256i, lanes 8, words 1, parts 1,
+    avx_vnni_bytes, "avx2,avxvnni", __m256i, group 2, lanes 8, words 1, parts 1,
     _mm256_setzero_si256, _mm256_loadu_si256, _mm256_storeu_si256, _mm256_add_epi32,
     |b, j, _part| _mm256_loadu_si256(b.add(8 * j).cast()),
     |acc, w, x, _part| _mm256_dpbusd_avx_epi32(*acc, _mm256_set1_epi32((*x).cast_signed()), w)
 );
 
 register_block!(
-    vnni_bytes, "avx512f,avx512vnni", __m512i, lanes 16, words 1, parts 1,
+    vnni_bytes, "avx512f,avx512vnni", __m512i, group 4, lanes 16, words 1, parts 1,
     _mm512_setzero_si512, _mm512_loadu_si512, _mm512_storeu_si512, _mm512_add_epi32,
     |b, j, _part| _mm512_loadu_si512(b.add(16 * j).cast()),
     |acc, w, x, _part| _mm512_dpbusd_epi32(*acc, _mm512_set1_epi32((*x).cast_signed()), w)

@@ -9,7 +9,7 @@ use std::sync::OnceLock;
 use pulp::x86::V4;
 
 use super::super::instructions::Instructions;
-use super::{Format, MicroKernel, Term, Tuning, check_block, x86};
+use super::{BlockRows, Format, MicroKernel, Term, Tuning, check_block, x86};
 
 /// AMX tiles of bf16: 2 × 2 tiles of C.
 #[derive(Debug, Clone, Copy)]
@@ -133,20 +133,29 @@ impl MicroKernel for Amx {
     fn block(
         self,
         (c, c_stride): (&mut [f32], usize),
-        (a, a_stride): (&[u32], usize),
+        a: BlockRows,
         b: &[u32],
         terms: &[Term],
         (rows, half): (usize, bool),
         add: bool,
     ) {
-        check_block::<Self>(rows, (c.len(), c_stride), (a.len(), a_stride), b.len(), terms);
+        check_block::<Self>(rows, (c.len(), c_stride), &a, b.len(), terms);
+        let first = &a.words[a.groups[0]..];
         assert!(!terms.is_empty(), "product: no terms");
         // SAFETY: `self` proves AMX and `begin` configured this thread; `check_block` keeps in the slices
         // 32 rows of 32 numbers of C, and for each term 32 rows of `depth` words of A and `depth`
         // times 32 words of B, `depth` being a multiple of 16, a step of the loop.
         unsafe {
             let block = if half { half_block } else { whole_block };
-            block(c.as_mut_ptr(), 4 * c_stride, a.as_ptr(), 4 * a_stride, b.as_ptr(), terms, add);
+            block(
+                c.as_mut_ptr(),
+                4 * c_stride,
+                first.as_ptr(),
+                4 * a.stride,
+                b.as_ptr(),
+                terms,
+                add,
+            );
         }
     }
 

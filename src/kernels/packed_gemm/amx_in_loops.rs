@@ -1,7 +1,7 @@
 //! The blocks of AMX in plain loops, so that what surrounds them is checked on every processor.
 
 use super::super::instructions::Instructions;
-use super::{Amx, Format, MicroKernel, Term, Tuning};
+use super::{Amx, BlockRows, Format, MicroKernel, Term, Tuning};
 
 /// The blocks of [`Amx`](super::Amx) in plain loops.
 #[derive(Clone, Copy)]
@@ -19,7 +19,7 @@ impl MicroKernel for Tiles {
     fn block(
         self,
         (c, c_stride): (&mut [f32], usize),
-        (a, a_stride): (&[u32], usize),
+        a: BlockRows,
         b: &[u32],
         terms: &[Term],
         (rows, half): (usize, bool),
@@ -36,7 +36,7 @@ impl MicroKernel for Tiles {
                 for term in terms {
                     assert!(term.depth.is_multiple_of(Self::STEP));
                     for k in 0..term.depth {
-                        let a = halves(a[i * a_stride + term.a + k]);
+                        let a = halves(a.words[a.groups[0] + i * a.stride + term.a + k]);
                         let b = halves(b[term.b + k * Self::COLS + j]);
                         sum += a[0] * b[0] + a[1] * b[1];
                     }

@@ -176,6 +176,7 @@ impl<X: Stored<Real = f32>, Y: Stored<Real = f32>> Gradient<'_, X, Y> {
                 rows: self.channels(i).next_multiple_of(M::ROW_STEP),
                 a,
                 a_stride,
+                lines: (usize::MAX, 0),
                 b: dy.words,
                 panel_stride: dy.panel_len,
                 columns: self.shape.group_out(),

@@ -23,12 +23,12 @@ struct PiecePlan {
     /// Rows of a block: part of one line, or whole lines.
     size: usize,
     areas: Areas,
-    /// Rows from line to line of several lines.
-    pitch: usize,
+    /// Rows from line to line of several lines: packed, and of the product.
+    pitch: (usize, usize),
 }
 
 /// Consecutive rows of the result, `columns` of each of `lines` lines, and the rows that they read: for each area
-/// `packed_lines` lines, `pitch` rows from line to line.
+/// `packed_lines` lines, `pitch` rows from line to line; of the product there are `sums_pitch`.
 struct RowBlock<'a> {
     line: usize,
     lines: usize,
@@ -37,12 +37,18 @@ struct RowBlock<'a> {
     areas: &'a Areas,
     packed_lines: usize,
     pitch: usize,
+    sums_pitch: usize,
 }
 
 impl RowBlock<'_> {
     /// Rows of the product: those of the result and those between its lines.
-    fn rows(&self) -> usize {
-        (self.lines - 1) * self.pitch + self.columns
+    fn rows<M: MicroKernel>(&self) -> usize {
+        ((self.lines - 1) * self.sums_pitch + self.columns).next_multiple_of(M::ROW_STEP)
+    }
+
+    /// Packed rows from the first to the last that the product reads at one tap.
+    fn reach<M: MicroKernel>(&self) -> usize {
+        (self.lines - 1) * (self.pitch - self.sums_pitch) + self.rows::<M>()
     }
 
     /// The packed row that each tap reads first.
@@ -83,17 +89,19 @@ impl<S: Stored<Real = f32>> Shifted<'_, S> {
         let even = |all: usize, most: usize| all.div_ceil(all.div_ceil(most));
         let (unit, count, size, pitch) = if width >= M::TUNING.piece / 2 {
             let size = even(width, M::TUNING.piece).next_multiple_of(M::ROW_STEP);
-            (width, 1, size, size + areas.reach.1)
+            (width, 1, size, (size, size))
         } else {
             let pitch = areas.pitch(columns);
-            let most = (M::TUNING.piece / pitch).max(1);
+            // without gaps, where groups of rows end with the lines
+            let pitch = (pitch, pitch.min(width.next_multiple_of(M::GROUP)));
+            let most = (M::TUNING.piece / pitch.0).max(1);
             // lines that are shared are those of one image
             let lines = if areas.reach.0 > 0 { height } else { rows / width };
             let count = even(lines, most);
             (lines * width, count, count * width, pitch)
         };
-        let packed = areas.leaders.len() * (count + areas.reach.0) * pitch;
-        let computed = ((count - 1) * pitch + size / count) * areas.taps.len();
+        let packed = areas.leaders.len() * (count + areas.reach.0) * pitch.0;
+        let computed = ((count - 1) * pitch.1 + size / count) * areas.taps.len();
         let cost = packed * M::TUNING.packing + computed * self.panels.columns;
         (cost as f64 / size as f64, PiecePlan { unit, size, areas, pitch })
     }
@@ -112,6 +120,9 @@ impl<S: Stored<Real = f32>> Shifted<'_, S> {
                 let (first, width) = (u * unit + b * size, self.source.columns.out);
                 let lines = (out.len() / channels).div_ceil(width);
                 let columns = out.len() / channels / lines;
+                // one line has no gaps
+                let one = columns + areas.reach.1;
+                let (pitch, sums_pitch) = if lines == 1 { (one, one) } else { *pitch };
                 let block = RowBlock {
                     line: first / width,
                     lines,
@@ -119,7 +130,8 @@ impl<S: Stored<Real = f32>> Shifted<'_, S> {
                     columns,
                     areas,
                     packed_lines: lines + areas.reach.0,
-                    pitch: if lines == 1 { columns + areas.reach.1 } else { *pitch },
+                    pitch,
+                    sums_pitch,
                 };
                 self.block(micro, &block, out);
             });
@@ -133,10 +145,10 @@ impl<S: Stored<Real = f32>> Shifted<'_, S> {
         block: &RowBlock,
         out: &mut [Y],
     ) {
-        let rows = block.rows().next_multiple_of(M::ROW_STEP);
+        let rows = block.rows::<M>();
         let last = block.first_rows().max().unwrap_or(0);
         let packed = block.areas.leaders.len() * block.packed_lines * block.pitch;
-        let mut a = ScratchWords::new(packed.max(last + rows) * self.a_stride());
+        let mut a = ScratchWords::new(packed.max(last + block.reach::<M>()) * self.a_stride());
         let a = a.words();
         micro.vectorized(
             #[inline(always)]
@@ -146,7 +158,7 @@ impl<S: Stored<Real = f32>> Shifted<'_, S> {
         let taps: Vec<_> = first_rows.filter(|&(tap, _)| self.reads(tap, block)).collect();
         let mut c = ScratchWords::new(rows * self.c_stride::<M>());
         let c = c.floats();
-        self.multiply(micro, a, &taps, c);
+        self.multiply(micro, (a, (block.sums_pitch, block.pitch)), &taps, c);
         micro.vectorized(
             #[inline(always)]
             || self.store(micro, block, c, out),
@@ -206,7 +218,7 @@ impl<S: Stored<Real = f32>> Shifted<'_, S> {
     fn multiply<M: MicroKernel>(
         &self,
         micro: M,
-        a: &[u32],
+        (a, lines): (&[u32], (usize, usize)),
         taps: &[(usize, usize)],
         c: &mut [f32],
     ) {
@@ -233,6 +245,7 @@ impl<S: Stored<Real = f32>> Shifted<'_, S> {
                 rows,
                 a,
                 a_stride,
+                lines,
                 b: &self.weight[group * panels * stride..][..panels * stride],
                 panel_stride: stride,
                 columns: self.panels.columns,
@@ -253,7 +266,7 @@ impl<S: Stored<Real = f32>> Shifted<'_, S> {
         let (columns, width) = (self.panels.columns, self.panels.panels * M::COLS);
         let (channels, c_stride) = (self.groups * columns, self.c_stride::<M>());
         for (l, out) in out.chunks_mut(block.columns * channels).enumerate() {
-            let c = &c[l * block.pitch * c_stride..];
+            let c = &c[l * block.sums_pitch * c_stride..];
             for (c, out) in c.chunks_exact(c_stride).zip(out.chunks_exact_mut(channels)) {
                 for (g, out) in out.chunks_exact_mut(columns).enumerate() {
                     self.epilogue.store_row(&c[g * width..][..columns], g * columns, out);

@@ -7,7 +7,7 @@ use pulp::x86::{V3, V4};
 
 use super::super::instructions::Instructions;
 use super::super::register_blocks::{RegisterBlock, avx2_singles, avx512_dots, avx512_singles};
-use super::{Format, MicroKernel, Term, Tuning, check_block};
+use super::{BlockRows, Format, MicroKernel, Term, Tuning, check_block};
 
 /// `true` if there are dot products of bf16 pairs (AVX512-BF16).
 pub fn has_bf16_pairs() -> bool {
@@ -67,6 +67,7 @@ macro_rules! vector_micro {
         impl $($generics)* MicroKernel for $micro {
             const ROWS: usize = $rows;
             const ROW_STEP: usize = $step;
+            const GROUP: usize = $block::GROUP;
             const COLS: usize = 2 * $lanes;
             const STEP: usize = 1;
             const FORMAT: Format = $format;
@@ -82,13 +83,14 @@ macro_rules! vector_micro {
             fn block(
                 self,
                 (c, c_stride): (&mut [f32], usize),
-                (a, a_stride): (&[u32], usize),
+                a: BlockRows,
                 b: &[u32],
                 terms: &[Term],
                 (rows, half): (usize, bool),
                 add: bool,
             ) {
-                check_block::<Self>(rows, (c.len(), c_stride), (a.len(), a_stride), b.len(), terms);
+                check_block::<Self>(rows, (c.len(), c_stride), &a, b.len(), terms);
+                let groups = a.groups.map(|first| a.words.as_ptr().wrapping_add(first));
                 let block: RegisterBlock = match (rows, half) {
                     ($rows, false) => $block::block::<$rows, 1, 2>,
                     ($rows, true) => $block::block::<$rows, 1, 1>,
@@ -97,7 +99,7 @@ macro_rules! vector_micro {
                     _ => unreachable!("product: {rows} rows in a block"),
                 };
                 // SAFETY: `self` proves the features; `check_block` keeps all accesses in the slices.
-                unsafe { block((c.as_mut_ptr(), c_stride), (a.as_ptr(), a_stride), (b.as_ptr(), 0), terms, add) }
+                unsafe { block((c.as_mut_ptr(), c_stride), (groups, a.stride), (b.as_ptr(), 0), terms, add) }
             }
 
             fn transpose(

@@ -48,6 +48,7 @@ fn whole_blocks<M: MicroKernel>(micro: M, w: &StepWeights, a: &[u32], relu: bool
         rows,
         a,
         a_stride: words,
+        lines: (usize::MAX, 0),
         b: w.panels(),
         panel_stride: words * w.cols,
         columns: w.columns,

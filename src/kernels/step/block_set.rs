@@ -2,7 +2,7 @@
 
 use super::super::Kernel;
 use super::super::packed_gemm::Term;
-use super::super::register_blocks::{self, RegisterBlock};
+use super::super::register_blocks::{self, GROUPS, RegisterBlock};
 use super::rows::{RowFormat, has_avx_vnni, has_vnni};
 
 /// The register blocks that multiply rows of one format with panels of weights.
@@ -13,6 +13,8 @@ pub struct BlockSet {
     shape: fn(usize, usize) -> RegisterBlock,
     row_words: usize,
     cols: usize,
+    /// Rows of a group.
+    group: usize,
 }
 
 /// The functions of one module of [`register_blocks`] as a [`BlockSet`]; `narrow` of 16 columns, `wide` of 32.
@@ -25,7 +27,7 @@ macro_rules! block_set {
                     _ => unreachable!("step: a block of {rows} x {panels}"),
                 }
             }
-            Self { shape, row_words: $words, cols: $cols }
+            Self { shape, row_words: $words, cols: $cols, group: register_blocks::$block::GROUP }
         }
     };
     (narrow $block:ident, $words:literal) => {
@@ -98,12 +100,14 @@ impl BlockSet {
         assert!(sums.len() == rows * panels * self.cols);
         let terms = [Term { a: 0, b: 0, depth }];
         let sums = (sums.as_mut_ptr(), panels * self.cols);
+        let group = |i| a.as_ptr().wrapping_add(i * self.group * stride);
+        let groups: [_; GROUPS] = std::array::from_fn(group);
         // SAFETY: `new` chooses only blocks whose features the processor has; the assertions keep what a block of this
         // shape reads and writes within the slices.
         unsafe {
             (self.shape)(rows, panels)(
                 sums,
-                (a.as_ptr(), stride),
+                (groups, stride),
                 (b.as_ptr(), panel_len),
                 &terms,
                 false,
