@@ -27,7 +27,6 @@ pub use {
 use super::Stored;
 use super::conv::{ConvShape, Operands};
 use super::instructions::Instructions;
-use super::register_blocks::GROUPS;
 
 /// Runs one product of a convolution.
 pub fn run<M: MicroKernel, X: Stored<Real = f32>, Y: Stored<Real = f32>>(
@@ -73,12 +72,15 @@ pub struct Tuning {
     pub packing: usize,
 }
 
+/// Most groups of rows of A in a block: the rows of a group are equally far apart, groups lie anywhere.
+pub const GROUPS: usize = 3;
+
 /// The rows of A for one block of C: those of a group are `stride` words apart.
 #[derive(Clone, Copy)]
 pub struct BlockRows<'a> {
     pub words: &'a [u32],
     pub stride: usize,
-    /// Where each group of [`MicroKernel::GROUP`] rows begins, as far as there are so many.
+    /// Places of the first rows of groups of [`MicroKernel::GROUP`] rows, as many as the block has.
     pub groups: [usize; GROUPS],
 }
 

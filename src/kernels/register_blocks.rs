@@ -14,10 +14,7 @@
 
 use std::arch::x86_64::*;
 
-use super::packed_gemm::Term;
-
-/// Most groups of rows of A in a block: the rows of a group are equally far apart, groups lie anywhere.
-pub const GROUPS: usize = 3;
+use super::packed_gemm::{GROUPS, Term};
 
 /// A function that computes one block: rows of A times panels of B, over all terms, into rows of C whose
 /// panels lie side by side; each with how far rows or panels are apart. `add`: C counts, otherwise it is

@@ -1,8 +1,8 @@
 //! The register blocks of a step's products.
 
 use super::super::Kernel;
-use super::super::packed_gemm::Term;
-use super::super::register_blocks::{self, GROUPS, RegisterBlock};
+use super::super::packed_gemm::{GROUPS, Term};
+use super::super::register_blocks::{self, RegisterBlock};
 use super::rows::{RowFormat, has_avx_vnni, has_vnni};
 
 /// The register blocks that multiply rows of one format with panels of weights.
