@@ -68,6 +68,8 @@ pub mod ops;
 #[cfg(feature = "models")]
 pub mod plot;
 #[cfg(feature = "models")]
+pub mod series;
+#[cfg(feature = "models")]
 pub mod text;
 #[cfg(feature = "models")]
 pub mod train;

@@ -1,5 +1,9 @@
 //! Losses: how far the outputs of a network are from the targets of a batch, and which way is down.
 
+mod frames;
+
+pub use frames::{MultiLabel, PointLoss, Quantiles};
+
 use candle_core::{DType, Device, Tensor, Var};
 
 use super::batch::Batch;
