@@ -7,6 +7,7 @@ use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 
 use super::batch::{Batch, BatchSource, DataId};
+use super::layout::BatchLayout;
 use crate::graph::Graph;
 use crate::text::{BatchPosition, Tokenizer};
 use crate::{Error, Result};
@@ -109,11 +110,7 @@ pub struct MaskedBatches {
     config: MaskingConfig,
     fills_up: bool,
     seed: u64,
-    /// Numbers of sequences in each batch, by the order of lengths: the same in every epoch.
-    sizes: Vec<usize>,
-    position: BatchPosition,
-    /// The sequences of each batch of this epoch.
-    batches: Vec<Vec<u32>>,
+    layout: BatchLayout,
 }
 
 impl MaskedBatches {
@@ -135,10 +132,8 @@ impl MaskedBatches {
         sequences.retain(|ids| ids.iter().any(|id| tokens.letters.binary_search(id).is_ok()));
         let expected = "at least one with a token to look for";
         Error::require(!sequences.is_empty(), "sequences", expected, "none")?;
-        if u32::try_from(sequences.len()).is_err() {
-            return Err(Error::too_large("number of sequences", sequences.len().to_string()));
-        }
-        let mut lengths: Vec<usize> = sequences.iter().map(Vec::len).collect();
+        let ranks: Vec<usize> = sequences.iter().map(Vec::len).collect();
+        let mut lengths = ranks.clone();
         lengths.sort_unstable_by_key(|&len| std::cmp::Reverse(len));
         let mut sizes: Vec<usize> = Vec::new();
         let mut longest = 0;
@@ -153,19 +148,8 @@ impl MaskedBatches {
                 }
             }
         }
-        let position = BatchPosition::default();
-        let mut batches = Self {
-            sequences,
-            tokens,
-            config,
-            fills_up,
-            seed,
-            sizes,
-            position,
-            batches: Vec::new(),
-        };
-        batches.lay_out();
-        Ok(batches)
+        let layout = BatchLayout::new(ranks, sizes, seed)?;
+        Ok(Self { sequences, tokens, config, fills_up, seed, layout })
     }
 
     /// Number of sequences.
@@ -178,38 +162,19 @@ impl MaskedBatches {
     /// # Errors
     /// Those of candle.
     pub fn first_epoch(mut self) -> Result<Vec<Batch>> {
-        self.position = BatchPosition::default();
-        self.lay_out();
-        (0..self.sizes.len()).map(|_| self.next_batch()).collect()
-    }
-
-    /// Shares the sequences out to the batches of the epoch: a function of seed and epoch alone.
-    fn lay_out(&mut self) {
-        let mut rng = ChaCha8Rng::seed_from_u64(self.seed);
-        rng.set_stream(self.position.epoch as u64);
-        let mut order: Vec<u32> = (0..self.sequences.len() as u32).collect();
-        order.shuffle(&mut rng);
-        // stable: those of one length stay in the order drawn
-        order.sort_by_key(|&i| std::cmp::Reverse(self.sequences[i as usize].len()));
-        let mut rest = &order[..];
-        self.batches = Vec::with_capacity(self.sizes.len());
-        for &size in &self.sizes {
-            let (batch, others) = rest.split_at(size);
-            self.batches.push(batch.to_vec());
-            rest = others;
-        }
-        self.batches.shuffle(&mut rng);
+        self.layout.seek(BatchPosition::default())?;
+        (0..self.layout.len()).map(|_| self.next_batch()).collect()
     }
 
     /// The sequence as the model sees it, and the places that it is to find.
-    fn masked(&self, i: usize) -> (Vec<u32>, Vec<usize>) {
+    fn masked(&self, i: usize, epoch: usize) -> (Vec<u32>, Vec<usize>) {
         let MaskTokens { mask, letters, .. } = &self.tokens;
         let mut ids = self.sequences[i].clone();
         // of its own, whatever batch it is in
         let mut rng = ChaCha8Rng::seed_from_u64(
             self.seed ^ (i as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15),
         );
-        rng.set_stream(self.position.epoch as u64);
+        rng.set_stream(epoch as u64);
         let is_letter = |&place: &usize| letters.binary_search(&ids[place]).is_ok();
         let mut places: Vec<usize> = (0..ids.len()).filter(is_letter).collect();
         let count = ((places.len() as f64 * self.config.share).round() as usize).max(1);
@@ -229,13 +194,13 @@ impl MaskedBatches {
 
 impl BatchSource for MaskedBatches {
     fn next_batch(&mut self) -> Result<Batch> {
-        let BatchPosition { epoch, index } = self.position;
-        let batch = std::mem::take(&mut self.batches[index]);
+        let epoch = self.layout.position().epoch;
+        let batch = self.layout.next_batch();
         let time = batch.iter().map(|&i| self.sequences[i as usize].len()).max().unwrap_or(0);
         let (mut inputs, mut targets) = (Vec::new(), Vec::new());
         let (mut mask, mut weights) = (Vec::new(), Vec::new());
         for (row, &i) in (1..).zip(&batch) {
-            let (ids, places) = self.masked(i as usize);
+            let (ids, places) = self.masked(i as usize, epoch);
             let start = weights.len();
             inputs.extend(ids);
             targets.extend_from_slice(&self.sequences[i as usize]);
@@ -246,11 +211,6 @@ impl BatchSource for MaskedBatches {
             mask.resize(row * time, 0);
             weights.resize(row * time, 0f32);
             places.iter().for_each(|place| weights[start + place] = 1.0);
-        }
-        self.position.index += 1;
-        if self.position.index == self.sizes.len() {
-            self.position = BatchPosition { epoch: epoch + 1, index: 0 };
-            self.lay_out();
         }
         let shape = (batch.len(), time);
         let inputs = Tensor::from_vec(inputs, shape, &Device::Cpu)?;
@@ -264,24 +224,15 @@ impl BatchSource for MaskedBatches {
     }
 
     fn steps_per_epoch(&self) -> usize {
-        self.sizes.len()
+        self.layout.len()
     }
 
     fn position(&self) -> BatchPosition {
-        self.position
+        self.layout.position()
     }
 
     fn seek(&mut self, position: BatchPosition) -> Result<()> {
-        let expected = format!("an index below the {} batches of an epoch", self.sizes.len());
-        Error::require(
-            position.index < self.sizes.len(),
-            "data position",
-            &expected,
-            position.index,
-        )?;
-        self.position = position;
-        self.lay_out();
-        Ok(())
+        self.layout.seek(position)
     }
 
     fn data(&self) -> DataId {

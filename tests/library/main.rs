@@ -23,6 +23,7 @@ mod own_task;
 mod prompts;
 mod pytorch_tcn;
 mod sampling;
+mod series;
 mod state_file;
 mod steps;
 mod streaming;

@@ -1,0 +1,94 @@
+//! Sequences of frames told apart: a network that looks both ways, the mean over its steps, classes.
+//!
+//! ```text
+//! cargo run --release --example classify                          # waves that are made up
+//! cargo run --release --example classify -- TRAIN.ts TEST.ts 300  # files of the time-series archives; steps
+//! ```
+
+use candle_core::{D, Tensor};
+use candle_tcn::graph::{Graph, Network, Run};
+use candle_tcn::nn::{DropoutKind, TcnConfig};
+use candle_tcn::series::{Missing, Scaling, Series, SeriesSet, read_ts};
+use candle_tcn::train::loss::CrossEntropy;
+use candle_tcn::train::schedule::ScheduleConfig;
+use candle_tcn::train::{Budget, Confusion, RunDir, SeriesBatches, TrainConfig, Trainer, ValidSet};
+use rand::{RngExt, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+
+type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
+
+const SEED: u64 = 1;
+
+fn graph(channels: usize, classes: usize) -> Result<Graph> {
+    let mut g = Graph::new();
+    let xs = g.frames(channels)?;
+    let stack = TcnConfig { causal: false, dropout: 0.1, ..TcnConfig::new(vec![64; 5], 5) };
+    let hs = g.scope("tcn", |g| stack.append(g, xs))?;
+    let mean = g.mean(hs)?;
+    let mean = g.dropout(mean, 0.2, DropoutKind::Element)?;
+    let logits = g.linear("head", mean, classes)?;
+    g.output(logits)?;
+    Ok(g)
+}
+
+/// Slow and fast waves with noise, of unequal lengths.
+fn waves(count: usize, seed: u64) -> SeriesSet {
+    let mut rng = ChaCha8Rng::seed_from_u64(seed);
+    let mut wave = |i: usize| {
+        let (class, phase) = (i % 2, rng.random_range(0.0..6.0f32));
+        let pace = [0.3, 0.4][class];
+        let len = rng.random_range(30..60);
+        let frame = |t| (pace * t as f32 + phase).sin() + rng.random_range(-0.8..0.8);
+        Series { frames: (0..len).map(frame).collect(), channels: 1, class: Some(class) }
+    };
+    let series = (0..count).map(&mut wave).collect();
+    SeriesSet { channels: vec!["wave".into()], classes: vec!["slow".into(), "fast".into()], series }
+}
+
+fn test(net: &Network, set: &SeriesBatches) -> Result<Confusion> {
+    let mut confusion = Confusion::new(set.set().classes.len());
+    let numbers: Vec<usize> = (0..set.set().series.len()).collect();
+    for numbers in numbers.chunks(16) {
+        let batch = set.batch(numbers.iter().copied())?;
+        let run = batch.mask.iter().try_fold(Run::eval(), Run::with_mask)?;
+        let inputs: Vec<&Tensor> = batch.inputs.iter().collect();
+        let said = net.run(&inputs, run)?.into_first()?.argmax(D::Minus1)?.to_vec1::<u32>()?;
+        for (class, said) in batch.targets.to_vec1::<u32>()?.into_iter().zip(said) {
+            confusion.add(class as usize, said as usize)?;
+        }
+    }
+    Ok(confusion)
+}
+
+fn main() -> Result<()> {
+    candle_tcn::kernels::memory::keep_freed_memory();
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    let (mut train, mut rest) = match &args[..] {
+        [train, rest, ..] => (read_ts(train)?, read_ts(rest)?),
+        _ => (waves(60, 1), waves(200, 2)),
+    };
+    let steps = args.get(2).map_or(Ok(150), |steps| steps.parse())?;
+    let scaling = Scaling::fit(&train)?;
+    for set in [&mut train, &mut rest] {
+        scaling.apply(set);
+        set.fill(Missing::Last)?;
+    }
+    let graph = graph(train.channels.len(), train.classes.len())?;
+    let config = TrainConfig {
+        lr: 0.003,
+        schedule: ScheduleConfig::Cosine { warmup: 0.05, final_fraction: 0.0 },
+        budget: Budget::Steps(steps),
+        seed: SEED,
+        ..TrainConfig::default()
+    };
+    let folder = tempfile::tempdir()?;
+    let run = RunDir::create(folder.path().join("run"), 1)?;
+    let batches = SeriesBatches::new(train, 16, SEED)?;
+    let mut trainer =
+        Trainer::of_graph(config, graph, "{}", batches, CrossEntropy::default(), run)?;
+    trainer.run(&ValidSet::default(), &mut ())?;
+
+    let confusion = test(trainer.network(), &SeriesBatches::new(rest, 16, SEED)?)?;
+    println!("accuracy {:.3}, balanced {:.3}", confusion.accuracy(), confusion.balanced_accuracy());
+    Ok(())
+}
