@@ -6,8 +6,8 @@
 //! ```
 
 use candle_core::{D, Tensor};
-use candle_tcn::graph::{Graph, Network, Run};
-use candle_tcn::nn::{DropoutKind, TcnConfig};
+use candle_tcn::graph::{Graph, Network, NormKind, Run};
+use candle_tcn::nn::TcnConfig;
 use candle_tcn::series::{Missing, Scaling, Series, SeriesSet, read_ts};
 use candle_tcn::train::loss::CrossEntropy;
 use candle_tcn::train::schedule::ScheduleConfig;
@@ -22,10 +22,11 @@ const SEED: u64 = 1;
 fn graph(channels: usize, classes: usize) -> Result<Graph> {
     let mut g = Graph::new();
     let xs = g.frames(channels)?;
-    let stack = TcnConfig { causal: false, dropout: 0.1, ..TcnConfig::new(vec![64; 5], 5) };
+    // the norm of residual networks for series (Wang et al. 2016, arXiv:1611.06455)
+    let norm = NormKind::Batch;
+    let stack = TcnConfig { causal: false, norm, ..TcnConfig::new(vec![64; 5], 5) };
     let hs = g.scope("tcn", |g| stack.append(g, xs))?;
     let mean = g.mean(hs)?;
-    let mean = g.dropout(mean, 0.2, DropoutKind::Element)?;
     let logits = g.linear("head", mean, classes)?;
     g.output(logits)?;
     Ok(g)
@@ -75,7 +76,7 @@ fn main() -> Result<()> {
     }
     let graph = graph(train.channels.len(), train.classes.len())?;
     let config = TrainConfig {
-        lr: 0.003,
+        lr: 0.001,
         schedule: ScheduleConfig::Cosine { warmup: 0.05, final_fraction: 0.0 },
         budget: Budget::Steps(steps),
         seed: SEED,
