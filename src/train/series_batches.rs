@@ -31,8 +31,8 @@ use crate::{Error, Result};
 /// };
 /// let mut batches = SeriesBatches::new(set, 2, 1)?;
 /// assert_eq!(batches.steps_per_epoch(), 2);
-/// assert_eq!(batches.next_batch()?.targets.dims(), [2]);
-/// assert_eq!(batches.next_batch()?.targets.dims(), [1]);
+/// let sizes = [batches.next_batch()?.sequences()?, batches.next_batch()?.sequences()?];
+/// assert_eq!(sizes.iter().sum::<usize>(), 3);
 /// # Ok::<(), candle_tcn::Error>(())
 /// ```
 #[derive(Debug, Clone)]
@@ -42,7 +42,7 @@ pub struct SeriesBatches {
 }
 
 impl SeriesBatches {
-    /// Batches of `batch_size` sequences; the last of an epoch may have fewer.
+    /// Batches of `batch_size` sequences; one of an epoch, anywhere in it, may have fewer.
     ///
     /// # Errors
     /// [`Error::Invalid`] where there are no sequences, one has no class, no frames or a value that is missing or not
