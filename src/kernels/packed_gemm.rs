@@ -101,8 +101,9 @@ pub trait MicroKernel: Instructions + Send + Sync {
     /// Sizes found by measurement: they change the time alone.
     const TUNING: Tuning;
 
-    /// `C (+)= Σ A_term · B_term` for one block; `c` begins at it (with the distance of its rows), `b` at its panel. `rows`: those of the block, a multiple of `ROW_STEP`; `half`: its right half is
-    /// not wanted. `add`: C counts, otherwise it is overwritten. There is at least one term.
+    /// `C (+)= Σ A_term · B_term` for one block; `c` begins at it (with the distance of its rows), `b` at its panel.
+    /// `rows`: those of the block, a multiple of `ROW_STEP`; `half`: its right half is not wanted. `add`: C counts,
+    /// otherwise it is overwritten. There is at least one term.
     ///
     /// # Panics
     /// If a slice is too short for what the terms read or the block takes: a fault of the caller.

@@ -14,6 +14,7 @@
 
 use std::arch::x86_64::*;
 
+use super::buffer::LINE;
 use super::packed_gemm::{GROUPS, Term};
 
 /// A function that computes one block: rows of A times panels of B, over all terms, into rows of C whose
@@ -69,7 +70,7 @@ macro_rules! register_block {
                 let block = [[[$zero(); VECTORS]; PANELS]; ROWS];
                 let mut sums = RunningSums { block, a, a_stride, b: [b; 2], b_stride };
                 if add {
-                    prefetch(c, c_stride, ROWS, PANELS * VECTORS * $lanes);
+                    prefetch(c.cast(), c_stride, ROWS, PANELS * VECTORS * $lanes);
                 }
                 for term in terms {
                     // loops, not `from_fn`: that is compiled for every block, and takes as long as the block
@@ -140,13 +141,13 @@ macro_rules! register_block {
     };
 }
 
-/// Asks for a block of C, which is wanted at the end.
+/// Asks for rows of words that are wanted later; they need not be there.
 #[inline(always)]
-fn prefetch(c: *mut f32, c_stride: usize, rows: usize, columns: usize) {
+pub fn prefetch(first: *const u32, stride: usize, rows: usize, words: usize) {
     for i in 0..rows {
-        for j in (0..columns).step_by(16) {
+        for j in (0..words).step_by(LINE) {
             // SAFETY: a hint, which reads nothing.
-            unsafe { _mm_prefetch::<_MM_HINT_T0>(c.wrapping_add(i * c_stride + j).cast()) };
+            unsafe { _mm_prefetch::<_MM_HINT_T0>(first.wrapping_add(i * stride + j).cast()) };
         }
     }
 }

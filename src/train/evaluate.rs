@@ -119,7 +119,7 @@ impl<'a> Evaluator<'a> {
     /// As [`push`](Self::push).
     ///
     /// # Panics
-    /// Where there is not one of `scored` for each of the tokens.
+    /// If there is not one of `scored` for each of the tokens.
     pub fn push_scored(&mut self, tokens: &[u32], scored: &[bool]) -> Result<()> {
         assert_eq!(tokens.len(), scored.len());
         let target = |(&class, &scored)| Target { class, weight: f64::from(u8::from(scored)) };

@@ -123,18 +123,8 @@ impl CrossEntropy {
         for target in &mut targets {
             target.weight = self.class_weight(target.class)?;
         }
-        let dims = batch.targets.dims();
-        let mask = batch.mask.as_ref().filter(|mask| mask.dims() == dims);
-        for factors in [mask, batch.weights.as_ref()].into_iter().flatten() {
-            if factors.dims() != dims {
-                let found = format!("{:?}", factors.dims());
-                return Err(Error::invalid("weights", format!("{dims:?}, as the targets"), found));
-            }
-            let factors = factors.to_device(&Device::Cpu)?.to_dtype(DType::F64)?;
-            let factors = factors.flatten_all()?.to_vec1::<f64>()?;
-            for (target, factor) in targets.iter_mut().zip(factors) {
-                target.weight *= factor;
-            }
+        for (target, factor) in targets.iter_mut().zip(factors(batch)?) {
+            target.weight *= factor;
         }
         Ok(targets)
     }
@@ -150,6 +140,30 @@ impl CrossEntropy {
             }),
         }
     }
+}
+
+/// The factor of each target: that of its step in the mask, which says nothing of targets without steps, times its weight.
+fn factors(batch: &Batch) -> Result<Vec<f64>> {
+    let dims = batch.targets.dims();
+    let mut all = vec![1.0; batch.targets.elem_count()];
+    let mask = batch.mask.as_ref().filter(|mask| dims.starts_with(mask.dims()));
+    if let Some(weights) = batch.weights.as_ref().filter(|weights| weights.dims() != dims) {
+        let found = format!("{:?}", weights.dims());
+        return Err(Error::invalid("weights", format!("{dims:?}, as the targets"), found));
+    }
+    for factors in [mask, batch.weights.as_ref()].into_iter().flatten() {
+        // of a step all channels
+        let each = all.len() / factors.elem_count().max(1);
+        for (all, factor) in all.chunks_mut(each.max(1)).zip(numbers(factors)?) {
+            all.iter_mut().for_each(|all| *all *= factor);
+        }
+    }
+    Ok(all)
+}
+
+fn numbers(tensor: &Tensor) -> Result<Vec<f64>> {
+    let wide = tensor.to_device(&Device::Cpu)?.to_dtype(DType::F64)?;
+    Ok(wide.flatten_all()?.to_vec1()?)
 }
 
 impl Loss for CrossEntropy {

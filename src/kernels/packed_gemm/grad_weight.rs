@@ -8,6 +8,7 @@ mod places;
 
 use super::super::buffer::LINE;
 use super::super::conv::{ConvShape, Source};
+use super::super::register_blocks::prefetch;
 use super::super::{Stored, parallel};
 use super::{Format, Gemm, MicroKernel, ScratchWords};
 use places::{PlaceRun, Places, RowSpan, groups, spans};
@@ -22,12 +23,8 @@ const AHEAD: usize = 32;
 /// Asks for `row` as many numbers further on.
 #[inline(always)]
 fn ask_for<S>(row: &[S], further: usize) {
-    use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-    let first = row.as_ptr().wrapping_add(further).cast::<i8>();
-    for at in (0..size_of_val(row)).step_by(LINE * size_of::<u32>()) {
-        // SAFETY: a hint, which reads nothing.
-        unsafe { _mm_prefetch::<_MM_HINT_T0>(first.wrapping_add(at)) };
-    }
+    let first = row.as_ptr().wrapping_add(further);
+    prefetch(first.cast(), 0, 1, size_of_val(row) / size_of::<u32>());
 }
 
 /// The packed output gradients of a part, from one group's on: how far panels and spans are apart.

@@ -101,7 +101,7 @@ impl BlockSet {
         let terms = [Term { a: 0, b: 0, depth }];
         let sums = (sums.as_mut_ptr(), panels * self.cols);
         let group = |i| a.as_ptr().wrapping_add(i * self.group * stride);
-        let groups: [_; GROUPS] = std::array::from_fn(group);
+        let groups: [_; GROUPS] = [group(0), group(1), group(2)];
         // SAFETY: `new` chooses only blocks whose features the processor has; the assertions keep what a block of this
         // shape reads and writes within the slices.
         unsafe {

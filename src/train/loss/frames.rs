@@ -1,9 +1,9 @@
 //! Losses of frames: numbers, quantiles, and several classes at once.
 
-use candle_core::{DType, Device, Tensor};
+use candle_core::{Device, Tensor};
 
 use super::super::batch::Batch;
-use super::{Loss, LossValue};
+use super::{Loss, LossValue, factors, numbers};
 use crate::kernels::parallel;
 use crate::{Error, Result};
 
@@ -197,7 +197,12 @@ fn pointwise(
         return Err(Error::invalid("outputs", format!("{expected:?} beside the targets"), found));
     }
     let targets = numbers(&batch.targets)?;
-    let weights = weights(batch, &targets)?;
+    let mut weights = factors(batch)?;
+    for (weight, target) in weights.iter_mut().zip(&targets) {
+        if target.is_nan() {
+            *weight = 0.0;
+        }
+    }
     let total = weights.iter().sum::<f64>() / together as f64;
     let numbers = numbers(output)?;
     let mut gradient = vec![0.0; numbers.len()];
@@ -228,36 +233,11 @@ fn pointwise(
     })
 }
 
-/// The weight of each target: 0 where it is missing or hidden by the mask, which goes over the first axes of the targets.
-fn weights(batch: &Batch, targets: &[f64]) -> Result<Vec<f64>> {
-    let dims = batch.targets.dims();
-    let mut all: Vec<f64> = targets.iter().map(|x| if x.is_nan() { 0.0 } else { 1.0 }).collect();
-    // a mask of steps says nothing of targets of whole sequences
-    let mask = batch.mask.as_ref().filter(|mask| dims.starts_with(mask.dims()));
-    for factors in [mask, batch.weights.as_ref()].into_iter().flatten() {
-        if !dims.starts_with(factors.dims()) {
-            let found = format!("{:?}", factors.dims());
-            let expected = format!("the first of {dims:?}, the shape of the targets");
-            return Err(Error::invalid("weights", expected, found));
-        }
-        let factors = numbers(factors)?;
-        let each = all.len() / factors.len().max(1);
-        for (weights, factor) in all.chunks_mut(each.max(1)).zip(factors) {
-            weights.iter_mut().for_each(|weight| *weight *= factor);
-        }
-    }
-    Ok(all)
-}
-
-fn numbers(tensor: &Tensor) -> Result<Vec<f64>> {
-    let wide = tensor.to_device(&Device::Cpu)?.to_dtype(DType::F64)?;
-    Ok(wide.flatten_all()?.to_vec1()?)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::ops::length_mask;
+    use candle_core::DType;
     use rand::{RngExt, SeedableRng};
     use rand_chacha::ChaCha8Rng;
 
