@@ -66,12 +66,14 @@ fn main() -> Result<()> {
     let args: Vec<String> = std::env::args().skip(1).collect();
     let (mut train, mut rest) = match &args[..] {
         [train, rest, ..] => (read_ts(train)?, read_ts(rest)?),
-        _ => (waves(60, 1), waves(200, 2)),
+        [] => (waves(60, 1), waves(200, 2)),
+        [_] => return Err("expected two files, TRAIN.ts TEST.ts, found one".into()),
     };
+    rest.number_classes_as(&train)?;
     let steps = args.get(2).map_or(Ok(150), |steps| steps.parse())?;
     let scaling = Scaling::fit(&train)?;
     for set in [&mut train, &mut rest] {
-        scaling.apply(set);
+        scaling.apply(set)?;
         set.fill(Missing::Last)?;
     }
     let graph = graph(train.channels.len(), train.classes.len())?;

@@ -17,7 +17,7 @@
 //! assert_eq!(lengths, [4, 3]);
 //!
 //! let scaling = Scaling::fit(&set)?;
-//! scaling.apply(&mut set);
+//! scaling.apply(&mut set)?;
 //! set.fill(Missing::Last)?;
 //! // the missing value is the one before it
 //! assert_eq!(set.series[0].frames[2], set.series[0].frames[1]);
@@ -87,6 +87,41 @@ impl SeriesSet {
     /// Number of missing values.
     pub fn missing(&self) -> usize {
         self.series.iter().map(Series::missing).sum()
+    }
+
+    /// Numbers the classes as `other` does, by their names: a file for testing may name them in another order.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] for a class that a series has and `other` does not name, and for another number of channels.
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// use candle_tcn::series::{Series, SeriesSet};
+    ///
+    /// let set = |names: [&str; 2], class| SeriesSet {
+    ///     channels: vec!["x".into()],
+    ///     classes: names.map(String::from).to_vec(),
+    ///     series: vec![Series { frames: vec![1.], channels: 1, class: Some(class) }],
+    /// };
+    /// let mut rest = set(["down", "up"], 0);
+    /// rest.number_classes_as(&set(["up", "down"], 0))?;
+    /// assert_eq!((rest.series[0].class, &rest.classes[1][..]), (Some(1), "down"));
+    /// # Ok::<(), candle_tcn::Error>(())
+    /// ```
+    pub fn number_classes_as(&mut self, other: &Self) -> Result<()> {
+        let (channels, expected) = (self.channels.len(), other.channels.len());
+        Error::require(channels == expected, "channels", &expected.to_string(), channels)?;
+        let number = |name: &String| other.classes.iter().position(|class| class == name);
+        let numbers: Vec<Option<usize>> = self.classes.iter().map(number).collect();
+        for class in self.series.iter_mut().filter_map(|series| series.class.as_mut()) {
+            let name = self.classes.get(*class).map_or("one without a name", String::as_str);
+            let expected = || format!("one of {}", other.classes.join(", "));
+            let new = numbers.get(*class).copied().flatten();
+            *class = new.ok_or_else(|| Error::invalid("class", expected(), name))?;
+        }
+        self.classes.clone_from(&other.classes);
+        Ok(())
     }
 
     /// Fills missing values. Scale before: what stands before the first value is 0.
@@ -165,6 +200,22 @@ mod tests {
         let frames = [0., 1., 0., 1., 2., 1., 1., 0., 2., 3., 0., 1.];
         assert_eq!(set.series[0].frames, frames);
         assert_eq!((set.series[0].channels, set.series[0].len()), (4, 3));
+    }
+
+    #[test]
+    fn a_class_that_is_not_known_is_named() {
+        let mut set = gaps();
+        set.classes = vec!["a".into(), "b".into()];
+        set.series[1].class = Some(1);
+        let known = SeriesSet { classes: vec!["c".into(), "a".into()], ..set.clone() };
+        let error = set.clone().number_classes_as(&known).unwrap_err().to_string();
+        assert_eq!(error, "class: expected one of c, a, found b");
+        // one that only the names know is no harm
+        set.series[1].class = Some(0);
+        set.number_classes_as(&known).unwrap();
+        assert_eq!((set.series[0].class, set.series[1].class), (None, Some(1)));
+        let other = SeriesSet { channels: vec!["a".into()], ..known };
+        assert!(set.number_classes_as(&other).is_err());
     }
 
     #[test]

@@ -18,7 +18,7 @@ use crate::{Error, Result};
 ///
 /// let scaling = Scaling::fit(&set)?;
 /// assert_eq!((scaling.mean(1), scaling.deviation(1)), (20., 10.));
-/// scaling.apply(&mut set);
+/// scaling.apply(&mut set)?;
 /// assert_eq!(set.series[0].frames, [-1., -1., 1., 1.]);
 /// assert_eq!(scaling.undo(1, 0.5), 25.);
 /// # Ok::<(), candle_tcn::Error>(())
@@ -68,10 +68,11 @@ impl Scaling {
 
     /// Scales a set: values become distances from the mean, in deviations. Missing values stay missing.
     ///
-    /// # Panics
-    /// If the set has other channels than the one that was measured.
-    pub fn apply(&self, set: &mut SeriesSet) {
-        assert_eq!(set.channels.len(), self.mean.len(), "scaling of other channels");
+    /// # Errors
+    /// [`Error::Invalid`] for another number of channels than that of the set that was measured.
+    pub fn apply(&self, set: &mut SeriesSet) -> Result<()> {
+        let (channels, expected) = (set.channels.len(), self.mean.len());
+        Error::require(channels == expected, "channels", &expected.to_string(), channels)?;
         for series in &mut set.series {
             for frame in series.frames.chunks_exact_mut(series.channels) {
                 for ((x, mean), deviation) in frame.iter_mut().zip(&self.mean).zip(&self.deviation)
@@ -80,6 +81,7 @@ impl Scaling {
                 }
             }
         }
+        Ok(())
     }
 
     /// The value of a channel in its own units.
@@ -112,7 +114,7 @@ mod tests {
         let scaling = Scaling::fit(&set).unwrap();
         assert_eq!(scaling.mean(0), 1e6 + 1.5);
         assert!((scaling.deviation(0) - 1.25f64.sqrt()).abs() < 1e-12);
-        scaling.apply(&mut set);
+        scaling.apply(&mut set).unwrap();
         assert!(set.series[0].frames[2].is_nan());
         assert!((f64::from(set.series[0].frames[4]) - 1.5 / 1.25f64.sqrt()).abs() < 1e-6);
         assert!((scaling.undo(0, f64::from(set.series[0].frames[4])) - (1e6 + 3.)).abs() < 1e-6);

@@ -45,15 +45,17 @@ impl SeriesBatches {
     /// Batches of `batch_size` sequences; one of an epoch, anywhere in it, may have fewer.
     ///
     /// # Errors
-    /// [`Error::Invalid`] where there are no sequences, one has no class, no frames or a value that is missing or not
+    /// [`Error::Invalid`] where there are no sequences or no channels, one has no class, no frames or a value that is missing or not
     /// finite, or for a `batch_size` of 0.
     pub fn new(set: SeriesSet, batch_size: usize, seed: u64) -> Result<Self> {
         Error::require(batch_size > 0, "batch_size", "a number above 0", batch_size)?;
         let count = set.series.len();
         Error::require(count > 0, "series", "at least one", count)?;
+        let channels = set.channels.len();
+        Error::require(channels > 0, "channels", "at least one", channels)?;
         for (i, series) in set.series.iter().enumerate() {
             let wrong = |expected| Err(Error::invalid(format!("series {i}"), expected, "another"));
-            if series.is_empty() || series.channels != set.channels.len() {
+            if series.channels != channels || series.is_empty() {
                 return wrong("frames of all channels");
             }
             if series.class.is_none_or(|class| class >= set.classes.len()) {

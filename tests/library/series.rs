@@ -34,7 +34,8 @@ fn waves(count: usize, seed: u64) -> SeriesSet {
         classes: vec!["slow".into(), "fast".into()],
         series,
     };
-    Scaling::fit(&set).expect("two channels that change").apply(&mut set);
+    let scaling = Scaling::fit(&set).expect("two channels that change");
+    scaling.apply(&mut set).expect("the same channels");
     set
 }
 
