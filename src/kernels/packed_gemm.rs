@@ -146,27 +146,32 @@ fn check_block<M: MicroKernel>(
     b_len: usize,
     terms: &[Term],
 ) {
-    // whether `rows` rows, `stride` apart, of which each reaches to `end`, lie within `len`
-    let holds = |len: usize, rows: usize, stride: usize, end: Option<usize>| {
-        let last = (rows - 1).checked_mul(stride);
-        let end = last.zip(end).and_then(|(last, end)| last.checked_add(end));
+    // the last of `rows` rows, `stride` apart, of which the first is at `first`
+    let last = |first: usize, rows: usize, stride: usize| {
+        (rows - 1).checked_mul(stride).and_then(|last| last.checked_add(first))
+    };
+    // `true` if `words` from `first` on lie within `len`
+    let holds = |len: usize, first: Option<usize>, words: Option<usize>| {
+        let end = first.zip(words).and_then(|(first, words)| first.checked_add(words));
         end.is_some_and(|end| end <= len)
     };
     assert!(
         rows <= GROUPS * M::GROUP && rows > 0 && rows.is_multiple_of(M::ROW_STEP),
         "product: odd rows"
     );
-    assert!(holds(c_len, rows, c_stride, Some(M::COLS)), "product: C too short");
+    assert!(holds(c_len, last(0, rows, c_stride), Some(M::COLS)), "product: C too short");
+    // of the row that lies furthest: once for all terms, which may be short
+    let mut a_last = Some(0);
+    for (first, done) in a.groups.into_iter().zip((0..rows).step_by(M::GROUP)) {
+        let row = last(first, M::GROUP.min(rows - done), a.stride);
+        a_last = a_last.zip(row).map(|(a, b)| a.max(b));
+    }
     for term in terms {
         let a_end = term.a.checked_add(term.depth);
         let b_words = term.depth.checked_mul(M::COLS);
         let b_end = b_words.and_then(|words| words.checked_add(term.b));
-        for (first, done) in a.groups.into_iter().zip((0..rows).step_by(M::GROUP)) {
-            let left = a.words.len().saturating_sub(first);
-            let rows = M::GROUP.min(rows - done);
-            assert!(holds(left, rows, a.stride, a_end), "product: A too short");
-        }
-        assert!(holds(b_len, 1, 0, b_end), "product: B too short");
+        assert!(holds(a.words.len(), a_last, a_end), "product: A too short");
+        assert!(holds(b_len, Some(0), b_end), "product: B too short");
         assert!(term.depth.is_multiple_of(M::STEP), "product: odd depth");
     }
 }

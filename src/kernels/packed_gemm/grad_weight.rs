@@ -20,9 +20,12 @@ const STRIP: usize = LINE;
 /// Rows between one that is packed and one that is asked for: memory takes as long as packing them.
 const AHEAD: usize = 32;
 
-/// Asks for `row` as many numbers further on.
+/// Asks for `row` as many numbers further on; not for short rows, many of which come with a line of the cache.
 #[inline(always)]
 fn ask_for<S>(row: &[S], further: usize) {
+    if size_of_val(row) < 4 * LINE * size_of::<u32>() {
+        return;
+    }
     let first = row.as_ptr().wrapping_add(further);
     prefetch(first.cast(), 0, 1, size_of_val(row) / size_of::<u32>());
 }
