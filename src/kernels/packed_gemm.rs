@@ -80,7 +80,7 @@ pub const GROUPS: usize = 3;
 pub struct BlockRows<'a> {
     pub words: &'a [u32],
     pub stride: usize,
-    /// Places of the first rows of groups of [`MicroKernel::GROUP`] rows, as many as the block has.
+    /// Places of the first rows of groups of [`MicroKernel::ROW_STEP`] rows, as many as the block has.
     pub groups: [usize; GROUPS],
 }
 
@@ -88,10 +88,8 @@ pub struct BlockRows<'a> {
 pub trait MicroKernel: Instructions + Send + Sync {
     /// Rows of a block.
     const ROWS: usize;
-    /// Rows of the last block are a multiple of it.
+    /// Rows of a group of A, see [`BlockRows`]; rows of the last block are a multiple of it.
     const ROW_STEP: usize = Self::ROWS;
-    /// Rows of A that a block finds equally far apart; see [`BlockRows`].
-    const GROUP: usize = Self::ROWS;
     /// Columns of a block, and of a panel of B.
     const COLS: usize;
     /// Words of depth that are multiplied at once; every depth is a multiple of it.
@@ -156,16 +154,13 @@ fn check_block<M: MicroKernel>(
         end.is_some_and(|end| end <= len)
     };
     assert!(
-        rows <= GROUPS * M::GROUP && rows > 0 && rows.is_multiple_of(M::ROW_STEP),
+        rows <= GROUPS * M::ROW_STEP && rows > 0 && rows.is_multiple_of(M::ROW_STEP),
         "product: odd rows"
     );
     assert!(holds(c_len, last(0, rows, c_stride), Some(M::COLS)), "product: C too short");
     // of the row that lies furthest: once for all terms, which may be short
-    let mut a_last = Some(0);
-    for (first, done) in a.groups.into_iter().zip((0..rows).step_by(M::GROUP)) {
-        let row = last(first, M::GROUP.min(rows - done), a.stride);
-        a_last = a_last.zip(row).map(|(a, b)| a.max(b));
-    }
+    let furthest = a.groups.iter().take(rows / M::ROW_STEP).max();
+    let a_last = furthest.and_then(|&first| last(first, M::ROW_STEP, a.stride));
     for term in terms {
         let a_end = term.a.checked_add(term.depth);
         let b_words = term.depth.checked_mul(M::COLS);
@@ -185,7 +180,7 @@ pub struct Gemm<'a> {
     pub rows: usize,
     pub a: &'a [u32],
     pub a_stride: usize,
-    /// Rows of C that belong together, a multiple of [`MicroKernel::GROUP`] unless all do, and rows of A from the
+    /// Rows of C that belong together, a multiple of [`MicroKernel::ROW_STEP`] unless all do, and rows of A from the
     /// first of such a line to the first of the next.
     pub lines: (usize, usize),
     /// Panels of `columns` columns together, `panel_stride` words apart.
@@ -245,7 +240,7 @@ impl Gemm<'_> {
         let first = row * M::ROWS;
         let columns = self.columns - panel * M::COLS;
         let groups = [0, 1, 2].map(|group| {
-            let (row, (rows, pitch)) = (first + group * M::GROUP, self.lines);
+            let (row, (rows, pitch)) = (first + group * M::ROW_STEP, self.lines);
             // a division costs as much as a few words of depth
             let row = if self.rows <= rows { row } else { row / rows * pitch + row % rows };
             row * self.a_stride

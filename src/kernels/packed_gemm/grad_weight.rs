@@ -20,14 +20,15 @@ const STRIP: usize = LINE;
 /// Rows between one that is packed and one that is asked for: memory takes as long as packing them.
 const AHEAD: usize = 32;
 
-/// Asks for `row` as many numbers further on; not for short rows, many of which come with a line of the cache.
+/// Asks for what lies as many numbers behind rows; not for short rows, many of which come with a line of the cache.
 #[inline(always)]
-fn ask_for<S>(row: &[S], further: usize) {
-    if size_of_val(row) < 4 * LINE * size_of::<u32>() {
-        return;
+fn ask_for<S>(rows: [Option<&[S]>; 2], numbers: usize) {
+    for row in rows.into_iter().flatten() {
+        let words = size_of_val(row) / size_of::<u32>();
+        if words >= 4 * LINE {
+            prefetch(row.as_ptr().wrapping_add(numbers).cast(), 0, 1, words);
+        }
     }
-    let first = row.as_ptr().wrapping_add(further);
-    prefetch(first.cast(), 0, 1, size_of_val(row) / size_of::<u32>());
 }
 
 /// The packed output gradients of a part, from one group's on: how far panels and spans are apart.
@@ -122,14 +123,11 @@ impl<X: Stored<Real = f32>, Y: Stored<Real = f32>> Gradient<'_, X, Y> {
     fn pack_dy(&self, run: &PlaceRun, packed: &mut [u32], panel_len: usize) {
         let s = self.shape;
         let mut rows = self.places.dy_rows(run);
-        let mut next = || {
-            let row = &self.dy[rows()? * s.out_channels..][..s.out_channels];
-            ask_for(row, AHEAD * s.out_channels);
-            Some(row)
-        };
+        let mut next = || Some(&self.dy[rows()? * s.out_channels..][..s.out_channels]);
         let pairs = self.format == Format::Pairs;
         for j in 0..run.words {
             let rows = [next(), if pairs { next() } else { None }];
+            ask_for(rows, AHEAD * s.out_channels);
             // panels of all groups, without divisions
             let mut at = j * self.cols;
             for group in 0..s.groups {
@@ -206,14 +204,11 @@ impl<X: Stored<Real = f32>, Y: Stored<Real = f32>> Gradient<'_, X, Y> {
         for span in spans {
             for copy in 0..self.places.copies() {
                 let mut row = self.places.x_rows(&self.source, span, copy);
-                let mut next = || {
-                    let row = &row()?[channel..][..channels];
-                    ask_for(row, AHEAD * row_len);
-                    Some(row)
-                };
+                let mut next = || Some(&row()?[channel..][..channels]);
                 for _ in 0..self.places.x_words(span) / STRIP {
                     for across in across.chunks_exact_mut(rows) {
                         let rows = [next(), if pairs { next() } else { None }];
+                        ask_for(rows, AHEAD * row_len);
                         self.format.across(rows, across);
                     }
                     micro.transpose(across, rows, (STRIP, rows), &mut a[at..], a_stride);

@@ -93,7 +93,7 @@ impl<S: Stored<Real = f32>> Shifted<'_, S> {
         } else {
             let pitch = areas.pitch(columns);
             // without gaps, where groups of rows end with the lines
-            let pitch = (pitch, pitch.min(width.next_multiple_of(M::GROUP)));
+            let pitch = (pitch, pitch.min(width.next_multiple_of(M::ROW_STEP)));
             let most = (M::TUNING.piece / pitch.0).max(1);
             // lines that are shared are those of one image
             let lines = if areas.reach.0 > 0 { height } else { rows / width };

@@ -54,7 +54,7 @@ const fn rounded(round: bool) -> Format {
 /// Implements [`MicroKernel`] with a register block of `$rows` rows of two vectors of `$lanes`.
 macro_rules! vector_micro {
     (
-        impl ($($generics:tt)*) ($micro:ty), rows $rows:literal of $($part:literal)|+, step $step:literal, lanes $lanes:literal,
+        impl ($($generics:tt)*) ($micro:ty), rows $rows:literal of $($part:literal)|+, lanes $lanes:literal,
         depth $depth:literal, piece $piece:literal, format $format:expr, $block:ident
     ) => {
         impl $($generics)* Instructions for $micro {
@@ -66,8 +66,7 @@ macro_rules! vector_micro {
 
         impl $($generics)* MicroKernel for $micro {
             const ROWS: usize = $rows;
-            const ROW_STEP: usize = $step;
-            const GROUP: usize = $block::GROUP;
+            const ROW_STEP: usize = $block::GROUP;
             const COLS: usize = 2 * $lanes;
             const STEP: usize = 1;
             const FORMAT: Format = $format;
@@ -118,17 +117,17 @@ macro_rules! vector_micro {
 }
 
 vector_micro!(
-    impl (<const ROUND: bool>) (Avx2<ROUND>), rows 6 of 4 | 2, step 2, lanes 8,
+    impl (<const ROUND: bool>) (Avx2<ROUND>), rows 6 of 4 | 2, lanes 8,
     depth 256, piece 132, format rounded(ROUND), avx2_singles
 );
 
 vector_micro!(
-    impl (<const ROUND: bool>) (Avx512<ROUND>), rows 12 of 8 | 4, step 4, lanes 16,
+    impl (<const ROUND: bool>) (Avx512<ROUND>), rows 12 of 8 | 4, lanes 16,
     depth 720, piece 264, format rounded(ROUND), avx512_singles
 );
 
 vector_micro!(
-    impl () (Avx512Pairs), rows 12 of 8 | 4, step 4, lanes 16,
+    impl () (Avx512Pairs), rows 12 of 8 | 4, lanes 16,
     depth 720, piece 264, format Format::Pairs, avx512_dots
 );
 
