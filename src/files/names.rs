@@ -10,6 +10,8 @@ pub const TOKENIZER: &str = "tokenizer.json";
 pub const TOKENIZER_CONFIG: &str = "tokenizer_config.json";
 /// Vocabulary, one token a line, where there is no [`TOKENIZER`].
 pub const VOCABULARY: &str = "vocab.txt";
+/// Question that a network of series answers, and how columns become its inputs.
+pub const TASK: &str = "task.json";
 /// Model card.
 pub const CARD: &str = "README.md";
 /// Command and data that a run was started with.
@@ -18,6 +20,10 @@ pub const RUN: &str = "run.json";
 pub const METRICS: &str = "metrics.jsonl";
 /// Loss curve of a run.
 pub const LOSS_CURVE: &str = "loss.svg";
+/// Forecasts of a run beside what came.
+pub const FORECAST: &str = "forecast.svg";
+/// Classes of a run beside what was said of them.
+pub const CONFUSION: &str = "confusion.svg";
 /// Folder of a run's checkpoints, which are models too.
 pub const CHECKPOINTS: &str = "checkpoints";
 
@@ -35,7 +41,8 @@ pub const WEIGHTS_FILES: [&str; 4] =
     [WEIGHTS, "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json"];
 
 /// Files of a run beside its checkpoints.
-pub const RUN_FILES: [&str; 7] = [CONFIG, WEIGHTS, TOKENIZER, METRICS, LOSS_CURVE, CARD, RUN];
+pub const RUN_FILES: [&str; 10] =
+    [CONFIG, WEIGHTS, TOKENIZER, TASK, METRICS, LOSS_CURVE, FORECAST, CONFUSION, CARD, RUN];
 
 /// A configuration, or the arguments of a network: a few hundred bytes.
 pub const MAX_CONFIG_BYTES: u64 = 1 << 20;

@@ -10,7 +10,7 @@ use super::{
     TokensConfig, Value, in_range,
 };
 use crate::kernels::elementwise::{Activation, Gate};
-use crate::ops::DropoutKind;
+use crate::ops::{DropoutKind, Pool};
 use crate::{Error, Result};
 
 impl Graph {
@@ -158,18 +158,25 @@ impl Graph {
         self.row_wise("", Operation::Dropout { p, kind, number }, xs)
     }
 
-    /// The mean over all rows of a sequence or an image, one row; hidden steps are left out. As an output it is (batch,
-    /// channels).
+    /// The mean over all rows of a sequence or an image: [`pool`](Self::pool) by [`Pool::Mean`].
+    ///
+    /// # Errors
+    /// As [`pool`](Self::pool).
+    pub fn mean(&mut self, xs: Value) -> Result<Value> {
+        self.pool(xs, Pool::Mean)
+    }
+
+    /// One row of a sequence or an image; hidden steps are left out. As an output it is (batch, channels).
     ///
     /// # Errors
     /// [`Error::Invalid`] for an input that is one row already.
-    pub fn mean(&mut self, xs: Value) -> Result<Value> {
-        let from = *self.expect_rows("mean", xs)?;
+    pub fn pool(&mut self, xs: Value, pool: Pool) -> Result<Value> {
+        let from = *self.expect_rows("pool", xs)?;
         if from.single {
-            return Err(Error::invalid("mean", "rows of a sequence or an image", from.shape()));
+            return Err(Error::invalid("pool", "rows of a sequence or an image", from.shape()));
         }
         let edge = Edge { single: true, whole: true, ..from };
-        self.node("", Operation::Mean, &[xs], edge)
+        self.node("", Operation::Pool(pool), &[xs], edge)
     }
 
     /// The one row of a sequence or an image, on every row of `like`.

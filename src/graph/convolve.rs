@@ -1,5 +1,7 @@
 //! Convolutions in a forward walk: masks, padding, rows of a state.
 
+use std::sync::Arc;
+
 use candle_core::Tensor;
 
 use super::forward::{Known, Walk, lost};
@@ -136,15 +138,24 @@ impl Walk<'_> {
         self.apply(op, [xs, weight].into_iter().chain(bias).collect(), out)
     }
 
-    /// Steps multiplied by those of the mask.
-    fn masked(&mut self, xs: Known) -> Result<Known> {
-        let Some(factors) = self.mask.as_ref().and_then(|mask| mask.factors.clone()) else {
-            return Ok(xs);
-        };
-        if factors.len() != xs.tensor.dim(0)? * xs.tensor.dim(1)? {
-            let found = format!("{:?}", xs.tensor.dims());
+    /// The mask's factor of each row of `xs`, where it hides one.
+    pub fn counted_rows(&self, xs: &Tensor) -> Result<Option<Arc<[f32]>>> {
+        let factors = self.mask.as_ref().and_then(|mask| mask.factors.clone());
+        if factors
+            .as_ref()
+            .is_some_and(|factors| factors.len() * xs.dims()[xs.rank() - 1] != xs.elem_count())
+        {
+            let found = format!("{:?}", xs.dims());
             return Err(Error::invalid("mask", "steps of the input's rate", found));
         }
+        Ok(factors)
+    }
+
+    /// Steps multiplied by those of the mask.
+    fn masked(&mut self, xs: Known) -> Result<Known> {
+        let Some(factors) = self.counted_rows(&xs.tensor)? else {
+            return Ok(xs);
+        };
         let slot = self.new_slot();
         self.apply(ScaleRows(factors), vec![xs], slot)
     }

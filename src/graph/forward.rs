@@ -195,7 +195,7 @@ impl Walk<'_> {
                     ops::one_hot(&ids.tensor, vocab, width, self.net.activations(self.run))?;
                 Ok(Known { tensor, slot: None })
             }
-            (operation @ (Operation::ConvTranspose(_) | Operation::Mean), _)
+            (operation @ (Operation::ConvTranspose(_) | Operation::Pool(_)), _)
                 if self.sections.is_some() =>
             {
                 Err(no_sections(operation))
@@ -209,7 +209,7 @@ impl Walk<'_> {
                 self.apply(op, all, out)
             }
             (Operation::BatchNorm(parameters), [xs]) => {
-                self.batch_norm(*parameters, xs.clone(), out)
+                self.batch_norm(*parameters, node.edge.single, xs.clone(), out)
             }
             (Operation::Activate(activation), [xs]) => {
                 self.apply(Activate(*activation), vec![xs.clone()], out)
@@ -313,6 +313,7 @@ impl Walk<'_> {
     fn batch_norm(
         &mut self,
         parameters: [Param; 4],
+        single: bool,
         xs: Known,
         out: GradientSlot,
     ) -> Result<Known> {
@@ -323,9 +324,11 @@ impl Walk<'_> {
                 BatchNorm::with([&moments[0], &moments[1]], BATCH_EPS)?
             }
             Some(_) => {
-                let op = BatchNorm::of(self.net.kernel(), &xs.tensor, BATCH_EPS)?;
+                // of pooled rows all count
+                let counted = if single { None } else { self.counted_rows(&xs.tensor)? };
+                let op = BatchNorm::of(self.net.kernel(), &xs.tensor, counted, BATCH_EPS)?;
                 let [batch_mean, batch_var] = op.statistics(self.net.tensor(mean))?;
-                let n = (xs.tensor.elem_count() / batch_mean.elem_count()) as f64;
+                let n = op.rows() as f64;
                 // PyTorch keeps the unbiased variance
                 let unbiased = (batch_var * (n / (n - 1.0).max(1.0)))?;
                 for (param, new) in [(mean, batch_mean), (var, unbiased)] {
@@ -352,11 +355,11 @@ fn primitive(operation: &Operation, mask: Option<&Mask>, xs: &[&Tensor]) -> Cand
         (Operation::Concat, all) => Tensor::cat(all, D::Minus1),
         (Operation::BatchSoftmax { log: false }, [x]) => candle_nn::ops::softmax(x, 0),
         (Operation::BatchSoftmax { log: true }, [x]) => candle_nn::ops::log_softmax(x, 0),
-        (Operation::Mean, [x]) => {
+        (Operation::Pool(pool), [x]) => {
             let mask = mask.and_then(|mask| Some((mask.dims, mask.factors.as_ref()?)));
             let mask = mask.map(|(dims, factors)| Tensor::from_slice(factors, dims, x.device()));
-            let mean = ops::mean_rows(x, mask.transpose()?.as_ref())?;
-            mean.reshape(
+            let one = ops::pool_rows(x, *pool, mask.transpose()?.as_ref())?;
+            one.reshape(
                 [&x.dims()[..1], &vec![1; x.rank() - 2], &x.dims()[x.rank() - 1..]].concat(),
             )
         }

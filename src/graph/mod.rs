@@ -104,8 +104,8 @@ pub struct Value(pub(crate) usize);
 /// Use that a network has for a mask.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Masks {
-    /// Inputs of the convolutions that see other rows are multiplied by it where the network looks ahead; a causal
-    /// network refuses one.
+    /// Inputs of the convolutions that see other rows are multiplied by it where the network looks ahead, pools or has
+    /// a batch norm; any other causal network refuses one.
     #[default]
     IfCentred,
     /// Inputs of the convolutions that see other rows are multiplied by it.
@@ -159,12 +159,12 @@ impl Graph {
         self.masks = masks;
     }
 
-    /// `true` if a mask is multiplied into inputs of convolutions.
+    /// `true` if a mask is multiplied into inputs of convolutions, which in a causal network changes nothing.
     pub fn takes_mask(&self) -> bool {
         match self.masks {
             Masks::Honoured => true,
             Masks::Unread => false,
-            Masks::IfCentred => self.nodes.iter().any(|node| node.edge.right() > 0),
+            Masks::IfCentred => self.nodes.iter().any(Node::has_use_for_masks),
         }
     }
 
@@ -359,7 +359,7 @@ impl Graph {
                     format!("padding {:?}", conv.config.padding),
                 )
             }
-            Operation::Mean => return refuse("no mean over time", "one".into()),
+            Operation::Pool(_) => return refuse("no pooling over time", "one".into()),
             _ => return Ok(None),
         };
         if !causal {

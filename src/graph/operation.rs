@@ -12,7 +12,7 @@ use crate::kernels::elementwise::{Activation, Gate};
 use crate::kernels::rows::RowNorm;
 use crate::kernels::{Kernel, Stored};
 use crate::ops::op::{Arg, Computed, Grads, Keep, Op, dispatch, on_cpu};
-use crate::ops::{DropoutKind, PaddingMode, filled, tensor};
+use crate::ops::{DropoutKind, PaddingMode, Pool, filled, tensor};
 
 /// A named tensor of a network.
 #[derive(Debug, Clone)]
@@ -206,7 +206,7 @@ pub(crate) enum Operation {
         number: u64,
     },
     /// Over all rows of a sequence or an image, those that a mask hides left out.
-    Mean,
+    Pool(Pool),
     /// The first input, a vector, for each row of the second.
     Spread,
     /// Over the sequences of the batch.
@@ -234,7 +234,7 @@ impl Operation {
             Self::Multiply => "product",
             Self::Concat => "concatenation",
             Self::Dropout { .. } => "dropout",
-            Self::Mean => "mean",
+            Self::Pool(_) => "pooling",
             Self::Spread => "spread",
             Self::BatchSoftmax { .. } => "softmax over the batch",
             Self::Otherwise => "choice",
@@ -251,6 +251,14 @@ pub(crate) struct Node {
     pub operation: Operation,
     pub inputs: Vec<Value>,
     pub edge: Edge,
+}
+
+impl Node {
+    /// `true` if its rows depend on which steps are of a sequence.
+    pub fn has_use_for_masks(&self) -> bool {
+        let counts = matches!(self.operation, Operation::Pool(_) | Operation::BatchNorm(_));
+        counts || self.edge.right() > 0
+    }
 }
 
 /// A user's operation as one of ours.

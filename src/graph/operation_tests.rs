@@ -16,7 +16,7 @@ use crate::kernels::Kernel;
 use crate::kernels::elementwise::{Activation, Gate};
 use crate::kernels::step::StepDtype;
 use crate::nn::Params;
-use crate::ops::DropoutKind;
+use crate::ops::{DropoutKind, Pool};
 
 const BATCH: usize = 2;
 const TIME: usize = 9;
@@ -148,13 +148,23 @@ fn cases() -> Vec<OperationCase> {
         },
         OperationCase { build: |g, xs| g.dropout(xs, 0.3, DropoutKind::Element), ..ROW_WISE },
         OperationCase { build: |g, xs| g.dropout(xs, 0.3, DropoutKind::Channel), ..ROW_WISE },
-        OperationCase { build: |g, xs| g.mean(xs), no_step: Some("mean"), ..ROW_WISE },
+        OperationCase { build: |g, xs| g.mean(xs), no_step: Some("pooling"), ..ROW_WISE },
+        OperationCase {
+            build: |g, xs| g.pool(xs, Pool::Max),
+            no_step: Some("pooling"),
+            ..ROW_WISE
+        },
+        OperationCase {
+            build: |g, xs| g.pool(xs, Pool::Last),
+            no_step: Some("pooling"),
+            ..ROW_WISE
+        },
         OperationCase {
             build: |g, xs| {
                 let mean = g.mean(xs)?;
                 g.spread(mean, xs)
             },
-            no_step: Some("mean"),
+            no_step: Some("pooling"),
             ..ROW_WISE
         },
         OperationCase {
@@ -191,7 +201,7 @@ fn number(operation: &Operation) -> usize {
         Operation::Multiply => 10,
         Operation::Concat => 11,
         Operation::Dropout { .. } => 12,
-        Operation::Mean => 13,
+        Operation::Pool(_) => 13,
         Operation::Spread => 14,
         Operation::BatchSoftmax { .. } => 15,
         Operation::Otherwise => 16,

@@ -37,6 +37,12 @@ pub trait Architecture {
         None
     }
 
+    /// The fields with the channels of a frame, 0 in a preset, and of a result; of networks on frames that can be trained
+    /// on any.
+    fn frames(&mut self) -> Option<(&mut usize, &mut Option<usize>)> {
+        None
+    }
+
     /// Sets the tokens that fill up and that are looked for, of masked language models that have fields for them.
     fn set_mask_tokens(&mut self, _pad: u32, _mask: u32) {}
 
@@ -202,6 +208,25 @@ impl ModelConfig {
         Ok(self)
     }
 
+    /// The same model for frames of so many channels, and results of so many.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] for an architecture of other inputs.
+    pub fn with_frames(mut self, in_channels: usize, out_channels: usize) -> Result<Self> {
+        let found = self.model_type();
+        let expected = "a network on frames (temporal_conv_net)";
+        let fields = self.architecture_mut().frames();
+        let (inputs, outputs) =
+            fields.ok_or_else(|| Error::invalid("model_type", expected, found))?;
+        (*inputs, *outputs) = (in_channels, Some(out_channels));
+        Ok(self)
+    }
+
+    /// `true` for a network on frames that can be trained on any.
+    pub fn takes_frames(&self) -> bool {
+        self.clone().architecture_mut().frames().is_some()
+    }
+
     /// The same model for a tokenizer in which these tokens fill up and are looked for.
     #[must_use]
     pub fn with_mask_tokens(mut self, pad: u32, mask: u32) -> Self {
@@ -231,10 +256,13 @@ impl ModelConfig {
         self.sized().graph()?.stack()
     }
 
-    /// The same model, of one token where the size of its vocabulary is not known yet.
+    /// The same model, of one token or channel where the size of its vocabulary or of its frames is not known yet.
     pub(super) fn sized(&self) -> Self {
         let size = self.vocab_size();
         let mut sized = self.clone().with_vocab_size(size.max(1));
+        if let Some((inputs @ 0, _)) = sized.architecture_mut().frames() {
+            *inputs = 1;
+        }
         if let (0, Some(end)) = (size, sized.architecture_mut().end_token()) {
             *end = None;
         }

@@ -12,6 +12,7 @@ mod presets;
 mod pytorch_tcn;
 mod run;
 mod score;
+mod series;
 pub mod state_file;
 mod tcn;
 mod temporal_conv_net;
@@ -33,6 +34,7 @@ pub use pytorch_tcn::{
 };
 pub use run::{RunOptions, run};
 pub use score::{Change, Scorer};
+pub use series::SeriesModel;
 pub use tcn::TcnLmConfig;
 pub use temporal_conv_net::TemporalConvNetConfig;
 pub use temporal_layers::{

@@ -6,7 +6,7 @@ use crate::{Error, Result};
 macro_rules! presets {
     ($($name:literal: $about:literal,)*) => {
         /// The presets: name, purpose, configuration.
-        pub const PRESETS: [(&str, &str, &str); 7] =
+        pub const PRESETS: [(&str, &str, &str); 10] =
             [$(($name, $about, include_str!(concat!("../../models/", $name, ".json")))),*];
     };
 }
@@ -18,6 +18,9 @@ presets! {
     "wavenet-char": "WaveNet's gated layers with a skip sum",
     "bytenet-small": "ByteNet's residual layers with layer norms, causal",
     "bytenet-masked": "smaller layers of the same kind that see both sides: a masked language model",
+    "tcn-small": "the network of Bai et al. 2018 on frames, small: the default for forecasts",
+    "tcn-modern": "pre-norm, gated blocks on frames: the default for values and labels of steps",
+    "tcn-classify": "blocks with batch norm that see both sides, and the mean over the steps: the default for classes of series",
     "carp-600k": "CARP, a masked language model of proteins: 600 k parameters",
 }
 
@@ -44,7 +47,7 @@ mod tests {
     #[test]
     fn every_preset_is_valid_and_survives_json() {
         for (name, ..) in PRESETS {
-            let config = ModelConfig::preset(name).unwrap().with_vocab_size(65);
+            let config = ModelConfig::preset(name).unwrap().sized().with_vocab_size(65);
             assert!(config.graph().unwrap().parameter_count().unwrap() > 0);
             assert_eq!(ModelConfig::from_json(&config.to_json().unwrap(), name).unwrap(), config);
         }

@@ -5,12 +5,13 @@ use serde::{Deserialize, Serialize};
 use super::{Architecture, FrameLayout};
 use crate::Result;
 use crate::graph::{Graph, MAX_CHANNELS, in_range};
-use crate::nn::{Activation, TcnConfig};
+use crate::nn::{Activation, Pool, TcnConfig};
 
 /// Options of the network on frames: the music model of Bai, Kolter & Koltun 2018 (arXiv:1803.01271, section 5), or the
-/// blocks alone.
+/// blocks alone; with a pool, a classifier of whole sequences.
 ///
-/// Frames (batch, time, num_inputs), result (batch, time, num_outputs or the last of num_channels). Tensors: `network.*`
+/// Frames (batch, time, num_inputs), result (batch, time, num_outputs or the last of num_channels), pooled without time.
+/// Tensors: `network.*`
 /// (see [`temporal_conv_net`](crate::nn::temporal_conv_net)), `linear.{weight, bias}`.
 ///
 /// # Example
@@ -27,10 +28,13 @@ use crate::nn::{Activation, TcnConfig};
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TemporalConvNetConfig {
-    /// Channels of a frame.
+    /// Channels of a frame; 0 in a preset, which takes it from the data.
     pub num_inputs: usize,
     /// The blocks.
     pub network: TcnConfig,
+    /// The way in which the steps become one; absent where each has a result.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pool: Option<Pool>,
     /// Channels of a last linear layer; absent for none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub num_outputs: Option<usize>,
@@ -55,6 +59,9 @@ impl Architecture for TemporalConvNetConfig {
         let mut g = Graph::new();
         let xs = g.frames(self.num_inputs)?;
         let mut ys = self.network.append(&mut g, xs)?;
+        if let Some(pool) = self.pool {
+            ys = g.pool(ys, pool)?;
+        }
         if let Some(channels) = self.num_outputs {
             ys = g.linear("linear", ys, channels)?;
         }
@@ -63,6 +70,10 @@ impl Architecture for TemporalConvNetConfig {
         }
         g.output(ys)?;
         Ok(g)
+    }
+
+    fn frames(&mut self) -> Option<(&mut usize, &mut Option<usize>)> {
+        Some((&mut self.num_inputs, &mut self.num_outputs))
     }
 
     fn layout(&self) -> FrameLayout {

@@ -27,7 +27,9 @@ pub use crate::graph::{
 };
 pub use crate::kernels::elementwise::{Activation, Gate};
 pub use crate::kernels::step::StepDtype;
-pub use crate::ops::{DropoutKind, PaddingMode, last_step, length_mask, mean_rows};
+pub use crate::ops::{
+    DropoutKind, PaddingMode, Pool, last_step, length_mask, mean_rows, pool_rows,
+};
 pub use aspp::{AsppConfig, aspp};
 #[cfg(feature = "models")]
 pub(crate) use bytenet::check_eps;

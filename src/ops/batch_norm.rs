@@ -21,22 +21,54 @@ use crate::kernels::batch_norm::Moments;
 pub(crate) struct BatchNorm {
     moments: Arc<Moments>,
     eps: f64,
-    /// The moments are no function of the rows.
-    fixed: bool,
+    of: MomentsOf,
+}
+
+/// The rows that the moments are a function of.
+enum MomentsOf {
+    All,
+    /// Those whose factor is not 0.
+    Counted(Arc<[f32]>),
+    /// None: the moments were given.
+    None,
+}
+
+/// The numbers of rows that count, one after the other.
+fn counted<T: Copy>(xs: &[T], factors: &[f32], channels: usize) -> Vec<T> {
+    let rows = xs.chunks_exact(channels).zip(factors);
+    rows.filter(|(_, factor)| **factor != 0.0).flat_map(|(row, _)| row.iter().copied()).collect()
 }
 
 impl BatchNorm {
-    /// With the moments of `xs` itself.
-    pub fn of(kernel: Kernel, xs: &Tensor, eps: f64) -> crate::Result<Self> {
-        if xs.elem_count() == 0 {
+    /// With the moments of `xs` itself: of the rows whose factor is not 0, where there are factors. All are normalised.
+    pub fn of(
+        kernel: Kernel,
+        xs: &Tensor,
+        factors: Option<Arc<[f32]>>,
+        eps: f64,
+    ) -> crate::Result<Self> {
+        let rows = |factors: &[f32]| factors.iter().filter(|&&factor| factor != 0.0).count();
+        if xs.elem_count() == 0 || factors.as_deref().is_some_and(|factors| rows(factors) == 0) {
             return Err(Error::invalid("batch norm", "at least one row", "none"));
         }
         let xs = xs.detach().to_device(&Device::Cpu)?.contiguous()?;
         let moments = on_cpu(&[&xs], |args| {
             let channels = args[0].channels();
-            dispatch!("batch-norm", xs.dtype(), T => Ok(Moments::of(kernel, args[0].slice::<T>()?, channels)), bf16)
+            dispatch!("batch-norm", xs.dtype(), T => {
+                let xs = args[0].slice::<T>()?;
+                Ok(match &factors {
+                    None => Moments::of(kernel, xs, channels),
+                    Some(factors) => Moments::of(kernel, &counted(xs, factors, channels), channels),
+                })
+            }, bf16)
         })?;
-        Ok(Self { moments: moments.into(), eps, fixed: false })
+        let of = factors.map_or(MomentsOf::All, MomentsOf::Counted);
+        Ok(Self { moments: moments.into(), eps, of })
+    }
+
+    /// Number of rows that the moments are of.
+    pub fn rows(&self) -> usize {
+        self.moments.rows
     }
 
     /// With given means and variances.
@@ -44,7 +76,7 @@ impl BatchNorm {
         let values = |t: &Tensor| t.to_dtype(DType::F64)?.to_vec1::<f64>();
         // the number of rows matters to the gradient of moments that follow the rows
         let moments = Moments { rows: 1, mean: values(mean)?, var: values(var)? };
-        Ok(Self { moments: moments.into(), eps, fixed: true })
+        Ok(Self { moments: moments.into(), eps, of: MomentsOf::None })
     }
 
     /// Means and variances in the type of `beside` and where it lies.
@@ -80,12 +112,21 @@ impl Op for BatchNorm {
                 let (x, dy) = (args[0].slice::<T>()?, args[1].slice::<T>()?);
                 let weight = args[2].slice()?;
                 let affine = self.moments.grad_affine(kernel, self.eps, x, dy);
-                let follow = match self.fixed {
-                    true => affine.each_ref().map(|sums| vec![0.0; sums.len()]),
-                    false => affine.clone(),
+                let free = affine.each_ref().map(|sums| vec![0.0; sums.len()]);
+                let follow = if matches!(self.of, MomentsOf::None) { &free } else { &affine };
+                let grad = |follow: &_, x, dy, dx: &mut [T]| {
+                    self.moments.grad_input(kernel, self.eps, (x, dy), weight, follow, dx);
                 };
                 let dx = filled::<T>(args[0].shape(), |dx| {
-                    self.moments.grad_input(kernel, self.eps, (x, dy), weight, &follow, dx);
+                    grad(follow, x, dy, dx);
+                    let MomentsOf::Counted(factors) = &self.of else { return };
+                    let channels = weight.len();
+                    let rows = x.chunks_exact(channels).zip(dy.chunks_exact(channels));
+                    let rows = rows.zip(dx.chunks_exact_mut(channels)).zip(&factors[..]);
+                    // the moments know nothing of these
+                    for (((x, dy), dx), _) in rows.filter(|(_, factor)| **factor == 0.0) {
+                        grad(&free, x, dy, dx);
+                    }
                 });
                 Ok((dx, affine))
             }, bf16)
@@ -98,12 +139,18 @@ impl Op for BatchNorm {
     fn primitives(&self, inputs: &[&Tensor]) -> Result<Tensor> {
         let (weight, bias) = (inputs[1], inputs[2]);
         let xs = inputs[0].to_dtype(weight.dtype())?;
-        let [mean, var] = match self.fixed {
-            true => self.statistics(weight)?,
-            false => {
-                let mean = xs.flatten_to(D::Minus2)?.mean(0)?;
-                let var = xs.broadcast_sub(&mean)?.flatten_to(D::Minus2)?.sqr()?.mean(0)?;
-                [mean, var]
+        let moments = |rows: Tensor| {
+            let mean = rows.mean(0)?;
+            let var = rows.broadcast_sub(&mean)?.sqr()?.mean(0)?;
+            Ok::<_, candle_core::Error>([mean, var])
+        };
+        let [mean, var] = match &self.of {
+            MomentsOf::None => self.statistics(weight)?,
+            MomentsOf::All => moments(xs.flatten_to(D::Minus2)?)?,
+            MomentsOf::Counted(factors) => {
+                let numbers = (0u32..).zip(&factors[..]).filter(|(_, factor)| **factor != 0.0);
+                let numbers = Tensor::from_iter(numbers.map(|(row, _)| row), xs.device())?;
+                moments(xs.flatten_to(D::Minus2)?.index_select(&numbers, 0)?)?
             }
         };
         let scale = weight.div(&(var + self.eps)?.sqrt()?)?;
@@ -124,7 +171,7 @@ mod tests {
         bias: &Tensor,
         eps: f64,
     ) -> crate::Result<(Tensor, Tensor, Tensor)> {
-        let op = BatchNorm::of(Kernel::best(), xs, eps)?;
+        let op = BatchNorm::of(Kernel::best(), xs, None, eps)?;
         let [mean, var] = op.statistics(weight)?;
         Ok((apply(op, &[xs, weight, bias])?, mean, var))
     }
@@ -153,7 +200,7 @@ mod tests {
     fn primitives_agree() -> crate::Result<()> {
         let (xs, w, b) = (random(1, &[3, 4, 5]), random(2, &[5]), random(3, &[5]));
         let ours = batch_norm(&xs, &w, &b, 1e-5)?;
-        let plain = BatchNorm::of(Kernel::best(), &xs, 1e-5)?.primitives(&[&xs, &w, &b])?;
+        let plain = BatchNorm::of(Kernel::best(), &xs, None, 1e-5)?.primitives(&[&xs, &w, &b])?;
         assert_close(&ours.0, &plain, 1e-12);
         let rows = xs.flatten_to(1)?;
         assert_close(&ours.1, &rows.mean(0)?, 1e-12);
@@ -164,7 +211,7 @@ mod tests {
         let (xs, w, b) =
             (xs.to_dtype(DType::BF16)?, w.to_dtype(DType::F32)?, b.to_dtype(DType::F32)?);
         let ours = batch_norm(&xs, &w, &b, 1e-5)?;
-        let plain = BatchNorm::of(Kernel::best(), &xs, 1e-5)?.primitives(&[&xs, &w, &b])?;
+        let plain = BatchNorm::of(Kernel::best(), &xs, None, 1e-5)?.primitives(&[&xs, &w, &b])?;
         assert_eq!((plain.dtype(), ours.1.dtype()), (DType::BF16, DType::F32));
         assert_close(&ours.0, &plain, 1. / 128.);
         Ok(())
@@ -194,6 +241,34 @@ mod tests {
             assert_close(ours, &exact, 4e-3);
         }
         Ok(())
+    }
+
+    /// Of three sequences of four steps: all of the first, none of the second, two of the third.
+    const FACTORS: [f32; 12] = [1., 1., 1., 1., 0., 0., 0., 0., 1., 1., 0., 0.];
+
+    #[test]
+    fn rows_that_do_not_count_change_no_other() -> crate::Result<()> {
+        let (xs, w, b) = (random(1, &[3, 4, 5]), random(2, &[5]), random(3, &[5]));
+        let masked = BatchNorm::of(Kernel::best(), &xs, Some(FACTORS.into()), 1e-5)?;
+        assert_eq!(masked.rows(), 6);
+        let plain = masked.primitives(&[&xs, &w, &b])?;
+        let ours = apply(masked, &[&xs, &w, &b])?;
+        assert_close(&ours, &plain, 1e-12);
+        let rows = |t: &Tensor| -> crate::Result<Tensor> {
+            Ok(Tensor::cat(&[t.get(0)?, t.get(2)?.narrow(0, 0, 2)?], 0)?)
+        };
+        assert_close(&rows(&ours)?, &batch_norm(&rows(&xs)?, &w, &b, 1e-5)?.0, 1e-12);
+        assert!(BatchNorm::of(Kernel::best(), &xs, Some([0.0; 12].into()), 1e-5).is_err());
+        Ok(())
+    }
+
+    #[test]
+    fn gradients_under_a_mask_agree_with_differences() {
+        let inputs = [random(1, &[3, 4, 5]), random(2, &[5]), random(3, &[5])];
+        gradients(&inputs, |t| {
+            let op = BatchNorm::of(Kernel::best(), &t[0], Some(FACTORS.into()), 1e-5)?;
+            Ok(apply(op, &[&t[0], &t[1], &t[2]])?)
+        });
     }
 
     #[test]

@@ -16,11 +16,11 @@ pub(crate) mod gather;
 #[cfg(feature = "models")]
 pub(crate) mod inplace;
 mod loss;
-mod mean;
 pub(crate) mod norm;
 pub(crate) mod op;
 pub(crate) mod pad;
 pub(crate) mod pointwise;
+mod pool;
 mod primitives;
 pub mod profile;
 pub(crate) mod scale;
@@ -34,10 +34,10 @@ pub use conv2d::{Conv2dParams, conv2d};
 pub use dropout::{DropoutKind, dropout};
 pub use gather::{embed, narrow_time, one_hot};
 pub use loss::{cross_entropy, cross_entropy_with_gradient};
-pub use mean::{last_step, length_mask, mean_rows};
 pub use norm::weight_norm;
 pub use pad::{PaddingMode, pad1d, pad2d};
 pub use pointwise::{activate, gate};
+pub use pool::{Pool, last_step, length_mask, mean_rows, pool_rows};
 pub use primitives::{conv1d_primitives, conv2d_primitives};
 pub use sum::{add, add_relu};
 

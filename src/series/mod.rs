@@ -1,49 +1,80 @@
-//! Sequences of frames in, for training on what is not text: the archives' `.ts` files, scaling, missing values.
+//! Sequences of frames, for training on what is not text: tables, the archives' `.ts` files, arrays; times, scaling,
+//! missing values; and what a network is asked of them.
 //!
 //! Nothing here knows of tensors: frames are row-major `Vec<f32>`.
 //!
 //! # Example
 //!
 //! ```
-//! use candle_tcn::series::{Missing, Scaling, read_ts};
+//! use candle_tcn::series::{SeriesTask, TaskKind, read_ts};
 //!
 //! let dir = tempfile::tempdir()?;
 //! let path = dir.path().join("steps.ts");
-//! std::fs::write(&path, "@classLabel true up down\n@data\n1,2,?,4:up\n4,3,2:down\n")?;
+//! std::fs::write(&path, "@classLabel true up down\n@data\n1,2,3,4:up\n4,3,2:down\n")?;
 //!
-//! let mut set = read_ts(&path)?;
-//! assert_eq!(set.classes, ["up", "down"]);
-//! let lengths: Vec<usize> = set.series.iter().map(|series| series.len()).collect();
-//! assert_eq!(lengths, [4, 3]);
-//!
-//! let scaling = Scaling::fit(&set)?;
-//! scaling.apply(&mut set)?;
-//! set.fill(Missing::Last)?;
-//! // the missing value is the one before it
-//! assert_eq!(set.series[0].frames[2], set.series[0].frames[1]);
+//! let set = read_ts(&path)?;
+//! let task = SeriesTask::fit(&set, TaskKind::Classify { classes: set.classes.clone() })?;
+//! let sequences = task.sequences(&set)?;
+//! // of each step the value scaled by its own series, and the mean and the deviation of that
+//! assert_eq!((sequences[0].inputs.len(), task.in_channels()), (4 * 3, 3));
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+mod column;
+mod csv;
+mod framer;
+mod prepare;
 mod scaling;
+mod split;
+mod synthetic;
+mod task;
+mod tensors;
+mod times;
 mod ts;
 
-pub use scaling::Scaling;
-pub use ts::read_ts;
+pub use column::Column;
+pub use csv::{CsvLayout, CsvOptions, Table, delimiter, number, read_csv};
+pub use framer::Framer;
+pub use prepare::{Sequence, SequenceTargets};
+pub use scaling::{Scale, Scaling};
+pub use split::{Part, split_by_series, split_by_time};
+pub use synthetic::{adding_problem, copy_memory};
+pub use task::{Bands, Base, SeriesTask, TaskKind};
+pub use tensors::{read_npy, read_tensors};
+pub use times::{TimeStep, Times};
+pub use ts::{is_ts, read_ts};
+
+use serde::{Deserialize, Serialize};
 
 use crate::{Error, Result};
 
 /// A sequence of frames.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Series {
-    /// The values, (time, channels); a missing one is NaN.
+    /// Its name: that of its group in a table; empty for none.
+    pub name: String,
+    /// The values, (time, channels); a missing one is NaN, a category its number.
     pub frames: Vec<f32>,
     /// Number of values in a frame, at least one.
     pub channels: usize,
     /// Number of its class in [`SeriesSet::classes`].
     pub class: Option<usize>,
+    /// Times of its frames, where they are known.
+    pub times: Option<Times>,
 }
 
 impl Series {
+    /// A series without a name, a class and times.
+    pub fn new(frames: Vec<f32>, channels: usize) -> Self {
+        Self { name: String::new(), frames, channels, class: None, times: None }
+    }
+
+    /// The same series of a class.
+    #[must_use]
+    pub fn of_class(self, class: usize) -> Self {
+        Self { class: Some(class), ..self }
+    }
+
     /// Number of frames.
     pub fn len(&self) -> usize {
         self.frames.len() / self.channels
@@ -58,13 +89,24 @@ impl Series {
     pub fn missing(&self) -> usize {
         self.frames.iter().filter(|x| x.is_nan()).count()
     }
+
+    /// The frame of a step.
+    pub fn frame(&self, step: usize) -> &[f32] {
+        &self.frames[step * self.channels..][..self.channels]
+    }
+
+    /// The known values of a channel.
+    pub(crate) fn channel(&self, channel: usize) -> impl Iterator<Item = f64> {
+        let values = self.frames.iter().skip(channel).step_by(self.channels);
+        values.filter(|x| !x.is_nan()).map(|&x| f64::from(x))
+    }
 }
 
 /// Sequences of one kind.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct SeriesSet {
-    /// Names of the channels.
-    pub channels: Vec<String>,
+    /// The channels.
+    pub columns: Vec<Column>,
     /// Names of the classes, none where sequences have none.
     pub classes: Vec<String>,
     /// The sequences, each of at least one frame of all channels.
@@ -72,9 +114,11 @@ pub struct SeriesSet {
 }
 
 /// The treatment of values that are missing.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Missing {
     /// An error says how many there are.
+    #[default]
     Refuse,
     /// The last value of the channel before it stands in, 0 (the mean of scaled values) before the first: nothing of
     /// the future is used.
@@ -97,12 +141,12 @@ impl SeriesSet {
     /// # Example
     ///
     /// ```
-    /// use candle_tcn::series::{Series, SeriesSet};
+    /// use candle_tcn::series::{Column, Series, SeriesSet};
     ///
     /// let set = |names: [&str; 2], class| SeriesSet {
-    ///     channels: vec!["x".into()],
+    ///     columns: vec![Column::of_numbers("x")],
     ///     classes: names.map(String::from).to_vec(),
-    ///     series: vec![Series { frames: vec![1.], channels: 1, class: Some(class) }],
+    ///     series: vec![Series::new(vec![1.], 1).of_class(class)],
     /// };
     /// let mut rest = set(["down", "up"], 0);
     /// rest.number_classes_as(&set(["up", "down"], 0))?;
@@ -110,7 +154,7 @@ impl SeriesSet {
     /// # Ok::<(), candle_tcn::Error>(())
     /// ```
     pub fn number_classes_as(&mut self, other: &Self) -> Result<()> {
-        let (channels, expected) = (self.channels.len(), other.channels.len());
+        let (channels, expected) = (self.columns.len(), other.columns.len());
         Error::require(channels == expected, "channels", &expected.to_string(), channels)?;
         let number = |name: &String| other.classes.iter().position(|class| class == name);
         let numbers: Vec<Option<usize>> = self.classes.iter().map(number).collect();
@@ -123,90 +167,19 @@ impl SeriesSet {
         self.classes.clone_from(&other.classes);
         Ok(())
     }
-
-    /// Fills missing values. Scale before: what stands before the first value is 0.
-    ///
-    /// # Errors
-    /// [`Error::Invalid`] for missing values that are to be refused.
-    pub fn fill(&mut self, missing: Missing) -> Result<()> {
-        if missing == Missing::Refuse {
-            let found = self.missing();
-            return Error::require(found == 0, "series", "no missing values", found);
-        }
-        let marks = missing == Missing::LastAndMask;
-        for series in &mut self.series {
-            series.fill(marks);
-        }
-        if marks {
-            let names = self.channels.iter().map(|name| format!("{name} known"));
-            let names: Vec<String> = names.collect();
-            self.channels.extend(names);
-        }
-        Ok(())
-    }
-}
-
-impl Series {
-    /// Fills missing values by the last one; `marks` adds a channel for each that says which are known.
-    fn fill(&mut self, marks: bool) {
-        let mut last = vec![0.0; self.channels];
-        let mut filled = Vec::with_capacity(self.frames.len() * if marks { 2 } else { 1 });
-        for frame in self.frames.chunks_exact(self.channels) {
-            for (last, &x) in last.iter_mut().zip(frame) {
-                if !x.is_nan() {
-                    *last = x;
-                }
-            }
-            filled.extend_from_slice(&last);
-            if marks {
-                filled.extend(frame.iter().map(|x| if x.is_nan() { 0.0 } else { 1.0 }));
-            }
-        }
-        self.frames = filled;
-        self.channels *= if marks { 2 } else { 1 };
-    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn gaps() -> SeriesSet {
-        let nan = f32::NAN;
-        SeriesSet {
-            channels: vec!["a".into(), "b".into()],
-            classes: Vec::new(),
-            series: vec![
-                Series { frames: vec![nan, 1., 2., nan, nan, 3.], channels: 2, class: None },
-                Series { frames: vec![nan, nan], channels: 2, class: None },
-            ],
-        }
-    }
-
-    #[test]
-    fn nothing_of_the_future_or_of_another_series_fills_a_gap() {
-        let mut set = gaps();
-        set.fill(Missing::Last).unwrap();
-        assert_eq!(set.series[0].frames, [0., 1., 2., 1., 2., 3.]);
-        assert_eq!(set.series[1].frames, [0., 0.]);
-        assert_eq!(set.missing(), 0);
-    }
-
-    #[test]
-    fn marks_say_what_is_known() {
-        let mut set = gaps();
-        set.fill(Missing::LastAndMask).unwrap();
-        assert_eq!(set.channels, ["a", "b", "a known", "b known"]);
-        let frames = [0., 1., 0., 1., 2., 1., 1., 0., 2., 3., 0., 1.];
-        assert_eq!(set.series[0].frames, frames);
-        assert_eq!((set.series[0].channels, set.series[0].len()), (4, 3));
-    }
-
     #[test]
     fn a_class_that_is_not_known_is_named() {
-        let mut set = gaps();
-        set.classes = vec!["a".into(), "b".into()];
-        set.series[1].class = Some(1);
+        let mut set = SeriesSet {
+            columns: vec![Column::of_numbers("a"), Column::of_numbers("b")],
+            classes: vec!["a".into(), "b".into()],
+            series: vec![Series::new(vec![1.; 6], 2), Series::new(vec![1.; 2], 2).of_class(1)],
+        };
         let known = SeriesSet { classes: vec!["c".into(), "a".into()], ..set.clone() };
         let error = set.clone().number_classes_as(&known).unwrap_err().to_string();
         assert_eq!(error, "class: expected one of c, a, found b");
@@ -214,13 +187,7 @@ mod tests {
         set.series[1].class = Some(0);
         set.number_classes_as(&known).unwrap();
         assert_eq!((set.series[0].class, set.series[1].class), (None, Some(1)));
-        let other = SeriesSet { channels: vec!["a".into()], ..known };
+        let other = SeriesSet { columns: vec![Column::of_numbers("a")], ..known };
         assert!(set.number_classes_as(&other).is_err());
-    }
-
-    #[test]
-    fn gaps_are_counted_and_refused() {
-        let error = gaps().fill(Missing::Refuse).unwrap_err().to_string();
-        assert_eq!(error, "series: expected no missing values, found 5");
     }
 }

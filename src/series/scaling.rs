@@ -1,43 +1,57 @@
-//! Channels of mean 0 and deviation 1.
+//! Numbers of mean 0 and deviation 1.
 
 use serde::{Deserialize, Serialize};
 
 use super::SeriesSet;
 use crate::{Error, Result};
 
+/// The mean and the deviation by which values are scaled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Scale {
+    /// None: values stay as they are.
+    None,
+    /// Those of the training part.
+    #[default]
+    Set,
+    /// Those of the series, which go in beside its values: for whole series that differ in size.
+    Series,
+    /// Those of so many last steps: for series that grow.
+    Window(usize),
+}
+
 /// Mean and standard deviation of each channel, of all known values of all sequences.
 ///
 /// # Example
 ///
 /// ```
-/// use candle_tcn::series::{Scaling, Series, SeriesSet};
+/// use candle_tcn::series::{Column, Scaling, Series, SeriesSet};
 ///
-/// let series = Series { frames: vec![1., 10., 3., 30.], channels: 2, class: None };
-/// let channels = vec!["a".to_string(), "b".to_string()];
-/// let mut set = SeriesSet { channels, classes: vec![], series: vec![series] };
+/// let columns = vec![Column::of_numbers("a"), Column::of_numbers("b")];
+/// let series = vec![Series::new(vec![1., 10., 3., 30.], 2)];
+/// let set = SeriesSet { columns, series, ..SeriesSet::default() };
 ///
 /// let scaling = Scaling::fit(&set)?;
 /// assert_eq!((scaling.mean(1), scaling.deviation(1)), (20., 10.));
-/// scaling.apply(&mut set)?;
-/// assert_eq!(set.series[0].frames, [-1., -1., 1., 1.]);
-/// assert_eq!(scaling.undo(1, 0.5), 25.);
+/// assert_eq!((scaling.apply(1, 25.), scaling.undo(1, 0.5)), (0.5, 25.));
 /// # Ok::<(), candle_tcn::Error>(())
 /// ```
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Scaling {
     mean: Vec<f64>,
     deviation: Vec<f64>,
 }
 
 impl Scaling {
-    /// Measures the channels of a set: that of training alone, so that nothing of the rest is known.
+    /// Measures the channels of a set: that of training alone, so that nothing of the rest is known. Categories keep mean
+    /// 0 and deviation 1.
     ///
     /// # Errors
     /// [`Error::Invalid`] naming a channel without two different values, which says nothing and has no deviation.
     pub fn fit(set: &SeriesSet) -> Result<Self> {
-        let channels = set.channels.len();
-        let (mut mean, mut deviation) = (vec![0.0; channels], vec![0.0; channels]);
-        for channel in 0..channels {
+        let channels = set.columns.len();
+        let (mut mean, mut deviation) = (vec![0.0; channels], vec![1.0; channels]);
+        for (channel, column) in set.columns.iter().enumerate().filter(|(_, c)| c.is_of_numbers()) {
             let known = || set.series.iter().flat_map(|series| series.channel(channel));
             let count = known().count() as f64;
             let first = known().next();
@@ -47,13 +61,24 @@ impl Scaling {
                     Some(first) => format!("nothing but {first}"),
                     None => "none".into(),
                 };
-                return Err(Error::invalid(set.channels[channel].as_str(), expected, found));
+                return Err(Error::invalid(format!("column {:?}", column.name), expected, found));
             }
             mean[channel] = known().sum::<f64>() / count;
             let squares = known().map(|x| (x - mean[channel]).powi(2)).sum::<f64>();
             deviation[channel] = (squares / count).sqrt();
         }
         Ok(Self { mean, deviation })
+    }
+
+    /// Values stay as they are.
+    pub fn none(channels: usize) -> Self {
+        Self { mean: vec![0.0; channels], deviation: vec![1.0; channels] }
+    }
+
+    /// The scaling by these means and deviations.
+    pub(super) fn of(moments: impl Iterator<Item = (f64, f64)>) -> Self {
+        let (mean, deviation) = moments.unzip();
+        Self { mean, deviation }
     }
 
     /// Mean of a channel.
@@ -66,71 +91,58 @@ impl Scaling {
         self.deviation[channel]
     }
 
-    /// Scales a set: values become distances from the mean, in deviations. Missing values stay missing.
-    ///
-    /// # Errors
-    /// [`Error::Invalid`] for another number of channels than that of the set that was measured.
-    pub fn apply(&self, set: &mut SeriesSet) -> Result<()> {
-        let (channels, expected) = (set.channels.len(), self.mean.len());
-        Error::require(channels == expected, "channels", &expected.to_string(), channels)?;
-        for series in &mut set.series {
-            for frame in series.frames.chunks_exact_mut(series.channels) {
-                for ((x, mean), deviation) in frame.iter_mut().zip(&self.mean).zip(&self.deviation)
-                {
-                    *x = ((f64::from(*x) - mean) / deviation) as f32;
-                }
-            }
-        }
-        Ok(())
+    /// Distance of a value of a channel from the mean, in deviations.
+    pub fn apply(&self, channel: usize, x: f64) -> f64 {
+        (x - self.mean[channel]) / self.deviation[channel]
     }
 
     /// The value of a channel in its own units.
     pub fn undo(&self, channel: usize, scaled: f64) -> f64 {
         scaled * self.deviation[channel] + self.mean[channel]
     }
-}
 
-impl super::Series {
-    /// The known values of a channel.
-    fn channel(&self, channel: usize) -> impl Iterator<Item = f64> {
-        let values = self.frames.iter().skip(channel).step_by(self.channels);
-        values.filter(|x| !x.is_nan()).map(|&x| f64::from(x))
+    /// Number of channels.
+    pub fn len(&self) -> usize {
+        self.mean.len()
+    }
+
+    /// `true` without channels.
+    pub fn is_empty(&self) -> bool {
+        self.mean.is_empty()
+    }
+
+    /// `true` for finite means and deviations above 0.
+    pub(super) fn is_sound(&self) -> bool {
+        let above = self.deviation.iter().all(|&d| d.is_finite() && d > 0.0);
+        above && self.mean.iter().all(|m| m.is_finite()) && self.mean.len() == self.deviation.len()
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::Series;
+    use super::super::{Column, Series};
     use super::*;
 
     fn set(frames: &[f32]) -> SeriesSet {
-        let series = Series { frames: frames.to_vec(), channels: 1, class: None };
-        SeriesSet { channels: vec!["x".into()], classes: Vec::new(), series: vec![series] }
+        let columns = vec![Column::of_numbers("x")];
+        SeriesSet { columns, series: vec![Series::new(frames.to_vec(), 1)], ..SeriesSet::default() }
     }
 
     #[test]
     fn a_large_offset_costs_no_digits() {
-        let mut set = set(&[1e6, 1e6 + 1., f32::NAN, 1e6 + 2., 1e6 + 3.]);
-        let scaling = Scaling::fit(&set).unwrap();
+        let scaling = Scaling::fit(&set(&[1e6, 1e6 + 1., f32::NAN, 1e6 + 2., 1e6 + 3.])).unwrap();
         assert_eq!(scaling.mean(0), 1e6 + 1.5);
         assert!((scaling.deviation(0) - 1.25f64.sqrt()).abs() < 1e-12);
-        scaling.apply(&mut set).unwrap();
-        assert!(set.series[0].frames[2].is_nan());
-        assert!((f64::from(set.series[0].frames[4]) - 1.5 / 1.25f64.sqrt()).abs() < 1e-6);
-        assert!((scaling.undo(0, f64::from(set.series[0].frames[4])) - (1e6 + 3.)).abs() < 1e-6);
+        assert!((scaling.apply(0, 1e6 + 3.) - 1.5 / 1.25f64.sqrt()).abs() < 1e-12);
     }
 
     #[test]
     fn a_constant_channel_is_named() {
-        for (frames, expected) in [
-            (
-                &[0.1, 0.1, 0.1][..],
-                "x: expected two different values at the least, found nothing but 0.1",
-            ),
-            (&[f32::NAN], "x: expected two different values at the least, found none"),
-        ] {
+        for (frames, expected) in [(&[0.5, 0.5, 0.5][..], "nothing but 0.5"), (&[f32::NAN], "none")]
+        {
             let error = Scaling::fit(&set(frames)).unwrap_err().to_string();
-            assert!(error.starts_with(expected), "{error}");
+            let start = "column \"x\": expected two different values at the least, found ";
+            assert_eq!(error, format!("{start}{expected}"));
         }
     }
 }

@@ -3,7 +3,7 @@
 use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
 
-use super::{Series, SeriesSet};
+use super::{Column, Series, SeriesSet};
 use crate::files::Decompressed;
 use crate::{AtPath, Error, Result};
 
@@ -59,6 +59,34 @@ pub fn read_ts(path: impl AsRef<Path>) -> Result<SeriesSet> {
         }
         Some(set) => Ok(set),
     }
+}
+
+/// `true` for a file that says in its header that it is of the archives: other files have this ending too.
+pub fn is_ts(path: impl AsRef<Path>) -> bool {
+    let path = path.as_ref();
+    let Ok(file) = Decompressed::open(path) else { return false };
+    let mut lines = Lines { reader: BufReader::new(file), path, number: 0 };
+    for _ in 0..10_000 {
+        let Ok(Some(line)) = lines.next() else { return false };
+        let line = line.trim_start_matches('\u{feff}').trim();
+        if line.starts_with('@') {
+            let name = line.split_whitespace().next().unwrap_or_default().to_ascii_lowercase();
+            return [
+                "@problemname",
+                "@timestamps",
+                "@missing",
+                "@univariate",
+                "@dimensions",
+                "@classlabel",
+                "@data",
+            ]
+            .contains(&&name[..]);
+        }
+        if !line.is_empty() && !line.starts_with('#') {
+            return false;
+        }
+    }
+    false
 }
 
 /// The lines of a file.
@@ -162,7 +190,7 @@ impl TsHeader {
             return Err(format!("expected channels of one length, found {len} and {other} values"));
         }
         let frames = (0..len).flat_map(|t| values.iter().map(move |channel| channel[t])).collect();
-        Ok(Series { frames, channels, class })
+        Ok(Series { class, ..Series::new(frames, channels) })
     }
 }
 
@@ -180,8 +208,9 @@ fn add(set: &mut SeriesSet, series: Series, header: &TsHeader) -> Result<(), Str
             series.len()
         ));
     }
-    if set.channels.is_empty() {
-        set.channels = (1..=channels).map(|channel| format!("channel {channel}")).collect();
+    if set.columns.is_empty() {
+        let name = |channel| Column::of_numbers(format!("channel {channel}"));
+        set.columns = (1..=channels).map(name).collect();
     }
     set.series.push(series);
     Ok(())
@@ -229,7 +258,7 @@ mod tests {
         let text = "\u{feff}#\u{feff}# made up\r\n@problemName moves\r\n@missing true\r\n@UNIVARIATE true\r\n\r\n\
             @equalLength false\r\n@classLabel true 1 2\r\n@DATA\r\n1, ?,-3e2 :2\r\n# between\r\n\r\n4:1";
         let set = read(text.as_bytes()).unwrap();
-        assert_eq!(set.channels, ["channel 1"]);
+        assert_eq!(set.columns, [Column::of_numbers("channel 1")]);
         let [a, b] = &set.series[..] else { panic!("{} sequences", set.series.len()) };
         assert_eq!((a.frames[0], a.frames[2], a.missing(), a.class), (1., -300., 1, Some(1)));
         assert_eq!((&b.frames[..], b.class), (&[4.][..], Some(0)));

@@ -44,6 +44,23 @@ pub struct CardInfo {
     pub usage: String,
     /// Text that the model wrote; empty for none.
     pub sample: String,
+    /// Of a network of series: what it does, and how well.
+    pub series: Option<SeriesCard>,
+}
+
+/// The part of a [`CardInfo`] about series.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct SeriesCard {
+    /// The task, as `tells 3 classes of series apart`.
+    pub about: String,
+    /// Name of the part of the data that was measured; empty for none.
+    pub part: String,
+    /// Name of the naive answer that the measures are compared with.
+    pub naive: String,
+    /// Measures: name, value, value of the naive answer.
+    pub scores: Vec<[String; 3]>,
+    /// Names of the columns of a frame.
+    pub columns: Vec<String>,
 }
 
 /// One file of a [`CardInfo`].
@@ -57,6 +74,13 @@ pub struct DataFile {
     pub bytes: u64,
     /// Tokens of the part used.
     pub tokens: u64,
+}
+
+impl CardInfo {
+    /// What the network goes over.
+    fn unit(&self) -> &'static str {
+        if self.series.is_some() { "steps" } else { "tokens" }
+    }
 }
 
 /// The text of a model card: YAML front matter as the Hugging Face Hub reads it, then Markdown.
@@ -84,7 +108,7 @@ pub fn model_card(info: &CardInfo) -> String {
         front_matter(info),
         format!("# {}\n\n{}", inline(&info.name), introduction(info)),
         format!("## Model\n\n{}", model_table(info)),
-        format!("## Data\n\n{}", data_table(&info.data)),
+        format!("## Data\n\n{}", data_table(&info.data, info.series.is_some())),
         format!("## Results\n\n{}", result_table(info)),
         format!("## Training\n\n{}", block("sh", &info.command)),
         usage(&info.usage),
@@ -115,10 +139,17 @@ pub(super) fn is_unedited(text: &str) -> bool {
 }
 
 fn front_matter(info: &CardInfo) -> String {
-    let mut text = String::from(
-        "---\nlibrary_name: candle-tcn\npipeline_tag: text-generation\n\
+    let (pipeline, tag) = match &info.series {
+        None => ("text-generation", "language-model"),
+        Some(series) if series.about.starts_with("forecasts") => {
+            ("time-series-forecasting", "time-series")
+        }
+        Some(_) => ("other", "time-series"),
+    };
+    let mut text = format!(
+        "---\nlibrary_name: candle-tcn\npipeline_tag: {pipeline}\n\
          # license: (choose one before you publish; mind the license of the training data)\n\
-         tags:\n- candle\n- language-model\n- temporal-convolutional-network\n",
+         tags:\n- candle\n- {tag}\n- temporal-convolutional-network\n",
     );
     if !info.model_type.is_empty() {
         // a JSON string is a YAML string, whatever it holds
@@ -139,6 +170,16 @@ fn introduction(info: &CardInfo) -> String {
         "" => String::new(),
         base => format!(" Its training began with the weights of {}.", code(base)),
     };
+    if let Some(series) = &info.series {
+        return format!(
+            "A convolutional network{kind} with {} parameters that {}. An answer sees {} steps. Trained with candle-tcn \
+             {}.{base}\n",
+            grouped(info.parameters as u64),
+            inline(&series.about),
+            grouped(info.receptive_field as u64),
+            env!("CARGO_PKG_VERSION"),
+        );
+    }
     format!(
         "A convolutional language model{kind} with {} parameters. It reads text as {} tokens and \
          predicts the next one from the last {}. Trained with candle-tcn {}.{base}\n",
@@ -152,17 +193,25 @@ fn introduction(info: &CardInfo) -> String {
 fn model_table(info: &CardInfo) -> String {
     let mut rows = vec![
         ["parameters".to_string(), grouped(info.parameters as u64)],
-        ["receptive field".to_string(), format!("{} tokens", grouped(info.receptive_field as u64))],
-        ["tokenizer".to_string(), code(&info.tokenizer)],
-        ["vocabulary".to_string(), grouped(info.vocab_size as u64)],
+        [
+            "receptive field".to_string(),
+            format!("{} {}", grouped(info.receptive_field as u64), info.unit()),
+        ],
     ];
+    match &info.series {
+        Some(series) => rows.push(["columns".into(), code(&series.columns.join(", "))]),
+        None => rows.extend([
+            ["tokenizer".to_string(), code(&info.tokenizer)],
+            ["vocabulary".to_string(), grouped(info.vocab_size as u64)],
+        ]),
+    }
     for (name, value) in &info.config {
         rows.push([inline(name), code(value)]);
     }
     table(["", "value"], &rows)
 }
 
-fn data_table(data: &[DataFile]) -> String {
+fn data_table(data: &[DataFile], of_series: bool) -> String {
     let rows: Vec<_> = data
         .iter()
         .map(|file| {
@@ -170,7 +219,8 @@ fn data_table(data: &[DataFile]) -> String {
             [code(&file.name), inline(&file.role), bytes, tokens]
         })
         .collect();
-    table(["file", "used for", "bytes", "tokens"], &rows)
+    let counts = if of_series { ["series", "steps"] } else { ["bytes", "tokens"] };
+    table(["file", "used for", counts[0], counts[1]], &rows)
 }
 
 fn result_table(info: &CardInfo) -> String {
@@ -178,6 +228,9 @@ fn result_table(info: &CardInfo) -> String {
         Some(value) if value.is_finite() => format!("{value:.4}"),
         _ => "not measured".to_string(),
     };
+    if let Some(series) = &info.series {
+        return series_results(info, series, measured(info.valid_loss));
+    }
     let rows = [
         ["validation loss, nats per token".to_string(), measured(info.valid_loss)],
         ["bits per character".to_string(), measured(info.valid_bpc)],
@@ -186,6 +239,24 @@ fn result_table(info: &CardInfo) -> String {
         ["training time".to_string(), duration(info.seconds)],
     ];
     table(["", "value"], &rows)
+}
+
+fn series_results(info: &CardInfo, series: &SeriesCard, loss: String) -> String {
+    let mut text = String::new();
+    if !series.scores.is_empty() {
+        let cell = |text: &String| if text.is_empty() { String::new() } else { inline(text) };
+        let rows = series.scores.iter().map(|row| row.each_ref().map(cell)).collect::<Vec<_>>();
+        text = format!("On the {} part:\n\n", inline(&series.part));
+        text += &table(["", "this model", &inline(&series.naive)], &rows);
+        text += "\n";
+    }
+    let rows = [
+        ["validation loss".to_string(), loss],
+        ["optimizer steps".to_string(), grouped(info.steps as u64)],
+        ["answers trained on".to_string(), grouped(info.tokens)],
+        ["training time".to_string(), duration(info.seconds)],
+    ];
+    text + &table(["", "value"], &rows)
 }
 
 fn usage(commands: &str) -> String {
@@ -302,6 +373,7 @@ mod tests {
             command: "train input.txt".into(),
             usage: "generate DIR\neval DIR FILE".into(),
             sample: "ROMEO:\nO, speak".into(),
+            series: None,
         }
     }
 

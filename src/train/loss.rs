@@ -52,6 +52,13 @@ pub struct LossValue {
     pub gradients: Vec<Tensor>,
 }
 
+/// A loss that is chosen while the program runs.
+impl Loss for Box<dyn Loss> {
+    fn value(&self, outputs: &[Tensor], batch: &Batch) -> Result<LossValue> {
+        (**self).value(outputs, batch)
+    }
+}
+
 impl<F: Fn(&[Tensor], &Batch) -> Result<Tensor> + Send> Loss for F {
     fn value(&self, outputs: &[Tensor], batch: &Batch) -> Result<LossValue> {
         let wide = |output: &Tensor| match output.dtype() {

@@ -50,10 +50,20 @@ impl Confusion {
         self.counts[class * self.classes + said]
     }
 
+    /// Number of classes.
+    pub fn classes(&self) -> usize {
+        self.classes
+    }
+
+    /// Number of all counts.
+    pub fn total(&self) -> u64 {
+        self.counts.iter().sum()
+    }
+
     /// The share of what is right, from 0 to 1; 0 of nothing.
     pub fn accuracy(&self) -> f64 {
         let right: u64 = (0..self.classes).map(|class| self.count(class, class)).sum();
-        ratio(right, self.counts.iter().sum())
+        ratio(right, self.total())
     }
 
     /// The mean over the classes that occur of the share of what is right.

@@ -1,24 +1,30 @@
 //! `tcn eval`: a model's loss on a text of any length, in constant memory.
 
+use std::io::Write;
 use std::path::{Path, PathBuf};
 
+use candle_tcn::files::write_atomic;
+use candle_tcn::models::SeriesModel;
 use candle_tcn::models::directory::ModelFiles;
+use candle_tcn::series::CsvOptions;
 use candle_tcn::text::{Documents, Inputs, TokenStream, Tokenizer, split_pair};
-use candle_tcn::train::{DynamicConfig, DynamicEvaluator, Evaluation, Evaluator};
+use candle_tcn::train::{DynamicConfig, DynamicEvaluator, Evaluation, Evaluator, SeriesScores};
 use serde_json::{Value, json};
 
 use crate::documents::{DocumentArgs, predicted_characters};
 use crate::flags::{Dtype, expect_together};
 use crate::model::{self, IN_LOSSES, unknown_tokens, warn_of_unknown};
 use crate::progress::{self, Pace, read_through};
-use crate::{kernel, line_ends, memory, print_result};
+use crate::series_files::{self, Role};
+use crate::{kernel, line_ends, memory, print_result, series_report};
 
 #[derive(clap::Args)]
 pub struct EvalArgs {
     /// A model directory, or org/name[@revision] on the Hub (default: the built-in model)
     #[arg(long, value_name = "MODEL")]
     model: Option<String>,
-    /// The text: a file, also .gz or .zst, a folder, a pattern, or `-` for standard input
+    /// The text: a file, also .gz or .zst, a folder, a pattern, or `-` for standard input; of a network of series .csv,
+    /// .ts, .npy, .safetensors
     #[arg(long, value_name = "FILE")]
     data: PathBuf,
     /// Number format to compute in; gives the probabilities that `tcn generate` has with the same
@@ -26,6 +32,8 @@ pub struct EvalArgs {
     dtype: Dtype,
     #[command(flatten)]
     documents: DocumentArgs,
+    #[command(flatten)]
+    series: SeriesEvalArgs,
     #[command(flatten)]
     dynamic: DynamicArgs,
     /// Print the result as one JSON object
@@ -62,7 +70,50 @@ impl DynamicArgs {
     }
 }
 
+/// Flags of networks of series.
+#[derive(clap::Args)]
+struct SeriesEvalArgs {
+    /// Of a network of series: measure on the last part of each series alone, as large as this (default: 1, all of it)
+    #[arg(long, value_name = "F")]
+    test_fraction: Option<f64>,
+    /// Of a network of series: draw a picture, forecasts beside what came or classes and what was said of them
+    #[arg(long, value_name = "FILE.svg")]
+    plot: Option<PathBuf>,
+}
+
+/// Measures a network of series.
+fn run_series(args: &EvalArgs, dir: &Path) -> anyhow::Result<()> {
+    let model = SeriesModel::load(dir, kernel::chosen())?;
+    let fraction = args.series.test_fraction.unwrap_or(1.0);
+    if !(fraction > 0.0 && fraction <= 1.0) {
+        bail_usage!("--test-fraction: expected a number above 0, at most 1, found {fraction}");
+    }
+    let columns = Some(model.task.columns.clone());
+    let options = CsvOptions { columns, ..model.task.csv.clone() };
+    let table = series_files::read(&args.data, &options, Role::Test)?;
+    table.notes.iter().for_each(|note| say!("{note}"));
+    let scores = SeriesScores::measure(&model, &table.set, fraction)?;
+    if let Some(path) = &args.series.plot {
+        match series_report::picture(&model, &scores, &table.set, fraction)? {
+            Some((_, svg)) => write_atomic(path, |file| file.write_all(svg.as_bytes()))?,
+            None => bail_usage!("--plot: there is no picture of this task"),
+        }
+    }
+    print_result(args.json, series_report::json(&scores), series_report::text(&model, &scores))
+}
+
 pub fn run(args: EvalArgs) -> anyhow::Result<()> {
+    if let Some(name) = &args.model {
+        let dir = model::resolve("--model", name)?;
+        if SeriesModel::is_in(&dir) {
+            return run_series(&args, &dir);
+        }
+    }
+    let of_series = "a network of series (trained with --task classify, forecast, …)";
+    expect_together(&[
+        ("--test-fraction", args.series.test_fraction.is_some(), of_series),
+        ("--plot", args.series.plot.is_some(), of_series),
+    ])?;
     let files = model::files(args.model.as_deref())?;
     let mut dynamic = args.dynamic.evaluator(&files)?;
     let loaded = files.into_model()?.with_kernel(kernel::chosen())?;

@@ -35,11 +35,14 @@ mod kernel;
 mod line_ends;
 mod memory;
 mod model;
+mod predict;
 mod progress;
 mod receptive_field;
 mod run;
 mod score;
 mod sequences;
+mod series_files;
+mod series_report;
 mod signals;
 mod terminal;
 mod train;
@@ -66,11 +69,11 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Train a language model from text files (without --data: from a built-in text)
+    /// Train a language model from text files (without --data: from a built-in text), or a network on series
     Train(train::TrainArgs),
     /// Write text with a model (without --model: with a built-in one)
     Generate(generate::GenerateArgs),
-    /// Measure a model on a text: every token but the first, with its whole left context
+    /// Measure a model on a text: every token but the first, with its whole left context; or one of series on series
     Eval(eval::EvalArgs),
     /// Fill in the masks of a sequence with a masked language model
     FillMask(fill_mask::FillMaskArgs),
@@ -78,6 +81,8 @@ enum Command {
     Score(score::ScoreArgs),
     /// Compute a vector (embedding) of each sequence
     Embed(embed::EmbedArgs),
+    /// Forecast series, or label and classify them, with a network that was trained on series
+    Predict(predict::PredictArgs),
     /// Apply any model to tensors of a file
     Run(run::RunArgs),
     /// Convert another project's weights, or a model in another form, into a model directory
@@ -227,6 +232,7 @@ fn execute(cli: Cli) -> anyhow::Result<()> {
         Command::FillMask(args) => fill_mask::run(args),
         Command::Score(args) => score::run(args),
         Command::Embed(args) => embed::run(args),
+        Command::Predict(args) => predict::run(args),
         Command::Run(args) => run::run(args),
         Command::Convert(args) => convert::run(args),
         Command::Info(args) => info::run(args),

@@ -101,6 +101,7 @@ pub(super) fn plain(tensors: Tensors, arguments: &Arguments) -> Result<(ModelCon
     let free = ["dropout", "dilations", "output_activation", "input_shape"];
     arguments.agree(&told, &free)?;
     let config = TemporalConvNetConfig {
+        pool: None,
         num_inputs,
         network,
         num_outputs,

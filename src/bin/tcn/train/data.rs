@@ -15,19 +15,23 @@ use crate::documents::DocumentArgs;
 use crate::flags::{counted, expect_together, first_of};
 use crate::{line_ends, memory, model};
 
+/// Part of a text to validate on where no flag says.
+const VALID_FRACTION: f64 = 0.1;
+
 /// The source of the text, as the flags say it and `run.json` keeps it.
 #[derive(Debug, Clone, Serialize, Deserialize, clap::Args)]
 pub struct TextSource {
-    /// Texts, joined in this order: files, also .gz and .zst, folders, patterns such as 'notes/*.txt', `-` for
-    /// standard input (default: a built-in text, the start of the King James Bible)
+    /// Texts, joined in this order, or series (--task): files, also .gz and .zst, folders, patterns such as 'notes/*.txt', `-` for
+    /// standard input (default: a built-in text, the start of the King James Bible); of series .csv, .ts, .npy,
+    /// .safetensors, or a made-up task as adding:600 or copy:1000
     #[arg(long, value_name = "FILE", num_args = 1..)]
     pub data: Vec<PathBuf>,
     /// A text to validate on, instead of the end of the data; named as those of --data are
     #[arg(long, value_name = "FILE")]
     pub valid: Option<PathBuf>,
-    /// Fraction of the data, taken from its end, to validate on
-    #[arg(long, value_name = "F", conflicts_with = "valid", default_value_t = 0.1)]
-    pub valid_fraction: f64,
+    /// Fraction of the data, taken from its end, to validate on (default: 0.1; of series with classes 0)
+    #[arg(long, value_name = "F", conflicts_with = "valid")]
+    pub valid_fraction: Option<f64>,
     /// Validate on at most N bytes
     #[arg(long, value_name = "N", default_value_t = 400_000)]
     pub valid_bytes: usize,
@@ -42,6 +46,11 @@ pub struct TextSource {
 }
 
 impl TextSource {
+    /// Fraction of a text to validate on.
+    pub fn fraction(&self) -> f64 {
+        self.valid_fraction.unwrap_or(VALID_FRACTION)
+    }
+
     /// The first file's name, for the run's directory.
     pub fn stem(&self) -> String {
         let Some(first) = self.data.first() else {
@@ -186,7 +195,7 @@ impl Data {
                 line_ends::compare(corpus.bytes(), valid.bytes());
                 (corpus.bytes(), valid.bytes())
             }
-            None => split_fraction(corpus.bytes(), source.valid_fraction, !any_bytes)?,
+            None => split_fraction(corpus.bytes(), source.fraction(), !any_bytes)?,
         };
         let valid = beginning(valid, source.valid_bytes);
         let tokenizer_name = tokenizer_name(spec, base);
@@ -229,7 +238,7 @@ impl Data {
         };
         let valid = match &source.valid {
             Some(path) => name(path),
-            None => format!("the last {}% of it", source.valid_fraction * 100.0),
+            None => format!("the last {}% of it", source.fraction() * 100.0),
         };
         let file = |name, role: &str, bytes: usize, tokens: usize| DataFile {
             name,

@@ -47,7 +47,7 @@ impl Data {
             tokenizer(spec, base.filter(|_| !any_bytes), known, &all, held_out.as_ref())?;
         let (train, valid) = match held_out {
             Some(valid) => (all, valid),
-            None => split_documents(all, source.valid_fraction)?,
+            None => split_documents(all, source.fraction())?,
         };
         let valid = beginning(valid, source.valid_bytes);
         say!(

@@ -82,12 +82,13 @@ pub fn write_card(
         command: start.public_command(),
         usage: usage(start),
         sample,
+        series: None,
     });
     Ok(run.write(names::CARD, &card)?)
 }
 
 /// The fields of a configuration, nested ones by their own names.
-fn flatten(value: &serde_json::Value) -> Vec<(String, String)> {
+pub fn flatten(value: &serde_json::Value) -> Vec<(String, String)> {
     let fields = value.as_object().into_iter().flatten();
     let one = |(name, value): (&String, &serde_json::Value)| match value {
         serde_json::Value::Object(_) if name == "network" => flatten(value),

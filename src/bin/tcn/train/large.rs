@@ -58,7 +58,7 @@ impl Data {
         let tokenizer = tokenizer(spec, base.filter(|_| !any_bytes), known, (inputs, &scan))?;
         let split = match held_out {
             Some(_) => scan.bytes,
-            None => split(inputs, scan.bytes, source.valid_fraction, any_bytes)?,
+            None => split(inputs, scan.bytes, source.fraction(), any_bytes)?,
         };
         let key = [FORMAT, &scan.sha256, &split.to_string(), &tokenizer.to_json()?].join("\n");
         std::fs::create_dir_all(folder).at(folder)?;

@@ -7,6 +7,7 @@ use candle_tcn::text::{Corpus, Tokenizer, TokenizerSpec, split_documents};
 use candle_tcn::train::{MaskTokens, MaskedBatches, MaskingConfig, TrainConfig, ValidSet};
 use candle_tcn::{Error, Result};
 use clap::ValueEnum;
+use serde::{Deserialize, Serialize};
 
 use super::base::Base;
 use super::data::{Data, TextSource, tokenizer_name};
@@ -22,17 +23,35 @@ const PROTEINS: &str = "<pad>\n<cls>\n<eos>\n<unk>\n<mask>\n<null>\nA\nC\nD\nE\n
 /// Seed of the masks to validate under: the same for every run.
 const VALID_SEED: u64 = 0;
 
-#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Task {
     /// Predict the next token
     Lm,
     /// Find tokens that are masked, from both sides
     Mlm,
+    /// Tell classes of series apart
+    Classify,
+    /// Forecast series
+    Forecast,
+    /// Give a value at every step of a series
+    Regress,
+    /// Give one of several labels at every step
+    Label,
+    /// Say at every step which of several labels hold
+    Multilabel,
+}
+
+impl Task {
+    /// `true` for a task on series.
+    pub fn is_of_series(self) -> bool {
+        !matches!(self, Self::Lm | Self::Mlm)
+    }
 }
 
 #[derive(clap::Args)]
 pub struct MaskArgs {
-    /// The training task (default: that of the network)
+    /// The training task (default: that of the network; classify for a .ts file of series)
     #[arg(long, value_enum)]
     pub task: Option<Task>,
     /// Part of a sequence's tokens that is to be found (default: 0.15)
@@ -104,7 +123,7 @@ impl MaskedData {
         let held_out = source.valid.as_ref().map(|path| read(std::slice::from_ref(path)));
         let (train, valid) = match held_out.transpose()? {
             Some(valid) => (all, valid),
-            None => split_documents(all, source.valid_fraction)?,
+            None => split_documents(all, source.fraction())?,
         };
         let text = [train.concat(), valid.concat()].concat();
         let (tokenizer, tokenizer_name) = tokenizer(spec, (model, base), text)?;

@@ -8,6 +8,7 @@ mod finish;
 mod large;
 mod masked;
 mod options;
+mod series;
 mod start;
 mod watch;
 
@@ -24,12 +25,12 @@ use candle_tcn::{Error, Result};
 use candle_tcn::{plot, train};
 
 use crate::flags::counted;
-use crate::{Interrupted, kernel, memory, signals};
+use crate::{Interrupted, kernel, memory, series_files, signals};
 use base::Base;
 use claim::Claim;
 use data::{Data, TextSource};
 use finish::{report, write_card};
-use masked::MaskedData;
+use masked::{MaskedData, Task};
 pub use options::TrainArgs;
 use start::Start;
 use watch::Watch;
@@ -39,6 +40,11 @@ const KEEP: usize = 2;
 
 pub fn run(args: TrainArgs) -> anyhow::Result<()> {
     signals::keep_signals("finishing this step, then saving")?;
+    let task = series_task(&args)?;
+    args.series.check(task)?;
+    if task.is_some() || args.resume && is_of_series(&args) {
+        return series::run(&args, task);
+    }
     let Started { mut trainer, run, data, start, claim: _claim } = match args.resume {
         true => resume(&args)?,
         false => begin(&args)?,
@@ -79,6 +85,24 @@ pub fn run(args: TrainArgs) -> anyhow::Result<()> {
         return Err(Interrupted.into());
     }
     Ok(())
+}
+
+/// The task on series that is asked for, or that the data is of.
+fn series_task(args: &TrainArgs) -> anyhow::Result<Option<Task>> {
+    if args.masks.task.is_some() || args.resume {
+        return Ok(args.masks.task.filter(|task| task.is_of_series()));
+    }
+    let data = args.source()?.data;
+    let is_archive = !data.is_empty() && data.iter().all(|path| series_files::is_archive(path));
+    if is_archive {
+        say!("series with classes: --task classify");
+    }
+    Ok(is_archive.then_some(Task::Classify))
+}
+
+/// `true` for the directory of a run on series.
+fn is_of_series(args: &TrainArgs) -> bool {
+    args.out.as_ref().is_some_and(|out| out.join(names::TASK).exists())
 }
 
 /// The type and the kernel, as `bf16 (avx512)`.
@@ -246,7 +270,16 @@ fn refuse_to_remove_inputs(
     Ok(())
 }
 
-fn resume(args: &TrainArgs) -> anyhow::Result<Started> {
+/// A run that is to go on, before its checkpoint is read.
+struct Resumed {
+    run: RunDir,
+    start: Start,
+    claim: Claim,
+    /// The flags say where its data is now.
+    moved: bool,
+}
+
+fn open_to_resume(args: &TrainArgs) -> anyhow::Result<Resumed> {
     let Some(out) = &args.out else {
         bail_usage!("--resume: expected --out DIR, the run to continue");
     };
@@ -267,6 +300,11 @@ fn resume(args: &TrainArgs) -> anyhow::Result<Started> {
              --data - and the same text"
         );
     }
+    Ok(Resumed { run, start, claim, moved })
+}
+
+fn resume(args: &TrainArgs) -> anyhow::Result<Started> {
+    let Resumed { run, start, claim, moved } = open_to_resume(args)?;
     let (trainer, data) = resumed(args, &start, &run)?;
     let trainer = trainer.with_kernel(kernel::chosen())?;
     for (error, kept) in trainer.damaged() {

@@ -8,6 +8,8 @@ use candle_tcn::{AtPath, Error};
 use serde::{Deserialize, Serialize};
 
 use super::data::TextSource;
+use super::masked::Task;
+use super::series::SeriesArgs;
 
 /// Content of `run.json`: what a run was started with, for whoever continues it. It names folders of this
 /// machine and is not published.
@@ -17,6 +19,11 @@ pub struct Start {
     /// Shares of masked training; none of training on the next token.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub masking: Option<MaskingConfig>,
+    /// The task on series and its flags; none of a language model.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub task: Option<Task>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub series: Option<SeriesArgs>,
     /// The model that it began with, as a model card names it; empty for none.
     #[serde(default)]
     pub base: String,
@@ -33,7 +40,7 @@ impl Start {
         let arguments = std::env::args_os().map(|part| part.to_string_lossy().into_owned());
         let arguments: Vec<String> = arguments.collect();
         let command = typed(arguments.iter().cloned());
-        Self { source, masking: None, base, command, arguments }
+        Self { source, masking: None, task: None, series: None, base, command, arguments }
     }
 
     pub fn read(file: &Path) -> anyhow::Result<Self> {
@@ -86,6 +93,8 @@ mod tests {
         let start = |arguments: Vec<String>| Start {
             source: serde_json::from_value(source.clone()).unwrap(),
             masking: None,
+            task: None,
+            series: None,
             base: String::new(),
             command: String::new(),
             arguments,

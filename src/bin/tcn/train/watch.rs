@@ -26,6 +26,8 @@ pub struct Watch<'a> {
     last: String,
     pace: Pace,
     loudness: Loudness,
+    /// What the rate counts.
+    unit: &'static str,
 }
 
 /// The amount of output while a run trains.
@@ -51,7 +53,13 @@ impl<'a> Watch<'a> {
         };
         let bar = bar.with_style(ProgressStyle::with_template("{wide_bar} {percent:>3}% {msg}")?);
         let (last, pace) = (String::new(), Pace::new());
-        Ok(Self { tokenizer, run, bar, last, pace, loudness })
+        let unit = "tokens";
+        Ok(Self { tokenizer, run, bar, last, pace, loudness, unit })
+    }
+
+    /// The same for a rate in other units.
+    pub fn counting(self, unit: &'static str) -> Self {
+        Self { unit, ..self }
     }
 
     pub fn finish(&self) {
@@ -72,10 +80,11 @@ impl Observer for Watch<'_> {
     fn step(&mut self, record: &Record, progress: f64) {
         let left = record.elapsed_s * (1.0 - progress) / progress.max(1e-6);
         self.last = format!(
-            "step {} loss {:.3} {:.0} tokens/s ETA {}",
+            "step {} loss {:.3} {:.0} {}/s ETA {}",
             record.step,
             record.train_loss,
             record.tokens_per_s,
+            self.unit,
             HumanDuration(Duration::from_secs_f64(left.clamp(0.0, 1e9)))
         );
         self.bar.set_position((progress * PARTS as f64) as u64);

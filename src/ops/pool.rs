@@ -1,6 +1,87 @@
 //! One row for a whole sequence or image.
 
 use candle_core::{DType, Device, Result, Tensor};
+use serde::{Deserialize, Serialize};
+
+/// The way in which the rows of a sequence become one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Pool {
+    /// Mean of its steps.
+    #[default]
+    Mean,
+    /// The greatest number of each channel.
+    Max,
+    /// Its last step.
+    Last,
+}
+
+/// One row of each sequence, of the steps that `mask` counts; of all without a mask, and of images.
+///
+/// # Shapes
+/// As [`mean_rows`].
+///
+/// # Errors
+/// Those of candle; for [`Pool::Max`] and [`Pool::Last`] also for a sequence without a counted step.
+///
+/// # Example
+///
+/// ```
+/// use candle_core::{Device, Tensor};
+/// use candle_tcn::ops::{Pool, pool_rows};
+/// let xs = Tensor::new(&[[[4f32], [3.], [8.]]], &Device::Cpu)?;
+/// let mask = Tensor::new(&[[1u8, 1, 0]], &Device::Cpu)?;
+/// for (pool, one) in [(Pool::Mean, 3.5), (Pool::Max, 4.), (Pool::Last, 3.)] {
+///     assert_eq!(pool_rows(&xs, pool, Some(&mask))?.to_vec2::<f32>()?, [[one]]);
+/// }
+/// # Ok::<(), candle_tcn::Error>(())
+/// ```
+pub fn pool_rows(xs: &Tensor, pool: Pool, mask: Option<&Tensor>) -> Result<Tensor> {
+    if pool == Pool::Mean {
+        return mean_rows(xs, mask);
+    }
+    let xs = xs.flatten(1, xs.rank() - 2)?;
+    let (batch, time, _) = xs.dims3()?;
+    let mask = mask.map(|mask| counted(mask, batch, time)).transpose()?;
+    match (pool, mask) {
+        (Pool::Last, Some(mask)) => {
+            let last = |steps: &[u8]| steps.iter().rposition(|&step| step != 0);
+            let lengths: Option<Vec<usize>> =
+                mask.chunks(time).map(|steps| Some(last(steps)? + 1)).collect();
+            Ok(last_step(&xs, &lengths.ok_or_else(|| no_steps(batch))?)?)
+        }
+        (Pool::Last, None) => xs.narrow(1, time - 1, 1)?.squeeze(1),
+        (_, Some(mask)) => {
+            if mask.chunks(time).any(|steps| steps.iter().all(|&step| step == 0)) {
+                return Err(no_steps(batch).into());
+            }
+            let mask = Tensor::from_vec(mask, (batch, time, 1), xs.device())?;
+            let least = Tensor::full(f64::NEG_INFINITY, xs.shape(), xs.device())?;
+            let mask = mask.broadcast_as(xs.shape())?;
+            mask.where_cond(&xs, &least.to_dtype(xs.dtype())?)?.max(1)
+        }
+        (_, None) => xs.max(1),
+    }
+}
+
+fn no_steps(batch: usize) -> crate::Error {
+    let expected = format!("a step of each of {batch} sequences");
+    crate::Error::invalid("mask", expected, "a sequence without one")
+}
+
+/// The mask as numbers that are 0 for what does not count.
+fn counted(mask: &Tensor, batch: usize, time: usize) -> Result<Vec<u8>> {
+    expect_shape(mask, batch, time)?;
+    mask.ne(0f64)?.to_device(&Device::Cpu)?.flatten_all()?.to_vec1()
+}
+
+fn expect_shape(mask: &Tensor, batch: usize, time: usize) -> Result<()> {
+    if mask.dims() == [batch, time] {
+        return Ok(());
+    }
+    let expected = format!("({batch}, {time}), as the input");
+    Err(crate::Error::invalid("mask", expected, format!("{:?}", mask.dims())).into())
+}
 
 /// The mean over the rows of each sequence that `mask` counts; over all without a mask, and of images.
 ///
@@ -36,11 +117,7 @@ pub fn mean_rows(xs: &Tensor, mask: Option<&Tensor>) -> Result<Tensor> {
         return xs.mean(axes)?.to_dtype(dtype);
     };
     let (batch, time, _) = xs.dims3()?;
-    if mask.dims() != [batch, time] {
-        let expected = format!("({batch}, {time}), as the input");
-        let found = format!("{:?}", mask.dims());
-        return Err(crate::Error::invalid("mask", expected, found).into());
-    }
+    expect_shape(mask, batch, time)?;
     let mask = mask.to_dtype(xs.dtype())?.to_device(xs.device())?;
     let sum = mask.unsqueeze(1)?.matmul(&xs.contiguous()?)?.squeeze(1)?;
     // a sum of no steps is 0 whatever it is divided by

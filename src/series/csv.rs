@@ -1,0 +1,483 @@
+//! Tables with a header: columns of numbers and of categories, times, groups.
+
+use std::collections::HashMap;
+use std::io::Read;
+use std::path::Path;
+
+use csv::{ByteRecord, Reader, ReaderBuilder};
+
+use super::times::Times;
+use super::{Column, Series, SeriesSet};
+use crate::files::Decompressed;
+use crate::{AtPath, Error, Result};
+
+/// The most bytes of an unpacked table, which is held in memory.
+const MAX_BYTES: u64 = 1 << 32;
+
+/// The most categories of a column.
+const MAX_CATEGORIES: usize = 1000;
+
+/// Rows that may be missing from a grid of time, as a multiple of those that there are.
+const MAX_GAPS: usize = 4;
+
+/// Names that are taken for that of the times.
+const TIMES: [&str; 4] = ["time", "timestamp", "date", "datetime"];
+
+/// The parts that columns of a table have.
+#[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct CsvOptions {
+    /// Column of the times; without it one named time, timestamp, date or datetime, if there is one.
+    pub time: Option<String>,
+    /// Columns that are left out, beside those without a name, which number the rows.
+    pub ignore: Vec<String>,
+    /// Column whose different values are different series.
+    pub group: Option<String>,
+    /// Columns that are wanted, as another table had them; all without it, whose kinds are found.
+    pub columns: Option<Vec<Column>>,
+    /// Columns of those wanted that may be missing altogether: their values then are.
+    pub absent: Vec<String>,
+}
+
+/// A table that was read.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Table {
+    /// Its series.
+    pub set: SeriesSet,
+    /// Facts that a reader should know: the column of the times and their step, rows that are missing, changes of the
+    /// clock.
+    pub notes: Vec<String>,
+    /// Rows that a regular grid of time has and the table has not; in the set, all of their values are missing.
+    pub missing_rows: usize,
+}
+
+/// Reads a CSV with a header; `,`, `;` or a tab separates its fields. Packed files (gzip, zstd) are unpacked.
+///
+/// A field that is empty, `NA`, `NaN`, `null` or `?` is a missing value. A column is of numbers where all of its other
+/// fields are, else of categories. Rows that are missing from a regular grid of times are put in, without values.
+///
+/// # Errors
+/// [`Error::Io`] naming the file; [`Error::File`] with the line: a row of another number of fields, an infinite number, a
+/// text in a column of numbers or a category that is not known, times that run backwards; and for a table without a
+/// row, without a column of numbers, or without a wanted column.
+///
+/// # Example
+///
+/// ```
+/// use candle_tcn::series::{CsvOptions, read_csv};
+///
+/// let dir = tempfile::tempdir()?;
+/// let path = dir.path().join("flow.csv");
+/// std::fs::write(&path, "time,flow,gate\n2024-01-01,1.5,open\n2024-01-02,,shut\n2024-01-04,2,open\n")?;
+///
+/// let table = read_csv(&path, &CsvOptions::default())?;
+/// assert_eq!(table.missing_rows, 1); // of the third of January
+/// assert_eq!(table.set.columns[1].categories, ["open", "shut"]);
+/// assert_eq!(table.set.series[0].frames[..2], [1.5, 0.]);
+/// assert!(table.set.series[0].frames[2].is_nan());
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub fn read_csv(path: impl AsRef<Path>, options: &CsvOptions) -> Result<Table> {
+    let path = path.as_ref();
+    let mut bytes = Vec::new();
+    Decompressed::open(path)?.take(MAX_BYTES + 1).read_to_end(&mut bytes).at(path)?;
+    if bytes.len() as u64 > MAX_BYTES {
+        let message = format!("expected at most {MAX_BYTES} bytes of text, found more");
+        return Err(Error::file(path, message));
+    }
+    let text = bytes.strip_prefix("\u{feff}".as_bytes()).unwrap_or(&bytes);
+    parse_csv(text, options).map_err(|message| Error::file(path, message))
+}
+
+/// The fields of a table, by lines.
+pub(super) fn reader<R: Read>(text: R, delimiter: u8) -> Reader<R> {
+    ReaderBuilder::new().delimiter(delimiter).has_headers(false).flexible(true).from_reader(text)
+}
+
+/// The sign between the fields of a header.
+pub fn delimiter(header: &[u8]) -> u8 {
+    let line = header.split(|&byte| byte == b'\n').next().unwrap_or_default();
+    let count = |sign: u8| line.iter().filter(|&&byte| byte == sign).count();
+    [b',', b';', b'\t'].into_iter().max_by_key(|&sign| (count(sign), sign == b',')).unwrap_or(b',')
+}
+
+/// A number; NaN for a missing value, `None` for a text.
+pub fn number(field: &[u8]) -> Option<f32> {
+    let field = field.trim_ascii();
+    let missing: [&[u8]; 5] = [b"na", b"nan", b"null", b"?", b"n/a"];
+    if field.is_empty() || missing.iter().any(|name| field.eq_ignore_ascii_case(name)) {
+        return Some(f32::NAN);
+    }
+    std::str::from_utf8(field).ok()?.parse().ok()
+}
+
+/// The places of the parts in a row.
+pub struct CsvLayout {
+    names: Vec<String>,
+    /// Column of the times.
+    pub time: Option<usize>,
+    /// Column of the groups.
+    pub group: Option<usize>,
+    /// Columns of values: the place in a row, or none for an absent one.
+    pub values: Vec<(String, Option<usize>)>,
+}
+
+impl CsvLayout {
+    /// Finds the parts in a header.
+    ///
+    /// # Errors
+    /// A message: a name that occurs twice or is not there.
+    pub fn find(header: &[String], options: &CsvOptions) -> std::result::Result<Self, String> {
+        let names: Vec<String> = header.iter().map(|name| name.trim().to_string()).collect();
+        let shown =
+            || names.iter().filter(|name| !name.is_empty()).cloned().collect::<Vec<_>>().join(", ");
+        for (i, name) in names.iter().enumerate() {
+            if !name.is_empty() && names[..i].contains(name) {
+                return Err(format!("expected columns of different names, found {name:?} twice"));
+            }
+        }
+        let place = |name: &String| {
+            let place = names.iter().position(|found| found == name);
+            place.ok_or_else(|| format!("expected a column {name:?}, found {}", shown()))
+        };
+        let is_time = |name: &&String| TIMES.iter().any(|time| name.eq_ignore_ascii_case(time));
+        let time = match &options.time {
+            Some(name) => Some(place(name)?),
+            None => names
+                .iter()
+                .find(is_time)
+                .filter(|name| !options.ignore.contains(name))
+                .map(place)
+                .transpose()?,
+        };
+        let group = options.group.as_ref().map(place).transpose()?;
+        let ignored =
+            options.ignore.iter().map(place).collect::<std::result::Result<Vec<_>, _>>()?;
+        let values = match &options.columns {
+            Some(columns) => {
+                let value =
+                    |column: &Column| match names.iter().position(|name| *name == column.name) {
+                        None if options.absent.contains(&column.name) => {
+                            Ok((column.name.clone(), None))
+                        }
+                        _ => Ok((column.name.clone(), Some(place(&column.name)?))),
+                    };
+                columns.iter().map(value).collect::<std::result::Result<_, String>>()?
+            }
+            None => {
+                let left = |i: &usize| {
+                    !names[*i].is_empty()
+                        && ![time, group].contains(&Some(*i))
+                        && !ignored.contains(i)
+                };
+                (0..names.len()).filter(left).map(|i| (names[i].clone(), Some(i))).collect()
+            }
+        };
+        Ok(Self { names, time, group, values })
+    }
+
+    /// Number of fields of a row.
+    pub fn fields(&self) -> usize {
+        self.names.len()
+    }
+
+    /// The value of a column in a row.
+    ///
+    /// # Errors
+    /// A message for a number that is infinite, a text in a column of numbers, and a category that is not known.
+    pub fn value(column: &Column, field: &[u8]) -> std::result::Result<f32, String> {
+        let found = || String::from_utf8_lossy(field).trim().chars().take(40).collect::<String>();
+        match number(field) {
+            _ if !column.is_of_numbers() => {
+                let text = found();
+                if text.is_empty() {
+                    return Ok(f32::NAN);
+                }
+                let place = column.categories.iter().position(|name| *name == text);
+                let expected = || {
+                    format!(
+                        "{}: expected one of {}, found {text:?}",
+                        column.name,
+                        column.categories.join(", ")
+                    )
+                };
+                place.map(|i| i as f32).ok_or_else(expected)
+            }
+            Some(x) if x.is_infinite() => {
+                Err(format!("{}: expected a finite number, found {:?}", column.name, found()))
+            }
+            Some(x) => Ok(x),
+            None => Err(format!("{}: expected a number, found {:?}", column.name, found())),
+        }
+    }
+}
+
+fn parse_csv(text: &[u8], options: &CsvOptions) -> std::result::Result<Table, String> {
+    let rows = Rows { text, delimiter: delimiter(text) };
+    let mut header = None;
+    rows.each(1, |_, row| {
+        header = Some(
+            row.iter().map(|field| String::from_utf8_lossy(field).into_owned()).collect::<Vec<_>>(),
+        );
+        Ok(())
+    })?;
+    let layout =
+        CsvLayout::find(&header.ok_or("expected a header and rows, found none")?, options)?;
+    let columns = match &options.columns {
+        Some(columns) => columns.clone(),
+        None => rows.kinds(&layout)?,
+    };
+    if options.columns.is_none() && !columns.iter().any(Column::is_of_numbers) {
+        return Err("expected a column of numbers, found none".into());
+    }
+    let mut groups: Vec<Group> = Vec::new();
+    let mut by_name: HashMap<Vec<u8>, usize> = HashMap::new();
+    rows.each_row(&layout, |line, row| {
+        let name = layout.group.map_or(&b""[..], |group| &row[group]);
+        let at = *by_name.entry(name.to_vec()).or_insert_with(|| {
+            groups.push(Group {
+                name: String::from_utf8_lossy(name).into_owned(),
+                ..Group::default()
+            });
+            groups.len() - 1
+        });
+        let group = &mut groups[at];
+        if let Some(time) = layout.time {
+            group.times.push(String::from_utf8_lossy(&row[time]).into_owned());
+        }
+        group.lines.push(line);
+        for (column, (_, place)) in columns.iter().zip(&layout.values) {
+            group.frames.push(match place {
+                None => f32::NAN,
+                Some(place) => CsvLayout::value(column, &row[*place])?,
+            });
+        }
+        Ok(())
+    })?;
+    if groups.is_empty() {
+        return Err("expected rows after the header, found none".into());
+    }
+    let mut table = Table {
+        set: SeriesSet { columns, ..SeriesSet::default() },
+        notes: Vec::new(),
+        missing_rows: 0,
+    };
+    for group in groups {
+        group.add_to(&mut table)?;
+    }
+    table.add_notes(&layout);
+    Ok(table)
+}
+
+/// The rows of one series.
+#[derive(Default)]
+struct Group {
+    name: String,
+    times: Vec<String>,
+    lines: Vec<u64>,
+    frames: Vec<f32>,
+}
+
+impl Group {
+    fn add_to(self, table: &mut Table) -> std::result::Result<(), String> {
+        let channels = table.set.columns.len();
+        let mut series = Series { name: self.name, ..Series::new(self.frames, channels) };
+        if !self.times.is_empty() {
+            let times = Times::read(&self.times)
+                .map_err(|(row, message)| format!("line {}: {message}", self.lines[row]))?;
+            let gaps = times.gaps();
+            let missing: usize = gaps.iter().sum();
+            let is_grid = missing <= MAX_GAPS * times.len();
+            if missing > 0 && is_grid {
+                let rows = series.frames.chunks_exact(channels).zip(&gaps);
+                let filled = |(row, &gap): (&[f32], &usize)| {
+                    [vec![f32::NAN; gap * channels], row.to_vec()].concat()
+                };
+                series.frames = rows.flat_map(filled).collect();
+                series.times = Some(times.filled(&gaps));
+                table.missing_rows += missing;
+            } else {
+                series.times = Some(times);
+            }
+        }
+        table.set.series.push(series);
+        Ok(())
+    }
+}
+
+impl Table {
+    fn add_notes(&mut self, layout: &CsvLayout) {
+        let Some(time) = layout.time else { return };
+        let name = &layout.names[time];
+        let times = self.set.series.iter().filter_map(|series| series.times.as_ref());
+        let changes: Vec<String> = times.clone().flat_map(Times::clock_changes).collect();
+        let step = times.clone().find_map(Times::step);
+        let step = step.map_or("no regular step".into(), |step| format!("a step of {step}"));
+        self.notes.push(format!("times in column {name:?}, {step}"));
+        if let Some(first) = changes.first() {
+            let times = if changes.len() == 1 { "once" } else { "several times" };
+            self.notes.push(format!("the clock changes {times}, first at {first}"));
+        }
+    }
+}
+
+/// The rows of a text.
+struct Rows<'a> {
+    text: &'a [u8],
+    delimiter: u8,
+}
+
+impl Rows<'_> {
+    /// Goes through the first rows, header included, with their lines.
+    fn each(
+        &self,
+        most: usize,
+        mut see: impl FnMut(u64, &ByteRecord) -> std::result::Result<(), String>,
+    ) -> std::result::Result<(), String> {
+        let mut reader = reader(self.text, self.delimiter);
+        let mut row = ByteRecord::new();
+        for _ in 0..most {
+            let more = reader.read_byte_record(&mut row).map_err(|error| error.to_string())?;
+            if !more {
+                break;
+            }
+            let line = row.position().map_or(0, csv::Position::line);
+            see(line, &row).map_err(|message| format!("line {line}: {message}"))?;
+        }
+        Ok(())
+    }
+
+    /// Goes through the rows after the header.
+    fn each_row(
+        &self,
+        layout: &CsvLayout,
+        mut see: impl FnMut(u64, &ByteRecord) -> std::result::Result<(), String>,
+    ) -> std::result::Result<(), String> {
+        let (expected, mut is_header) = (layout.fields(), true);
+        self.each(usize::MAX, |line, row| {
+            if std::mem::take(&mut is_header) {
+                return Ok(());
+            }
+            if row.len() != expected {
+                return Err(format!(
+                    "expected {expected} fields as the header has, found {}",
+                    row.len()
+                ));
+            }
+            see(line, row)
+        })
+    }
+
+    /// Numbers or categories: the kind of each column.
+    fn kinds(&self, layout: &CsvLayout) -> std::result::Result<Vec<Column>, String> {
+        let places: Vec<usize> = layout.values.iter().filter_map(|(_, place)| *place).collect();
+        // of each column the first text that is no number, and all texts
+        let mut texts: Vec<(Option<u64>, HashMap<Vec<u8>, usize>)> =
+            vec![(None, HashMap::new()); places.len()];
+        self.each_row(layout, |line, row| {
+            for (&place, (first, names)) in places.iter().zip(&mut texts) {
+                let field = row[place].trim_ascii();
+                if number(field).is_none() {
+                    first.get_or_insert(line);
+                }
+                let next = names.len();
+                if !field.is_empty() && next <= MAX_CATEGORIES && !names.contains_key(field) {
+                    names.insert(field.to_vec(), next);
+                }
+            }
+            Ok(())
+        })?;
+        let kind = |((name, _), (first, names)): (
+            &(String, _),
+            (Option<u64>, HashMap<Vec<u8>, usize>),
+        )| {
+            let Some(line) = first else { return Ok(Column::of_numbers(name)) };
+            if names.len() > MAX_CATEGORIES {
+                return Err(format!(
+                    "line {line}: {name}: expected a number, or at most {MAX_CATEGORIES} different texts in the column, found more"
+                ));
+            }
+            let mut names: Vec<_> = names.into_iter().collect();
+            names.sort_by_key(|(_, place)| *place);
+            let text = |(name, _): (Vec<u8>, usize)| String::from_utf8_lossy(&name).into_owned();
+            Ok(Column { name: name.clone(), categories: names.into_iter().map(text).collect() })
+        };
+        layout.values.iter().zip(texts).map(kind).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(text: &str) -> std::result::Result<Table, String> {
+        parse_csv(text.as_bytes(), &CsvOptions::default())
+    }
+
+    #[test]
+    fn indexes_semicolons_and_marks() {
+        let table = read("\"\";\"time\";\"spots\"\r\n\"1\";1749;58\r\n\"2\";1750;62,6\r\n");
+        // a comma is no decimal point: a category
+        assert_eq!(table.unwrap_err(), "expected a column of numbers, found none");
+        let table =
+            read("\"\";\"time\";\"spots\"\r\n\"1\";1749;58\r\n\"2\";1750;62.6\r\n").unwrap();
+        assert_eq!((&table.set.columns[0].name[..], table.set.columns.len()), ("spots", 1));
+        assert_eq!(table.notes, ["times in column \"time\", a step of 1"]);
+        assert_eq!(table.set.series[0].times.as_ref().unwrap().after(1, 2).unwrap(), "1752");
+    }
+
+    #[test]
+    fn groups_are_series_and_gaps_are_filled() {
+        let text = "day,shop,sold\n2024-01-01,a,1\n2024-01-01,b,10\n2024-01-02,a,2\n2024-01-02,b,\n2024-01-05,a,5\n";
+        let options = CsvOptions {
+            time: Some("day".into()),
+            group: Some("shop".into()),
+            ..CsvOptions::default()
+        };
+        let table = parse_csv(text.as_bytes(), &options).unwrap();
+        let [a, b] = &table.set.series[..] else { panic!() };
+        assert_eq!((&a.name[..], &b.name[..], a.len(), table.missing_rows), ("a", "b", 3, 0));
+        assert_eq!(b.missing(), 1);
+        // two rows alone tell no step; of four there is one
+        let text = "date,x\n2024-01-01,1\n2024-01-02,2\n2024-01-03,3\n2024-01-06,6\n";
+        let table = read(text).unwrap();
+        assert_eq!(
+            (table.missing_rows, table.set.series[0].missing(), table.set.series[0].len()),
+            (2, 2, 6)
+        );
+    }
+
+    #[test]
+    fn what_is_wrong_is_one_line_with_its_number() {
+        for (text, expected) in [
+            ("", "expected a header and rows, found none"),
+            ("a,b\n", "expected rows after the header, found none"),
+            ("a,b\n1,2\n3\n", "line 3: expected 2 fields as the header has, found 1"),
+            ("a,b\n1,2\n\n3,4,5\n", "line 4: expected 2 fields as the header has, found 3"),
+            ("a\nx\n", "expected a column of numbers, found none"),
+            ("a\n1\ninf\n", "line 3: a: expected a finite number, found \"inf\""),
+            ("a\n1\n1e99\n", "line 3: a: expected a finite number, found \"1e99\""),
+            ("a,a\n1,2\n", "expected columns of different names, found \"a\" twice"),
+            ("time,a\n2,1\n1,2\n", "line 3: expected a time after 2, found 1: time runs backwards"),
+            ("time,a\nsoon,1\n", "line 2: expected a time"),
+        ] {
+            let error = read(text).unwrap_err();
+            assert!(error.contains(expected) && !error.contains('\n'), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_later_table_has_the_columns_of_the_first() {
+        let wind = Column { name: "wind".into(), categories: vec!["calm".into(), "storm".into()] };
+        let columns = Some(vec![Column::of_numbers("x"), wind]);
+        let options = CsvOptions { columns, absent: vec!["x".into()], ..CsvOptions::default() };
+        let table = parse_csv(b"other,wind\n1,storm\n2,\n", &options).unwrap();
+        let frames = &table.set.series[0].frames;
+        assert!(frames[0].is_nan() && frames[1] == 1.0 && frames[3].is_nan());
+        let error = parse_csv(b"x,wind\n1,gale\n", &options).unwrap_err();
+        assert_eq!(error, "line 2: wind: expected one of calm, storm, found \"gale\"");
+        let error = parse_csv(b"x\n1\n", &options).unwrap_err();
+        assert_eq!(error, "expected a column \"wind\", found x");
+        let error = parse_csv(b"x,wind\none,calm\n", &options).unwrap_err();
+        assert_eq!(error, "line 2: x: expected a number, found \"one\"");
+    }
+}
