@@ -8,10 +8,12 @@
 use candle_core::{D, Tensor};
 use candle_tcn::graph::{Graph, Network, NormKind, Run};
 use candle_tcn::nn::TcnConfig;
-use candle_tcn::series::{Missing, Scaling, Series, SeriesSet, read_ts};
+use candle_tcn::series::{Column, Series, SeriesSet, SeriesTask, TaskKind, read_ts};
 use candle_tcn::train::loss::CrossEntropy;
 use candle_tcn::train::schedule::ScheduleConfig;
-use candle_tcn::train::{Budget, Confusion, RunDir, SeriesBatches, TrainConfig, Trainer, ValidSet};
+use candle_tcn::train::{
+    Budget, Confusion, RunDir, SequenceBatches, SequenceSizes, TrainConfig, Trainer, ValidSet,
+};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
@@ -40,17 +42,18 @@ fn waves(count: usize, seed: u64) -> SeriesSet {
         let pace = [0.3, 0.4][class];
         let len = rng.random_range(30..60);
         let frame = |t| (pace * t as f32 + phase).sin() + rng.random_range(-0.8..0.8);
-        Series { frames: (0..len).map(frame).collect(), channels: 1, class: Some(class) }
+        Series::new((0..len).map(frame).collect(), 1).of_class(class)
     };
-    let series = (0..count).map(&mut wave).collect();
-    SeriesSet { channels: vec!["wave".into()], classes: vec!["slow".into(), "fast".into()], series }
+    SeriesSet {
+        series: (0..count).map(&mut wave).collect(),
+        columns: vec![Column::of_numbers("wave")],
+        classes: vec!["slow".into(), "fast".into()],
+    }
 }
 
-fn test(net: &Network, set: &SeriesBatches) -> Result<Confusion> {
-    let mut confusion = Confusion::new(set.set().classes.len());
-    let numbers: Vec<usize> = (0..set.set().series.len()).collect();
-    for numbers in numbers.chunks(16) {
-        let batch = set.batch(numbers.iter().copied())?;
+fn test(net: &Network, batches: &SequenceBatches, classes: usize) -> Result<Confusion> {
+    let mut confusion = Confusion::new(classes);
+    for batch in batches.in_order()? {
         let run = batch.mask.iter().try_fold(Run::eval(), Run::with_mask)?;
         let inputs: Vec<&Tensor> = batch.inputs.iter().collect();
         let said = net.run(&inputs, run)?.into_first()?.argmax(D::Minus1)?.to_vec1::<u32>()?;
@@ -64,19 +67,21 @@ fn test(net: &Network, set: &SeriesBatches) -> Result<Confusion> {
 fn main() -> Result<()> {
     candle_tcn::kernels::memory::keep_freed_memory();
     let args: Vec<String> = std::env::args().skip(1).collect();
-    let (mut train, mut rest) = match &args[..] {
+    let (train, mut rest) = match &args[..] {
         [train, rest, ..] => (read_ts(train)?, read_ts(rest)?),
         [] => (waves(60, 1), waves(200, 2)),
         [_] => return Err("expected two files, TRAIN.ts TEST.ts, found one".into()),
     };
     rest.number_classes_as(&train)?;
     let steps = args.get(2).map_or(Ok(150), |steps| steps.parse())?;
-    let scaling = Scaling::fit(&train)?;
-    for set in [&mut train, &mut rest] {
-        scaling.apply(set)?;
-        set.fill(Missing::Last)?;
-    }
-    let graph = graph(train.channels.len(), train.classes.len())?;
+    // each series by its own mean and deviation, which go in beside it
+    let task = SeriesTask::fit(&train, TaskKind::Classify { classes: train.classes.clone() })?;
+    let sizes = SequenceSizes { batch_size: 16, window: usize::MAX, history: 0, with_mask: true };
+    let batches = |set| {
+        let sequences = task.sequences(set)?;
+        SequenceBatches::new(sequences, sizes, SEED)
+    };
+    let graph = graph(task.in_channels(), task.out_channels())?;
     let config = TrainConfig {
         lr: 0.001,
         schedule: ScheduleConfig::Cosine { warmup: 0.05, final_fraction: 0.0 },
@@ -86,12 +91,11 @@ fn main() -> Result<()> {
     };
     let folder = tempfile::tempdir()?;
     let run = RunDir::create(folder.path().join("run"), 1)?;
-    let batches = SeriesBatches::new(train, 16, SEED)?;
-    let mut trainer =
-        Trainer::of_graph(config, graph, "{}", batches, CrossEntropy::default(), run)?;
+    let loss = CrossEntropy::default();
+    let mut trainer = Trainer::of_graph(config, graph, "{}", batches(&train)?, loss, run)?;
     trainer.run(&ValidSet::default(), &mut ())?;
 
-    let confusion = test(trainer.network(), &SeriesBatches::new(rest, 16, SEED)?)?;
+    let confusion = test(trainer.network(), &batches(&rest)?, task.out_channels())?;
     println!("accuracy {:.3}, balanced {:.3}", confusion.accuracy(), confusion.balanced_accuracy());
     Ok(())
 }

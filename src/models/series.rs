@@ -10,7 +10,7 @@ use crate::files::read_small;
 use crate::graph::{Network, Run};
 use crate::kernels::Kernel;
 use crate::ops::length_mask;
-use crate::series::{Framer, Scale, Sequence, Series, SeriesTask, TaskKind};
+use crate::series::{FrameSequence, Framer, Series, SeriesScale, SeriesTask, TaskKind};
 use crate::{Error, Result};
 
 /// Steps that a network is given at once.
@@ -113,11 +113,11 @@ impl SeriesModel {
         graph.outputs.iter().any(|&output| graph.edge(output).single)
     }
 
-    /// What the network says of a sequence: (time, out_channels), or (out_channels) of a whole.
+    /// Outputs of the network for a sequence: (time, out_channels), or (out_channels) of a whole.
     ///
     /// # Errors
     /// Those of the network.
-    pub fn outputs(&self, sequence: &Sequence) -> Result<Vec<f32>> {
+    pub fn outputs(&self, sequence: &FrameSequence) -> Result<Vec<f32>> {
         let graph = self.network.graph();
         if self.pools() || sequence.len() <= PIECE {
             return self.piece(sequence);
@@ -149,12 +149,12 @@ impl SeriesModel {
         Ok(outputs)
     }
 
-    fn frames(&self, sequence: &Sequence) -> Result<Tensor> {
+    fn frames(&self, sequence: &FrameSequence) -> Result<Tensor> {
         let shape = (1, sequence.len(), sequence.channels);
         Ok(Tensor::from_slice(&sequence.inputs, shape, &Device::Cpu)?)
     }
 
-    fn piece(&self, sequence: &Sequence) -> Result<Vec<f32>> {
+    fn piece(&self, sequence: &FrameSequence) -> Result<Vec<f32>> {
         let mut run = Run::eval();
         if self.network.graph().takes_mask() {
             run = run.with_mask(&length_mask(&[sequence.len()], sequence.len())?)?;
@@ -177,7 +177,7 @@ impl SeriesModel {
         });
         let channels = self.task.in_channels();
         let targets = crate::series::SequenceTargets::Class(0);
-        let outputs = self.outputs(&Sequence { inputs, channels, targets })?;
+        let outputs = self.outputs(&FrameSequence { inputs, channels, targets })?;
         let mut answers = Vec::with_capacity(outputs.len());
         for (step, outputs) in outputs.chunks_exact(self.task.out_channels()).enumerate() {
             self.answer(framers.get(step).map(Vec::as_slice), outputs, &mut answers);
@@ -247,7 +247,7 @@ impl SeriesModel {
             "one that answers at every step and sees no later one",
             "another",
         )?;
-        let known = self.task.known.is_empty() && self.task.scale != Scale::Series;
+        let known = self.task.known.is_empty() && self.task.scale != SeriesScale::Series;
         Error::require(
             known,
             "known",

@@ -4,9 +4,8 @@ use std::collections::HashMap;
 use std::io::Read;
 use std::path::Path;
 
-use csv::{ByteRecord, Reader, ReaderBuilder};
-
-use super::times::Times;
+use super::csv_rows::{CsvLayout, TableRows, delimiter};
+use super::times::SeriesTimes;
 use super::{Column, Series, SeriesSet};
 use crate::files::Decompressed;
 use crate::{AtPath, Error, Result};
@@ -14,14 +13,8 @@ use crate::{AtPath, Error, Result};
 /// The most bytes of an unpacked table, which is held in memory.
 const MAX_BYTES: u64 = 1 << 32;
 
-/// The most categories of a column.
-const MAX_CATEGORIES: usize = 1000;
-
-/// Rows that may be missing from a grid of time, as a multiple of those that there are.
+/// TableRows that may be missing from a grid of time, as a multiple of those that there are.
 const MAX_GAPS: usize = 4;
-
-/// Names that are taken for that of the times.
-const TIMES: [&str; 4] = ["time", "timestamp", "date", "datetime"];
 
 /// The parts that columns of a table have.
 #[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -40,20 +33,22 @@ pub struct CsvOptions {
 
 /// A table that was read.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Table {
+pub struct SeriesTable {
     /// Its series.
     pub set: SeriesSet,
     /// Facts that a reader should know: the column of the times and their step, rows that are missing, changes of the
     /// clock.
     pub notes: Vec<String>,
-    /// Rows that a regular grid of time has and the table has not; in the set, all of their values are missing.
+    /// TableRows that a regular grid of time has and the table has not; in the set, all of their values are missing.
     pub missing_rows: usize,
+    /// Name of the column of the times, where there is one.
+    pub time: Option<String>,
 }
 
 /// Reads a CSV with a header; `,`, `;` or a tab separates its fields. Packed files (gzip, zstd) are unpacked.
 ///
 /// A field that is empty, `NA`, `NaN`, `null` or `?` is a missing value. A column is of numbers where all of its other
-/// fields are, else of categories. Rows that are missing from a regular grid of times are put in, without values.
+/// fields are, else of categories. TableRows that are missing from a regular grid of times are put in, without values.
 ///
 /// # Errors
 /// [`Error::Io`] naming the file; [`Error::File`] with the line: a row of another number of fields, an infinite number, a
@@ -76,7 +71,7 @@ pub struct Table {
 /// assert!(table.set.series[0].frames[2].is_nan());
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
-pub fn read_csv(path: impl AsRef<Path>, options: &CsvOptions) -> Result<Table> {
+pub fn read_csv(path: impl AsRef<Path>, options: &CsvOptions) -> Result<SeriesTable> {
     let path = path.as_ref();
     let mut bytes = Vec::new();
     Decompressed::open(path)?.take(MAX_BYTES + 1).read_to_end(&mut bytes).at(path)?;
@@ -88,131 +83,8 @@ pub fn read_csv(path: impl AsRef<Path>, options: &CsvOptions) -> Result<Table> {
     parse_csv(text, options).map_err(|message| Error::file(path, message))
 }
 
-/// The fields of a table, by lines.
-pub(super) fn reader<R: Read>(text: R, delimiter: u8) -> Reader<R> {
-    ReaderBuilder::new().delimiter(delimiter).has_headers(false).flexible(true).from_reader(text)
-}
-
-/// The sign between the fields of a header.
-pub fn delimiter(header: &[u8]) -> u8 {
-    let line = header.split(|&byte| byte == b'\n').next().unwrap_or_default();
-    let count = |sign: u8| line.iter().filter(|&&byte| byte == sign).count();
-    [b',', b';', b'\t'].into_iter().max_by_key(|&sign| (count(sign), sign == b',')).unwrap_or(b',')
-}
-
-/// A number; NaN for a missing value, `None` for a text.
-pub fn number(field: &[u8]) -> Option<f32> {
-    let field = field.trim_ascii();
-    let missing: [&[u8]; 5] = [b"na", b"nan", b"null", b"?", b"n/a"];
-    if field.is_empty() || missing.iter().any(|name| field.eq_ignore_ascii_case(name)) {
-        return Some(f32::NAN);
-    }
-    std::str::from_utf8(field).ok()?.parse().ok()
-}
-
-/// The places of the parts in a row.
-pub struct CsvLayout {
-    names: Vec<String>,
-    /// Column of the times.
-    pub time: Option<usize>,
-    /// Column of the groups.
-    pub group: Option<usize>,
-    /// Columns of values: the place in a row, or none for an absent one.
-    pub values: Vec<(String, Option<usize>)>,
-}
-
-impl CsvLayout {
-    /// Finds the parts in a header.
-    ///
-    /// # Errors
-    /// A message: a name that occurs twice or is not there.
-    pub fn find(header: &[String], options: &CsvOptions) -> std::result::Result<Self, String> {
-        let names: Vec<String> = header.iter().map(|name| name.trim().to_string()).collect();
-        let shown =
-            || names.iter().filter(|name| !name.is_empty()).cloned().collect::<Vec<_>>().join(", ");
-        for (i, name) in names.iter().enumerate() {
-            if !name.is_empty() && names[..i].contains(name) {
-                return Err(format!("expected columns of different names, found {name:?} twice"));
-            }
-        }
-        let place = |name: &String| {
-            let place = names.iter().position(|found| found == name);
-            place.ok_or_else(|| format!("expected a column {name:?}, found {}", shown()))
-        };
-        let is_time = |name: &&String| TIMES.iter().any(|time| name.eq_ignore_ascii_case(time));
-        let time = match &options.time {
-            Some(name) => Some(place(name)?),
-            None => names
-                .iter()
-                .find(is_time)
-                .filter(|name| !options.ignore.contains(name))
-                .map(place)
-                .transpose()?,
-        };
-        let group = options.group.as_ref().map(place).transpose()?;
-        let ignored =
-            options.ignore.iter().map(place).collect::<std::result::Result<Vec<_>, _>>()?;
-        let values = match &options.columns {
-            Some(columns) => {
-                let value =
-                    |column: &Column| match names.iter().position(|name| *name == column.name) {
-                        None if options.absent.contains(&column.name) => {
-                            Ok((column.name.clone(), None))
-                        }
-                        _ => Ok((column.name.clone(), Some(place(&column.name)?))),
-                    };
-                columns.iter().map(value).collect::<std::result::Result<_, String>>()?
-            }
-            None => {
-                let left = |i: &usize| {
-                    !names[*i].is_empty()
-                        && ![time, group].contains(&Some(*i))
-                        && !ignored.contains(i)
-                };
-                (0..names.len()).filter(left).map(|i| (names[i].clone(), Some(i))).collect()
-            }
-        };
-        Ok(Self { names, time, group, values })
-    }
-
-    /// Number of fields of a row.
-    pub fn fields(&self) -> usize {
-        self.names.len()
-    }
-
-    /// The value of a column in a row.
-    ///
-    /// # Errors
-    /// A message for a number that is infinite, a text in a column of numbers, and a category that is not known.
-    pub fn value(column: &Column, field: &[u8]) -> std::result::Result<f32, String> {
-        let found = || String::from_utf8_lossy(field).trim().chars().take(40).collect::<String>();
-        match number(field) {
-            _ if !column.is_of_numbers() => {
-                let text = found();
-                if text.is_empty() {
-                    return Ok(f32::NAN);
-                }
-                let place = column.categories.iter().position(|name| *name == text);
-                let expected = || {
-                    format!(
-                        "{}: expected one of {}, found {text:?}",
-                        column.name,
-                        column.categories.join(", ")
-                    )
-                };
-                place.map(|i| i as f32).ok_or_else(expected)
-            }
-            Some(x) if x.is_infinite() => {
-                Err(format!("{}: expected a finite number, found {:?}", column.name, found()))
-            }
-            Some(x) => Ok(x),
-            None => Err(format!("{}: expected a number, found {:?}", column.name, found())),
-        }
-    }
-}
-
-fn parse_csv(text: &[u8], options: &CsvOptions) -> std::result::Result<Table, String> {
-    let rows = Rows { text, delimiter: delimiter(text) };
+fn parse_csv(text: &[u8], options: &CsvOptions) -> std::result::Result<SeriesTable, String> {
+    let rows = TableRows { text, delimiter: delimiter(text) };
     let mut header = None;
     rows.each(1, |_, row| {
         header = Some(
@@ -229,14 +101,14 @@ fn parse_csv(text: &[u8], options: &CsvOptions) -> std::result::Result<Table, St
     if options.columns.is_none() && !columns.iter().any(Column::is_of_numbers) {
         return Err("expected a column of numbers, found none".into());
     }
-    let mut groups: Vec<Group> = Vec::new();
+    let mut groups: Vec<TableGroup> = Vec::new();
     let mut by_name: HashMap<Vec<u8>, usize> = HashMap::new();
     rows.each_row(&layout, |line, row| {
         let name = layout.group.map_or(&b""[..], |group| &row[group]);
         let at = *by_name.entry(name.to_vec()).or_insert_with(|| {
-            groups.push(Group {
+            groups.push(TableGroup {
                 name: String::from_utf8_lossy(name).into_owned(),
-                ..Group::default()
+                ..TableGroup::default()
             });
             groups.len() - 1
         });
@@ -256,11 +128,9 @@ fn parse_csv(text: &[u8], options: &CsvOptions) -> std::result::Result<Table, St
     if groups.is_empty() {
         return Err("expected rows after the header, found none".into());
     }
-    let mut table = Table {
-        set: SeriesSet { columns, ..SeriesSet::default() },
-        notes: Vec::new(),
-        missing_rows: 0,
-    };
+    let time = layout.time.map(|time| layout.names[time].clone());
+    let mut table =
+        SeriesTable { time, ..SeriesTable::of(SeriesSet { columns, ..SeriesSet::default() }) };
     for group in groups {
         group.add_to(&mut table)?;
     }
@@ -270,19 +140,19 @@ fn parse_csv(text: &[u8], options: &CsvOptions) -> std::result::Result<Table, St
 
 /// The rows of one series.
 #[derive(Default)]
-struct Group {
+struct TableGroup {
     name: String,
     times: Vec<String>,
     lines: Vec<u64>,
     frames: Vec<f32>,
 }
 
-impl Group {
-    fn add_to(self, table: &mut Table) -> std::result::Result<(), String> {
+impl TableGroup {
+    fn add_to(self, table: &mut SeriesTable) -> std::result::Result<(), String> {
         let channels = table.set.columns.len();
         let mut series = Series { name: self.name, ..Series::new(self.frames, channels) };
         if !self.times.is_empty() {
-            let times = Times::read(&self.times)
+            let times = SeriesTimes::read(&self.times)
                 .map_err(|(row, message)| format!("line {}: {message}", self.lines[row]))?;
             let gaps = times.gaps();
             let missing: usize = gaps.iter().sum();
@@ -304,13 +174,18 @@ impl Group {
     }
 }
 
-impl Table {
+impl SeriesTable {
+    /// A set of which there is nothing else to tell.
+    pub fn of(set: SeriesSet) -> Self {
+        Self { set, notes: Vec::new(), missing_rows: 0, time: None }
+    }
+
     fn add_notes(&mut self, layout: &CsvLayout) {
         let Some(time) = layout.time else { return };
         let name = &layout.names[time];
         let times = self.set.series.iter().filter_map(|series| series.times.as_ref());
-        let changes: Vec<String> = times.clone().flat_map(Times::clock_changes).collect();
-        let step = times.clone().find_map(Times::step);
+        let changes: Vec<String> = times.clone().flat_map(SeriesTimes::clock_changes).collect();
+        let step = times.clone().find_map(SeriesTimes::step);
         let step = step.map_or("no regular step".into(), |step| format!("a step of {step}"));
         self.notes.push(format!("times in column {name:?}, {step}"));
         if let Some(first) = changes.first() {
@@ -320,96 +195,11 @@ impl Table {
     }
 }
 
-/// The rows of a text.
-struct Rows<'a> {
-    text: &'a [u8],
-    delimiter: u8,
-}
-
-impl Rows<'_> {
-    /// Goes through the first rows, header included, with their lines.
-    fn each(
-        &self,
-        most: usize,
-        mut see: impl FnMut(u64, &ByteRecord) -> std::result::Result<(), String>,
-    ) -> std::result::Result<(), String> {
-        let mut reader = reader(self.text, self.delimiter);
-        let mut row = ByteRecord::new();
-        for _ in 0..most {
-            let more = reader.read_byte_record(&mut row).map_err(|error| error.to_string())?;
-            if !more {
-                break;
-            }
-            let line = row.position().map_or(0, csv::Position::line);
-            see(line, &row).map_err(|message| format!("line {line}: {message}"))?;
-        }
-        Ok(())
-    }
-
-    /// Goes through the rows after the header.
-    fn each_row(
-        &self,
-        layout: &CsvLayout,
-        mut see: impl FnMut(u64, &ByteRecord) -> std::result::Result<(), String>,
-    ) -> std::result::Result<(), String> {
-        let (expected, mut is_header) = (layout.fields(), true);
-        self.each(usize::MAX, |line, row| {
-            if std::mem::take(&mut is_header) {
-                return Ok(());
-            }
-            if row.len() != expected {
-                return Err(format!(
-                    "expected {expected} fields as the header has, found {}",
-                    row.len()
-                ));
-            }
-            see(line, row)
-        })
-    }
-
-    /// Numbers or categories: the kind of each column.
-    fn kinds(&self, layout: &CsvLayout) -> std::result::Result<Vec<Column>, String> {
-        let places: Vec<usize> = layout.values.iter().filter_map(|(_, place)| *place).collect();
-        // of each column the first text that is no number, and all texts
-        let mut texts: Vec<(Option<u64>, HashMap<Vec<u8>, usize>)> =
-            vec![(None, HashMap::new()); places.len()];
-        self.each_row(layout, |line, row| {
-            for (&place, (first, names)) in places.iter().zip(&mut texts) {
-                let field = row[place].trim_ascii();
-                if number(field).is_none() {
-                    first.get_or_insert(line);
-                }
-                let next = names.len();
-                if !field.is_empty() && next <= MAX_CATEGORIES && !names.contains_key(field) {
-                    names.insert(field.to_vec(), next);
-                }
-            }
-            Ok(())
-        })?;
-        let kind = |((name, _), (first, names)): (
-            &(String, _),
-            (Option<u64>, HashMap<Vec<u8>, usize>),
-        )| {
-            let Some(line) = first else { return Ok(Column::of_numbers(name)) };
-            if names.len() > MAX_CATEGORIES {
-                return Err(format!(
-                    "line {line}: {name}: expected a number, or at most {MAX_CATEGORIES} different texts in the column, found more"
-                ));
-            }
-            let mut names: Vec<_> = names.into_iter().collect();
-            names.sort_by_key(|(_, place)| *place);
-            let text = |(name, _): (Vec<u8>, usize)| String::from_utf8_lossy(&name).into_owned();
-            Ok(Column { name: name.clone(), categories: names.into_iter().map(text).collect() })
-        };
-        layout.values.iter().zip(texts).map(kind).collect()
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn read(text: &str) -> std::result::Result<Table, String> {
+    fn read(text: &str) -> std::result::Result<SeriesTable, String> {
         parse_csv(text.as_bytes(), &CsvOptions::default())
     }
 

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use super::{Base, Missing, Scale, Series, SeriesTask};
+use super::{ForecastBase, Missing, Series, SeriesScale, SeriesTask};
 
 /// The least deviation of a window, as a part of that of the training part.
 const LEAST: f64 = 0.05;
@@ -49,7 +49,7 @@ impl<'a> Framer<'a> {
     pub(super) fn new(task: &'a SeriesTask) -> Self {
         let columns = task.columns.len();
         let window = match task.scale {
-            Scale::Window(steps) => steps,
+            SeriesScale::Window(steps) => steps,
             _ => 0,
         };
         Self {
@@ -68,7 +68,7 @@ impl<'a> Framer<'a> {
     /// The walk over a series that is there as a whole, whose own mean and deviation may scale it.
     pub(super) fn of_series(task: &'a SeriesTask, series: &Series) -> Self {
         let mut framer = Self::new(task);
-        if task.scale == Scale::Series {
+        if task.scale == SeriesScale::Series {
             framer.own =
                 (0..series.channels).map(|channel| moments(series.channel(channel))).collect();
         }
@@ -76,7 +76,7 @@ impl<'a> Framer<'a> {
     }
 
     /// Takes the next row and appends the frame that it becomes. `ahead` is the row of the last step of the forecast, for
-    /// columns that are known ahead; `calendar` as [`Times::calendar`](super::Times::calendar) gives it.
+    /// columns that are known ahead; `calendar` as [`SeriesTimes::calendar`](super::SeriesTimes::calendar) gives it.
     ///
     /// # Panics
     /// For a row of another number of columns than the task has.
@@ -139,7 +139,7 @@ impl<'a> Framer<'a> {
         }
         let numbers =
             self.inputs.iter().filter(|&&column| self.task.columns[column].is_of_numbers());
-        if self.task.scale == Scale::Series {
+        if self.task.scale == SeriesScale::Series {
             for &column in numbers.clone() {
                 let (mean, deviation) = self.own.get(column).copied().unwrap_or((0.0, 1.0));
                 let size = self
@@ -152,7 +152,7 @@ impl<'a> Framer<'a> {
                 ]);
             }
         }
-        if let Scale::Window(_) = self.task.scale {
+        if let SeriesScale::Window(_) = self.task.scale {
             frame.extend(numbers.clone().map(|&column| self.windows[column].size() as f32));
         }
         if self.task.missing == Missing::LastAndMask {
@@ -164,13 +164,13 @@ impl<'a> Framer<'a> {
     fn scaled(&self, column: usize, x: f64) -> f32 {
         let scaling = &self.task.scaling;
         let scaled = match self.task.scale {
-            Scale::None => x,
-            Scale::Set => scaling.apply(column, x),
-            Scale::Series => {
+            SeriesScale::None => x,
+            SeriesScale::Set => scaling.apply(column, x),
+            SeriesScale::Series => {
                 let (mean, deviation) = self.own.get(column).copied().unwrap_or((0.0, 1.0));
                 (x - mean) / (deviation + 1e-3 * scaling.deviation(column))
             }
-            Scale::Window(_) => (x - self.windows[column].mean) / self.unit(column),
+            SeriesScale::Window(_) => (x - self.windows[column].mean) / self.unit(column),
         };
         if scaled.is_nan() { 0.0 } else { scaled as f32 }
     }
@@ -179,9 +179,9 @@ impl<'a> Framer<'a> {
     fn unit(&self, column: usize) -> f64 {
         let deviation = self.task.scaling.deviation(column);
         match self.task.scale {
-            Scale::None => 1.0,
-            Scale::Set | Scale::Series => deviation,
-            Scale::Window(_) => self.windows[column].unit,
+            SeriesScale::None => 1.0,
+            SeriesScale::Set | SeriesScale::Series => deviation,
+            SeriesScale::Window(_) => self.windows[column].unit,
         }
     }
 
@@ -193,15 +193,16 @@ impl<'a> Framer<'a> {
         value.filter(|x| values.len() == season && !x.is_nan())
     }
 
-    /// What the network's output for a target is added to, `steps` ahead: a naive forecast; of a regression its mean.
+    /// The number that the network's output for a target is added to, `steps` ahead: a naive forecast; of a regression its
+    /// mean.
     pub fn base(&self, target: usize, steps: usize) -> f64 {
         let column = self.targets[target];
         if steps == 0 {
             return self.task.scaling.mean(column);
         }
         match self.task.base {
-            Base::Last => f64::from(self.last[column]),
-            Base::Season => self.naive(target, steps),
+            ForecastBase::Last => f64::from(self.last[column]),
+            ForecastBase::Season => self.naive(target, steps),
         }
     }
 

@@ -22,6 +22,7 @@
 
 mod column;
 mod csv;
+mod csv_rows;
 mod framer;
 mod prepare;
 mod scaling;
@@ -29,19 +30,21 @@ mod split;
 mod synthetic;
 mod task;
 mod tensors;
+mod time_form;
 mod times;
 mod ts;
 
 pub use column::Column;
-pub use csv::{CsvLayout, CsvOptions, Table, delimiter, number, read_csv};
+pub use csv::{CsvOptions, SeriesTable, read_csv};
+pub use csv_rows::{CsvLayout, delimiter, number};
 pub use framer::Framer;
-pub use prepare::{Sequence, SequenceTargets};
-pub use scaling::{Scale, Scaling};
-pub use split::{Part, split_by_series, split_by_time};
+pub use prepare::{FrameSequence, SequenceTargets};
+pub use scaling::{Scaling, SeriesScale};
+pub use split::{split_by_series, split_by_time};
 pub use synthetic::{adding_problem, copy_memory};
-pub use task::{Bands, Base, SeriesTask, TaskKind};
+pub use task::{Bands, ForecastBase, SeriesTask, TaskKind};
 pub use tensors::{read_npy, read_tensors};
-pub use times::{TimeStep, Times};
+pub use times::{SeriesTimes, TimeStep};
 pub use ts::{is_ts, read_ts};
 
 use serde::{Deserialize, Serialize};
@@ -59,8 +62,8 @@ pub struct Series {
     pub channels: usize,
     /// Number of its class in [`SeriesSet::classes`].
     pub class: Option<usize>,
-    /// Times of its frames, where they are known.
-    pub times: Option<Times>,
+    /// SeriesTimes of its frames, where they are known.
+    pub times: Option<SeriesTimes>,
 }
 
 impl Series {

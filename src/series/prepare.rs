@@ -3,17 +3,19 @@
 use std::ops::Range;
 
 use super::framer::{log_size, moments};
-use super::{Base, Framer, Missing, Scale, Scaling, Series, SeriesSet, SeriesTask, TaskKind};
+use super::{
+    ForecastBase, Framer, Missing, Scaling, Series, SeriesScale, SeriesSet, SeriesTask, TaskKind,
+};
 use crate::{Error, Result};
 
 /// A sequence as a network takes it, and what is asked of it.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Sequence {
+pub struct FrameSequence {
     /// (time, channels)
     pub inputs: Vec<f32>,
     /// Numbers of a frame.
     pub channels: usize,
-    /// What should come out.
+    /// Answers that should come out.
     pub targets: SequenceTargets,
 }
 
@@ -70,7 +72,7 @@ impl SequenceTargets {
     }
 }
 
-impl Sequence {
+impl FrameSequence {
     /// Number of steps.
     pub fn len(&self) -> usize {
         self.inputs.len() / self.channels
@@ -124,7 +126,7 @@ impl SeriesTask {
     /// assert_eq!(task.sequences(&set)?[0].targets, SequenceTargets::Classes(vec![0, 1, 1]));
     /// # Ok::<(), candle_tcn::Error>(())
     /// ```
-    pub fn sequences(&self, set: &SeriesSet) -> Result<Vec<Sequence>> {
+    pub fn sequences(&self, set: &SeriesSet) -> Result<Vec<FrameSequence>> {
         self.expect_columns(set)?;
         set.series.iter().map(|series| self.sequence(set, series)).collect()
     }
@@ -150,7 +152,7 @@ impl SeriesTask {
         Ok(())
     }
 
-    fn sequence(&self, set: &SeriesSet, series: &Series) -> Result<Sequence> {
+    fn sequence(&self, set: &SeriesSet, series: &Series) -> Result<FrameSequence> {
         let channels = self.in_channels();
         let mut inputs = Vec::with_capacity(series.len() * channels);
         let (mut numbers, columns) = (Vec::new(), self.target_columns());
@@ -186,7 +188,7 @@ impl SeriesTask {
                 if x == 0.0 || x == 1.0 { Ok(x) } else { Err(Error::invalid(field(), expected, x)) }
             })?,
         };
-        Ok(Sequence { inputs, channels, targets })
+        Ok(FrameSequence { inputs, channels, targets })
     }
 
     /// Walks over a series and appends its frames; `see` gets the step after its frame, which is the third.
@@ -245,7 +247,7 @@ impl SeriesTask {
     }
 
     /// Asks for nothing but what stands in `steps` of the series that a sequence was made of.
-    pub fn limit(&self, sequence: &mut Sequence, steps: Range<usize>) {
+    pub fn limit(&self, sequence: &mut FrameSequence, steps: Range<usize>) {
         let len = sequence.len();
         match (&self.task, &mut sequence.targets) {
             (TaskKind::Forecast { horizon, .. }, SequenceTargets::Numbers { values, width }) => {
@@ -267,7 +269,7 @@ impl SeriesTask {
 
     /// Measures what the scaling alone does not say: sizes, the base of a forecast, its spread, naive answers.
     pub(super) fn measure(&mut self, set: &SeriesSet) -> Result<()> {
-        if self.scale == Scale::Series {
+        if self.scale == SeriesScale::Series {
             self.sizes = self.measured_sizes(set);
         }
         self.naive = match &self.task {
@@ -318,13 +320,13 @@ impl SeriesTask {
             longest,
         )?;
         let mut errors = Vec::new();
-        for base in [Base::Last, Base::Season] {
+        for base in [ForecastBase::Last, ForecastBase::Season] {
             self.base = base;
             errors.push(self.base_errors(set));
         }
         let mean = |of: &[BaseErrors]| of.iter().map(|errors| errors.mean).sum::<f64>();
         let is_seasonal = self.season() > 1 && mean(&errors[1]) < mean(&errors[0]);
-        self.base = if is_seasonal { Base::Season } else { Base::Last };
+        self.base = if is_seasonal { ForecastBase::Season } else { ForecastBase::Last };
         let best = &errors[usize::from(is_seasonal)];
         self.spread = best.iter().map(|errors| errors.deviation.max(1e-6)).collect();
         Ok(self.naive_errors(set))

@@ -8,7 +8,7 @@ use crate::{Error, Result};
 /// The mean and the deviation by which values are scaled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Scale {
+pub enum SeriesScale {
     /// None: values stay as they are.
     None,
     /// Those of the training part.

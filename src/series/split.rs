@@ -7,17 +7,6 @@ use rand_chacha::ChaCha8Rng;
 use super::{Series, SeriesSet};
 use crate::{Error, Result};
 
-/// A part of the data.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Part {
-    /// What is trained on.
-    Train,
-    /// What chooses the weights that are kept.
-    Valid,
-    /// What nothing is chosen by.
-    Test,
-}
-
 /// The ends of the first two parts of a series of `steps`, by time: what comes last is tested.
 ///
 /// # Errors
@@ -84,7 +73,8 @@ mod tests {
 
     #[test]
     fn every_class_is_in_every_part_and_one_is_left_to_train_on() {
-        let series = |i: usize| Series::new(vec![i as f32], 1).of_class(usize::from(i % 10 == 0));
+        let series =
+            |i: usize| Series::new(vec![i as f32], 1).of_class(usize::from(i.is_multiple_of(10)));
         let set = SeriesSet {
             classes: vec!["many".into(), "few".into()],
             series: (0..101).map(series).collect(),

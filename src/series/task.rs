@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Column, CsvOptions, Framer, Missing, Scale, Scaling, SeriesSet};
+use super::{Column, CsvOptions, Framer, Missing, Scaling, SeriesScale, SeriesSet};
 use crate::{Error, Result};
 
 /// Most steps that a forecast goes ahead, and that a season has.
@@ -51,7 +51,7 @@ pub enum TaskKind {
 /// The naive forecast that a network's outputs are added to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Base {
+pub enum ForecastBase {
     /// The last value.
     #[default]
     Last,
@@ -107,15 +107,15 @@ pub struct SeriesTask {
     /// The treatment of missing values.
     pub missing: Missing,
     /// The scaling of inputs, and of targets that are numbers.
-    pub scale: Scale,
+    pub scale: SeriesScale,
     /// Mean and deviation of each column in training.
     pub scaling: Scaling,
-    /// Mean and deviation in training of the logarithm of a series' own deviation, for [`Scale::Series`].
+    /// Mean and deviation in training of the logarithm of a series' own deviation, for [`SeriesScale::Series`].
     #[serde(default, skip_serializing_if = "Scaling::is_empty")]
     pub sizes: Scaling,
     /// What a forecast adds to.
     #[serde(default)]
-    pub base: Base,
+    pub base: ForecastBase,
     /// Deviation of what a forecast adds, in units of the scaling, for each target.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub spread: Vec<f64>,
@@ -156,10 +156,12 @@ impl SeriesTask {
             _ => names(&columns[columns.len() - 1..]),
         };
         let scale = match &kind {
-            TaskKind::Classify { .. } => Scale::Series,
-            TaskKind::Forecast { season, .. } => Scale::Window(season.unwrap_or(WINDOW).max(4)),
-            TaskKind::Regress { .. } | TaskKind::Label { .. } => Scale::Set,
-            TaskKind::Multilabel { .. } => Scale::None,
+            TaskKind::Classify { .. } => SeriesScale::Series,
+            TaskKind::Forecast { season, .. } => {
+                SeriesScale::Window(season.unwrap_or(WINDOW).max(4))
+            }
+            TaskKind::Regress { .. } | TaskKind::Label { .. } => SeriesScale::Set,
+            TaskKind::Multilabel { .. } => SeriesScale::None,
         };
         let mut task = Self {
             task: kind,
@@ -171,7 +173,7 @@ impl SeriesTask {
             scale,
             scaling: Scaling::none(columns.len()),
             sizes: Scaling::default(),
-            base: Base::Last,
+            base: ForecastBase::Last,
             spread: vec![1.0; targets.len()],
             bands: Bands::default(),
             naive: Vec::new(),
@@ -197,7 +199,7 @@ impl SeriesTask {
     /// [`Error::Invalid`] naming the option, or a column that never changes.
     pub fn refit(mut self, set: &SeriesSet) -> Result<Self> {
         self.validate()?;
-        if self.scale != Scale::None {
+        if self.scale != SeriesScale::None {
             self.scaling = Scaling::fit(set)?;
         }
         self.measure(set)?;
@@ -248,7 +250,7 @@ impl SeriesTask {
         }
         let is_forecast = matches!(self.task, TaskKind::Forecast { .. });
         let rolling = match self.scale {
-            Scale::Window(steps) => is_forecast && is_one(steps),
+            SeriesScale::Window(steps) => is_forecast && is_one(steps),
             _ => true,
         };
         Error::require(
@@ -257,7 +259,8 @@ impl SeriesTask {
             "a window of at least one step, for a forecast",
             "another",
         )?;
-        let whole = self.scale != Scale::Series || matches!(self.task, TaskKind::Classify { .. });
+        let whole =
+            self.scale != SeriesScale::Series || matches!(self.task, TaskKind::Classify { .. });
         Error::require(
             whole,
             "scale",
@@ -326,9 +329,9 @@ impl SeriesTask {
         let numbers = columns.iter().filter(|&&i| self.columns[i].is_of_numbers()).count();
         let width: usize = columns.iter().map(|&i| self.columns[i].width()).sum();
         let sizes = match self.scale {
-            Scale::None | Scale::Set => 0,
-            Scale::Series => 2 * numbers,
-            Scale::Window(_) => numbers,
+            SeriesScale::None | SeriesScale::Set => 0,
+            SeriesScale::Series => 2 * numbers,
+            SeriesScale::Window(_) => numbers,
         };
         let masks = if self.missing == Missing::LastAndMask { numbers } else { 0 };
         let seasons = if self.season() > 1 { self.targets.len() } else { 0 };

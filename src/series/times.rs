@@ -1,49 +1,24 @@
 //! The times of rows: dates, months, moments with their offsets from UTC, or plain numbers.
 
-use chrono::{
-    DateTime, Datelike, FixedOffset, Months, NaiveDate, NaiveDateTime, Offset, TimeDelta, Timelike,
-    Utc,
-};
+use chrono::{DateTime, Datelike, Months, NaiveDateTime, TimeDelta, Timelike, Utc};
 
-/// Times of a series, one for each row.
+use super::time_form::{Moment, TimeForm};
+
+/// SeriesTimes of a series, one for each row.
 ///
 /// # Example
 ///
 /// ```
-/// use candle_tcn::series::Times;
-/// let months = Times::read(&["1949-11", "1949-12"]).expect("months");
+/// use candle_tcn::series::SeriesTimes;
+/// let months = SeriesTimes::read(&["1949-11", "1949-12"]).expect("months");
 /// assert_eq!(months.after(1, 2).as_deref(), Some("1950-02"));
 /// ```
 #[derive(Debug, Clone, PartialEq)]
-pub struct Times {
+pub struct SeriesTimes {
     form: TimeForm,
     /// Of each row; numbers as they are, else moments.
     rows: Vec<Moment>,
     step: Option<TimeStep>,
-}
-
-/// The way in which times are written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum TimeForm {
-    Number,
-    Month,
-    Date,
-    /// With `T` or a space between date and time, seconds or none, and as many digits of their fraction.
-    Clock {
-        separator: char,
-        seconds: bool,
-        digits: usize,
-        offset: bool,
-        zulu: bool,
-    },
-}
-
-/// A time as it is written.
-#[derive(Debug, Clone, Copy, PartialEq)]
-enum Moment {
-    Number(f64),
-    /// Local time, and its offset from UTC in seconds.
-    Clock(NaiveDateTime, i32),
 }
 
 /// The time from one row to the next.
@@ -80,103 +55,7 @@ impl std::fmt::Display for TimeStep {
     }
 }
 
-impl TimeForm {
-    /// The form of a text.
-    fn of(text: &str) -> Option<Self> {
-        if text.parse::<f64>().is_ok_and(f64::is_finite) {
-            return Some(Self::Number);
-        }
-        if NaiveDate::parse_from_str(&format!("{text}-01"), "%Y-%m-%d").is_ok() {
-            return Some(Self::Month);
-        }
-        if NaiveDate::parse_from_str(text, "%Y-%m-%d").is_ok() {
-            return Some(Self::Date);
-        }
-        let separator = text.chars().nth(10).filter(|c| matches!(c, 'T' | 't' | ' '))?;
-        let clock = text.get(11..)?;
-        let zulu = clock.ends_with(['Z', 'z']);
-        let at = clock.find(['+', '-', 'Z', 'z']);
-        let time = &clock[..at.unwrap_or(clock.len())];
-        let digits = time.split_once('.').map_or(0, |(_, digits)| digits.len());
-        let seconds = time.matches(':').count() == 2;
-        let form = Self::Clock { separator, seconds, digits, offset: at.is_some(), zulu };
-        form.read(text).is_some().then_some(form)
-    }
-
-    /// Reads a time of this form.
-    fn read(self, text: &str) -> Option<Moment> {
-        let midnight = |date: NaiveDate| date.and_hms_opt(0, 0, 0).map(|at| Moment::Clock(at, 0));
-        match self {
-            Self::Number => text.parse().ok().filter(|x: &f64| x.is_finite()).map(Moment::Number),
-            Self::Month => {
-                midnight(NaiveDate::parse_from_str(&format!("{text}-01"), "%Y-%m-%d").ok()?)
-            }
-            Self::Date => midnight(NaiveDate::parse_from_str(text, "%Y-%m-%d").ok()?),
-            Self::Clock { offset: false, .. } => {
-                let text = text.replacen(['T', 't'], " ", 1);
-                let forms = ["%Y-%m-%d %H:%M:%S%.f", "%Y-%m-%d %H:%M"];
-                let read = |form| NaiveDateTime::parse_from_str(&text, form).ok();
-                forms.into_iter().find_map(read).map(|at| Moment::Clock(at, 0))
-            }
-            Self::Clock { offset: true, .. } => {
-                let text = text.replacen(['T', 't'], " ", 1).replace(['Z', 'z'], "+00:00");
-                let forms =
-                    ["%Y-%m-%d %H:%M:%S%.f%:z", "%Y-%m-%d %H:%M%:z", "%Y-%m-%d %H:%M:%S%.f%z"];
-                let read = |form| DateTime::<FixedOffset>::parse_from_str(&text, form).ok();
-                let at = forms.into_iter().find_map(read)?;
-                Some(Moment::Clock(at.naive_local(), at.offset().fix().local_minus_utc()))
-            }
-        }
-    }
-
-    fn write(self, moment: Moment) -> String {
-        let (at, offset) = match moment {
-            Moment::Number(x) => return format!("{x}"),
-            Moment::Clock(at, offset) => (at, offset),
-        };
-        match self {
-            Self::Number | Self::Date => at.format("%Y-%m-%d").to_string(),
-            Self::Month => at.format("%Y-%m").to_string(),
-            Self::Clock { separator, seconds, digits, offset: has_offset, zulu } => {
-                let mut text =
-                    format!("{}{separator}{}", at.format("%Y-%m-%d"), at.format("%H:%M"));
-                if seconds {
-                    text += &at.format(":%S").to_string();
-                }
-                if digits > 0 {
-                    text += &format!(
-                        ".{:0digits$}",
-                        at.nanosecond() / 10u32.pow(9 - digits.min(9) as u32),
-                        digits = digits.min(9)
-                    );
-                }
-                match (has_offset, zulu) {
-                    (false, _) => text,
-                    (true, true) => text + "Z",
-                    (true, false) => {
-                        let (sign, minutes) =
-                            (if offset < 0 { '-' } else { '+' }, offset.abs() / 60);
-                        text + &format!("{sign}{:02}:{:02}", minutes / 60, minutes % 60)
-                    }
-                }
-            }
-        }
-    }
-}
-
-impl Moment {
-    /// Its place on a line: the number itself, or microseconds since 1970 in UTC.
-    fn place(self) -> f64 {
-        match self {
-            Self::Number(x) => x,
-            Self::Clock(at, offset) => {
-                (at.and_utc().timestamp_micros() - i64::from(offset) * 1_000_000) as f64
-            }
-        }
-    }
-}
-
-impl Times {
+impl SeriesTimes {
     /// Reads times, all written as the first is.
     ///
     /// # Errors
@@ -376,22 +255,22 @@ mod tests {
             "2022-03-20T11:00:00.5-03:30",
             "2022-03-20T11:00Z",
         ] {
-            assert_eq!(Times::read(&[text]).unwrap().text(0).unwrap(), text);
+            assert_eq!(SeriesTimes::read(&[text]).unwrap().text(0).unwrap(), text);
         }
         for text in ["", "yesterday", "2024-13", "2024-02-30", "20/3/2022", "2024-02-29 24:05"] {
-            assert_eq!(Times::read(&[text]).unwrap_err().0, 0, "{text}");
+            assert_eq!(SeriesTimes::read(&[text]).unwrap_err().0, 0, "{text}");
         }
     }
 
     #[test]
     fn the_step_goes_on_over_months_and_changes_of_the_clock() {
-        let times = Times::read(&["2023-11", "2023-12", "2024-02"]).unwrap();
+        let times = SeriesTimes::read(&["2023-10", "2023-11", "2023-12", "2024-02"]).unwrap();
         assert_eq!(
             (times.step().unwrap().to_string(), times.gaps()),
-            ("1 month".into(), vec![0, 0, 1])
+            ("1 month".into(), vec![0, 0, 0, 1])
         );
-        assert_eq!(times.filled(&[0, 0, 1]).text(2).unwrap(), "2024-01");
-        assert_eq!(times.after(2, 12).unwrap(), "2025-02");
+        assert_eq!(times.filled(&[0, 0, 0, 1]).text(3).unwrap(), "2024-01");
+        assert_eq!(times.after(3, 12).unwrap(), "2025-02");
 
         let clock = [
             "2022-03-27T00:00:00+01:00",
@@ -399,7 +278,7 @@ mod tests {
             "2022-03-27T03:00:00+02:00",
             "2022-03-27T06:00:00+02:00",
         ];
-        let times = Times::read(&clock).unwrap();
+        let times = SeriesTimes::read(&clock).unwrap();
         assert_eq!(
             (times.step().unwrap().to_string(), times.gaps()),
             ("1 hour".into(), vec![0, 0, 0, 2])
@@ -411,15 +290,16 @@ mod tests {
 
     #[test]
     fn rounded_times_have_a_step_and_no_gaps() {
-        let times = Times::read(&["0.000", "0.083", "0.167", "0.250", "0.333", "0.5"]).unwrap();
+        let times =
+            SeriesTimes::read(&["0.000", "0.083", "0.167", "0.250", "0.333", "0.5"]).unwrap();
         assert_eq!(times.gaps(), [0, 0, 0, 0, 0, 1]);
-        let times = Times::read(&["1", "5", "7", "70"]).unwrap();
+        let times = SeriesTimes::read(&["1", "5", "7", "70"]).unwrap();
         assert_eq!((times.step(), times.gaps(), times.after(0, 1)), (None, vec![0; 4], None));
     }
 
     #[test]
     fn time_that_runs_backwards_is_told() {
-        let error = Times::read(&["2024-01-02 00:00", "2024-01-01 23:00"]).unwrap_err();
+        let error = SeriesTimes::read(&["2024-01-02 00:00", "2024-01-01 23:00"]).unwrap_err();
         assert_eq!(error.0, 1);
         assert!(
             error.1.starts_with("expected a time after 2024-01-02 00:00, found 2024-01-01 23:00"),
@@ -427,7 +307,10 @@ mod tests {
             error.1
         );
         assert!(
-            Times::read(&["2024-01", "2024-01-02"]).unwrap_err().1.contains("written as the first")
+            SeriesTimes::read(&["2024-01", "2024-01-02"])
+                .unwrap_err()
+                .1
+                .contains("written as the first")
         );
     }
 }

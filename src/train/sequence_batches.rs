@@ -10,7 +10,7 @@ use super::layout::BatchLayout;
 use crate::files::hex;
 use crate::graph::Graph;
 use crate::ops::length_mask;
-use crate::series::{Sequence, SequenceTargets};
+use crate::series::{FrameSequence, SequenceTargets};
 use crate::text::BatchPosition;
 use crate::{Error, Result};
 
@@ -58,7 +58,7 @@ pub struct SequenceSizes {
 /// ```
 #[derive(Debug, Clone)]
 pub struct SequenceBatches {
-    sequences: Vec<Sequence>,
+    sequences: Vec<FrameSequence>,
     /// Of each window, its sequence and its number among those of the sequence.
     windows: Vec<(u32, u32)>,
     sizes: SequenceSizes,
@@ -72,11 +72,11 @@ impl SequenceBatches {
     /// # Errors
     /// [`Error::Invalid`] where there are no sequences, one has no steps, other channels or a number that is not finite,
     /// nothing is asked of any, or for sizes of 0 and a history that leaves nothing of a window.
-    pub fn new(sequences: Vec<Sequence>, sizes: SequenceSizes, seed: u64) -> Result<Self> {
+    pub fn new(sequences: Vec<FrameSequence>, sizes: SequenceSizes, seed: u64) -> Result<Self> {
         let SequenceSizes { batch_size, window, history, .. } = sizes;
         Error::require(batch_size > 0, "batch_size", "a number above 0", batch_size)?;
         let expected = format!("more than {history}, the steps that the network looks back");
-        let longest = sequences.iter().map(Sequence::len).max().unwrap_or(0);
+        let longest = sequences.iter().map(FrameSequence::len).max().unwrap_or(0);
         Error::require(window > history || longest <= window, "seq_len", &expected, window)?;
         Error::require(!sequences.is_empty(), "series", "at least one", "none")?;
         let channels = sequences[0].channels;
@@ -93,9 +93,9 @@ impl SequenceBatches {
                 return wrong("one of the classes");
             }
         }
-        let asks = sequences.iter().any(Sequence::asks);
+        let asks = sequences.iter().any(FrameSequence::asks);
         Error::require(asks, "series", "targets to learn", "none")?;
-        let count = |sequence: &Sequence| {
+        let count = |sequence: &FrameSequence| {
             let len = sequence.len();
             let whole = len <= window || matches!(sequence.targets, SequenceTargets::Class(_));
             if whole { 1 } else { (len - history).div_ceil(window - history) }
@@ -116,7 +116,8 @@ impl SequenceBatches {
     /// # Errors
     /// Those of candle.
     pub fn in_order(&self) -> Result<Vec<Batch>> {
-        let parts: Vec<Sequence> = (0..self.windows.len()).map(|i| self.cut(i, None)).collect();
+        let parts: Vec<FrameSequence> =
+            (0..self.windows.len()).map(|i| self.cut(i, None)).collect();
         parts.chunks(self.sizes.batch_size).map(|parts| self.batch(parts)).collect()
     }
 
@@ -133,7 +134,7 @@ impl SequenceBatches {
     }
 
     /// A window, at its place in this epoch or, without one, in order.
-    fn cut(&self, number: usize, epoch: Option<usize>) -> Sequence {
+    fn cut(&self, number: usize, epoch: Option<usize>) -> FrameSequence {
         let SequenceSizes { window, history, .. } = self.sizes;
         let (i, k) = self.windows[number];
         let sequence = &self.sequences[i as usize];
@@ -163,8 +164,8 @@ impl SequenceBatches {
         part
     }
 
-    fn batch(&self, parts: &[Sequence]) -> Result<Batch> {
-        let lengths: Vec<usize> = parts.iter().map(Sequence::len).collect();
+    fn batch(&self, parts: &[FrameSequence]) -> Result<Batch> {
+        let lengths: Vec<usize> = parts.iter().map(FrameSequence::len).collect();
         let (channels, time) = (parts[0].channels, lengths.iter().copied().max().unwrap_or(0));
         let mut frames = Vec::with_capacity(parts.len() * time * channels);
         for (row, part) in (1..).zip(parts) {
@@ -178,7 +179,7 @@ impl SequenceBatches {
 }
 
 /// The targets of sequences, filled up to `time` steps of which nothing is asked.
-fn targets(parts: &[Sequence], time: usize) -> Result<Tensor> {
+fn targets(parts: &[FrameSequence], time: usize) -> Result<Tensor> {
     let (mut classes, mut numbers, mut of_numbers, mut of_steps) =
         (Vec::new(), Vec::new(), None, false);
     for (row, part) in (1..).zip(parts) {

@@ -229,7 +229,10 @@ impl NumberScores {
 ///
 /// # Errors
 /// Those of the network.
-pub fn fit_bands(model: &mut SeriesModel, sequences: &[crate::series::Sequence]) -> Result<()> {
+pub fn fit_bands(
+    model: &mut SeriesModel,
+    sequences: &[crate::series::FrameSequence],
+) -> Result<()> {
     let levels = model.task.levels().to_vec();
     if levels.len() < 2 {
         return Ok(());

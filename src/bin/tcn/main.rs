@@ -70,7 +70,7 @@ struct Cli {
 #[derive(Subcommand)]
 enum Command {
     /// Train a language model from text files (without --data: from a built-in text), or a network on series
-    Train(train::TrainArgs),
+    Train(Box<train::TrainArgs>),
     /// Write text with a model (without --model: with a built-in one)
     Generate(generate::GenerateArgs),
     /// Measure a model on a text: every token but the first, with its whole left context; or one of series on series
@@ -226,7 +226,7 @@ fn execute(cli: Cli) -> anyhow::Result<()> {
         return print_line(about::FIRST_STEPS);
     };
     match command {
-        Command::Train(args) => train::run(args),
+        Command::Train(args) => train::run(*args),
         Command::Generate(args) => generate::run(args),
         Command::Eval(args) => eval::run(args),
         Command::FillMask(args) => fill_mask::run(args),

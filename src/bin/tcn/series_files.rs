@@ -3,8 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use candle_tcn::series::{
-    CsvOptions, Series, SeriesSet, Table, adding_problem, copy_memory, is_ts, read_csv, read_npy,
-    read_tensors, read_ts,
+    CsvOptions, Series, SeriesSet, SeriesTable, adding_problem, copy_memory, is_ts, read_csv,
+    read_npy, read_tensors, read_ts,
 };
 use candle_tcn::{Error, Result};
 
@@ -56,19 +56,18 @@ pub enum Role {
 }
 
 /// Reads a file.
-pub fn read(path: &Path, options: &CsvOptions, role: Role) -> Result<Table> {
-    let plain = |set| Table { set, notes: Vec::new(), missing_rows: 0 };
+pub fn read(path: &Path, options: &CsvOptions, role: Role) -> Result<SeriesTable> {
     Ok(match (kind_of(path), made_up(path)) {
-        (Kind::Ts, _) => plain(read_ts(path)?),
-        (Kind::Npy, _) => plain(read_npy(path)?),
-        (Kind::Tensors, _) => plain(read_tensors(path)?),
+        (Kind::Ts, _) => SeriesTable::of(read_ts(path)?),
+        (Kind::Npy, _) => SeriesTable::of(read_npy(path)?),
+        (Kind::Tensors, _) => SeriesTable::of(read_tensors(path)?),
         (Kind::MadeUp, Some((name, steps))) => {
             let (count, seed) = match role {
                 Role::Train => (MADE_UP.0, 0),
                 Role::Test => (MADE_UP.1, TEST_SEED),
             };
             // of 10 symbols in a sequence there are fewer to learn, and Bai et al. take 10,000
-            plain(match name {
+            SeriesTable::of(match name {
                 "adding" => adding_problem(steps, count, seed),
                 _ => copy_memory(steps, count / if role == Role::Train { 5 } else { 1 }, seed),
             })
@@ -78,7 +77,7 @@ pub fn read(path: &Path, options: &CsvOptions, role: Role) -> Result<Table> {
 }
 
 /// Reads files one after the other; those after the first have its columns.
-pub fn read_all(paths: &[PathBuf], options: &CsvOptions, role: Role) -> Result<Table> {
+pub fn read_all(paths: &[PathBuf], options: &CsvOptions, role: Role) -> Result<SeriesTable> {
     let [first, others @ ..] = paths else {
         return Err(Error::invalid("data", "a file of series", "none"));
     };

@@ -1,4 +1,4 @@
-//! Answers to lines of a table as they come.
+//! AnswerOutput to lines of a table as they come.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -8,19 +8,21 @@ use std::rc::Rc;
 use candle_tcn::Error;
 use candle_tcn::models::SeriesModel;
 use candle_tcn::nn::{State, StepDtype};
-use candle_tcn::series::{Column, CsvLayout, CsvOptions, Framer, Missing, TaskKind, Times, number};
+use candle_tcn::series::{
+    Column, CsvLayout, CsvOptions, Framer, Missing, SeriesTimes, TaskKind, number,
+};
 use csv::{ByteRecord, ReaderBuilder};
 
 use super::answers::names;
 use super::output::{PredictField, RowWriter, fields};
 use crate::terminal;
 
-type Answers = Rc<RefCell<std::io::BufWriter<Box<dyn Write>>>>;
+type AnswerOutput = Rc<RefCell<std::io::BufWriter<Box<dyn Write>>>>;
 
 /// Input that brings the answers out before it waits for more.
 struct Waiting<R> {
     input: R,
-    answers: Answers,
+    answers: AnswerOutput,
 }
 
 impl<R: Read> Read for Waiting<R> {
@@ -31,7 +33,7 @@ impl<R: Read> Read for Waiting<R> {
 }
 
 /// Output that is shared with [`Waiting`].
-struct Shared(Answers);
+struct Shared(AnswerOutput);
 
 impl Write for Shared {
     fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
@@ -43,7 +45,7 @@ impl Write for Shared {
     }
 }
 
-/// What is known of one series so far.
+/// One series so far.
 struct Stream<'a> {
     framer: Framer<'a>,
     state: State,
@@ -54,7 +56,7 @@ pub fn follow(model: &SeriesModel, as_json: bool) -> anyhow::Result<()> {
     let task = &model.task;
     let net = model.network.step_net(StepDtype::F32)?;
     let out: Box<dyn Write> = Box::new(terminal::stdout());
-    let answers: Answers = Rc::new(RefCell::new(std::io::BufWriter::new(out)));
+    let answers: AnswerOutput = Rc::new(RefCell::new(std::io::BufWriter::new(out)));
     let input = Waiting { input: std::io::stdin().lock(), answers: answers.clone() };
     let mut reader = ReaderBuilder::new().has_headers(false).flexible(true).from_reader(input);
     let mut row = ByteRecord::new();
@@ -156,6 +158,7 @@ fn value(column: &Column, field: &[u8]) -> Result<f32, String> {
 }
 
 fn calendar(field: &[u8]) -> Result<Option<[f64; 3]>, String> {
-    let times = Times::read(&[String::from_utf8_lossy(field)]).map_err(|(_, message)| message)?;
+    let times =
+        SeriesTimes::read(&[String::from_utf8_lossy(field)]).map_err(|(_, message)| message)?;
     Ok(times.calendar(0))
 }

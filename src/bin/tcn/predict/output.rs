@@ -97,7 +97,7 @@ impl<W: Write> RowWriter<W> {
         self.out.write_all(&self.line)
     }
 
-    /// What is written to.
+    /// The output.
     pub fn out(&mut self) -> &mut W {
         &mut self.out
     }

@@ -1,25 +1,27 @@
 //! The flags of `tcn train`, and the configurations they make.
 
+mod of_series;
+
 use std::path::PathBuf;
 
 use candle_tcn::files::is_standard_input;
 use candle_tcn::models::directory::read_config;
 use candle_tcn::models::{ModelConfig, PRESETS};
-use candle_tcn::series::{SeriesTask, TaskKind};
 use candle_tcn::text::BatchMode;
 use candle_tcn::train::optim::{AdamWConfig, OptimizerConfig, RmsPropConfig, SgdConfig};
 use candle_tcn::train::schedule::ScheduleConfig;
-use candle_tcn::train::{Budget, Precision, TrainConfig};
+use candle_tcn::train::{Budget, TrainConfig};
 use clap::ValueEnum;
 
 use super::base::{Base, BaseArgs};
 use super::data::TextSource;
 use super::masked::{MaskArgs, Task};
-use super::series::SeriesArgs;
+use super::series::flags::SeriesArgs;
 use super::watch::Loudness;
 use crate::flags::{WholeDtype, expect_together};
 use crate::series_files::made_up;
 use crate::usage_error;
+pub use of_series::SeriesUsual;
 
 /// Minutes of a run that does not say how long.
 const MINUTES: f64 = 2.5;
@@ -32,15 +34,6 @@ const SEQ_LEN: usize = 256;
 
 /// Of AdamW: texts that people train on are small and would be learned by heart.
 const WEIGHT_DECAY: f64 = 2.0;
-
-/// Part of a run on series over which a cosine schedule rises.
-const SERIES_WARMUP: f64 = 0.05;
-
-/// What is usual for a task on series.
-pub struct SeriesUsual {
-    pub window: usize,
-    pub lr: f64,
-}
 
 #[derive(clap::Args)]
 pub struct TrainArgs {
@@ -234,63 +227,6 @@ impl TrainArgs {
             Some(dropout) => config.with_dropout(dropout),
             None => config,
         })
-    }
-
-    /// The network of a task on series.
-    pub fn frames_config(&self, task: &SeriesTask) -> anyhow::Result<ModelConfig> {
-        let flags = [
-            ("--tokenizer", self.tokenizer.is_some()),
-            ("--init-from", self.base.init_from.is_some()),
-            ("--context", matches!(self.context, ContextMode::Overlap)),
-        ];
-        if let Some((flag, _)) = flags.iter().find(|(_, given)| *given) {
-            bail_usage!("{flag}: belongs to language models, not to series");
-        }
-        let config = match &self.config {
-            Some(file) => read_config(file)?,
-            None => ModelConfig::preset(&self.model_name_for(task))?,
-        };
-        self.with_dropout(config)
-    }
-
-    /// The name of the network of a task on series.
-    pub fn model_name_for(&self, task: &SeriesTask) -> String {
-        match (&self.config, &self.preset, &task.task) {
-            (None, None, TaskKind::Classify { .. }) => "tcn-classify".into(),
-            (None, None, TaskKind::Forecast { .. }) => "tcn-small".into(),
-            (None, None, _) => "tcn-modern".into(),
-            _ => self.model_name(),
-        }
-    }
-
-    /// `true` if a flag says how long the run is.
-    pub fn has_budget(&self) -> bool {
-        self.budget().is_some()
-    }
-
-    /// The configuration for series: as for a text, with what is usual for them where no flag says.
-    pub fn series_config(&self, usual: SeriesUsual) -> anyhow::Result<TrainConfig> {
-        let config = self.train_config(usize::MAX)?;
-        let adamw = matches!(self.optimizer, OptimizerName::Adamw);
-        let optimizer = match adamw && self.weight_decay.is_none() {
-            true => OptimizerConfig::AdamW(AdamWConfig::default()),
-            false => config.optimizer,
-        };
-        let lr = self.lr.unwrap_or(if adamw { usual.lr } else { config.lr });
-        let warmup = self.warmup.unwrap_or(SERIES_WARMUP);
-        let schedule = match config.schedule {
-            ScheduleConfig::Cosine { final_fraction, .. } => {
-                ScheduleConfig::Cosine { warmup, final_fraction }
-            }
-            other => other,
-        };
-        let dtype = match self.dtype {
-            // networks of series are small, and their numbers are to be exact
-            WholeDtype::Auto => Precision::F32,
-            other => other.precision(),
-        };
-        let seq_len = self.seq_len.unwrap_or(usual.window);
-        Ok(TrainConfig { seq_len, optimizer, lr, schedule, dtype, ..config })
     }
 
     fn budget(&self) -> Option<Budget> {

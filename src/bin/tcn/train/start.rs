@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::data::TextSource;
 use super::masked::Task;
-use super::series::SeriesArgs;
+use super::series::flags::SeriesArgs;
 
 /// Content of `run.json`: what a run was started with, for whoever continues it. It names folders of this
 /// machine and is not published.

@@ -26,7 +26,7 @@ pub struct Watch<'a> {
     last: String,
     pace: Pace,
     loudness: Loudness,
-    /// What the rate counts.
+    /// Things that the rate counts.
     unit: &'static str,
 }
 

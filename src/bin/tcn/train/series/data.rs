@@ -2,7 +2,7 @@
 
 use candle_tcn::models::{ModelConfig, SeriesModel};
 use candle_tcn::series::{
-    Missing, Sequence, Series, SeriesSet, SeriesTask, TaskKind, split_by_series, split_by_time,
+    FrameSequence, Missing, Series, SeriesSet, SeriesTask, TaskKind, split_by_series, split_by_time,
 };
 use candle_tcn::train::{DataFile, SequenceBatches, SequenceSizes, TrainConfig, ValidSet};
 use candle_tcn::{Error, Result};
@@ -24,6 +24,8 @@ pub struct SeriesData {
     fractions: [f64; 2],
     files: [String; 2],
     missing_rows: usize,
+    /// Name of the column of the times.
+    pub time: Option<String>,
 }
 
 /// The part on which a network is measured in the end.
@@ -49,7 +51,7 @@ impl SeriesData {
         if table.missing_rows > 0 {
             say!("{} missing from the grid of times", counted(table.missing_rows, "row"));
         }
-        let (set, missing_rows) = (table.set, table.missing_rows);
+        let (set, missing_rows, time) = (table.set, table.missing_rows, table.time);
         options.columns = Some(set.columns.clone());
         let valid = source
             .valid
@@ -71,6 +73,7 @@ impl SeriesData {
             fractions: [0.0; 2],
             files,
             missing_rows,
+            time,
         })
     }
 
@@ -103,7 +106,7 @@ impl SeriesData {
         Ok(self)
     }
 
-    /// What is trained on.
+    /// The part that is trained on.
     pub fn train_set(&self) -> SeriesSet {
         self.until(0)
     }
@@ -118,7 +121,7 @@ impl SeriesData {
     }
 
     /// Sequences to train on and to validate on.
-    pub fn sequences(&self, task: &SeriesTask, history: usize) -> Result<[Vec<Sequence>; 2]> {
+    pub fn sequences(&self, task: &SeriesTask, history: usize) -> Result<[Vec<FrameSequence>; 2]> {
         let train = task.sequences(&self.train_set())?;
         let mut valid = match self.others[0].series.is_empty() {
             true => Vec::new(),
@@ -142,7 +145,7 @@ impl SeriesData {
                 valid.push(sequence.part(first..len));
             }
         }
-        valid.retain(Sequence::asks);
+        valid.retain(FrameSequence::asks);
         Ok([train, valid])
     }
 
@@ -214,7 +217,7 @@ impl SeriesData {
 
 /// Batches to train on and to validate on.
 pub fn batches(
-    [train, valid]: [Vec<Sequence>; 2],
+    [train, valid]: [Vec<FrameSequence>; 2],
     model: &ModelConfig,
     config: &TrainConfig,
 ) -> Result<(SequenceBatches, ValidSet)> {

@@ -2,7 +2,7 @@
 
 use candle_tcn::models::ModelConfig;
 use candle_tcn::nn::Pool;
-use candle_tcn::series::{CsvOptions, Missing, Scale, SeriesSet, SeriesTask, TaskKind};
+use candle_tcn::series::{CsvOptions, Missing, SeriesScale, SeriesSet, SeriesTask, TaskKind};
 use candle_tcn::train::loss::{CrossEntropy, Loss, MultiLabel, PointLoss, Quantiles};
 use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
@@ -218,15 +218,15 @@ impl SeriesArgs {
         Ok(made)
     }
 
-    fn read_scale(&self, text: &str, usual: Scale) -> anyhow::Result<Scale> {
+    fn read_scale(&self, text: &str, usual: SeriesScale) -> anyhow::Result<SeriesScale> {
         let (name, steps) =
             text.split_once(':').map_or((text, None), |(name, steps)| (name, Some(steps)));
         Ok(match (name, steps.map(str::parse), usual) {
-            ("none", None, _) => Scale::None,
-            ("set", None, _) => Scale::Set,
-            ("series", None, _) => Scale::Series,
-            ("window", None, Scale::Window(usual)) => Scale::Window(usual),
-            ("window", Some(Ok(steps)), _) => Scale::Window(steps),
+            ("none", None, _) => SeriesScale::None,
+            ("set", None, _) => SeriesScale::Set,
+            ("series", None, _) => SeriesScale::Series,
+            ("window", None, SeriesScale::Window(usual)) => SeriesScale::Window(usual),
+            ("window", Some(Ok(steps)), _) => SeriesScale::Window(steps),
             _ => bail_usage!(
                 "--scale: expected none, set, series, or of a forecast window or window:N, found {text}"
             ),

@@ -2,7 +2,7 @@
 
 mod data;
 mod finish;
-mod flags;
+pub mod flags;
 
 use candle_tcn::files::names;
 use candle_tcn::models::directory::read_config;
@@ -12,7 +12,6 @@ use candle_tcn::train::loss::Loss;
 use candle_tcn::train::{Budget, RunDir, TrainConfig, Trainer, ValidSet, fit_bands};
 
 use self::data::{SeriesData, batches, fractions, history, model_of, tell_of_missing};
-pub use self::flags::SeriesArgs;
 use super::claim::Claim;
 use super::masked::Task;
 use super::options::{SeriesUsual, TrainArgs};
@@ -85,7 +84,8 @@ fn begin(args: &TrainArgs, task: Task) -> anyhow::Result<SeriesRun> {
     }
     let by_time = (task == Task::Forecast).then_some(true);
     let data = SeriesData::read(&start.source, &args.series, by_time, None)?;
-    let made = args.series.task(task, data.set(), data.lacks_rows_alone())?;
+    let mut made = args.series.task(task, data.set(), data.lacks_rows_alone())?;
+    made.csv.time.clone_from(&data.time);
     tell_of_missing(data.set(), &made)?;
     let parts = fractions(&made.task, start.source.valid_fraction, &args.series);
     let data = data.split(parts)?;
