@@ -312,13 +312,9 @@ impl SeriesTask {
     /// target.
     fn measure_forecast(&mut self, set: &SeriesSet) -> Result<Vec<f64>> {
         let longest = set.series.iter().map(Series::len).max().unwrap_or(0);
-        let least = self.lead() + 1;
-        Error::require(
-            longest > least,
-            "series",
-            &format!("more than {least} steps to train on, as horizon asks for"),
-            longest,
-        )?;
+        let fits = longest > self.lead() + 1;
+        let expected = format!("less than the {longest} steps that there are to train on, by two");
+        Error::require(fits, "horizon", &expected, self.lead())?;
         let mut errors = Vec::new();
         for base in [ForecastBase::Last, ForecastBase::Season] {
             self.base = base;

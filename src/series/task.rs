@@ -1,4 +1,5 @@
-//! What a network is asked of sequences, and how their columns become its inputs: `task.json` of a model directory.
+//! The question that a network of series answers, and the way from columns to its inputs: `task.json` of a model
+//! directory.
 
 use serde::{Deserialize, Serialize};
 
@@ -41,7 +42,7 @@ pub enum TaskKind {
         /// As of [`TaskKind::Regress`].
         shift: usize,
     },
-    /// Whether each of the targets is on, which are 0 or 1, at every step.
+    /// Each of the targets on or off, which are 1 or 0, at every step.
     Multilabel {
         /// As of [`TaskKind::Regress`].
         shift: usize,
@@ -59,7 +60,7 @@ pub enum ForecastBase {
     Season,
 }
 
-/// What is added to a forecast's quantiles so that they hold on data that training has not seen: for each level a
+/// Corrections of a forecast's quantiles by which they hold on data that training has not seen: for each level a
 /// multiple of the spread.
 ///
 /// # References
@@ -67,6 +68,10 @@ pub enum ForecastBase {
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Bands(pub Vec<f64>);
+
+fn is_steps(steps: usize) -> bool {
+    (1..=MAX_STEPS).contains(&steps)
+}
 
 /// A task: the question, and how columns become inputs and targets of a network.
 ///
@@ -113,7 +118,7 @@ pub struct SeriesTask {
     /// Mean and deviation in training of the logarithm of a series' own deviation, for [`SeriesScale::Series`].
     #[serde(default, skip_serializing_if = "Scaling::is_empty")]
     pub sizes: Scaling,
-    /// What a forecast adds to.
+    /// The naive forecast that a forecast adds to.
     #[serde(default)]
     pub base: ForecastBase,
     /// Deviation of what a forecast adds, in units of the scaling, for each target.
@@ -223,54 +228,56 @@ impl SeriesTask {
             let is_input = self.inputs.contains(name) && !self.targets.contains(name);
             Error::require(is_input, "known", "columns that go in and are not asked for", name)?;
         }
+        self.validate_question()?;
         Error::require(!self.inputs.is_empty(), "columns", "one that goes in", "none")?;
-        let is_one = |steps: usize| (1..=MAX_STEPS).contains(&steps);
+        self.validate_scaling()
+    }
+
+    fn validate_question(&self) -> Result<()> {
         let expected = format!("a whole number from 1 to {MAX_STEPS}");
+        let steps =
+            |field: &str, steps: usize| Error::require(is_steps(steps), field, &expected, steps);
         match &self.task {
             TaskKind::Classify { classes } => {
                 let many = classes.len() >= 2;
-                Error::require(many, "classes", "two at the least", classes.len())?;
+                Error::require(many, "classes", "two at the least", classes.len())
             }
             TaskKind::Forecast { horizon, season, .. } => {
-                Error::require(is_one(*horizon), "horizon", &expected, horizon)?;
-                let season = season.unwrap_or(1);
-                Error::require(is_one(season), "season", &expected, season)?;
-                self.expect_targets(true)?;
+                steps("horizon", *horizon)?;
+                steps("season", season.unwrap_or(1))?;
+                self.expect_targets(true)
             }
             TaskKind::Regress { shift } | TaskKind::Multilabel { shift } => {
-                Error::require(*shift <= MAX_STEPS, "shift", &expected, shift)?;
-                self.expect_targets(true)?;
+                steps("shift", (*shift).max(1))?;
+                self.expect_targets(true)
             }
             TaskKind::Label { shift } => {
-                Error::require(*shift <= MAX_STEPS, "shift", &expected, shift)?;
+                steps("shift", (*shift).max(1))?;
                 let one = self.targets.len() == 1;
                 Error::require(one, "target", "one column of categories", self.targets.len())?;
-                self.expect_targets(false)?;
+                self.expect_targets(false)
             }
         }
+    }
+
+    fn validate_scaling(&self) -> Result<()> {
         let is_forecast = matches!(self.task, TaskKind::Forecast { .. });
         let rolling = match self.scale {
-            SeriesScale::Window(steps) => is_forecast && is_one(steps),
+            SeriesScale::Window(steps) => is_forecast && is_steps(steps),
             _ => true,
         };
-        Error::require(
-            rolling,
-            "scale",
-            "a window of at least one step, for a forecast",
-            "another",
-        )?;
-        let whole =
-            self.scale != SeriesScale::Series || matches!(self.task, TaskKind::Classify { .. });
-        Error::require(
-            whole,
-            "scale",
-            "one that does not look ahead (series is for classes of whole ones)",
-            "series",
-        )?;
-        let fits = self.scaling.is_sound() && self.scaling.len() == self.columns.len();
-        let spreads = self.spread.len() == self.targets.len()
-            && self.spread.iter().all(|s| s.is_finite() && *s > 0.0);
-        Error::require(fits && spreads, "scaling", "a deviation above 0 of each column", "another")
+        let expected = "a window of at least one step, for a forecast";
+        Error::require(rolling, "scale", expected, "another")?;
+        let of_series = self.scale == SeriesScale::Series;
+        let whole = !of_series || matches!(self.task, TaskKind::Classify { .. });
+        let expected = "one that does not look ahead (series is for classes of whole ones)";
+        Error::require(whole, "scale", expected, "series")?;
+        let sizes = !of_series || self.sizes.is_empty() || self.sizes.len() == self.columns.len();
+        let fits = self.scaling.is_sound() && self.scaling.len() == self.columns.len() && sizes;
+        let above = |spread: &f64| spread.is_finite() && *spread > 0.0;
+        let spreads = self.spread.len() == self.targets.len() && self.spread.iter().all(above);
+        let expected = "a deviation above 0 of each column";
+        Error::require(fits && spreads, "scaling", expected, "another")
     }
 
     fn expect_targets(&self, of_numbers: bool) -> Result<()> {

@@ -77,7 +77,7 @@ pub struct DataFile {
 }
 
 impl CardInfo {
-    /// What the network goes over.
+    /// Parts of a sequence, by their name.
     fn unit(&self) -> &'static str {
         if self.series.is_some() { "steps" } else { "tokens" }
     }

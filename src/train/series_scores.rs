@@ -10,7 +10,7 @@ use crate::{Error, Result};
 pub enum SeriesScores {
     /// Of classes, of series or of steps.
     Classes {
-        /// What was said of each.
+        /// Counts of the answers for each.
         confusion: Confusion,
         /// Mean negative log-probability of the right class.
         nll: f64,

@@ -26,7 +26,7 @@ impl Bench {
     }
 
     /// Its standard input and output at hand.
-    fn started(&self, arguments: &str) -> Child {
+    pub(super) fn started(&self, arguments: &str) -> Child {
         std::process::Command::new(assert_cmd::cargo::cargo_bin("tcn"))
             .current_dir(self.dir.path())
             .args(arguments.split_whitespace())

@@ -21,6 +21,7 @@ mod receptive_field;
 mod run;
 mod runs_kept;
 mod score;
+mod series;
 #[cfg(target_os = "linux")]
 mod terminal;
 mod texts;

@@ -30,6 +30,12 @@ fn shorter(line: &str) -> String {
         _ if line.contains("--init-from") => {
             &[["--steps", "10"], ["--batch-size", "2"], ["--seq-len", "32"]]
         }
+        _ if is_training && line.contains("--out runs/visits") => {
+            &[["--steps", "10"], ["--batch-size", "2"]]
+        }
+        _ if is_training && line.contains("moves.ts") => {
+            &[["--steps", "5"], ["--batch-size", "2"]]
+        }
         _ if is_training && line.contains("--preset") => {
             &[["--steps", "10"], ["--batch-size", "2"], ["--seq-len", "32"]]
         }
@@ -78,6 +84,12 @@ fn world() -> World {
     write("names.txt", "anna\nbea\nclara\ndora\n".repeat(40).as_bytes());
     write("pairs.txt", "one\tONE\ntwo\tTWO\nsix\tSIX\n".repeat(60).as_bytes());
     write("words.txt", b"one\ntwo\n");
+    let visits = (0..200).map(|day| format!("{day},{}\n", day % 7 + day / 10));
+    write("visits.csv", format!("day,visits\n{}", visits.collect::<String>()).as_bytes());
+    for name in ["moves.ts", "moves_test.ts"] {
+        let moves = "@problemName moves\n@classLabel true up down\n@data\n1,2,3,4:up\n4,3,2:down\n";
+        write(name, moves.as_bytes());
+    }
     write("genome.fasta", b">1\nACGTACGTACGT\n");
     write("variants.vcf", b"##fileformat=VCFv4.2\n#CHROM\tPOS\tID\tREF\tALT\n1\t2\t.\tC\tT\n");
     write(

@@ -117,6 +117,12 @@ fn advice(error: &Error) -> Option<&'static str> {
             "use tcn fill-mask"
         }
         Error::TooLarge { what, .. } if what == "int8" => "take --dtype bf16",
+        Error::Invalid { expected, .. } if expected == "no missing values" => {
+            "--missing last takes the last value, --missing mask also says so to the network"
+        }
+        Error::Invalid { expected, .. } if expected == "two different values at the least" => {
+            "leave the column out by --ignore"
+        }
         Error::Invalid { field, .. } => OF_FIELDS.iter().find(|(name, _)| name == field)?.1,
         Error::File { message, .. } | Error::Hub { message, .. } => {
             OF_MESSAGES.iter().find(|(fact, _)| message.contains(fact))?.1

@@ -102,11 +102,12 @@ fn run_series(args: &EvalArgs, dir: &Path) -> anyhow::Result<()> {
     print_result(args.json, series_report::json(&scores), series_report::text(&model, &scores))
 }
 
-pub fn run(args: EvalArgs) -> anyhow::Result<()> {
+/// Measures a network of series; `false` for a language model.
+fn run_on_series(args: &EvalArgs) -> anyhow::Result<bool> {
     if let Some(name) = &args.model {
         let dir = model::resolve("--model", name)?;
         if SeriesModel::is_in(&dir) {
-            return run_series(&args, &dir);
+            return run_series(args, &dir).map(|()| true);
         }
     }
     let of_series = "a network of series (trained with --task classify, forecast, …)";
@@ -114,6 +115,13 @@ pub fn run(args: EvalArgs) -> anyhow::Result<()> {
         ("--test-fraction", args.series.test_fraction.is_some(), of_series),
         ("--plot", args.series.plot.is_some(), of_series),
     ])?;
+    Ok(false)
+}
+
+pub fn run(args: EvalArgs) -> anyhow::Result<()> {
+    if run_on_series(&args)? {
+        return Ok(());
+    }
     let files = model::files(args.model.as_deref())?;
     let mut dynamic = args.dynamic.evaluator(&files)?;
     let loaded = files.into_model()?.with_kernel(kernel::chosen())?;

@@ -7,7 +7,7 @@ use std::rc::Rc;
 
 use candle_tcn::Error;
 use candle_tcn::models::SeriesModel;
-use candle_tcn::nn::{State, StepDtype};
+use candle_tcn::nn::{State, StepDtype, StepNet};
 use candle_tcn::series::{
     Column, CsvLayout, CsvOptions, Framer, Missing, SeriesTimes, TaskKind, number,
 };
@@ -49,81 +49,115 @@ impl Write for Shared {
 struct Stream<'a> {
     framer: Framer<'a>,
     state: State,
+    values: Vec<f32>,
+    frame: Vec<f32>,
+    answer: Vec<f64>,
+}
+
+impl<'a> Stream<'a> {
+    fn new(model: &'a SeriesModel, net: &StepNet) -> candle_tcn::Result<Self> {
+        let (framer, state) = (model.task.framer(), net.init_state(1)?);
+        Ok(Self { framer, state, values: Vec::new(), frame: Vec::new(), answer: Vec::new() })
+    }
 }
 
 pub fn follow(model: &SeriesModel, as_json: bool) -> anyhow::Result<()> {
     model.expect_streaming()?;
-    let task = &model.task;
-    let net = model.network.step_net(StepDtype::F32)?;
     let out: Box<dyn Write> = Box::new(terminal::stdout());
     let answers: AnswerOutput = Rc::new(RefCell::new(std::io::BufWriter::new(out)));
     let input = Waiting { input: std::io::stdin().lock(), answers: answers.clone() };
     let mut reader = ReaderBuilder::new().has_headers(false).flexible(true).from_reader(input);
     let mut row = ByteRecord::new();
-    let wrong = |line: u64, message: String| {
-        Error::file("standard input", format!("line {line}: {message}"))
-    };
     if !reader.read_byte_record(&mut row)? {
-        return Err(Error::file("standard input", "expected a header, found nothing").into());
+        return Err(Error::file(INPUT, "expected a header, found nothing").into());
     }
+    let (layout, columns) = layout(model, &row).map_err(|message| wrong(1, &message))?;
+    let mut writer = RowWriter::new(Shared(answers), columns, as_json)?;
+    let net = model.network.step_net(StepDtype::F32)?;
+    let mut streams = Streams { model, layout: &layout, net, by_group: HashMap::new() };
+    let mut fields = Vec::new();
+    while reader.read_byte_record(&mut row)? {
+        let line = row.position().map_or(0, csv::Position::line);
+        let (expected, found) = (layout.fields(), row.len());
+        if found != expected {
+            let message = format!("expected {expected} fields as the header has, found {found}");
+            return Err(wrong(line, &message).into());
+        }
+        fields.clear();
+        for place in [layout.group, layout.time].into_iter().flatten() {
+            fields.push(PredictField::Text(String::from_utf8_lossy(&row[place]).into_owned()));
+        }
+        streams.answer(&row, line, &mut fields)?;
+        writer.row(&fields)?;
+    }
+    Ok(writer.out().flush()?)
+}
+
+const INPUT: &str = "standard input";
+
+fn wrong(line: u64, message: &str) -> Error {
+    Error::file(INPUT, format!("line {line}: {message}"))
+}
+
+/// The places of the task's columns in a header, and the names of the answers.
+fn layout(model: &SeriesModel, header: &ByteRecord) -> Result<(CsvLayout, Vec<String>), String> {
+    let task = &model.task;
+    let name =
+        |field: &[u8]| String::from_utf8_lossy(field).trim_start_matches('\u{feff}').to_string();
+    let header: Vec<String> = header.iter().map(name).collect();
     let only_asked = task.targets.iter().filter(|name| !task.inputs.contains(name));
     let options = CsvOptions {
         columns: Some(task.columns.clone()),
         absent: only_asked.cloned().collect(),
+        // a stream need not have times
+        time: task.csv.time.clone().filter(|time| task.calendar || header.contains(time)),
         ..task.csv.clone()
     };
-    let header: Vec<String> = row
-        .iter()
-        .map(|field| String::from_utf8_lossy(field).trim_start_matches('\u{feff}').to_string())
-        .collect();
-    let layout = CsvLayout::find(&header, &options).map_err(|message| wrong(1, message))?;
+    let layout = CsvLayout::find(&header, &options)?;
     let places = [layout.group, layout.time].into_iter().flatten();
     let columns = places.map(|place| header[place].clone()).chain(names(model, true)).collect();
-    let mut writer = RowWriter::new(Shared(answers.clone()), columns, as_json)?;
-    let mut streams: HashMap<Vec<u8>, Stream> = HashMap::new();
-    let (mut frame, mut values, mut answer, mut out) =
-        (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-    let is_forecast = matches!(task.task, TaskKind::Forecast { .. });
-    while reader.read_byte_record(&mut row)? {
-        let line = row.position().map_or(0, csv::Position::line);
-        if row.len() != layout.fields() {
-            let (expected, found) = (layout.fields(), row.len());
-            return Err(wrong(
-                line,
-                format!("expected {expected} fields as the header has, found {found}"),
-            )
-            .into());
-        }
-        values.clear();
-        read_row(model, &layout, &row, &mut values).map_err(|message| wrong(line, message))?;
+    Ok((layout, columns))
+}
+
+/// Streams of several groups, each in its own state.
+struct Streams<'a> {
+    model: &'a SeriesModel,
+    layout: &'a CsvLayout,
+    net: StepNet,
+    by_group: HashMap<Vec<u8>, Stream<'a>>,
+}
+
+impl Streams<'_> {
+    /// Appends the answer to a row.
+    fn answer(
+        &mut self,
+        row: &ByteRecord,
+        line: u64,
+        to: &mut Vec<PredictField>,
+    ) -> anyhow::Result<()> {
+        let Self { model, layout, net, by_group } = self;
         let group = layout.group.map_or(&b""[..], |group| &row[group]);
-        if !streams.contains_key(group) {
-            let stream = Stream { framer: task.framer(), state: net.init_state(1)? };
-            streams.insert(group.to_vec(), stream);
+        if !by_group.contains_key(group) {
+            by_group.insert(group.to_vec(), Stream::new(model, net)?);
         }
-        let Some(Stream { framer, state }) = streams.get_mut(group) else { continue };
-        let calendar = match (task.calendar, layout.time) {
-            (true, Some(time)) => calendar(&row[time]).map_err(|message| wrong(line, message))?,
+        let Some(stream) = by_group.get_mut(group) else { return Ok(()) };
+        stream.values.clear();
+        let read = read_row(model, layout, row, &mut stream.values);
+        read.map_err(|message| wrong(line, &message))?;
+        let calendar = match (model.task.calendar, layout.time) {
+            (true, Some(time)) => calendar(&row[time]).map_err(|message| wrong(line, &message))?,
             _ => None,
         };
-        frame.clear();
-        framer.push(&values, None, calendar, &mut frame);
-        let outputs = net.step(&frame, state)?;
-        answer.clear();
-        if is_forecast {
-            let anchors = model.anchors(framer);
-            model.answer(Some(&anchors), outputs, &mut answer);
-        } else {
-            model.answer(None, outputs, &mut answer);
-        }
-        out.clear();
-        for place in [layout.group, layout.time].into_iter().flatten() {
-            out.push(PredictField::Text(String::from_utf8_lossy(&row[place]).into_owned()));
-        }
-        fields(model, &answer, &mut out);
-        writer.row(&out)?;
+        stream.frame.clear();
+        stream.framer.push(&stream.values, None, calendar, &mut stream.frame);
+        let outputs = net.step(&stream.frame, &mut stream.state)?;
+        stream.answer.clear();
+        let is_forecast = matches!(model.task.task, TaskKind::Forecast { .. });
+        let anchors = is_forecast.then(|| model.anchors(&stream.framer));
+        model.answer(anchors.as_deref(), outputs, &mut stream.answer);
+        fields(model, &stream.answer, to);
+        Ok(())
     }
-    Ok(writer.out().flush()?)
 }
 
 /// The values of a row.

@@ -26,6 +26,7 @@ pub struct SeriesData {
     missing_rows: usize,
     /// Name of the column of the times.
     pub time: Option<String>,
+    notes: Vec<String>,
 }
 
 /// The part on which a network is measured in the end.
@@ -47,9 +48,10 @@ impl SeriesData {
         let mut options = flags.csv();
         options.columns = task.map(|task| task.columns.clone());
         let table = series_files::read_all(&source.data, &options, Role::Train)?;
-        table.notes.iter().for_each(|note| say!("{note}"));
+        let mut notes = table.notes;
         if table.missing_rows > 0 {
-            say!("{} missing from the grid of times", counted(table.missing_rows, "row"));
+            let rows = counted(table.missing_rows, "row");
+            notes.push(format!("{rows} missing from the grid of times"));
         }
         let (set, missing_rows, time) = (table.set, table.missing_rows, table.time);
         options.columns = Some(set.columns.clone());
@@ -74,7 +76,21 @@ impl SeriesData {
             files,
             missing_rows,
             time,
+            notes,
         })
+    }
+
+    /// Says what was found in the files, and what is missing there.
+    pub fn tell(&self, task: &SeriesTask) {
+        self.notes.iter().for_each(|note| say!("{note}"));
+        let treatment = match task.missing {
+            Missing::Refuse => return,
+            Missing::Last => "the last value stands in",
+            Missing::LastAndMask => "the last value stands in and a mask says so",
+        };
+        for (name, count) in missing_in(&self.set, task) {
+            say!("column {name:?}: {count} missing, {treatment}");
+        }
     }
 
     /// `true` if whole rows are missing and nothing else is.
@@ -260,37 +276,26 @@ pub fn fractions(task: &TaskKind, valid: Option<f64>, flags: &SeriesArgs) -> [f6
     [valid.unwrap_or(usual_valid), flags.test_fraction.unwrap_or(usual_test)]
 }
 
-/// Says what is missing and how it is treated; refuses it where it is to be.
-pub fn tell_of_missing(set: &SeriesSet, task: &SeriesTask) -> Result<()> {
-    for (channel, column) in
-        set.columns.iter().enumerate().filter(|(_, column)| task.inputs.contains(&column.name))
-    {
-        let known = |series: &Series| {
-            series
-                .frames
-                .iter()
-                .skip(channel)
-                .step_by(series.channels)
-                .filter(|x| x.is_nan())
-                .count()
+/// Columns that go in and lack values, and how many.
+fn missing_in<'a>(set: &'a SeriesSet, task: &'a SeriesTask) -> Vec<(&'a str, usize)> {
+    let columns = set.columns.iter().enumerate();
+    let columns = columns.filter(|(_, column)| task.inputs.contains(&column.name));
+    let missing = |(channel, column): (usize, &'a candle_tcn::series::Column)| {
+        let of = |series: &Series| {
+            let values = series.frames.iter().skip(channel).step_by(series.channels);
+            values.filter(|x| x.is_nan()).count()
         };
-        let missing: usize = set.series.iter().map(known).sum();
-        if missing == 0 {
-            continue;
+        (&column.name[..], set.series.iter().map(of).sum())
+    };
+    columns.map(missing).filter(|(_, count)| *count > 0).collect()
+}
+
+/// Refuses missing values where they are to be refused.
+pub fn check_missing(set: &SeriesSet, task: &SeriesTask) -> Result<()> {
+    match (task.missing, missing_in(set, task).first()) {
+        (Missing::Refuse, Some((name, count))) => {
+            Err(Error::invalid(format!("column {name:?}"), "no missing values", count))
         }
-        let name = &column.name;
-        match task.missing {
-            Missing::Refuse => {
-                let found = format!(
-                    "{missing} (--missing last takes the last value, mask also says so to the network)"
-                );
-                return Err(Error::invalid(format!("column {name:?}"), "no missing values", found));
-            }
-            Missing::Last => say!("column {name:?}: {missing} missing, the last value stands in"),
-            Missing::LastAndMask => say!(
-                "column {name:?}: {missing} missing, the last value stands in and a mask says so"
-            ),
-        }
+        _ => Ok(()),
     }
-    Ok(())
 }

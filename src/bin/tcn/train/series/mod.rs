@@ -11,7 +11,7 @@ use candle_tcn::series::{SeriesTask, TaskKind};
 use candle_tcn::train::loss::Loss;
 use candle_tcn::train::{Budget, RunDir, TrainConfig, Trainer, ValidSet, fit_bands};
 
-use self::data::{SeriesData, batches, fractions, history, model_of, tell_of_missing};
+use self::data::{SeriesData, batches, check_missing, fractions, history, model_of};
 use super::claim::Claim;
 use super::masked::Task;
 use super::options::{SeriesUsual, TrainArgs};
@@ -86,7 +86,7 @@ fn begin(args: &TrainArgs, task: Task) -> anyhow::Result<SeriesRun> {
     let data = SeriesData::read(&start.source, &args.series, by_time, None)?;
     let mut made = args.series.task(task, data.set(), data.lacks_rows_alone())?;
     made.csv.time.clone_from(&data.time);
-    tell_of_missing(data.set(), &made)?;
+    check_missing(data.set(), &made)?;
     let parts = fractions(&made.task, start.source.valid_fraction, &args.series);
     let data = data.split(parts)?;
     let made = made.refit(&data.train_set())?;
@@ -99,6 +99,7 @@ fn begin(args: &TrainArgs, task: Task) -> anyhow::Result<SeriesRun> {
     let (batches, valid) = batches(sequences, &model, &config)?;
     let loss = args.series.loss(&made)?;
     signals::expect_none()?;
+    data.tell(&made);
     let name = format!("{}-{}", start.source.stem(), args.model_name_for(&made));
     let claim = match (claim, &args.out) {
         (Some(claim), _) => claim,
