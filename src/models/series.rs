@@ -54,6 +54,8 @@ impl SeriesModel {
     /// [`Error::Invalid`] for a task that does not hold together, or a network of other channels.
     pub fn new(task: SeriesTask, network: Network) -> Result<Self> {
         task.validate()?;
+        let sizes = task.scale != SeriesScale::Series || task.sizes.len() == task.columns.len();
+        Error::require(sizes, "sizes", "a size of each column", task.sizes.len())?;
         let model = Self { task, network };
         let (inputs, outputs) = model.channels()?;
         let expected = (model.task.in_channels(), model.task.out_channels());

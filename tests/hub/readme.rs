@@ -33,9 +33,7 @@ fn shorter(line: &str) -> String {
         _ if is_training && line.contains("--out runs/visits") => {
             &[["--steps", "10"], ["--batch-size", "2"]]
         }
-        _ if is_training && line.contains("moves.ts") => {
-            &[["--steps", "5"], ["--batch-size", "2"]]
-        }
+        _ if is_training && line.contains("moves.ts") => &[["--steps", "5"], ["--batch-size", "2"]],
         _ if is_training && line.contains("--preset") => {
             &[["--steps", "10"], ["--batch-size", "2"], ["--seq-len", "32"]]
         }
