@@ -317,7 +317,10 @@ fn shapes_and_reach_are_as_the_edges_say() -> Result<()> {
         let changed = built.rows_changed(0, 0)?;
         // between the ends there may be holes
         assert!(changed.iter().all(|row| rows.contains(row)), "{name}: {changed:?}");
-        assert_eq!((changed.first(), changed.last()), (rows.first(), rows.last()), "{name}");
+        // a maximum, or the last step, need not show a change
+        if !edge.single || !changed.is_empty() {
+            assert_eq!((changed.first(), changed.last()), (rows.first(), rows.last()), "{name}");
+        }
         assert_eq!(built.rows_changed(1, 0)?.is_empty(), !edge.mixes, "{name}");
     }
     Ok(())

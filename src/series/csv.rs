@@ -62,10 +62,10 @@ pub struct SeriesTable {
 ///
 /// let dir = tempfile::tempdir()?;
 /// let path = dir.path().join("flow.csv");
-/// std::fs::write(&path, "time,flow,gate\n2024-01-01,1.5,open\n2024-01-02,,shut\n2024-01-04,2,open\n")?;
+/// std::fs::write(&path, "time,flow,gate\n2024-01-01,1.5,open\n2024-01-02,,shut\n2024-01-03,2,open\n2024-01-05,2,open\n")?;
 ///
 /// let table = read_csv(&path, &CsvOptions::default())?;
-/// assert_eq!(table.missing_rows, 1); // of the third of January
+/// assert_eq!(table.missing_rows, 1); // of the fourth of January
 /// assert_eq!(table.set.columns[1].categories, ["open", "shut"]);
 /// assert_eq!(table.set.series[0].frames[..2], [1.5, 0.]);
 /// assert!(table.set.series[0].frames[2].is_nan());

@@ -46,8 +46,6 @@ pub struct TrainArgs {
     pub masks: MaskArgs,
     #[command(flatten)]
     pub base: BaseArgs,
-    #[command(flatten)]
-    pub series: SeriesArgs,
 
     /// The network, by name (default: char; char-tiny for the built-in text; of series by the task)
     #[arg(long, value_name = "NAME", conflicts_with = "config", long_help = preset_help())]
@@ -143,6 +141,9 @@ pub struct TrainArgs {
     /// Print the result as one JSON object
     #[arg(long)]
     pub json: bool,
+    // last: its heading is that of all flags after it
+    #[command(flatten)]
+    pub series: SeriesArgs,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
