@@ -259,7 +259,12 @@ mod tests {
     fn a_later_table_has_the_columns_of_the_first() {
         let wind = Column { name: "wind".into(), categories: vec!["calm".into(), "storm".into()] };
         let columns = Some(vec![Column::of_numbers("x"), wind]);
-        let options = CsvOptions { columns, absent: vec!["x".into()], ..CsvOptions::default() };
+        let options = CsvOptions {
+            columns,
+            absent: vec!["x".into()],
+            ignore: vec!["gone".into()],
+            ..CsvOptions::default()
+        };
         let table = parse_csv(b"other,wind\n1,storm\n2,\n", &options).unwrap();
         let frames = &table.set.series[0].frames;
         assert!(frames[0].is_nan() && frames[1] == 1.0 && frames[3].is_nan());

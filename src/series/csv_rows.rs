@@ -9,6 +9,9 @@ use super::{Column, CsvOptions};
 /// The most categories of a column.
 const MAX_CATEGORIES: usize = 1000;
 
+/// Characters of names that a message has room for.
+const SHOWN: usize = 200;
+
 /// Names that are taken for that of the times.
 const TIMES: [&str; 4] = ["time", "timestamp", "date", "datetime"];
 
@@ -47,8 +50,10 @@ impl CsvLayout {
     /// A message: a name that occurs twice or is not there.
     pub fn find(header: &[String], options: &CsvOptions) -> Result<Self, String> {
         let names: Vec<String> = header.iter().map(|name| name.trim().to_string()).collect();
-        let shown =
-            || names.iter().filter(|name| !name.is_empty()).cloned().collect::<Vec<_>>().join(", ");
+        let shown = || {
+            let all = names.iter().filter(|name| !name.is_empty()).cloned().collect::<Vec<_>>();
+            all.join(", ").chars().take(SHOWN).collect::<String>()
+        };
         for (i, name) in names.iter().enumerate() {
             if !name.is_empty() && names[..i].contains(name) {
                 return Err(format!("expected columns of different names, found {name:?} twice"));
@@ -69,7 +74,11 @@ impl CsvLayout {
                 .transpose()?,
         };
         let group = options.group.as_ref().map(place).transpose()?;
-        let ignored = options.ignore.iter().map(place).collect::<Result<Vec<_>, _>>()?;
+        // of a later table only the wanted columns must be there
+        let ignored = match options.columns {
+            None => options.ignore.iter().map(place).collect::<Result<Vec<_>, _>>()?,
+            Some(_) => Vec::new(),
+        };
         let values = match &options.columns {
             Some(columns) => {
                 let value =

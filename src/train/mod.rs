@@ -33,6 +33,6 @@ pub use measures::{Confusion, ForecastErrors};
 pub use metrics::{MetricsLog, Record, read as read_metrics};
 pub use run_dir::RunDir;
 pub use sequence_batches::{SequenceBatches, SequenceSizes};
-pub use series_scores::{NumberScores, SeriesScores, fit_bands, middle_of, start_of};
+pub use series_scores::{NumberScores, SeriesScores, fit_bands, likeliest_of, middle_of, start_of};
 pub use trainer::Trainer;
 pub use valid_set::ValidSet;

@@ -91,7 +91,7 @@ pub fn start_of(steps: usize, fraction: f64) -> usize {
 fn classes(model: &SeriesModel, set: &SeriesSet, fraction: f64) -> Result<SeriesScores> {
     let count = model.task.classes().len();
     let (mut confusion, mut nats) = (Confusion::new(count), 0.0);
-    let likeliest = argmax(&model.task.naive);
+    let likeliest = likeliest_of(&model.task.naive);
     let mut naive = 0u64;
     let sequences = model.task.sequences(set)?;
     for (series, sequence) in set.series.iter().zip(sequences) {
@@ -103,7 +103,7 @@ fn classes(model: &SeriesModel, set: &SeriesSet, fraction: f64) -> Result<Series
         };
         let steps = targets.iter().zip(answers.chunks_exact(count)).skip(start);
         for (&class, answer) in steps.filter(|(class, _)| **class != SequenceTargets::UNKNOWN) {
-            confusion.add(class as usize, argmax(answer))?;
+            confusion.add(class as usize, likeliest_of(answer))?;
             nats -= answer[class as usize].max(f64::MIN_POSITIVE).ln();
             naive += u64::from(class as usize == likeliest);
         }
@@ -112,7 +112,8 @@ fn classes(model: &SeriesModel, set: &SeriesSet, fraction: f64) -> Result<Series
     Ok(SeriesScores::Classes { confusion, nll: nats / total, naive: naive as f64 / total })
 }
 
-fn argmax(values: &[f64]) -> usize {
+/// The place of the greatest probability, the first of equal ones.
+pub fn likeliest_of(values: &[f64]) -> usize {
     let best = values.iter().enumerate().max_by(|a, b| a.1.total_cmp(b.1).then(b.0.cmp(&a.0)));
     best.map_or(0, |(i, _)| i)
 }
@@ -246,6 +247,9 @@ pub fn fit_bands(
                 misses.push(f64::from(target - output));
             }
         }
+    }
+    if misses[0].is_empty() {
+        return Ok(());
     }
     let bands = misses.iter_mut().zip(&levels).map(|(misses, level)| {
         misses.sort_unstable_by(f64::total_cmp);

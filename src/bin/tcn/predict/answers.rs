@@ -107,10 +107,3 @@ pub fn names(model: &SeriesModel, of_row: bool) -> Vec<String> {
         }
     }
 }
-
-/// The place of the greatest probability.
-pub fn likeliest(probabilities: &[f64]) -> usize {
-    let most =
-        probabilities.iter().enumerate().max_by(|a, b| a.1.total_cmp(b.1).then(b.0.cmp(&a.0)));
-    most.map_or(0, |(place, _)| place)
-}

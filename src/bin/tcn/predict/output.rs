@@ -9,9 +9,10 @@ use candle_tcn::AtPath;
 use candle_tcn::files::{write_atomic, write_tensors};
 use candle_tcn::models::SeriesModel;
 use candle_tcn::series::{SeriesSet, TaskKind};
+use candle_tcn::train::likeliest_of;
 use serde_json::{Map, Value};
 
-use super::answers::{Answers, likeliest, names};
+use super::answers::{Answers, names};
 use crate::{terminal, usage_error};
 
 /// The form of the answers.
@@ -122,11 +123,11 @@ fn text_field(line: &mut Vec<u8>, text: &str) {
 pub fn fields(model: &SeriesModel, answer: &[f64], to: &mut Vec<PredictField>) {
     match model.task.task {
         TaskKind::Classify { .. } => {
-            to.push(PredictField::Text(model.task.classes()[likeliest(answer)].clone()));
+            to.push(PredictField::Text(model.task.classes()[likeliest_of(answer)].clone()));
             to.extend(answer.iter().map(|&x| PredictField::Number(x)));
         }
         TaskKind::Label { .. } => {
-            let best = likeliest(answer);
+            let best = likeliest_of(answer);
             to.push(PredictField::Text(model.task.classes()[best].clone()));
             to.push(PredictField::Number(answer[best]));
         }

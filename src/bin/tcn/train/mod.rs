@@ -160,15 +160,7 @@ fn begin(args: &TrainArgs) -> anyhow::Result<Started> {
     check_memory(&model, &config)?;
     signals::expect_none()?;
     let name = format!("{}-{}", start.source.stem(), args.model_name());
-    let claim = match (claim, &args.out) {
-        (Some(claim), _) => claim,
-        (None, Some(out)) => Claim::take(out)?,
-        (None, None) => Claim::take_new(&name)?,
-    };
-    let run = match args.force {
-        true => RunDir::replace(claim.path(), KEEP)?,
-        false => RunDir::create(claim.path(), KEEP)?,
-    };
+    let (claim, run) = run_dir(args, claim, &name)?;
     start.write(&run)?;
     data.tokenizer.save(run.join(names::TOKENIZER))?;
     let (graph, json, loss) = (model.graph()?, model.to_json()?, CrossEntropy::default());
@@ -178,6 +170,20 @@ fn begin(args: &TrainArgs) -> anyhow::Result<Started> {
     }
     let trainer = trainer.with_kernel(kernel::chosen())?;
     Ok(Started { trainer, run, data, start, claim })
+}
+
+/// The directory of a new run: that which is held already, that of the flags, or a new one of this name.
+fn run_dir(args: &TrainArgs, claim: Option<Claim>, name: &str) -> anyhow::Result<(Claim, RunDir)> {
+    let claim = match (claim, &args.out) {
+        (Some(claim), _) => claim,
+        (None, Some(out)) => Claim::take(out)?,
+        (None, None) => Claim::take_new(name)?,
+    };
+    let run = match args.force {
+        true => RunDir::replace(claim.path(), KEEP)?,
+        false => RunDir::create(claim.path(), KEEP)?,
+    };
+    Ok((claim, run))
 }
 
 /// Everything that a new run needs.

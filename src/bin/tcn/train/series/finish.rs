@@ -94,7 +94,6 @@ fn write_card(
             format!("says at every step which of {} labels hold", task.targets.len())
         }
     };
-    let row = |[name, ours, naive]: [String; 3]| [name, ours, naive];
     let usage = match task.task {
         TaskKind::Classify { .. } => {
             "tcn eval --model DIR --data FILE\ntcn predict --model DIR --input FILE"
@@ -119,12 +118,7 @@ fn write_card(
             about,
             part: part.into(),
             naive: series_report::naive_name(model).into(),
-            scores: scores
-                .map(series_report::rows)
-                .unwrap_or_default()
-                .into_iter()
-                .map(row)
-                .collect(),
+            scores: scores.map(series_report::rows).unwrap_or_default(),
             columns: task.columns.iter().map(|column| column.name.clone()).collect(),
         }),
         ..CardInfo::default()

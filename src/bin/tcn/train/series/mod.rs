@@ -9,7 +9,7 @@ use candle_tcn::models::directory::read_config;
 use candle_tcn::models::{ModelConfig, SeriesModel};
 use candle_tcn::series::{SeriesTask, TaskKind};
 use candle_tcn::train::loss::Loss;
-use candle_tcn::train::{Budget, RunDir, TrainConfig, Trainer, ValidSet, fit_bands};
+use candle_tcn::train::{BatchSource, Budget, RunDir, TrainConfig, Trainer, ValidSet, fit_bands};
 
 use self::data::{SeriesData, batches, check_missing, fractions, history, model_of};
 use super::claim::Claim;
@@ -17,7 +17,7 @@ use super::masked::Task;
 use super::options::{SeriesUsual, TrainArgs};
 use super::start::Start;
 use super::watch::Watch;
-use super::{KEEP, computed_in, refuse_to_remove_inputs, write_loss};
+use super::{computed_in, refuse_to_remove_inputs, run_dir, write_loss};
 use crate::flags::counted;
 use crate::{Interrupted, kernel, memory, signals};
 
@@ -62,8 +62,8 @@ pub fn run(args: &TrainArgs, task: Option<Task>) -> anyhow::Result<()> {
     }
     let mut model = SeriesModel::load(run.path(), kernel::chosen())?;
     let config = read_config(run.join(names::CONFIG))?;
-    let [_, held_out] = data.sequences(&task, history(&config, trainer.config().seq_len)?)?;
-    if !held_out.is_empty() {
+    if task.levels().len() > 1 {
+        let [_, held_out] = data.sequences(&task, history(&config, trainer.config().seq_len)?)?;
         fit_bands(&mut model, &held_out)?;
         task = model.task.clone();
         write_task(&run, &task)?;
@@ -91,25 +91,21 @@ fn begin(args: &TrainArgs, task: Task) -> anyhow::Result<SeriesRun> {
     let data = data.split(parts)?;
     let made = made.refit(&data.train_set())?;
     let model = model_of(args.series.with_pool(args.frames_config(&made)?)?, &made)?;
-    let config = config_of(args, &data, &made, &model)?;
+    let mut config = config_of(args, &data, &made, &model)?;
     config.validate()?;
     config.check_freeze(&model.graph()?)?;
     memory::check_training(&model.graph()?, config.batch_size, config.seq_len, config.dtype)?;
     let sequences = data.sequences(&made, history(&model, config.seq_len)?)?;
     let (batches, valid) = batches(sequences, &model, &config)?;
+    if !args.has_budget() {
+        let steps = PASSES.saturating_mul(batches.steps_per_epoch());
+        config.budget = Budget::Steps(steps.clamp(LEAST_STEPS, MOST_STEPS));
+    }
     let loss = args.series.loss(&made)?;
     signals::expect_none()?;
     data.tell(&made);
     let name = format!("{}-{}", start.source.stem(), args.model_name_for(&made));
-    let claim = match (claim, &args.out) {
-        (Some(claim), _) => claim,
-        (None, Some(out)) => Claim::take(out)?,
-        (None, None) => Claim::take_new(&name)?,
-    };
-    let run = match args.force {
-        true => RunDir::replace(claim.path(), KEEP)?,
-        false => RunDir::create(claim.path(), KEEP)?,
-    };
+    let (claim, run) = run_dir(args, claim, &name)?;
     start.write(&run)?;
     write_task(&run, &made)?;
     let graph = model.graph()?;
@@ -118,7 +114,7 @@ fn begin(args: &TrainArgs, task: Task) -> anyhow::Result<SeriesRun> {
     Ok(SeriesRun { trainer, run, data, valid, task: made, start, _claim: claim })
 }
 
-/// The configuration of a run: long enough for the data where no flag says how long.
+/// The configuration of a run, but for its length where no flag says it.
 fn config_of(
     args: &TrainArgs,
     data: &SeriesData,
@@ -130,14 +126,7 @@ fn config_of(
     let field = model.geometry()?.receptive_field()?.total;
     let window = if is_whole { longest } else { longest.min((2 * field).clamp(256, 4096)) };
     let usual = SeriesUsual { window, lr: if is_whole { 0.001 } else { 0.002 } };
-    let mut config = args.series_config(usual)?;
-    if !args.has_budget() {
-        let sequences = data.sequences(task, history(model, config.seq_len)?)?;
-        let (batches, _) = batches(sequences, model, &config)?;
-        let epoch = candle_tcn::train::BatchSource::steps_per_epoch(&batches);
-        config.budget = Budget::Steps((PASSES * epoch).clamp(LEAST_STEPS, MOST_STEPS));
-    }
-    Ok(config)
+    args.series_config(usual)
 }
 
 fn write_task(run: &RunDir, task: &SeriesTask) -> anyhow::Result<()> {
