@@ -14,6 +14,8 @@
 //! | [`train`] | the loop, optimizers, schedules, exact evaluation, checkpoints |
 //! | [`generate`] | sampling, stop strings, text as it is made |
 //! | [`plot`] | loss curves and receptive fields as SVG |
+//! | [`series`] | frames from CSV, `.ts`, `.npy` and safetensors; scaling, splits, tasks |
+//! | `serve` | models over HTTP (feature `serve`) |
 //! | `hub` | models from the Hugging Face Hub and back (feature `hub`) |
 //!
 //! Tensors are channels-last, `(batch, time, channels)` or `(batch, height, width, channels)`; weights keep
@@ -69,6 +71,8 @@ pub mod ops;
 pub mod plot;
 #[cfg(feature = "models")]
 pub mod series;
+#[cfg(feature = "serve")]
+pub mod serve;
 #[cfg(feature = "models")]
 pub mod text;
 #[cfg(feature = "models")]

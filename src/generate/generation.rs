@@ -2,10 +2,10 @@
 
 use std::collections::VecDeque;
 use std::ops::Range;
-use std::time::Instant;
+use std::sync::Arc;
 
-use super::piece::{Finished, Piece, TokenLogprob};
-use super::{FinishReason, GenerateConfig, Sampler, StopStrings};
+use super::piece::Piece;
+use super::{DrawnToken, FinishReason, GenerateConfig, Sampler, TextWriter};
 use crate::models::Stepper;
 use crate::nn::State;
 use crate::text::{Decoder, Tokenizer};
@@ -20,36 +20,70 @@ const BATCH_BYTES: usize = 1 << 28;
 /// Fewest tokens that are remembered, for the decoder.
 pub(super) const MIN_HISTORY: usize = 16;
 
-/// The state after some tokens, with the logits and the history.
+/// What a [`Generator`](super::Generator) has read: the state after it, the logits of the next token, the last tokens.
 #[derive(Debug, Clone)]
-pub(super) struct Context {
+pub struct Context {
     /// Of one sequence.
-    pub state: State,
+    pub(super) state: State,
     /// Of the token that comes next; empty before the first token.
-    pub logits: Vec<f32>,
+    pub(super) logits: Vec<f32>,
     /// The last tokens.
-    pub history: Vec<u32>,
+    pub(super) history: Vec<u32>,
     /// Tokens drawn so far.
-    pub drawn: u64,
+    pub(super) drawn: u64,
     /// `true` if the next token follows text that was read or drawn.
-    pub after_text: bool,
+    pub(super) after_text: bool,
+}
+
+impl Context {
+    /// The streaming state of one sequence.
+    pub fn state(&self) -> &State {
+        &self.state
+    }
+
+    /// Logits of the token that comes next; none before something was read.
+    pub fn logits(&self) -> &[f32] {
+        &self.logits
+    }
+
+    /// Bytes of memory that it takes.
+    pub fn bytes(&self) -> usize {
+        let rings: usize = self.state.shapes().iter().map(|shape| shape.bytes()).sum();
+        rings + 4 * (self.logits.len() + self.history.len())
+    }
+}
+
+/// What texts begin with.
+#[derive(Debug, Clone)]
+pub(super) struct TextStart {
+    pub tokenizer: Tokenizer,
+    pub config: Arc<GenerateConfig>,
+    /// Token at which the model ends a document.
+    pub end: Option<u32>,
+    pub sampler: Sampler,
+    pub context: Context,
+}
+
+impl TextStart {
+    fn decoder(&self) -> Decoder {
+        let before = if self.context.after_text { &self.context.history[..] } else { &[] };
+        self.tokenizer.decoder().after(before)
+    }
+
+    pub fn writer(&self, sample: u64) -> Result<TextWriter> {
+        let sampler = self.sampler.clone().stream(sample).after(self.context.drawn);
+        let (config, history) = (self.config.clone(), self.context.history.clone());
+        TextWriter::new(config, self.end, sampler, self.decoder(), history)
+    }
 }
 
 /// One of the texts.
 #[derive(Debug, Clone)]
 struct Lane {
     sample: u64,
-    sampler: Sampler,
-    decoder: Decoder,
-    stops: StopStrings,
-    history: Vec<u32>,
-    tokens: usize,
+    writer: TextWriter,
     /// All tokens drawn, where a stop string may cut some off again.
     ids: Vec<u32>,
-    /// Bytes of text passed on.
-    shown: usize,
-    begun: Instant,
-    logprobs: Vec<TokenLogprob>,
 }
 
 /// The end of a single text, from which it can go on, and the last token drawn, which the state has not seen.
@@ -62,10 +96,7 @@ pub(super) type Reached = (Context, Option<u32>);
 #[derive(Debug)]
 pub struct Generation<'a> {
     stepper: &'a Stepper,
-    tokenizer: &'a Tokenizer,
-    config: GenerateConfig,
-    sampler: Sampler,
-    start: Context,
+    texts: TextStart,
     waiting: Range<u64>,
     single: bool,
     lanes: Vec<Lane>,
@@ -92,14 +123,8 @@ enum End {
 }
 
 impl<'a> Generation<'a> {
-    pub(super) fn new(
-        stepper: &'a Stepper,
-        tokenizer: &'a Tokenizer,
-        config: GenerateConfig,
-        sampler: Sampler,
-        start: Context,
-        samples: Range<u64>,
-    ) -> Result<Self> {
+    pub(super) fn new(stepper: &'a Stepper, texts: TextStart, samples: Range<u64>) -> Result<Self> {
+        let start = &texts.context;
         let bytes: usize = start.state.shapes().iter().map(|shape| shape.bytes()).sum();
         let places = (BATCH_BYTES / bytes.max(1)).clamp(1, BATCH);
         let first = samples.clone().take(places);
@@ -115,10 +140,7 @@ impl<'a> Generation<'a> {
             ready: VecDeque::new(),
             end: None,
             stepper,
-            tokenizer,
-            config,
-            sampler,
-            start,
+            texts,
         };
         let lanes = first.map(|sample| generation.lane(sample));
         generation.lanes = lanes.collect::<Result<_>>()?;
@@ -153,25 +175,8 @@ impl<'a> Generation<'a> {
         }
     }
 
-    /// The decoder of a text that begins.
-    fn decoder(&self) -> Decoder {
-        let before = if self.start.after_text { &self.start.history[..] } else { &[] };
-        self.tokenizer.decoder().after(before)
-    }
-
     fn lane(&self, sample: u64) -> Result<Lane> {
-        Ok(Lane {
-            sample,
-            sampler: self.sampler.clone().stream(sample).after(self.start.drawn),
-            decoder: self.decoder(),
-            stops: StopStrings::new(self.config.stop.clone())?,
-            history: self.start.history.clone(),
-            tokens: 0,
-            ids: Vec::new(),
-            shown: 0,
-            begun: Instant::now(),
-            logprobs: Vec::new(),
-        })
+        Ok(Lane { sample, writer: self.texts.writer(sample)?, ids: Vec::new() })
     }
 
     /// Goes on by one token, by the end of a text, or to the next round.
@@ -179,9 +184,9 @@ impl<'a> Generation<'a> {
         let Some(place) = self.to_draw.pop_front() else {
             return self.next_round();
         };
-        let ended = match self.lanes[place].tokens < self.config.max_tokens {
-            true => self.token(place)?,
-            false => Some(FinishReason::Length),
+        let ended = match self.lanes[place].writer.is_full() {
+            false => self.token(place)?,
+            true => Some(FinishReason::Length),
         };
         let Some(reason) = ended else {
             self.drawn.push(place);
@@ -192,9 +197,10 @@ impl<'a> Generation<'a> {
             // the next text takes the place, and begins after those that are there
             self.to_draw.push_back(place);
             self.lanes[place] = self.lane(sample)?;
-            self.state.set(place, &self.start.state, 0)?;
-            let vocab = self.start.logits.len();
-            self.logits[place * vocab..][..vocab].copy_from_slice(&self.start.logits);
+            let start = &self.texts.context;
+            self.state.set(place, &start.state, 0)?;
+            let vocab = start.logits.len();
+            self.logits[place * vocab..][..vocab].copy_from_slice(&start.logits);
         }
         Ok(())
     }
@@ -205,7 +211,7 @@ impl<'a> Generation<'a> {
         kept.sort_unstable();
         if kept.len() < self.lanes.len() {
             self.state = self.state.select(&kept)?;
-            self.logits.truncate(kept.len() * self.start.logits.len());
+            self.logits.truncate(kept.len() * self.texts.context.logits.len());
             let lanes = std::mem::take(&mut self.lanes).into_iter().enumerate();
             let kept = lanes.filter(|(place, _)| kept.binary_search(place).is_ok());
             self.lanes = kept.map(|(_, lane)| lane).collect();
@@ -214,7 +220,7 @@ impl<'a> Generation<'a> {
             return Ok(());
         }
         self.to_draw = (0..self.lanes.len()).collect();
-        let drawn: Vec<u32> = self.lanes.iter().filter_map(Lane::last).collect();
+        let drawn: Vec<u32> = self.lanes.iter().filter_map(|lane| lane.writer.last()).collect();
         let logits = self.stepper.step(&drawn, &mut self.state)?;
         self.logits.copy_from_slice(logits);
         Ok(())
@@ -222,123 +228,79 @@ impl<'a> Generation<'a> {
 
     /// Draws a token; gives the reason if the text ends with it.
     fn token(&mut self, place: usize) -> Result<Option<FinishReason>> {
-        let vocab = self.start.logits.len();
+        let vocab = self.texts.context.logits.len();
         let logits = &self.logits[place * vocab..][..vocab];
         let lane = &mut self.lanes[place];
-        let id = lane.sampler.sample(logits, &lane.history)?;
-        if let Some(count) = self.config.logprobs {
-            lane.logprobs.push(TokenLogprob::of(logits, id, count)?);
-        }
-        lane.remember(id, self.config.sampler.penalty_window);
-        if self.single && !self.config.stop.is_empty() {
+        let DrawnToken { id, text, ended } = lane.writer.draw(logits)?;
+        if self.single && !self.texts.config.stop.is_empty() {
             lane.ids.push(id);
         }
-        if self.config.stop_tokens.contains(&id) || self.stepper.end_token() == Some(id) {
-            return Ok(Some(FinishReason::Eos));
+        if !text.is_empty() {
+            self.ready.push_back(Piece { sample: lane.sample, text, finished: None });
         }
-        let text = lane.decoder.push(id)?.unwrap_or_default();
-        let outcome = lane.stops.push(&text);
-        lane.shown += outcome.text.len();
-        if !outcome.text.is_empty() {
-            self.ready.push_back(Piece { sample: lane.sample, text: outcome.text, finished: None });
-        }
-        Ok(match outcome.stopped {
-            true => Some(FinishReason::Stop),
-            false => (lane.tokens == self.config.max_tokens).then_some(FinishReason::Length),
-        })
+        Ok(ended)
     }
 
     /// Says how the text at this place ended, with what was held back of it.
-    fn finish(&mut self, place: usize, mut reason: FinishReason) -> Result<()> {
+    fn finish(&mut self, place: usize, reason: FinishReason) -> Result<()> {
         let lane = &mut self.lanes[place];
-        let mut text = String::new();
-        if reason != FinishReason::Stop {
-            let rest = lane.decoder.finish()?;
-            for outcome in [lane.stops.push(&rest), lane.stops.finish()] {
-                text.push_str(&outcome.text);
-                reason = if outcome.stopped { FinishReason::Stop } else { reason };
-            }
-        }
-        lane.shown += text.len();
+        let (sample, (text, finished)) = (lane.sample, lane.writer.finish(reason)?);
         if self.single {
-            self.end = Some(match reason {
+            self.end = Some(match finished.reason {
                 FinishReason::Stop => End::Stopped(Box::new(lane.clone())),
                 _ => End::Whole(self.here(place)?),
             });
         }
-        let lane = &mut self.lanes[place];
-        let finished = Some(Finished {
-            reason,
-            tokens: lane.tokens,
-            seconds: lane.begun.elapsed().as_secs_f64(),
-            logprobs: std::mem::take(&mut lane.logprobs),
-        });
-        self.ready.push_back(Piece { sample: lane.sample, text, finished });
+        self.ready.push_back(Piece { sample, text, finished: Some(finished) });
         Ok(())
     }
 
     /// The state of the text at this place before its stop string: after the tokens whose text was shown whole, and
     /// what was shown of the next one.
     fn before_stop(&self, lane: &Lane) -> Result<Reached> {
-        let mut decoder = self.decoder();
+        let mut decoder = self.texts.decoder();
         let (mut text, mut whole, mut end) = (String::new(), 0, 0);
         for (i, &id) in lane.ids.iter().enumerate() {
             text += &decoder.push(id)?.unwrap_or_default();
-            if text.len() > lane.shown {
+            if text.len() > lane.writer.shown() {
                 break;
             }
             if text.len() > end {
                 (whole, end) = (i + 1, text.len());
             }
         }
-        let part = text.get(end..lane.shown).unwrap_or_default();
+        let part = text.get(end..lane.writer.shown()).unwrap_or_default();
         let mut ids = lane.ids[..whole].to_vec();
-        ids.extend(self.tokenizer.encode_inside(part)?);
+        ids.extend(self.texts.tokenizer.encode_inside(part)?);
         let next = ids.pop();
-        let mut context = self.start.clone();
+        let mut context = self.texts.context.clone();
         for id in &ids {
             // as they were drawn, to the last bit
             self.stepper.step(&[*id], &mut context.state)?;
         }
         context.after_text |= next.is_some();
-        context.drawn += lane.tokens as u64;
+        context.drawn += lane.writer.tokens() as u64;
         context.history.extend(ids);
         Ok((context, next))
     }
 
     /// The state of the text at this place.
     fn here(&self, place: usize) -> Result<Reached> {
-        let lane = &self.lanes[place];
-        let mut history = lane.history.clone();
-        let next = lane.last();
+        let writer = &self.lanes[place].writer;
+        let mut history = writer.history().to_vec();
+        let next = writer.last();
         if next.is_some() {
             history.pop();
         }
+        let start = &self.texts.context;
         let context = Context {
             state: self.state.select(&[place])?,
-            logits: self.start.logits.clone(),
-            drawn: self.start.drawn + lane.tokens as u64,
-            after_text: self.start.after_text || lane.tokens > 0,
+            logits: start.logits.clone(),
+            drawn: start.drawn + writer.tokens() as u64,
+            after_text: start.after_text || writer.tokens() > 0,
             history,
         };
         Ok((context, next))
-    }
-}
-
-impl Lane {
-    /// The last token drawn.
-    fn last(&self) -> Option<u32> {
-        (self.tokens > 0).then(|| self.history.last().copied()).flatten()
-    }
-
-    /// Appends to the history, of which only the last `window` matter.
-    fn remember(&mut self, id: u32, window: usize) {
-        let kept = window.max(MIN_HISTORY);
-        if self.history.len() >= kept.saturating_mul(2) {
-            self.history.drain(..self.history.len() - kept);
-        }
-        self.history.push(id);
-        self.tokens += 1;
     }
 }
 

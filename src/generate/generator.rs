@@ -3,12 +3,13 @@
 use std::collections::HashMap;
 use std::ops::Range;
 use std::path::Path;
+use std::sync::Arc;
 
 use candle_core::{Device, Tensor};
 use safetensors::tensor::Dtype;
 
-use super::generation::{Context, Generation, MIN_HISTORY};
-use super::{Constraints, GenerateConfig, Sampler, StopStrings};
+use super::generation::{Context, Generation, MIN_HISTORY, TextStart};
+use super::{Constraints, GenerateConfig, Sampler, StopStrings, TextWriter};
 use crate::models::{Stepper, state_file};
 use crate::text::Tokenizer;
 use crate::{Error, Result};
@@ -45,7 +46,7 @@ const MAX_HISTORY: usize = state_file::MAX_LENGTH;
 pub struct Generator<'a> {
     stepper: &'a Stepper,
     tokenizer: &'a Tokenizer,
-    config: GenerateConfig,
+    config: Arc<GenerateConfig>,
     context: Context,
 }
 
@@ -65,7 +66,7 @@ impl<'a> Generator<'a> {
         Ok(Self {
             stepper,
             tokenizer,
-            config,
+            config: Arc::new(config),
             context: Context {
                 state: stepper.init_state(1)?,
                 logits: Vec::new(),
@@ -109,27 +110,40 @@ impl<'a> Generator<'a> {
     /// [`Error::Invalid`] for an id that is not in the vocabulary.
     pub fn read_tokens(&mut self, ids: &[u32]) -> Result<()> {
         self.stepper.check_ids(ids)?;
-        let seen = &ids[ids.len().saturating_sub(self.field())..];
+        self.read_some(ids, usize::MAX)?;
+        Ok(())
+    }
+
+    /// Reads tokens as [`read_tokens`](Self::read_tokens), at most `piece` of them now, and gives those that are left:
+    /// what else there is to do can be done between pieces. The same pieces give the same numbers.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] for an id that is not in the vocabulary.
+    pub fn read_some<'i>(&mut self, ids: &'i [u32], piece: usize) -> Result<&'i [u32]> {
+        let (before, seen) = ids.split_at(ids.len().saturating_sub(self.field()));
+        let (now, left) = seen.split_at(piece.min(seen.len()));
+        self.stepper.check_ids(now)?;
         let kept = self.history_len();
         let context = &mut self.context;
-        let begins = context.logits.is_empty() && seen.len() == ids.len();
         // a document begins behind the end of another
-        if let (true, Some(end), Some(first)) = (begins, self.stepper.end_token(), seen.first())
+        if let (true, Some(end), Some(first)) =
+            (context.logits.is_empty() && before.is_empty(), self.stepper.end_token(), now.first())
             && *first != end
         {
             self.stepper.step(&[end], &mut context.state)?;
         }
-        context.logits = match seen {
-            [] => return Ok(()),
+        context.logits = match now {
+            [] => return Ok(left),
             // as an uninterrupted generation would, to the last bit
-            [_] => self.stepper.step(seen, &mut context.state)?.to_vec(),
-            _ => self.stepper.prefill(seen, &mut context.state)?,
+            [_] => self.stepper.step(now, &mut context.state)?.to_vec(),
+            _ => self.stepper.prefill(now, &mut context.state)?,
         };
         context.after_text = true;
         let history = &mut context.history;
-        history.extend_from_slice(&ids[ids.len().saturating_sub(kept)..]);
+        history.extend_from_slice(&before[before.len().saturating_sub(kept)..]);
+        history.extend_from_slice(&now[now.len().saturating_sub(kept)..]);
         history.drain(..history.len().saturating_sub(kept));
-        Ok(())
+        Ok(left)
     }
 
     /// The whole text of one sample.
@@ -151,6 +165,36 @@ impl<'a> Generator<'a> {
     /// [`Error::Invalid`] where no token may be drawn; [`Error::TooLarge`] where there is no memory for the
     /// states.
     pub fn samples(&mut self, samples: Range<u64>) -> Result<Generation<'a>> {
+        Generation::new(self.stepper, self.texts()?, samples)
+    }
+
+    /// As [`samples`](Self::samples), for a batch of the caller's own: each goes on from the state of the
+    /// [`context`](Self::context) and draws its first token from its logits.
+    ///
+    /// # Errors
+    /// As [`samples`](Self::samples).
+    pub fn writers(&mut self, samples: Range<u64>) -> Result<Vec<TextWriter>> {
+        let texts = self.texts()?;
+        samples.map(|sample| texts.writer(sample)).collect()
+    }
+
+    /// What was read.
+    pub fn context(&self) -> &Context {
+        &self.context
+    }
+
+    /// Goes on after `context`, which another generator of the same model has read.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] for one of another model.
+    pub fn go_on_after(&mut self, context: &Context) -> Result<()> {
+        context.state.check_shapes(self.stepper.net().rings())?;
+        self.context = context.clone();
+        Ok(())
+    }
+
+    /// The beginning of texts after what was read, or after what stands for nothing.
+    fn texts(&mut self) -> Result<TextStart> {
         if self.context.logits.is_empty() {
             let first = match self.stepper.end_token() {
                 Some(end) => end,
@@ -166,9 +210,13 @@ impl<'a> Generator<'a> {
         banned.retain(|id| !ending.contains(id));
         banned.extend(self.tokenizer.vocab_size() as u32..vocab as u32);
         let sampler = Sampler::new(self.config.sampler.clone(), &banned, vocab)?;
-        let sampler = sampler.constrained(self.constraints()?);
-        let (config, start) = (self.config.clone(), self.context.clone());
-        Generation::new(self.stepper, self.tokenizer, config, sampler, start, samples)
+        Ok(TextStart {
+            tokenizer: self.tokenizer.clone(),
+            config: self.config.clone(),
+            end: self.stepper.end_token(),
+            sampler: sampler.constrained(self.constraints()?),
+            context: self.context.clone(),
+        })
     }
 
     /// Tokens at which a text ends.

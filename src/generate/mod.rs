@@ -12,15 +12,17 @@ mod sampler;
 mod sampler_config;
 mod sorted_tokens;
 mod stop;
+mod writer;
 
 pub use beam::{BeamAnswer, BeamConfig, answers};
 pub use constraint::{ConstraintConfig, Constraints};
-pub use generation::Generation;
+pub use generation::{Context, Generation};
 pub use generator::Generator;
 pub use piece::{Finished, Piece, TokenLogprob};
 pub use sampler::Sampler;
 pub use sampler_config::SamplerConfig;
 pub use stop::{StopOutcome, StopStrings};
+pub use writer::{DrawnToken, TextWriter};
 
 use serde::Serialize;
 

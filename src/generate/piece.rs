@@ -41,7 +41,10 @@ pub struct TokenLogprob {
 
 impl TokenLogprob {
     /// That of token `id` under `logits`, with `count` of the likeliest.
-    pub(super) fn of(logits: &[f32], id: u32, count: usize) -> Result<Self> {
+    ///
+    /// # Errors
+    /// Those of [`Sampler::logprob`].
+    pub fn of(logits: &[f32], id: u32, count: usize) -> Result<Self> {
         let logprob = Sampler::logprob(logits, id)?;
         // the same sum is subtracted of every logit
         let total = f64::from(logits[id as usize]) - logprob;

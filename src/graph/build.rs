@@ -175,7 +175,8 @@ impl Graph {
         if from.single {
             return Err(Error::invalid("pool", "rows of a sequence or an image", from.shape()));
         }
-        let edge = Edge { single: true, whole: true, ..from };
+        let channels = if pool == Pool::MeanMax { 2 * from.channels } else { from.channels };
+        let edge = Edge { single: true, whole: true, channels, ..from };
         self.node("", Operation::Pool(pool), &[xs], edge)
     }
 

@@ -155,6 +155,12 @@ fn cases() -> Vec<OperationCase> {
             ..ROW_WISE
         },
         OperationCase {
+            build: |g, xs| g.pool(xs, Pool::MeanMax),
+            channels: 2 * CHANNELS,
+            no_step: Some("pooling"),
+            ..ROW_WISE
+        },
+        OperationCase {
             build: |g, xs| g.pool(xs, Pool::Last),
             no_step: Some("pooling"),
             ..ROW_WISE

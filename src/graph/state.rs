@@ -184,6 +184,45 @@ impl State {
         Ok(joined)
     }
 
+    /// Appends a copy of sequence `from` of `other`.
+    ///
+    /// # Errors
+    /// As [`State::set`]; [`Error::TooLarge`] where there is not so much memory.
+    pub fn push(&mut self, other: &Self, from: usize) -> Result<()> {
+        other.check(from)?;
+        self.check_shapes(&other.shapes)?;
+        let grown = |shape: &RingShape| shape.span * shape.channels;
+        let mut rings = self.rings.iter_mut().zip(&*self.shapes);
+        // first all that can fail
+        if !rings.all(|(ring, shape)| ring.try_reserve(grown(shape)).is_ok()) {
+            let message = format!("no memory for one more than {} sequences", self.batch());
+            return Err(Error::too_large("the streaming state", message));
+        }
+        let rings = self.rings.iter_mut().zip(&other.rings);
+        for ((ring, other), shape) in rings.zip(&*self.shapes) {
+            let len = grown(shape);
+            ring.extend_from_slice(&other[from * len..][..len]);
+        }
+        self.positions.push(other.positions[from]);
+        Ok(())
+    }
+
+    /// Drops a sequence; the last one takes its number. Costs as much as one sequence, however many there are.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] where there is no such sequence.
+    pub fn swap_remove(&mut self, sequence: usize) -> Result<()> {
+        self.check(sequence)?;
+        let last = self.batch() - 1;
+        for (ring, shape) in self.rings.iter_mut().zip(&*self.shapes) {
+            let len = shape.span * shape.channels;
+            ring.copy_within(last * len.., sequence * len);
+            ring.truncate(last * len);
+        }
+        self.positions.swap_remove(sequence);
+        Ok(())
+    }
+
     fn check(&self, sequence: usize) -> Result<()> {
         if sequence < self.batch() {
             return Ok(());

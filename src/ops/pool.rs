@@ -12,6 +12,8 @@ pub enum Pool {
     Mean,
     /// The greatest number of each channel.
     Max,
+    /// Both, one behind the other: twice as many channels.
+    MeanMax,
     /// Its last step.
     Last,
 }
@@ -34,11 +36,17 @@ pub enum Pool {
 /// for (pool, one) in [(Pool::Mean, 3.5), (Pool::Max, 4.), (Pool::Last, 3.)] {
 ///     assert_eq!(pool_rows(&xs, pool, Some(&mask))?.to_vec2::<f32>()?, [[one]]);
 /// }
+/// assert_eq!(pool_rows(&xs, Pool::MeanMax, Some(&mask))?.to_vec2::<f32>()?, [[3.5, 4.]]);
 /// # Ok::<(), candle_tcn::Error>(())
 /// ```
 pub fn pool_rows(xs: &Tensor, pool: Pool, mask: Option<&Tensor>) -> Result<Tensor> {
-    if pool == Pool::Mean {
-        return mean_rows(xs, mask);
+    match pool {
+        Pool::Mean => return mean_rows(xs, mask),
+        Pool::MeanMax => {
+            let max = pool_rows(xs, Pool::Max, mask)?;
+            return Tensor::cat(&[mean_rows(xs, mask)?, max], 1);
+        }
+        Pool::Max | Pool::Last => {}
     }
     let xs = xs.flatten(1, xs.rank() - 2)?;
     let (batch, time, _) = xs.dims3()?;

@@ -50,26 +50,19 @@ fn draw(
     write(root, "said", (left + side / 2, TOP - 34), (14, FAINT), HPos::Center)?;
     write(root, "class", (14, TOP - 12), (14, FAINT), HPos::Left)?;
     let named = classes.len() <= NAMED;
+    // names that fit stand over their columns; for longer ones their numbers do
+    let short = classes.iter().all(|name| 8 * name.chars().count() as i32 <= cell);
     for (row, name) in classes.iter().enumerate() {
         let total: u64 = (0..classes.len()).map(|said| count(row, said)).sum();
         let y = TOP + cell * row as i32;
         if named {
             let name: String = name.chars().take(20).collect();
             let number = (row + 1).to_string();
-            write(
-                root,
-                &format!("{number}  {name}"),
-                (left - 8, y + cell / 2),
-                (13, INK),
-                HPos::Right,
-            )?;
-            write(
-                root,
-                &number,
-                (left + cell * row as i32 + cell / 2, TOP - 12),
-                (13, INK),
-                HPos::Center,
-            )?;
+            let (in_row, in_column) =
+                if short { (name.clone(), name) } else { (format!("{number}  {name}"), number) };
+            write(root, &in_row, (left - 8, y + cell / 2), (13, INK), HPos::Right)?;
+            let x = left + cell * row as i32 + cell / 2;
+            write(root, &in_column, (x, TOP - 12), (13, INK), HPos::Center)?;
         }
         for said in 0..classes.len() {
             let (x, found) = (left + cell * said as i32, count(row, said));

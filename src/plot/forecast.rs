@@ -60,9 +60,13 @@ fn draw(
             .copied()
             .chain(paths.iter().flat_map(|path| path.values.iter().flatten().copied())),
     );
+    // as many decimals as tell one line of the grid from the next
+    let decimals = (1.0 - (values.end - values.start).log10().floor()).clamp(0.0, 9.0) as usize;
     let mut chart = ChartBuilder::on(root)
         .margin(12)
         .margin_top(80)
+        // half of the last date
+        .margin_right(40)
         .x_label_area_size(36)
         .y_label_area_size(62)
         .build_cartesian_2d(first as f64..last as f64, values)?;
@@ -76,6 +80,7 @@ fn draw(
         .label_style(("sans-serif", 13).into_font().color(&INK))
         .x_labels(6)
         .x_label_formatter(&|step| label(step.round().max(0.0) as usize))
+        .y_label_formatter(&|value| format!("{value:.decimals$}"))
         .draw()?;
     for path in paths {
         let at = |i: usize| (path.start + i) as f64;

@@ -63,6 +63,8 @@ pub struct SequenceBatches {
     windows: Vec<(u32, u32)>,
     sizes: SequenceSizes,
     seed: u64,
+    /// Share by which series are stretched, and their channels.
+    stretch: (f32, usize),
     layout: BatchLayout,
 }
 
@@ -108,7 +110,22 @@ impl SequenceBatches {
         let rest = Some(windows.len() % batch_size).filter(|&rest| rest > 0);
         // of one rank: what is alike in length is not always alike in class, batches are to be mixed
         let layout = BatchLayout::new(vec![0; windows.len()], whole.chain(rest).collect(), seed)?;
-        Ok(Self { sequences, windows, sizes, seed, layout })
+        Ok(Self { sequences, windows, sizes, seed, stretch: (0.0, 0), layout })
+    }
+
+    /// The same batches, in which the first `channels` numbers of all frames of a sequence are multiplied by a factor from
+    /// 1 − `share` to 1 + `share`, another one in each epoch (Um et al. 2017, arXiv:1706.00527, "scaling"): classes of few
+    /// series are then told by their forms. Batches [in order](Self::in_order) and [whole](Self::whole) ones stay as they
+    /// are.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] for a share that is not from 0 to 1, or more channels than there are.
+    pub fn stretched(mut self, share: f64, channels: usize) -> Result<Self> {
+        Error::require((0.0..=1.0).contains(&share), "stretch", "a number from 0 to 1", share)?;
+        let most = self.sequences[0].channels;
+        Error::require(channels <= most, "channels", &format!("at most {most}"), channels)?;
+        self.stretch = (share as f32, channels);
+        Ok(self)
     }
 
     /// All windows in their order, each step of each sequence scored once: fixed batches to validate on.
@@ -146,9 +163,7 @@ impl SequenceBatches {
         let start = match epoch {
             None => k as usize * step,
             Some(epoch) => {
-                let key = (number as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-                let mut rng = ChaCha8Rng::seed_from_u64(self.seed ^ key);
-                rng.set_stream(epoch as u64);
+                let mut rng = self.draws(number, epoch);
                 // before the first full window too: the beginning is scored as often as the rest
                 (k as usize * step + rng.random_range(0..step)).saturating_sub(step - 1)
             }
@@ -160,6 +175,26 @@ impl SequenceBatches {
             if epoch.is_none() && k > 0 { k as usize * step + history - start } else { history };
         if start > 0 {
             part.hide(0..scored.min(part.len()));
+        }
+        part
+    }
+
+    /// The draws of a window in an epoch.
+    fn draws(&self, number: usize, epoch: usize) -> ChaCha8Rng {
+        let key = (number as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        let mut rng = ChaCha8Rng::seed_from_u64(self.seed ^ key);
+        rng.set_stream(epoch as u64);
+        rng
+    }
+
+    /// A window as it trains in an epoch.
+    fn drawn(&self, number: usize, epoch: usize) -> FrameSequence {
+        let mut part = self.cut(number, Some(epoch));
+        let (share, channels) = self.stretch;
+        if share > 0.0 {
+            let factor = self.draws(number, epoch).random_range(1.0 - share..=1.0 + share);
+            let frames = part.inputs.chunks_exact_mut(part.channels);
+            frames.flat_map(|frame| &mut frame[..channels]).for_each(|x| *x *= factor);
         }
         part
     }
@@ -209,8 +244,7 @@ impl BatchSource for SequenceBatches {
     fn next_batch(&mut self) -> Result<Batch> {
         let epoch = self.layout.position().epoch;
         let numbers = self.layout.next_batch();
-        let parts: Vec<_> =
-            numbers.into_iter().map(|i| self.cut(i as usize, Some(epoch))).collect();
+        let parts: Vec<_> = numbers.into_iter().map(|i| self.drawn(i as usize, epoch)).collect();
         self.batch(&parts)
     }
 

@@ -43,6 +43,8 @@ mod score;
 mod sequences;
 mod series_files;
 mod series_report;
+#[cfg(feature = "serve")]
+mod serve;
 mod signals;
 mod terminal;
 mod train;
@@ -83,6 +85,9 @@ enum Command {
     Embed(embed::EmbedArgs),
     /// Forecast series, or label and classify them, with a network that was trained on series
     Predict(predict::PredictArgs),
+    /// Serve models over HTTP, as OpenAI's clients ask for them, with a page to write on
+    #[cfg(feature = "serve")]
+    Serve(serve::ServeArgs),
     /// Apply any model to tensors of a file
     Run(run::RunArgs),
     /// Convert another project's weights, or a model in another form, into a model directory
@@ -233,6 +238,8 @@ fn execute(cli: Cli) -> anyhow::Result<()> {
         Command::Score(args) => score::run(args),
         Command::Embed(args) => embed::run(args),
         Command::Predict(args) => predict::run(args),
+        #[cfg(feature = "serve")]
+        Command::Serve(args) => serve::run(args),
         Command::Run(args) => run::run(args),
         Command::Convert(args) => convert::run(args),
         Command::Info(args) => info::run(args),

@@ -67,7 +67,7 @@ pub struct TrainArgs {
         "extend_vocabulary", "freeze", "documents", "field", "target_after", "task", "mask_share", "mask_replace", "mask_random",
         "batch_size", "seq_len", "context", "history", "accumulate", "optimizer", "momentum", "weight_decay",
         "schedule", "warmup", "seed", "dtype", "target", "time", "index", "ignore", "group", "known", "calendar", "horizon",
-        "season", "quantiles", "shift", "loss", "missing", "scale", "pool", "class_weights", "test_fraction",
+        "season", "quantiles", "shift", "loss", "missing", "scale", "pool", "stretch", "class_weights", "test_fraction",
     ])]
     pub resume: bool,
     /// Replace the run that --out already holds

@@ -2,11 +2,12 @@
 
 use candle_tcn::models::ModelConfig;
 use candle_tcn::models::directory::read_config;
-use candle_tcn::series::{SeriesTask, TaskKind};
+use candle_tcn::series::{Series, SeriesSet, SeriesTask, TaskKind};
 use candle_tcn::train::optim::{AdamWConfig, OptimizerConfig};
 use candle_tcn::train::schedule::ScheduleConfig;
 use candle_tcn::train::{Precision, TrainConfig};
 
+use super::super::series::flags::PoolName;
 use super::{ContextMode, OptimizerName, TrainArgs};
 use crate::flags::WholeDtype;
 
@@ -35,6 +36,16 @@ impl TrainArgs {
             None => ModelConfig::preset(&self.model_name_for(task))?,
         };
         self.with_dropout(config)
+    }
+
+    /// The pool of the usual network: in series of unequal lengths, what happens once must not drown in a mean.
+    pub fn usual_pool(&self, set: &SeriesSet, task: &SeriesTask) -> Option<PoolName> {
+        let mut lengths = set.series.iter().map(Series::len);
+        let first = lengths.next();
+        let is_usual = self.config.is_none() && self.preset.is_none();
+        let classify = matches!(task.task, TaskKind::Classify { .. });
+        (is_usual && classify && !lengths.all(|len| Some(len) == first))
+            .then_some(PoolName::MeanMax)
     }
 
     /// The name of the network of a task on series.

@@ -231,11 +231,12 @@ impl SeriesData {
     }
 }
 
-/// Batches to train on and to validate on.
+/// Batches to train on, stretched by a share in so many channels, and to validate on.
 pub fn batches(
     [train, valid]: [Vec<FrameSequence>; 2],
     model: &ModelConfig,
     config: &TrainConfig,
+    (stretch, channels): (f64, usize),
 ) -> Result<(SequenceBatches, ValidSet)> {
     let graph = model.graph()?;
     let sizes = SequenceSizes {
@@ -248,7 +249,8 @@ pub fn batches(
         true => ValidSet::default(),
         false => ValidSet::batches(SequenceBatches::new(valid, sizes, 0)?.in_order()?),
     };
-    Ok((SequenceBatches::new(train, sizes, config.seed)?, valid))
+    let train = SequenceBatches::new(train, sizes, config.seed)?.stretched(stretch, channels)?;
+    Ok((train, valid))
 }
 
 /// Steps at the beginning of a window that are not scored: those that the network looks back, at most half of it.

@@ -65,6 +65,9 @@ pub struct SeriesArgs {
     /// The way in which the steps of a series become one, with --task classify (default: that of the network)
     #[arg(long, value_enum)]
     pool: Option<PoolName>,
+    /// Multiply the numbers of a series by a factor from 1 - A to 1 + A, another one each time that it trains (default: 0.35)
+    #[arg(long, value_name = "A")]
+    stretch: Option<f64>,
     /// Let rare classes count as much as frequent ones
     #[arg(long)]
     class_weights: bool,
@@ -100,6 +103,8 @@ pub enum PoolName {
     Mean,
     /// Greatest number of each channel
     Max,
+    /// Both, side by side
+    MeanMax,
     /// Last step
     Last,
 }
@@ -141,6 +146,7 @@ impl SeriesArgs {
             ("--shift", self.shift.is_some() && !steps, "--task regress, label or multilabel"),
             ("--loss", self.loss.is_some() && !numbers, "--task forecast or regress"),
             ("--pool", self.pool.is_some() && !classify, "--task classify"),
+            ("--stretch", self.stretch.is_some() && !classify, "--task classify"),
             ("--class-weights", self.class_weights && !classes, "--task classify or label"),
         ])?;
         expect_together(&[(
@@ -233,15 +239,36 @@ impl SeriesArgs {
         })
     }
 
-    /// The network with the pool that is asked for.
-    pub fn with_pool(&self, model: ModelConfig) -> anyhow::Result<ModelConfig> {
-        let Some(pool) = self.pool else { return Ok(model) };
+    /// The share by which series are stretched while a task trains, and the number of their channels.
+    pub fn stretch(&self, task: &SeriesTask) -> (f64, usize) {
+        const USUAL: f64 = 0.35;
+        let is_number = |name: &String| {
+            let mut columns = task.columns.iter().filter(|column| column.name == *name);
+            columns.all(|column| column.is_of_numbers())
+        };
+        match task.task {
+            // numbers stand before all that is derived of them
+            TaskKind::Classify { .. } if task.inputs.iter().all(is_number) => {
+                (self.stretch.unwrap_or(USUAL), task.inputs.len())
+            }
+            _ => (0.0, 0),
+        }
+    }
+
+    /// The network with the pool that is asked for, else with the usual one, where there is one.
+    pub fn with_pool(
+        &self,
+        model: ModelConfig,
+        usual: Option<PoolName>,
+    ) -> anyhow::Result<ModelConfig> {
+        let Some(pool) = self.pool.or(usual) else { return Ok(model) };
         let ModelConfig::TemporalConvNet(mut network) = model else {
             return Err(usage_error("--pool: expected a network on frames (temporal_conv_net)"));
         };
         network.pool = Some(match pool {
             PoolName::Mean => Pool::Mean,
             PoolName::Max => Pool::Max,
+            PoolName::MeanMax => Pool::MeanMax,
             PoolName::Last => Pool::Last,
         });
         Ok(ModelConfig::TemporalConvNet(network))

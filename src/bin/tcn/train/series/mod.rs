@@ -23,7 +23,7 @@ use crate::{Interrupted, kernel, memory, signals};
 
 /// Steps that a run has at the least, and passes over the data, where no flag says how long it is.
 const LEAST_STEPS: usize = 600;
-const PASSES: usize = 40;
+const PASSES: usize = 50;
 const MOST_STEPS: usize = 5_000;
 
 /// A run that begins or goes on.
@@ -90,13 +90,15 @@ fn begin(args: &TrainArgs, task: Task) -> anyhow::Result<SeriesRun> {
     let parts = fractions(&made.task, start.source.valid_fraction, &args.series);
     let data = data.split(parts)?;
     let made = made.refit(&data.train_set())?;
-    let model = model_of(args.series.with_pool(args.frames_config(&made)?)?, &made)?;
+    let usual = args.usual_pool(data.set(), &made);
+    let model = model_of(args.series.with_pool(args.frames_config(&made)?, usual)?, &made)?;
     let mut config = config_of(args, &data, &made, &model)?;
     config.validate()?;
     config.check_freeze(&model.graph()?)?;
     memory::check_training(&model.graph()?, config.batch_size, config.seq_len, config.dtype)?;
     let sequences = data.sequences(&made, history(&model, config.seq_len)?)?;
-    let (batches, valid) = batches(sequences, &model, &config)?;
+    let stretch = args.series.stretch(&made);
+    let (batches, valid) = batches(sequences, &model, &config, stretch)?;
     if !args.has_budget() {
         let steps = PASSES.saturating_mul(batches.steps_per_epoch());
         config.budget = Budget::Steps(steps.clamp(LEAST_STEPS, MOST_STEPS));
@@ -145,7 +147,8 @@ fn resume(args: &TrainArgs) -> anyhow::Result<SeriesRun> {
     let model = read_config(run.join(names::CONFIG))?;
     let config = Trainer::config_of(&run)?;
     let sequences = data.sequences(&task, history(&model, config.seq_len)?)?;
-    let (batches, valid) = batches(sequences, &model, &config)?;
+    let stretch = flags.stretch(&task);
+    let (batches, valid) = batches(sequences, &model, &config, stretch)?;
     let loss: Box<dyn Loss> = flags.loss(&task)?;
     let change = |config: &mut TrainConfig| args.change(config);
     let trainer =

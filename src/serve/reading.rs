@@ -1,0 +1,162 @@
+//! A prompt that is being read, piece by piece.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use super::request::{Reply, TextRequest, Wanted};
+use crate::Result;
+use crate::generate::{Generator, TokenLogprob};
+use crate::models::Stepper;
+use crate::nn::State;
+use crate::text::Tokenizer;
+
+/// A prompt, and how far it has been read.
+pub(super) struct Reading<'a> {
+    /// Its own, in this process.
+    pub number: u64,
+    pub request: TextRequest,
+    pub generator: Generator<'a>,
+    stepper: &'a Stepper,
+    /// Tokens read, or passed over because the network does not see them.
+    at: usize,
+    scoring: Option<Scoring>,
+    /// Another prompt that begins as this one does, and the number of tokens that both have in common: they are read
+    /// once, there.
+    leader: Option<(u64, usize)>,
+}
+
+/// The log-probabilities of a prompt's tokens, computed beside the reading: a text is the same with them and without.
+struct Scoring {
+    state: State,
+    at: usize,
+    /// Logits of the next token.
+    next: Vec<f32>,
+    alternatives: usize,
+    done: Vec<TokenLogprob>,
+}
+
+impl<'a> Reading<'a> {
+    pub fn new(
+        stepper: &'a Stepper,
+        tokenizer: &'a Tokenizer,
+        request: TextRequest,
+    ) -> Result<Self> {
+        static NUMBER: AtomicU64 = AtomicU64::new(0);
+        let mut generator = Generator::new(stepper, tokenizer, request.config.clone())?;
+        if let Some(start) = &request.start {
+            generator.go_on_after(start)?;
+        }
+        let scored = match request.wanted {
+            Wanted::Texts { scored, .. } => scored.filter(|_| !request.prompt.is_empty()),
+            Wanted::State => None,
+        };
+        let scoring = |alternatives| -> Result<Scoring> {
+            let state = stepper.init_state(1)?;
+            Ok(Scoring { state, at: 0, next: Vec::new(), alternatives, done: Vec::new() })
+        };
+        Ok(Self {
+            number: NUMBER.fetch_add(1, Ordering::Relaxed),
+            scoring: scored.map(scoring).transpose()?,
+            request,
+            generator,
+            stepper,
+            at: 0,
+            leader: None,
+        })
+    }
+
+    /// Looks for a prompt that is being read and begins as this one does.
+    pub fn follow(&mut self, others: &VecDeque<Self>, piece: usize) {
+        if self.request.start.is_some() {
+            return;
+        }
+        let prompt = &self.request.prompt;
+        let common = |other: &Self| {
+            let theirs = &other.request.prompt;
+            let same = prompt.iter().zip(theirs).take_while(|(a, b)| a == b).count();
+            // the places at which both are cut, if both are read from their first token
+            let whole = same == prompt.len() && same == theirs.len();
+            let from_start = prompt.len().max(theirs.len()) <= self.generator.prompt_len();
+            let same = if whole { same } else { same / piece * piece };
+            if whole || from_start { same } else { 0 }
+        };
+        let fresh = others.iter().filter(|other| other.request.start.is_none());
+        let best = fresh.map(|other| (other.number, common(other), other.at));
+        let ahead = best.filter(|&(_, same, at)| same > 0 && at <= same);
+        self.leader =
+            ahead.max_by_key(|&(_, same, _)| same).map(|(number, same, _)| (number, same));
+    }
+
+    pub fn is_following(&self) -> bool {
+        self.leader.is_some()
+    }
+
+    pub fn stop_following(&mut self) {
+        self.leader = None;
+    }
+
+    /// Reads by itself where the one that it follows is not among those that are `alive`.
+    pub fn follow_only(&mut self, alive: &[u64]) {
+        if self.leader.is_some_and(|(number, _)| !alive.contains(&number)) {
+            self.leader = None;
+        }
+    }
+
+    /// Takes over what another prompt has read, as soon as that is all that both have in common.
+    pub fn catch_up(&mut self, other: &Self) {
+        if self.leader == Some((other.number, other.at))
+            && self.generator.go_on_after(other.generator.context()).is_ok()
+        {
+            self.at = other.at;
+            self.leader = None;
+        }
+    }
+
+    /// Reads at most `piece` tokens; gives their number.
+    pub fn read(&mut self, piece: usize) -> Result<usize> {
+        if let Some(scoring) =
+            self.scoring.as_mut().filter(|scoring| scoring.at < self.request.prompt.len())
+        {
+            return scoring.read(self.stepper, &self.request.prompt, piece);
+        }
+        let left = &self.request.prompt[self.at..];
+        let rest = self.generator.read_some(left, piece)?.len();
+        let read = (left.len() - rest).min(piece);
+        self.at = self.request.prompt.len() - rest;
+        Ok(read)
+    }
+
+    pub fn is_done(&self) -> bool {
+        let scored = self.scoring.as_ref().is_none_or(|s| s.at == self.request.prompt.len());
+        self.at == self.request.prompt.len() && scored
+    }
+
+    /// What was asked about the prompt's own tokens.
+    pub fn take_scored(&mut self) -> Option<Reply> {
+        let logprobs = self.scoring.take()?.done;
+        match self.request.wanted {
+            Wanted::Texts { first, .. } => Some(Reply::Scored { first, logprobs }),
+            Wanted::State => None,
+        }
+    }
+}
+
+impl Scoring {
+    fn read(&mut self, stepper: &Stepper, prompt: &[u32], piece: usize) -> Result<usize> {
+        let now = &prompt[self.at..(self.at + piece).min(prompt.len())];
+        let logits = stepper.logits(now, &mut self.state)?;
+        let logits: Vec<f32> =
+            logits.to_dtype(candle_core::DType::F32)?.flatten_all()?.to_vec1()?;
+        let vocab = logits.len() / now.len();
+        let mut before = std::mem::take(&mut self.next);
+        for (i, &id) in now.iter().enumerate() {
+            if !before.is_empty() {
+                self.done.push(TokenLogprob::of(&before, id, self.alternatives)?);
+            }
+            before = logits[i * vocab..][..vocab].to_vec();
+        }
+        self.next = before;
+        self.at += now.len();
+        Ok(now.len())
+    }
+}

@@ -1,0 +1,84 @@
+//! What the threads of HTTP ask of the thread that owns a model's states, and what it answers.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use tokio::sync::{OwnedSemaphorePermit, mpsc};
+
+use crate::Error;
+use crate::generate::{Context, FinishReason, GenerateConfig, TokenLogprob};
+
+/// One prompt, and what is wanted after it.
+#[derive(Debug)]
+pub(super) struct TextRequest {
+    /// Whoever asks: requests of different clients take turns.
+    pub client: String,
+    /// The state that the prompt follows; none for the beginning of a text.
+    pub start: Option<Arc<Context>>,
+    pub prompt: Vec<u32>,
+    pub config: GenerateConfig,
+    pub wanted: Wanted,
+    pub replies: mpsc::Sender<Reply>,
+    /// Places among the texts that are written or wait, given back when this is dropped.
+    pub places: OwnedSemaphorePermit,
+    pub received: Instant,
+}
+
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Wanted {
+    /// Texts.
+    Texts {
+        /// How many.
+        count: u64,
+        /// The number of the first among all choices of the answer.
+        first: u64,
+        /// `true` if they are sent while they are written.
+        streamed: bool,
+        /// Log-probabilities of the prompt's tokens, with this many of the likeliest.
+        scored: Option<usize>,
+    },
+    /// The state after the prompt.
+    State,
+}
+
+impl TextRequest {
+    /// Rows that it takes in the running batch.
+    pub fn rows(&self) -> usize {
+        match self.wanted {
+            Wanted::Texts { count, .. } => count as usize,
+            Wanted::State => 1,
+        }
+    }
+
+    /// `true` if nobody waits for the answer any more.
+    pub fn is_abandoned(&self) -> bool {
+        self.replies.is_closed()
+    }
+}
+
+/// A part of an answer.
+#[derive(Debug)]
+pub(super) enum Reply {
+    /// Of the prompt's tokens but the first, whose probability nothing tells.
+    Scored {
+        first: u64,
+        logprobs: Vec<TokenLogprob>,
+    },
+    Part(TextPart),
+    State(Arc<Context>),
+    Failed(Error),
+    /// The server stops before the text has ended.
+    Stopped,
+}
+
+/// The next part of a text.
+#[derive(Debug, Default)]
+pub(super) struct TextPart {
+    /// The number of the choice.
+    pub choice: u64,
+    pub text: String,
+    /// Tokens drawn for it.
+    pub tokens: usize,
+    pub logprobs: Vec<TokenLogprob>,
+    pub ended: Option<FinishReason>,
+}
