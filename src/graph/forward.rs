@@ -359,9 +359,8 @@ fn primitive(operation: &Operation, mask: Option<&Mask>, xs: &[&Tensor]) -> Cand
             let mask = mask.and_then(|mask| Some((mask.dims, mask.factors.as_ref()?)));
             let mask = mask.map(|(dims, factors)| Tensor::from_slice(factors, dims, x.device()));
             let one = ops::pool_rows(x, *pool, mask.transpose()?.as_ref())?;
-            one.reshape(
-                [&x.dims()[..1], &vec![1; x.rank() - 2], &x.dims()[x.rank() - 1..]].concat(),
-            )
+            let (batch, channels) = one.dims2()?;
+            one.reshape([&[batch][..], &vec![1; x.rank() - 2], &[channels]].concat())
         }
         (Operation::Spread, [x, like]) => {
             let mut dims = like.dims().to_vec();

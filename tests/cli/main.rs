@@ -22,6 +22,8 @@ mod run;
 mod runs_kept;
 mod score;
 mod series;
+#[cfg(feature = "serve")]
+mod serve;
 #[cfg(target_os = "linux")]
 mod terminal;
 mod texts;

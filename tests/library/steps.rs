@@ -2,11 +2,11 @@
 //! step allocates nothing.
 
 use crate::common::close::{Tolerance, compare};
-use crate::common::{UnderTest, rng, scatter};
+use crate::common::{UnderTest, bits, random, rng, scatter};
 use candle_core::{DType, Device, Tensor, Var};
 use candle_tcn::Result;
 use candle_tcn::geometry::Dilations;
-use candle_tcn::graph::{EmbedConfig, Graph, Run};
+use candle_tcn::graph::{EmbedConfig, Graph, RingShape, Run};
 use candle_tcn::models::state_file;
 use candle_tcn::models::{ModelConfig, Network, TcnLmConfig, WaveNetConfig};
 use candle_tcn::nn::{
@@ -330,5 +330,35 @@ fn frames_that_do_not_fit_are_errors() -> Result<()> {
     let foreign = other.step_net(StepDtype::F32)?.init_state(2)?;
     assert!(state.set(0, &foreign, 0).is_err() && state.join(&foreign).is_err());
     assert!(step.step(&[0.0; 8], &mut foreign.clone()).is_err());
+    Ok(())
+}
+
+#[test]
+fn sequences_join_and_leave_a_state() -> Result<()> {
+    let shapes = [RingShape { span: 3, channels: 2 }, RingShape { span: 1, channels: 4 }];
+    let of = |seed: u64| -> Result<State> {
+        let tensors = [(3, 2), (1, 4)]
+            .map(|(span, channels)| random(&mut rng(seed), &[1, span, channels], DType::F32));
+        State::from_tensors(&[seed], &tensors.into_iter().collect::<Result<Vec<_>>>()?)
+    };
+    let same = |a: &State, b: &State| -> Result<bool> {
+        let pairs = a.tensors()?.into_iter().zip(b.tensors()?);
+        let mut equal = a.positions() == b.positions();
+        for (a, b) in pairs {
+            equal &= bits(&a)? == bits(&b)?;
+        }
+        Ok(equal)
+    };
+    let mut state = State::new(0, shapes)?;
+    for seed in 0..4 {
+        state.push(&of(seed)?, 0)?;
+    }
+    state.swap_remove(1)?;
+    for (sequence, seed) in [(0, 0), (1, 3), (2, 2)] {
+        assert!(same(&state.fork(sequence, 1)?, &of(seed)?)?, "sequence {sequence}");
+    }
+    assert!(state.swap_remove(3).is_err() && state.push(&of(1)?, 1).is_err());
+    assert!(state.push(&State::new(1, [RingShape { span: 1, channels: 1 }])?, 0).is_err());
+    assert_eq!(state.batch(), 3);
     Ok(())
 }
