@@ -20,7 +20,7 @@ const BATCH_BYTES: usize = 1 << 28;
 /// Fewest tokens that are remembered, for the decoder.
 pub(super) const MIN_HISTORY: usize = 16;
 
-/// What a [`Generator`](super::Generator) has read: the state after it, the logits of the next token, the last tokens.
+/// All that a [`Generator`](super::Generator) keeps of the text it has read: the state after it, the logits of the next token, the last tokens.
 #[derive(Debug, Clone)]
 pub struct Context {
     /// Of one sequence.
@@ -53,7 +53,7 @@ impl Context {
     }
 }
 
-/// What texts begin with.
+/// The beginning of texts.
 #[derive(Debug, Clone)]
 pub(super) struct TextStart {
     pub tokenizer: Tokenizer,

@@ -178,7 +178,7 @@ impl<'a> Generator<'a> {
         samples.map(|sample| texts.writer(sample)).collect()
     }
 
-    /// What was read.
+    /// State, logits and last tokens after the text so far.
     pub fn context(&self) -> &Context {
         &self.context
     }

@@ -60,8 +60,7 @@ fn draw(
             .copied()
             .chain(paths.iter().flat_map(|path| path.values.iter().flatten().copied())),
     );
-    // as many decimals as tell one line of the grid from the next
-    let decimals = (1.0 - (values.end - values.start).log10().floor()).clamp(0.0, 9.0) as usize;
+    let decimals = decimals(&values);
     let mut chart = ChartBuilder::on(root)
         .margin(12)
         .margin_top(80)
@@ -105,6 +104,11 @@ fn draw(
         }
     }
     Ok(())
+}
+
+/// Decimals that tell one line of the grid from the next.
+fn decimals(values: &Range<f64>) -> usize {
+    (1.0 - (values.end - values.start).log10().floor()).clamp(0.0, 9.0) as usize
 }
 
 /// The parts of a series without gaps.

@@ -19,7 +19,7 @@ pub(super) struct Usage {
     pub total_tokens: usize,
 }
 
-/// What stands in every part of an answer.
+/// Beginning of every part of an answer.
 #[derive(Debug, Clone, Serialize, ToSchema)]
 pub(super) struct AnswerHead {
     pub id: String,

@@ -24,7 +24,7 @@ pub(super) struct ErrorBody {
     error: ErrorDetail,
 }
 
-/// What was wrong.
+/// A fault, for people and for programs.
 #[derive(Debug, Clone, Serialize, ToSchema)]
 pub(super) struct ErrorDetail {
     /// For people.
@@ -103,7 +103,7 @@ impl ApiError {
 }
 
 impl From<Error> for ApiError {
-    /// What a user can mend is the request's fault.
+    /// Errors that a user can mend are the request's fault.
     fn from(error: Error) -> Self {
         let message = error.to_string();
         match error {

@@ -1,4 +1,4 @@
-//! What all requests share.
+//! Models, states and figures that all requests share.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -11,7 +11,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use super::ServeConfig;
 use super::api_error::ApiError;
 use super::meters::Meters;
-use super::request::{Reply, TextRequest, Wanted};
+use super::request::{Reply, TextRequest, TextWanted};
 use super::served::Desk;
 use super::states::StateStore;
 use crate::generate::{Context, GenerateConfig};
@@ -20,7 +20,7 @@ use crate::text::Tokenizer;
 /// Parts of an answer that wait for a slow client, before they are put together.
 const PARTS: usize = 32;
 
-/// What all requests share.
+/// Models, states and figures that all requests share.
 #[derive(Debug)]
 pub(super) struct App {
     pub config: ServeConfig,
@@ -46,12 +46,12 @@ impl Client {
     }
 }
 
-/// What is asked of a model about one prompt.
+/// One prompt, and what is asked of a model about it.
 pub(super) struct Ask {
     pub start: Option<Arc<Context>>,
     pub prompt: Vec<u32>,
     pub config: GenerateConfig,
-    pub wanted: Wanted,
+    pub wanted: TextWanted,
 }
 
 impl App {
@@ -119,8 +119,8 @@ impl App {
         let mut requests = Vec::with_capacity(asked.len());
         for Ask { start, prompt, config, wanted } in asked {
             let rows = match wanted {
-                Wanted::Texts { count, .. } => count as usize,
-                Wanted::State => 1,
+                TextWanted::Texts { count, .. } => count as usize,
+                TextWanted::State => 1,
             };
             requests.push(TextRequest {
                 client: client.0.clone(),

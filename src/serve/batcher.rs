@@ -11,8 +11,8 @@ use tokio::sync::mpsc;
 
 use super::meters::ModelMeters;
 use super::reading::Reading;
-use super::request::{Reply, TextRequest, Wanted};
-use super::row::{Row, Shared};
+use super::request::{Reply, TextRequest, TextWanted, send};
+use super::row::{RowShared, TextRow};
 use super::turns::Turns;
 use crate::Result;
 use crate::models::Stepper;
@@ -49,7 +49,7 @@ pub(super) struct Batcher<'a> {
     pub runtime: Handle,
     waiting: Turns<TextRequest>,
     reading: VecDeque<Reading<'a>>,
-    rows: Vec<Row>,
+    rows: Vec<TextRow>,
     /// Of the rows.
     state: State,
     ids: Vec<u32>,
@@ -127,16 +127,16 @@ impl<'a> Batcher<'a> {
         self.reading.retain(|reading| !reading.request.is_abandoned());
         for at in (0..self.rows.len()).rev() {
             if self.rows[at].is_abandoned() {
-                self.remove(at);
+                drop(self.remove(at));
             }
         }
     }
 
-    fn remove(&mut self, at: usize) {
-        self.rows.swap_remove(at);
+    fn remove(&mut self, at: usize) -> TextRow {
         // the state has a sequence for each row
         let removed = self.state.swap_remove(at);
         debug_assert!(removed.is_ok());
+        self.rows.swap_remove(at)
     }
 
     /// Begins with the prompts for whose texts there is room.
@@ -188,8 +188,10 @@ impl<'a> Batcher<'a> {
     /// A prompt is read: its texts join the batch with their first tokens, or its state is handed over.
     fn begin(&mut self, reading: Reading<'a>) {
         let replies = reading.request.replies.clone();
-        if let Wanted::State = reading.request.wanted {
+        if matches!(reading.request.wanted, TextWanted::State) {
             let context = Arc::new(reading.generator.context().clone());
+            // its place is free before the answer comes
+            drop(reading);
             send(&self.runtime, &replies, Reply::State(context));
         } else if let Err(error) = self.begin_texts(reading) {
             send(&self.runtime, &replies, Reply::Failed(error));
@@ -202,21 +204,25 @@ impl<'a> Batcher<'a> {
         }
         let Reading { request, mut generator, .. } = reading;
         let writers = generator.writers(0..request.rows() as u64)?;
-        let shared = Shared::of(request);
-        let context = generator.context();
+        let shared = RowShared::of(request);
+        let (context, mut ended) = (generator.context(), Vec::new());
         for (number, writer) in (0..).zip(writers) {
-            let mut row = Row::new(shared.clone(), number, writer);
+            let mut row = TextRow::new(shared.clone(), number, writer);
             row.draw(context.logits());
             self.meters.first_token.observe(shared.received.elapsed().as_secs_f64());
             self.meters.tokens.inc_by(row.tokens() as u64);
-            let ended = row.has_ended();
-            // the first token at once
-            row.send(&self.runtime);
-            if !ended {
-                self.state.push(context.state(), 0)?;
-                self.rows.push(row);
+            match row.has_ended() {
+                true => ended.push(row),
+                false => {
+                    // the first token at once
+                    row.send_streamed(&self.runtime);
+                    self.state.push(context.state(), 0)?;
+                    self.rows.push(row);
+                }
             }
         }
+        drop(shared);
+        ended.into_iter().for_each(|row| row.end(&self.runtime));
         Ok(())
     }
 
@@ -227,7 +233,7 @@ impl<'a> Batcher<'a> {
         }
         let start = Instant::now();
         self.ids.clear();
-        self.ids.extend(self.rows.iter().map(Row::last));
+        self.ids.extend(self.rows.iter().map(TextRow::last));
         let vocab = self.stepper.vocab_size();
         match self.stepper.step(&self.ids, &mut self.state) {
             Ok(logits) => {
@@ -250,12 +256,10 @@ impl<'a> Batcher<'a> {
         self.meters.batch.observe(self.rows.len() as f64);
         let is_time = self.sent.elapsed() >= GATHERED;
         for at in (0..self.rows.len()).rev() {
-            let row = &mut self.rows[at];
-            if row.has_ended() {
-                row.send(&self.runtime);
-                self.remove(at);
+            if self.rows[at].has_ended() {
+                self.remove(at).end(&self.runtime);
             } else if is_time {
-                row.send_streamed(&self.runtime);
+                self.rows[at].send_streamed(&self.runtime);
             }
         }
         if is_time {
@@ -277,14 +281,5 @@ impl<'a> Batcher<'a> {
         self.meters.streams.set(self.rows.len() as i64);
         let bytes: usize = self.state.shapes().iter().map(|shape| shape.bytes()).sum();
         self.meters.state_bytes.set((bytes * self.rows.len()) as i64);
-    }
-}
-
-/// Sends a reply without waiting; where the client is slow, it waits by itself.
-pub(super) fn send(runtime: &Handle, replies: &mpsc::Sender<Reply>, reply: Reply) {
-    if let Err(mpsc::error::TrySendError::Full(reply)) = replies.try_send(reply) {
-        let replies = replies.clone();
-        // ends when the client has taken what came before, or has gone
-        runtime.spawn(async move { replies.send(reply).await });
     }
 }

@@ -14,7 +14,7 @@ use super::app::{App, Ask, Client, now};
 use super::events::{EventBody, EventWriter, Events};
 use super::logprobs::ChatLogprobs;
 use super::options::text_request;
-use super::request::{Reply, TextPart, Wanted};
+use super::request::{Reply, TextPart, TextWanted};
 use super::served::Desk;
 
 /// Tokens of a message whose request does not say how many.
@@ -144,7 +144,7 @@ pub(super) async fn chat_completions(
     let limits = (USUAL_TOKENS, app.config.max_tokens as u64);
     let config = options.config(limits, vocab_size, app.seed())?;
     let streamed = request.stream.unwrap_or(false);
-    let wanted = Wanted::Texts { count: options.n, first: 0, streamed, scored: None };
+    let wanted = TextWanted::Texts { count: options.n, first: 0, streamed, scored: None };
     let (n, prompt_tokens) = (options.n as usize, prompt.len());
     let mut replies = app.ask(
         desk,

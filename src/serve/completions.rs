@@ -14,7 +14,7 @@ use super::app::{App, Ask, Client, now};
 use super::events::{EventBody, EventWriter, Events};
 use super::logprobs::CompletionLogprobs;
 use super::options::text_request;
-use super::request::{Reply, Wanted};
+use super::request::{Reply, TextWanted};
 use super::served::{Desk, ServedModel};
 use crate::generate::TokenLogprob;
 
@@ -37,7 +37,7 @@ pub(super) enum PromptInput {
 text_request! {
     /// A request for texts that go on after prompts.
     CompletionRequest {
-        /// What to go on after; the beginning of a text if absent.
+        /// The text before; the beginning of a text if absent.
         #[serde(default)]
         #[schema(nullable = false)]
         prompt: Option<PromptInput>,
@@ -129,7 +129,7 @@ pub(super) async fn completions(
         start: start.clone(),
         prompt: prompt.ids.clone(),
         config: config.clone(),
-        wanted: Wanted::Texts { count: options.n, first: i * options.n, streamed, scored },
+        wanted: TextWanted::Texts { count: options.n, first: i * options.n, streamed, scored },
     });
     let mut replies = app.ask(desk, &client.of_user(request.user.as_deref()), asked.collect())?;
     let mut writer = CompletionWriter::new(&app, desk, prompts, &request);

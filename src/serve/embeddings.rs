@@ -57,14 +57,14 @@ enum EncodingFormat {
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct Embeddings {
     object: &'static str,
-    data: Vec<Embedding>,
+    data: Vec<TextEmbedding>,
     model: String,
     usage: EmbeddingUsage,
 }
 
 /// The vector of a text: the mean of the last layer over its tokens.
 #[derive(Debug, Serialize, ToSchema)]
-struct Embedding {
+struct TextEmbedding {
     object: &'static str,
     index: usize,
     embedding: EmbeddingVector,
@@ -121,7 +121,7 @@ pub(super) async fn embeddings(
         }
         _ => EmbeddingVector::Numbers(numbers),
     };
-    let data = vectors.into_iter().enumerate().map(|(index, numbers)| Embedding {
+    let data = vectors.into_iter().enumerate().map(|(index, numbers)| TextEmbedding {
         object: "embedding",
         index,
         embedding: form(numbers),

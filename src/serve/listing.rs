@@ -1,4 +1,4 @@
-//! What the server says of itself: models, health, figures, the description of its API, its page.
+//! The server about itself: models, health, figures, the description of its API, its page.
 
 use std::sync::Arc;
 
@@ -124,9 +124,9 @@ pub(super) async fn openapi() -> Json<utoipa::openapi::OpenApi> {
         super::completions::completions,
         super::chat::chat_completions,
         super::embeddings::embeddings,
-        super::states::keep_state,
-        super::states::list_states,
-        super::states::forget_state,
+        super::state_routes::keep_state,
+        super::state_routes::list_states,
+        super::state_routes::forget_state,
         models,
         model,
         health,

@@ -1,4 +1,4 @@
-//! What is counted and timed, as text for Prometheus.
+//! Counts and times, as text for Prometheus.
 
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::encoding::text::encode;

@@ -18,6 +18,7 @@ mod reading;
 mod request;
 mod row;
 mod served;
+mod state_routes;
 mod states;
 mod turns;
 
@@ -315,8 +316,8 @@ fn router(app: App) -> Router {
         .route("/v1/completions", post(completions::completions))
         .route("/v1/chat/completions", post(chat::chat_completions))
         .route("/v1/embeddings", post(embeddings::embeddings))
-        .route("/v1/states", post(states::keep_state).get(states::list_states))
-        .route("/v1/states/{id}", delete(states::forget_state))
+        .route("/v1/states", post(state_routes::keep_state).get(state_routes::list_states))
+        .route("/v1/states/{id}", delete(state_routes::forget_state))
         .method_not_allowed_fallback(|| async {
             ApiError::of_status(StatusCode::METHOD_NOT_ALLOWED, "this path takes another method")
         })

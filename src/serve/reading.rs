@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::request::{Reply, TextRequest, Wanted};
+use super::request::{Reply, TextRequest, TextWanted};
 use crate::Result;
 use crate::generate::{Generator, TokenLogprob};
 use crate::models::Stepper;
@@ -47,8 +47,8 @@ impl<'a> Reading<'a> {
             generator.go_on_after(start)?;
         }
         let scored = match request.wanted {
-            Wanted::Texts { scored, .. } => scored.filter(|_| !request.prompt.is_empty()),
-            Wanted::State => None,
+            TextWanted::Texts { scored, .. } => scored.filter(|_| !request.prompt.is_empty()),
+            TextWanted::State => None,
         };
         let scoring = |alternatives| -> Result<Scoring> {
             let state = stepper.init_state(1)?;
@@ -131,12 +131,12 @@ impl<'a> Reading<'a> {
         self.at == self.request.prompt.len() && scored
     }
 
-    /// What was asked about the prompt's own tokens.
+    /// Log-probabilities of the prompt's own tokens, where they were asked for.
     pub fn take_scored(&mut self) -> Option<Reply> {
         let logprobs = self.scoring.take()?.done;
         match self.request.wanted {
-            Wanted::Texts { first, .. } => Some(Reply::Scored { first, logprobs }),
-            Wanted::State => None,
+            TextWanted::Texts { first, .. } => Some(Reply::Scored { first, logprobs }),
+            TextWanted::State => None,
         }
     }
 }

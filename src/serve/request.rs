@@ -1,8 +1,9 @@
-//! What the threads of HTTP ask of the thread that owns a model's states, and what it answers.
+//! Questions to the thread that owns a model's states, and its answers.
 
 use std::sync::Arc;
 use std::time::Instant;
 
+use tokio::runtime::Handle;
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 
 use crate::Error;
@@ -17,7 +18,7 @@ pub(super) struct TextRequest {
     pub start: Option<Arc<Context>>,
     pub prompt: Vec<u32>,
     pub config: GenerateConfig,
-    pub wanted: Wanted,
+    pub wanted: TextWanted,
     pub replies: mpsc::Sender<Reply>,
     /// Places among the texts that are written or wait, given back when this is dropped.
     pub places: OwnedSemaphorePermit,
@@ -25,10 +26,10 @@ pub(super) struct TextRequest {
 }
 
 #[derive(Debug, Clone, Copy)]
-pub(super) enum Wanted {
+pub(super) enum TextWanted {
     /// Texts.
     Texts {
-        /// How many.
+        /// Number of texts.
         count: u64,
         /// The number of the first among all choices of the answer.
         first: u64,
@@ -45,8 +46,8 @@ impl TextRequest {
     /// Rows that it takes in the running batch.
     pub fn rows(&self) -> usize {
         match self.wanted {
-            Wanted::Texts { count, .. } => count as usize,
-            Wanted::State => 1,
+            TextWanted::Texts { count, .. } => count as usize,
+            TextWanted::State => 1,
         }
     }
 
@@ -81,4 +82,13 @@ pub(super) struct TextPart {
     pub tokens: usize,
     pub logprobs: Vec<TokenLogprob>,
     pub ended: Option<FinishReason>,
+}
+
+/// Sends a reply without waiting; where the client is slow, it waits by itself.
+pub(super) fn send(runtime: &Handle, replies: &mpsc::Sender<Reply>, reply: Reply) {
+    if let Err(mpsc::error::TrySendError::Full(reply)) = replies.try_send(reply) {
+        let replies = replies.clone();
+        // ends when the client has taken what came before, or has gone
+        runtime.spawn(async move { replies.send(reply).await });
+    }
 }

@@ -6,14 +6,13 @@ use std::time::Instant;
 use tokio::runtime::Handle;
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 
-use super::batcher::send;
-use super::request::{Reply, TextPart, TextRequest, Wanted};
+use super::request::{Reply, TextPart, TextRequest, TextWanted, send};
 use crate::Error;
 use crate::generate::{FinishReason, TextWriter};
 
-/// What the texts of one request share; it ends with the last of them.
+/// Things that the texts of one request share; they end with the last of them.
 #[derive(Debug)]
-pub(super) struct Shared {
+pub(super) struct RowShared {
     pub replies: mpsc::Sender<Reply>,
     pub first: u64,
     pub streamed: bool,
@@ -21,12 +20,12 @@ pub(super) struct Shared {
     _places: OwnedSemaphorePermit,
 }
 
-impl Shared {
+impl RowShared {
     /// Of the texts that a request wants.
     pub fn of(request: TextRequest) -> Arc<Self> {
         let (first, streamed) = match request.wanted {
-            Wanted::Texts { first, streamed, .. } => (first, streamed),
-            Wanted::State => (0, false),
+            TextWanted::Texts { first, streamed, .. } => (first, streamed),
+            TextWanted::State => (0, false),
         };
         let TextRequest { replies, places, received, .. } = request;
         Arc::new(Self { replies, first, streamed, received, _places: places })
@@ -35,15 +34,15 @@ impl Shared {
 
 /// A text and what of it has not been sent.
 #[derive(Debug)]
-pub(super) struct Row {
-    shared: Arc<Shared>,
+pub(super) struct TextRow {
+    shared: Arc<RowShared>,
     writer: TextWriter,
     part: TextPart,
     failed: Option<Error>,
 }
 
-impl Row {
-    pub fn new(shared: Arc<Shared>, number: u64, writer: TextWriter) -> Self {
+impl TextRow {
+    pub fn new(shared: Arc<RowShared>, number: u64, writer: TextWriter) -> Self {
         let part = TextPart { choice: shared.first + number, ..TextPart::default() };
         Self { shared, writer, part, failed: None }
     }
@@ -105,21 +104,24 @@ impl Row {
     /// gets it with what comes after.
     pub fn send_streamed(&mut self, runtime: &Handle) {
         if self.shared.streamed && self.part.tokens > 0 && self.shared.replies.capacity() > 0 {
-            self.send(runtime);
+            let reply = self.reply();
+            send(runtime, &self.shared.replies, reply);
         }
     }
 
-    /// Sends what there is, if the text has ended or is sent while it is written.
-    pub fn send(&mut self, runtime: &Handle) {
-        let reply = match self.failed.take() {
-            Some(error) => Reply::Failed(error),
-            None if self.part.ended.is_none() && !self.shared.streamed => return,
-            None => {
-                self.part.logprobs.extend(self.writer.take_logprobs());
-                let next = TextPart { choice: self.part.choice, ..TextPart::default() };
-                Reply::Part(std::mem::replace(&mut self.part, next))
-            }
-        };
-        send(runtime, &self.shared.replies, reply);
+    /// Sends the rest of a text that has ended. Its place is free before the answer is there.
+    pub fn end(mut self, runtime: &Handle) {
+        let (reply, replies) = (self.reply(), self.shared.replies.clone());
+        drop(self);
+        send(runtime, &replies, reply);
+    }
+
+    fn reply(&mut self) -> Reply {
+        if let Some(error) = self.failed.take() {
+            return Reply::Failed(error);
+        }
+        self.part.logprobs.extend(self.writer.take_logprobs());
+        let next = TextPart { choice: self.part.choice, ..TextPart::default() };
+        Reply::Part(std::mem::replace(&mut self.part, next))
     }
 }

@@ -1,20 +1,15 @@
-//! `/v1/states`: what a model has read, kept for later requests.
+//! States after prompts, kept for later requests.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
-use axum::extract::{Path as UrlPath, State};
-use axum::{Extension, Json};
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::api_error::{ApiError, ApiJson, ErrorBody};
-use super::app::{App, Ask, Client};
-use super::completions::PromptInput;
+use super::api_error::ApiError;
 use super::meters::Meters;
-use super::request::{Reply, Wanted};
 use super::served::ServedModel;
 use crate::generate::{Context, GenerateConfig, Generator};
 use crate::{AtPath, Result};
@@ -37,20 +32,6 @@ struct StoredState {
     stored: SystemTime,
 }
 
-/// A request for a state to be kept.
-#[derive(Debug, Clone, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
-pub(super) struct StateRequest {
-    /// What is read: one text, or its tokens.
-    prompt: PromptInput,
-    /// The model's name; the server's first one if absent.
-    #[serde(default)]
-    model: Option<String>,
-    /// A state after which the prompt is read.
-    #[serde(default)]
-    state: Option<String>,
-}
-
 /// A state that is kept.
 #[derive(Debug, Clone, Serialize, ToSchema)]
 pub(super) struct StateInfo {
@@ -64,21 +45,6 @@ pub(super) struct StateInfo {
     model: String,
     /// Memory that it takes.
     bytes: usize,
-}
-
-/// The states that are kept.
-#[derive(Debug, Serialize, ToSchema)]
-pub(super) struct StateList {
-    object: &'static str,
-    data: Vec<StateInfo>,
-}
-
-/// A state that was forgotten.
-#[derive(Debug, Serialize, ToSchema)]
-pub(super) struct StateDeleted {
-    id: String,
-    object: &'static str,
-    deleted: bool,
 }
 
 impl StateStore {
@@ -145,7 +111,7 @@ impl StateStore {
     }
 
     /// Keeps a state; the oldest one makes room.
-    async fn put(
+    pub async fn put(
         &self,
         id: &str,
         model: &Arc<ServedModel>,
@@ -166,6 +132,23 @@ impl StateStore {
         Ok(info)
     }
 
+    /// Those in memory, the oldest first.
+    pub fn list(&self) -> Vec<StateInfo> {
+        self.forget_old();
+        let states = self.lock();
+        let mut all: Vec<_> = states.iter().map(|(id, state)| self.info(id, state)).collect();
+        all.sort_by(|a, b| (a.created, &a.id).cmp(&(b.created, &b.id)));
+        all
+    }
+
+    /// Forgets a state of one of these models; `false` where there is none.
+    pub fn forget<'a>(&self, id: &str, models: impl Iterator<Item = &'a str>) -> bool {
+        let in_memory = self.lock().remove(id).is_some();
+        let in_files = models.filter(|name| self.remove_file(name, id)).count() > 0;
+        self.forget_old();
+        in_memory || in_files
+    }
+
     fn info(&self, id: &str, state: &StoredState) -> StateInfo {
         let seconds = |time: SystemTime| {
             time.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |time| time.as_secs())
@@ -181,7 +164,7 @@ impl StateStore {
     }
 
     /// Forgets what is too old, and the oldest of too many.
-    fn forget_old(&self) {
+    pub fn forget_old(&self) {
         let mut gone = Vec::new();
         {
             let mut states = self.lock();
@@ -220,7 +203,7 @@ impl StateStore {
     }
 }
 
-fn unknown(id: &str) -> ApiError {
+pub(super) fn unknown(id: &str) -> ApiError {
     let message = format!("there is no state {id:?}, or not any more");
     ApiError::not_found("state_not_found", message)
 }
@@ -231,7 +214,7 @@ fn is_id(name: &str) -> bool {
     digits.len() == 32 && digits.bytes().all(|byte| byte.is_ascii_hexdigit())
 }
 
-/// What lies in a folder; nothing where there is none.
+/// Files and folders in a folder; none where there is no folder.
 fn entries(folder: &PathBuf) -> Vec<PathBuf> {
     let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
     entries.map(|entry| entry.path()).collect()
@@ -256,74 +239,4 @@ fn save(model: &ServedModel, context: &Context, path: &Path) -> Result<()> {
         std::fs::create_dir_all(folder).at(folder)?;
     }
     generator.save_state(path)
-}
-
-/// Keep the state after a prompt
-#[utoipa::path(
-    post, path = "/v1/states", tag = "states", request_body = StateRequest,
-    responses(
-        (status = 200, description = "The state's name", body = StateInfo),
-        (status = "4XX", description = "The request's fault", body = ErrorBody),
-        (status = "5XX", description = "The server's fault", body = ErrorBody),
-    )
-)]
-pub(super) async fn keep_state(
-    State(app): State<Arc<App>>,
-    Extension(client): Extension<Client>,
-    ApiJson(request): ApiJson<StateRequest>,
-) -> Result<Json<StateInfo>, ApiError> {
-    let desk = app.desk(request.model.as_deref())?;
-    let start = match &request.state {
-        Some(id) => Some(app.states.get(id, &desk.model).await?),
-        None => None,
-    };
-    let prompt = match &request.prompt {
-        PromptInput::Text(text) => app.encode(&desk.model.tokenizer, text)?,
-        PromptInput::Tokens(ids) if !ids.is_empty() => ids.clone(),
-        _ => return Err(ApiError::field("prompt", "expected one text or its tokens")),
-    };
-    if prompt.is_empty() {
-        return Err(ApiError::field("prompt", "expected text, found none"));
-    }
-    let asked = Ask { start, prompt, config: GenerateConfig::default(), wanted: Wanted::State };
-    let mut replies = app.ask(desk, &client, vec![asked])?;
-    match super::answer::expect_part(replies.recv().await)? {
-        Reply::State(context) => {
-            let id = app.id("state");
-            Ok(Json(app.states.put(&id, &desk.model, context).await?))
-        }
-        _ => Err(ApiError::internal("expected a state from the model's thread")),
-    }
-}
-
-/// The states that are kept in memory
-#[utoipa::path(get, path = "/v1/states", tag = "states",
-    responses((status = 200, description = "States", body = StateList)))]
-pub(super) async fn list_states(State(app): State<Arc<App>>) -> Json<StateList> {
-    app.states.forget_old();
-    let states = app.states.lock().clone();
-    let mut data: Vec<_> = states.iter().map(|(id, state)| app.states.info(id, state)).collect();
-    data.sort_by(|a, b| (a.created, &a.id).cmp(&(b.created, &b.id)));
-    Json(StateList { object: "list", data })
-}
-
-/// Forget a state
-#[utoipa::path(delete, path = "/v1/states/{id}", tag = "states",
-    params(("id" = String, Path, description = "The state's name")),
-    responses(
-        (status = 200, description = "It is forgotten", body = StateDeleted),
-        (status = 404, description = "There is none", body = ErrorBody),
-    ))]
-pub(super) async fn forget_state(
-    State(app): State<Arc<App>>,
-    UrlPath(id): UrlPath<String>,
-) -> Result<Json<StateDeleted>, ApiError> {
-    let in_memory = app.states.lock().remove(&id).is_some();
-    let models = app.desks.iter().map(|desk| &desk.model.name);
-    let in_files = models.filter(|name| app.states.remove_file(name, &id)).count() > 0;
-    app.states.forget_old();
-    match in_memory || in_files {
-        true => Ok(Json(StateDeleted { id, object: "state", deleted: true })),
-        false => Err(unknown(&id)),
-    }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-/// What waits, by client: the next of each client in turn, so that a client with a thousand requests does not hold up
+/// Waiting items by client: the next of each client in turn, so that a client with a thousand requests does not hold up
 /// one with a single one.
 #[derive(Debug)]
 pub(super) struct Turns<T> {
