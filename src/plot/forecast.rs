@@ -54,13 +54,12 @@ fn draw(
     write_heading(root, 70, title, subtitle)?;
     let ends = paths.iter().map(|path| path.start + path.values.len());
     let last = ends.chain([first + truth.len()]).max().unwrap_or(first + 1).max(first + 1);
-    let values = range(
+    let (values, decimals) = range(
         truth
             .iter()
             .copied()
             .chain(paths.iter().flat_map(|path| path.values.iter().flatten().copied())),
     );
-    let decimals = decimals(&values);
     let mut chart = ChartBuilder::on(root)
         .margin(12)
         .margin_top(80)
@@ -79,7 +78,7 @@ fn draw(
         .label_style(("sans-serif", 13).into_font().color(&INK))
         .x_labels(6)
         .x_label_formatter(&|step| label(step.round().max(0.0) as usize))
-        .y_label_formatter(&|value| format!("{value:.decimals$}"))
+        .y_label_formatter(&|value| format!("{value:.*}", decimals))
         .draw()?;
     for path in paths {
         let at = |i: usize| (path.start + i) as f64;
@@ -106,11 +105,6 @@ fn draw(
     Ok(())
 }
 
-/// Decimals that tell one line of the grid from the next.
-fn decimals(values: &Range<f64>) -> usize {
-    (1.0 - (values.end - values.start).log10().floor()).clamp(0.0, 9.0) as usize
-}
-
 /// The parts of a series without gaps.
 fn finite_runs(values: &[f64]) -> Vec<Range<usize>> {
     let mut runs: Vec<Range<usize>> = Vec::new();
@@ -123,15 +117,17 @@ fn finite_runs(values: &[f64]) -> Vec<Range<usize>> {
     runs
 }
 
-fn range(values: impl Iterator<Item = f64>) -> Range<f64> {
+/// The range of values, and the decimals that tell one line of the grid from the next.
+fn range(values: impl Iterator<Item = f64>) -> (Range<f64>, usize) {
     let finite = values.filter(|x| x.is_finite());
     let (low, high) =
         finite.fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), x| (low.min(x), high.max(x)));
     if low > high {
-        return 0.0..1.0;
+        return (0.0..1.0, 1);
     }
     let margin = (0.06 * (high - low)).max(1e-9 * high.abs()).max(1e-9);
-    low - margin..high + margin
+    let decimals = 1.0 - (high - low + 2.0 * margin).log10().floor();
+    (low - margin..high + margin, decimals.clamp(0.0, 9.0) as usize)
 }
 
 #[cfg(test)]
