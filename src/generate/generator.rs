@@ -94,7 +94,7 @@ impl<'a> Generator<'a> {
 
     /// Tokens that the logits and the state after them depend on. Each convolution remembers `span` rows, so that a
     /// row of the last one reaches no further than all of them together.
-    fn field(&self) -> usize {
+    pub fn field(&self) -> usize {
         let spans = self.context.state.shapes().iter().map(|shape| shape.span);
         spans.fold(1, usize::saturating_add)
     }

@@ -85,12 +85,13 @@ impl Choices {
     }
 }
 
-/// The reply if it is a part of an answer, else the error that it means.
-pub(super) fn expect_part(reply: Option<Reply>) -> Result<Reply, ApiError> {
+/// The part of a text, or the error that the reply means; none comes where the model's thread has gone.
+pub(super) fn expect_part(reply: Option<Reply>) -> Result<TextPart, ApiError> {
     match reply {
+        Some(Reply::Part(part)) => Ok(part),
         None | Some(Reply::Stopped) => Err(ApiError::stopping()),
         Some(Reply::Failed(error)) => Err(error.into()),
-        Some(reply) => Ok(reply),
+        Some(Reply::State(_)) => Err(ApiError::internal("expected a text, found a state")),
     }
 }
 

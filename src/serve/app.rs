@@ -11,6 +11,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use super::ServeConfig;
 use super::api_error::ApiError;
 use super::meters::Meters;
+use super::options::TextOptions;
 use super::request::{Reply, TextRequest, TextWanted};
 use super::served::Desk;
 use super::states::StateStore;
@@ -89,6 +90,31 @@ impl App {
         })
     }
 
+    /// The model and the state that a request names.
+    pub async fn start(
+        &self,
+        model: Option<&str>,
+        state: Option<&str>,
+    ) -> Result<(&Desk, Option<Arc<Context>>), ApiError> {
+        let desk = self.desk(model)?;
+        let start = match state {
+            Some(id) => Some(self.states.get(id, &desk.model).await?),
+            None => None,
+        };
+        Ok((desk, start))
+    }
+
+    /// The configuration of texts of `usual` tokens, where the request does not say how many.
+    pub fn config(
+        &self,
+        desk: &Desk,
+        options: &TextOptions,
+        usual: u64,
+    ) -> Result<GenerateConfig, ApiError> {
+        let vocab_size = desk.model.loaded.config.vocab_size();
+        options.config((usual, self.config.max_tokens as u64), vocab_size, self.seed())
+    }
+
     /// A name that nobody can guess.
     pub fn id(&self, kind: &str) -> String {
         let (high, low) = {
@@ -99,7 +125,7 @@ impl App {
     }
 
     /// A seed for a request that has none.
-    pub fn seed(&self) -> u64 {
+    fn seed(&self) -> u64 {
         self.draws.lock().unwrap_or_else(PoisonError::into_inner).next_u64()
     }
 

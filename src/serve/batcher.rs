@@ -36,17 +36,17 @@ pub(super) struct BatcherLimits {
 
 /// Texts of a model as one batch, which they join and leave at any step.
 ///
-/// What a text says depends on its prompt, its options and its seed, not on the others: rows of a step are computed
+/// A text depends on its prompt, its options and its seed, not on the others: rows of a step are computed
 /// independently of each other, and a prompt is read by itself, in pieces that are cut at the same places.
 pub(super) struct Batcher<'a> {
-    pub stepper: &'a Stepper,
-    pub tokenizer: &'a Tokenizer,
-    pub limits: BatcherLimits,
-    pub requests: mpsc::UnboundedReceiver<TextRequest>,
-    pub meters: Arc<ModelMeters>,
+    stepper: &'a Stepper,
+    tokenizer: &'a Tokenizer,
+    limits: BatcherLimits,
+    requests: mpsc::UnboundedReceiver<TextRequest>,
+    meters: Arc<ModelMeters>,
     /// Ends all texts where they are.
-    pub stop: Arc<AtomicBool>,
-    pub runtime: Handle,
+    stop: Arc<AtomicBool>,
+    runtime: Handle,
     waiting: Turns<TextRequest>,
     reading: VecDeque<Reading<'a>>,
     rows: Vec<TextRow>,
@@ -167,6 +167,10 @@ impl<'a> Batcher<'a> {
                 self.reading.iter_mut().for_each(Reading::stop_following);
                 continue;
             };
+            // pieces are cut at places of their own: one that does not fit waits, unless it is the first
+            if left < piece && self.reading[at].next_piece(piece) > left {
+                return;
+            }
             let Some(mut reading) = self.reading.remove(at) else { return };
             match reading.read(piece) {
                 Ok(tokens) => {
@@ -199,15 +203,13 @@ impl<'a> Batcher<'a> {
     }
 
     fn begin_texts(&mut self, mut reading: Reading<'a>) -> Result<()> {
-        if let Some(scored) = reading.take_scored() {
-            send(&self.runtime, &reading.request.replies, scored);
-        }
+        let scored = reading.take_scored();
         let Reading { request, mut generator, .. } = reading;
         let writers = generator.writers(0..request.rows() as u64)?;
         let shared = RowShared::of(request);
         let (context, mut ended) = (generator.context(), Vec::new());
         for (number, writer) in (0..).zip(writers) {
-            let mut row = TextRow::new(shared.clone(), number, writer);
+            let mut row = TextRow::new(shared.clone(), number, writer, scored.clone());
             row.draw(context.logits());
             self.meters.first_token.observe(shared.received.elapsed().as_secs_f64());
             self.meters.tokens.inc_by(row.tokens() as u64);
@@ -215,7 +217,7 @@ impl<'a> Batcher<'a> {
                 true => ended.push(row),
                 false => {
                     // the first token at once
-                    row.send_streamed(&self.runtime);
+                    row.send_streamed();
                     self.state.push(context.state(), 0)?;
                     self.rows.push(row);
                 }
@@ -259,7 +261,7 @@ impl<'a> Batcher<'a> {
             if self.rows[at].has_ended() {
                 self.remove(at).end(&self.runtime);
             } else if is_time {
-                self.rows[at].send_streamed(&self.runtime);
+                self.rows[at].send_streamed();
             }
         }
         if is_time {

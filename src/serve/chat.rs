@@ -11,10 +11,10 @@ use utoipa::ToSchema;
 use super::answer::{AnswerHead, ChoicePart, Choices, Usage, expect_part};
 use super::api_error::{ApiError, ApiJson, ErrorBody};
 use super::app::{App, Ask, Client, now};
-use super::events::{EventBody, EventWriter, Events};
+use super::events::{AnswerWriter, EventBody};
 use super::logprobs::ChatLogprobs;
 use super::options::text_request;
-use super::request::{Reply, TextPart, TextWanted};
+use super::request::{TextPart, TextWanted};
 use super::served::Desk;
 
 /// Tokens of a message whose request does not say how many.
@@ -130,19 +130,13 @@ pub(super) async fn chat_completions(
     Extension(client): Extension<Client>,
     ApiJson(request): ApiJson<ChatRequest>,
 ) -> Result<Response, ApiError> {
-    let desk = app.desk(request.model.as_deref())?;
-    let start = match &request.state {
-        Some(id) => Some(app.states.get(id, &desk.model).await?),
-        None => None,
-    };
+    let (desk, start) = app.start(request.model.as_deref(), request.state.as_deref()).await?;
     let prompt = app.encode(&desk.model.tokenizer, &request.prompt()?)?;
     let with_logprobs = request.logprobs.unwrap_or(false);
     let alternatives = with_logprobs.then(|| request.top_logprobs.unwrap_or(0));
     let mut options = request.options(alternatives);
     options.stop.push("\nuser:".into());
-    let vocab_size = desk.model.loaded.config.vocab_size();
-    let limits = (USUAL_TOKENS, app.config.max_tokens as u64);
-    let config = options.config(limits, vocab_size, app.seed())?;
+    let config = app.config(desk, &options, USUAL_TOKENS)?;
     let streamed = request.stream.unwrap_or(false);
     let wanted = TextWanted::Texts { count: options.n, first: 0, streamed, scored: None };
     let (n, prompt_tokens) = (options.n as usize, prompt.len());
@@ -160,13 +154,11 @@ pub(super) async fn chat_completions(
     let mut choices: Vec<ChatChoice> = Vec::new();
     choices.resize_with(n, ChatChoice::default);
     while !writer.choices.are_complete() {
-        if let Reply::Part(part) = expect_part(replies.recv().await)? {
-            let (part, logprobs) = writer.part(part);
-            let content = part.text.trim_start().to_string();
-            let message = Some(ChatAnswer { role: Some("assistant"), content, refusal: None });
-            let (index, finish_reason) = (part.choice, part.finish_reason);
-            choices[index] = ChatChoice { index, message, delta: None, logprobs, finish_reason };
-        }
+        let (part, logprobs) = writer.tell(expect_part(replies.recv().await)?);
+        let content = part.text.trim_start().to_string();
+        let message = Some(ChatAnswer { role: Some("assistant"), content, refusal: None });
+        let (index, finish_reason) = (part.choice, part.finish_reason);
+        choices[index] = ChatChoice { index, message, delta: None, logprobs, finish_reason };
     }
     let usage = Some(writer.choices.usage());
     Ok(Json(ChatCompletion { head: writer.head, choices, usage }).into_response())
@@ -226,7 +218,7 @@ impl ChatWriter {
         }
     }
 
-    fn part(&mut self, part: TextPart) -> (ChoicePart, Option<ChatLogprobs>) {
+    fn tell(&mut self, part: TextPart) -> (ChoicePart, Option<ChatLogprobs>) {
         let part = self.choices.push(part);
         let bytes = self.choices.model.token_bytes.as_ref().filter(|_| self.with_logprobs);
         let logprobs = bytes.map(|bytes| ChatLogprobs::of(bytes, &part.tokens));
@@ -238,31 +230,24 @@ impl ChatWriter {
     }
 }
 
-impl EventWriter for ChatWriter {
-    fn write(&mut self, reply: Reply, events: &mut Events) -> bool {
-        let part = match expect_part(Some(reply)) {
-            Ok(Reply::Part(part)) => part,
-            Ok(_) => return true,
-            Err(error) => {
-                events.push(&error.body());
-                return false;
-            }
-        };
-        let (part, logprobs) = self.part(part);
+impl AnswerWriter for ChatWriter {
+    type Event = ChatCompletion;
+
+    fn choices(&self) -> &Choices {
+        &self.choices
+    }
+
+    fn part(&mut self, part: TextPart) -> ChatCompletion {
+        let (part, logprobs) = self.tell(part);
         let (index, finish_reason) = (part.choice, part.finish_reason);
         // the space behind the colon is not the message's
         let content = if part.begins { part.text.trim_start().to_string() } else { part.text };
         let role = part.begins.then_some("assistant");
         let delta = Some(ChatAnswer { role, content, refusal: None });
-        let choice = ChatChoice { index, message: None, delta, logprobs, finish_reason };
-        events.push(&self.event(vec![choice], None));
-        let complete = self.choices.are_complete();
-        if complete {
-            if self.include_usage {
-                events.push(&self.event(Vec::new(), Some(self.choices.usage())));
-            }
-            events.done();
-        }
-        !complete
+        self.event(vec![ChatChoice { index, message: None, delta, logprobs, finish_reason }], None)
+    }
+
+    fn usage(&self) -> Option<ChatCompletion> {
+        self.include_usage.then(|| self.event(Vec::new(), Some(self.choices.usage())))
     }
 }

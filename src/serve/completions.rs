@@ -11,10 +11,10 @@ use utoipa::ToSchema;
 use super::answer::{AnswerHead, ChoicePart, Choices, Usage, expect_part};
 use super::api_error::{ApiError, ApiJson, ErrorBody};
 use super::app::{App, Ask, Client, now};
-use super::events::{EventBody, EventWriter, Events};
-use super::logprobs::CompletionLogprobs;
+use super::events::{AnswerWriter, EventBody};
+use super::logprobs::{CompletionLogprobs, TokenTeller};
 use super::options::text_request;
-use super::request::{Reply, TextWanted};
+use super::request::{TextPart, TextWanted};
 use super::served::{Desk, ServedModel};
 use crate::generate::TokenLogprob;
 
@@ -75,12 +75,11 @@ struct CompletionChoice {
     finish_reason: Option<&'static str>,
 }
 
-/// A prompt, and what is told of it.
+/// A prompt and its tokens.
 #[derive(Debug)]
 struct Prompt {
     text: String,
     ids: Vec<u32>,
-    scored: Vec<TokenLogprob>,
 }
 
 /// Makes choices of the parts of texts.
@@ -112,16 +111,10 @@ pub(super) async fn completions(
     ApiJson(request): ApiJson<CompletionRequest>,
 ) -> Result<Response, ApiError> {
     request.expect_supported()?;
-    let desk = app.desk(request.model.as_deref())?;
-    let start = match &request.state {
-        Some(id) => Some(app.states.get(id, &desk.model).await?),
-        None => None,
-    };
+    let (desk, start) = app.start(request.model.as_deref(), request.state.as_deref()).await?;
     let prompts = request.prompts(&app, &desk.model)?;
     let options = request.options(request.logprobs);
-    let vocab_size = desk.model.loaded.config.vocab_size();
-    let limits = (USUAL_TOKENS, app.config.max_tokens as u64);
-    let config = options.config(limits, vocab_size, app.seed())?;
+    let config = app.config(desk, &options, USUAL_TOKENS)?;
     let echo = request.echo.unwrap_or(false);
     let scored = config.logprobs.filter(|_| echo);
     let streamed = request.stream.unwrap_or(false);
@@ -139,14 +132,9 @@ pub(super) async fn completions(
     let mut choices: Vec<CompletionChoice> = Vec::new();
     choices.resize_with(writer.prompts.len() * writer.n, CompletionChoice::default);
     while !writer.choices.are_complete() {
-        match expect_part(replies.recv().await)? {
-            Reply::Part(part) => {
-                let choice = writer.choice(part);
-                let at = choice.index;
-                choices[at] = choice;
-            }
-            other => writer.note(other),
-        }
+        let choice = writer.choice(expect_part(replies.recv().await)?);
+        let at = choice.index;
+        choices[at] = choice;
     }
     let usage = Some(writer.choices.usage());
     Ok(Json(Completion { head: writer.head, choices, usage }).into_response())
@@ -172,7 +160,7 @@ impl CompletionRequest {
         let vocab_size = model.loaded.config.vocab_size();
         let of_text = |text: &String| -> Result<Prompt, ApiError> {
             let ids = app.encode(&model.tokenizer, text)?;
-            Ok(Prompt { text: text.clone(), ids, scored: Vec::new() })
+            Ok(Prompt { text: text.clone(), ids })
         };
         let of_ids = |ids: &Vec<u32>| {
             if let Some(id) = ids.iter().find(|&&id| id as usize >= vocab_size) {
@@ -180,7 +168,7 @@ impl CompletionRequest {
                 return Err(ApiError::field("prompt", message));
             }
             let text = model.tokenizer.decode(ids)?;
-            Ok(Prompt { text, ids: ids.clone(), scored: Vec::new() })
+            Ok(Prompt { text, ids: ids.clone() })
         };
         let prompts: Vec<Prompt> = match &self.prompt {
             None => vec![of_text(&String::new())?],
@@ -225,18 +213,14 @@ impl CompletionWriter {
         }
     }
 
-    /// Keeps what is told with the first part of a text.
-    fn note(&mut self, reply: Reply) {
-        if let Reply::Scored { first, logprobs } = reply {
-            self.prompts[first as usize / self.n].scored = logprobs;
-        }
-    }
-
-    fn choice(&mut self, part: super::request::TextPart) -> CompletionChoice {
+    fn choice(&mut self, part: TextPart) -> CompletionChoice {
+        let scored = part.prompt.clone();
         let part = self.choices.push(part);
         let prompt = &self.prompts[part.choice / self.n];
         let is_echoed = self.echo && part.begins;
-        let logprobs = self.with_logprobs.then(|| self.logprobs(prompt, is_echoed, &part));
+        let logprobs = self
+            .with_logprobs
+            .then(|| self.logprobs(prompt, scored.as_deref().filter(|_| is_echoed), &part));
         let text = match is_echoed {
             true => format!("{}{}", prompt.text, part.text),
             false => part.text,
@@ -244,15 +228,21 @@ impl CompletionWriter {
         CompletionChoice { index: part.choice, text, logprobs, finish_reason: part.finish_reason }
     }
 
-    fn logprobs(&self, prompt: &Prompt, is_echoed: bool, part: &ChoicePart) -> CompletionLogprobs {
+    /// The tokens of a part, after those of its prompt where they are `scored`.
+    fn logprobs(
+        &self,
+        prompt: &Prompt,
+        scored: Option<&[TokenLogprob]>,
+        part: &ChoicePart,
+    ) -> CompletionLogprobs {
         let mut told = CompletionLogprobs::default();
         let Some(bytes) = &self.choices.model.token_bytes else { return told };
-        if let (true, Some(&first)) = (is_echoed, prompt.ids.first()) {
+        if let (Some(scored), Some(&first)) = (scored, prompt.ids.first()) {
             told.push_first(bytes, first);
-            let mut teller = super::logprobs::TokenTeller::new(0);
+            let mut teller = TokenTeller::new(0);
             // the first token has no probability, but its characters count
             let first = TokenLogprob { id: first, logprob: 0.0, top: Vec::new() };
-            let all = std::iter::once(first).chain(prompt.scored.iter().cloned());
+            let all = std::iter::once(first).chain(scored.iter().cloned());
             let tokens = teller.push(&prompt.text, all.collect(), bytes);
             tokens.iter().skip(1).for_each(|(offset, token)| told.push(bytes, *offset, token));
         }
@@ -265,29 +255,19 @@ impl CompletionWriter {
     }
 }
 
-impl EventWriter for CompletionWriter {
-    fn write(&mut self, reply: Reply, events: &mut Events) -> bool {
-        match expect_part(Some(reply)) {
-            Ok(Reply::Part(part)) => {
-                let choice = self.choice(part);
-                events.push(&self.event(vec![choice], None));
-                let complete = self.choices.are_complete();
-                if complete {
-                    if self.include_usage {
-                        events.push(&self.event(Vec::new(), Some(self.choices.usage())));
-                    }
-                    events.done();
-                }
-                !complete
-            }
-            Ok(other) => {
-                self.note(other);
-                true
-            }
-            Err(error) => {
-                events.push(&error.body());
-                false
-            }
-        }
+impl AnswerWriter for CompletionWriter {
+    type Event = Completion;
+
+    fn choices(&self) -> &Choices {
+        &self.choices
+    }
+
+    fn part(&mut self, part: TextPart) -> Completion {
+        let choice = self.choice(part);
+        self.event(vec![choice], None)
+    }
+
+    fn usage(&self) -> Option<Completion> {
+        self.include_usage.then(|| self.event(Vec::new(), Some(self.choices.usage())))
     }
 }

@@ -9,12 +9,22 @@ use hyper::body::{Body, Bytes, Frame};
 use serde::Serialize;
 use tokio::sync::mpsc;
 
-use super::request::Reply;
+use super::answer::{Choices, expect_part};
+use super::request::{Reply, TextPart};
 
-/// Turns replies into events.
-pub(super) trait EventWriter: Send + 'static {
-    /// Appends the events of a reply; `false` after the last one.
-    fn write(&mut self, reply: Reply, events: &mut Events) -> bool;
+/// The answer to a request, event by event.
+pub(super) trait AnswerWriter: Send + Unpin + 'static {
+    /// An event: an object of JSON.
+    type Event: Serialize;
+
+    /// Its texts.
+    fn choices(&self) -> &Choices;
+
+    /// The next part of one of them.
+    fn part(&mut self, part: TextPart) -> Self::Event;
+
+    /// The tokens of all, where they were asked for.
+    fn usage(&self) -> Option<Self::Event>;
 }
 
 /// Events that go out together.
@@ -30,11 +40,6 @@ impl Events {
         debug_assert!(written.is_ok());
         self.0.extend_from_slice(b"\n\n");
     }
-
-    /// The event that ends an answer.
-    pub fn done(&mut self) {
-        self.0.extend_from_slice(b"data: [DONE]\n\n");
-    }
 }
 
 /// A body of events.
@@ -44,7 +49,7 @@ pub(super) struct EventBody<W> {
     ended: bool,
 }
 
-impl<W: EventWriter + Unpin> EventBody<W> {
+impl<W: AnswerWriter> EventBody<W> {
     /// The answer whose events `writer` makes of the replies.
     pub fn response(replies: mpsc::Receiver<Reply>, writer: W) -> Response {
         let body = axum::body::Body::new(Self { replies, writer, ended: false });
@@ -56,9 +61,27 @@ impl<W: EventWriter + Unpin> EventBody<W> {
         headers.insert("x-accel-buffering", HeaderValue::from_static("no"));
         response
     }
+
+    /// Appends the events of a reply.
+    fn write(&mut self, reply: Option<Reply>, events: &mut Events) {
+        match expect_part(reply) {
+            Ok(part) => {
+                events.push(&self.writer.part(part));
+                self.ended = self.writer.choices().are_complete();
+                if self.ended {
+                    self.writer.usage().iter().for_each(|usage| events.push(usage));
+                    events.0.extend_from_slice(b"data: [DONE]\n\n");
+                }
+            }
+            Err(error) => {
+                events.push(&error.body());
+                self.ended = true;
+            }
+        }
+    }
 }
 
-impl<W: EventWriter + Unpin> Body for EventBody<W> {
+impl<W: AnswerWriter> Body for EventBody<W> {
     type Data = Bytes;
     type Error = std::convert::Infallible;
 
@@ -69,9 +92,7 @@ impl<W: EventWriter + Unpin> Body for EventBody<W> {
         let mut events = Events::default();
         while !self.ended {
             match self.replies.poll_recv(context) {
-                Poll::Ready(Some(reply)) => self.ended = !self.writer.write(reply, &mut events),
-                // the thread of the model has gone
-                Poll::Ready(None) => self.ended = !self.writer.write(Reply::Stopped, &mut events),
+                Poll::Ready(reply) => self.write(reply, &mut events),
                 Poll::Pending if events.0.is_empty() => return Poll::Pending,
                 Poll::Pending => break,
             }

@@ -1,9 +1,10 @@
 //! A prompt that is being read, piece by piece.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::request::{Reply, TextRequest, TextWanted};
+use super::request::{TextRequest, TextWanted};
 use crate::Result;
 use crate::generate::{Generator, TokenLogprob};
 use crate::models::Stepper;
@@ -76,15 +77,17 @@ impl<'a> Reading<'a> {
             let same = prompt.iter().zip(theirs).take_while(|(a, b)| a == b).count();
             // the places at which both are cut, if both are read from their first token
             let whole = same == prompt.len() && same == theirs.len();
-            let from_start = prompt.len().max(theirs.len()) <= self.generator.prompt_len();
+            let from_start = prompt.len().max(theirs.len()) <= self.generator.field();
             let same = if whole { same } else { same / piece * piece };
             if whole || from_start { same } else { 0 }
         };
         let fresh = others.iter().filter(|other| other.request.start.is_none());
-        let best = fresh.map(|other| (other.number, common(other), other.at));
-        let ahead = best.filter(|&(_, same, at)| same > 0 && at <= same);
-        self.leader =
-            ahead.max_by_key(|&(_, same, _)| same).map(|(number, same, _)| (number, same));
+        let shared = fresh.map(|other| (other, common(other)));
+        let ahead = shared.filter(|&(other, same)| same > 0 && other.at <= same);
+        if let Some((other, same)) = ahead.max_by_key(|&(_, same)| same) {
+            self.leader = Some((other.number, same));
+            self.catch_up(other);
+        }
     }
 
     pub fn is_following(&self) -> bool {
@@ -112,6 +115,16 @@ impl<'a> Reading<'a> {
         }
     }
 
+    /// Tokens of the next piece.
+    pub fn next_piece(&self, piece: usize) -> usize {
+        let len = self.request.prompt.len();
+        let left = match &self.scoring {
+            Some(scoring) if scoring.at < len => len - scoring.at,
+            _ => (len - self.at).min(self.generator.field()),
+        };
+        left.min(piece)
+    }
+
     /// Reads at most `piece` tokens; gives their number.
     pub fn read(&mut self, piece: usize) -> Result<usize> {
         if let Some(scoring) =
@@ -132,12 +145,8 @@ impl<'a> Reading<'a> {
     }
 
     /// Log-probabilities of the prompt's own tokens, where they were asked for.
-    pub fn take_scored(&mut self) -> Option<Reply> {
-        let logprobs = self.scoring.take()?.done;
-        match self.request.wanted {
-            TextWanted::Texts { first, .. } => Some(Reply::Scored { first, logprobs }),
-            TextWanted::State => None,
-        }
+    pub fn take_scored(&mut self) -> Option<Arc<[TokenLogprob]>> {
+        self.scoring.take().map(|scoring| scoring.done.into())
     }
 }
 

@@ -60,11 +60,6 @@ impl TextRequest {
 /// A part of an answer.
 #[derive(Debug)]
 pub(super) enum Reply {
-    /// Of the prompt's tokens but the first, whose probability nothing tells.
-    Scored {
-        first: u64,
-        logprobs: Vec<TokenLogprob>,
-    },
     Part(TextPart),
     State(Arc<Context>),
     Failed(Error),
@@ -78,13 +73,15 @@ pub(super) struct TextPart {
     /// The number of the choice.
     pub choice: u64,
     pub text: String,
+    /// In the first part, where they were asked for: the prompt's tokens but the first, whose probability nothing tells.
+    pub prompt: Option<Arc<[TokenLogprob]>>,
     /// Tokens drawn for it.
     pub tokens: usize,
     pub logprobs: Vec<TokenLogprob>,
     pub ended: Option<FinishReason>,
 }
 
-/// Sends a reply without waiting; where the client is slow, it waits by itself.
+/// Sends the last reply of a text, or the only one, without waiting; where the client is slow, it waits by itself.
 pub(super) fn send(runtime: &Handle, replies: &mpsc::Sender<Reply>, reply: Reply) {
     if let Err(mpsc::error::TrySendError::Full(reply)) = replies.try_send(reply) {
         let replies = replies.clone();

@@ -8,7 +8,7 @@ use tokio::sync::{OwnedSemaphorePermit, mpsc};
 
 use super::request::{Reply, TextPart, TextRequest, TextWanted, send};
 use crate::Error;
-use crate::generate::{FinishReason, TextWriter};
+use crate::generate::{FinishReason, TextWriter, TokenLogprob};
 
 /// Things that the texts of one request share; they end with the last of them.
 #[derive(Debug)]
@@ -42,8 +42,13 @@ pub(super) struct TextRow {
 }
 
 impl TextRow {
-    pub fn new(shared: Arc<RowShared>, number: u64, writer: TextWriter) -> Self {
-        let part = TextPart { choice: shared.first + number, ..TextPart::default() };
+    pub fn new(
+        shared: Arc<RowShared>,
+        number: u64,
+        writer: TextWriter,
+        prompt: Option<Arc<[TokenLogprob]>>,
+    ) -> Self {
+        let part = TextPart { choice: shared.first + number, prompt, ..TextPart::default() };
         Self { shared, writer, part, failed: None }
     }
 
@@ -102,10 +107,13 @@ impl TextRow {
 
     /// Sends what there is of a text that is sent while it is written. A client that has not taken what came before
     /// gets it with what comes after.
-    pub fn send_streamed(&mut self, runtime: &Handle) {
-        if self.shared.streamed && self.part.tokens > 0 && self.shared.replies.capacity() > 0 {
-            let reply = self.reply();
-            send(runtime, &self.shared.replies, reply);
+    pub fn send_streamed(&mut self) {
+        let shared = self.shared.clone();
+        if shared.streamed
+            && self.part.tokens > 0
+            && let Ok(room) = shared.replies.try_reserve()
+        {
+            room.send(self.reply());
         }
     }
 

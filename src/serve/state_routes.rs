@@ -58,11 +58,7 @@ pub(super) async fn keep_state(
     Extension(client): Extension<Client>,
     ApiJson(request): ApiJson<StateRequest>,
 ) -> Result<Json<StateInfo>, ApiError> {
-    let desk = app.desk(request.model.as_deref())?;
-    let start = match &request.state {
-        Some(id) => Some(app.states.get(id, &desk.model).await?),
-        None => None,
-    };
+    let (desk, start) = app.start(request.model.as_deref(), request.state.as_deref()).await?;
     let prompt = match &request.prompt {
         PromptInput::Text(text) => app.encode(&desk.model.tokenizer, text)?,
         PromptInput::Tokens(ids) if !ids.is_empty() => ids.clone(),
@@ -73,13 +69,12 @@ pub(super) async fn keep_state(
     }
     let asked = Ask { start, prompt, config: GenerateConfig::default(), wanted: TextWanted::State };
     let mut replies = app.ask(desk, &client, vec![asked])?;
-    match expect_part(replies.recv().await)? {
-        Reply::State(context) => {
-            let id = app.id("state");
-            Ok(Json(app.states.put(&id, &desk.model, context).await?))
-        }
-        _ => Err(ApiError::internal("expected a state from the model's thread")),
-    }
+    let context = match replies.recv().await {
+        Some(Reply::State(context)) => context,
+        other => return Err(expect_part(other).err().unwrap_or_else(ApiError::stopping)),
+    };
+    let id = app.id("state");
+    Ok(Json(app.states.put(&id, &desk.model, context).await?))
 }
 
 /// The states that are kept in memory
