@@ -66,10 +66,17 @@ pub fn pool_rows(xs: &Tensor, pool: Pool, mask: Option<&Tensor>) -> Result<Tenso
             let mask = Tensor::from_vec(mask, (batch, time, 1), xs.device())?;
             let least = Tensor::full(f64::NEG_INFINITY, xs.shape(), xs.device())?;
             let mask = mask.broadcast_as(xs.shape())?;
-            mask.where_cond(&xs, &least.to_dtype(xs.dtype())?)?.max(1)
+            greatest(&xs, &mask.where_cond(&xs, &least.to_dtype(xs.dtype())?)?)
         }
-        (_, None) => xs.max(1),
+        (_, None) => greatest(&xs, &xs),
     }
+}
+
+/// The numbers of `xs` where those of `seen` are greatest. The gradient goes to them alone, without a pass over all others
+/// for each step of candle's maximum.
+fn greatest(xs: &Tensor, seen: &Tensor) -> Result<Tensor> {
+    let at = seen.detach().argmax_keepdim(1)?;
+    xs.contiguous()?.gather(&at, 1)?.squeeze(1)
 }
 
 fn no_steps(batch: usize) -> crate::Error {

@@ -238,13 +238,16 @@ impl CompletionWriter {
         let mut told = CompletionLogprobs::default();
         let Some(bytes) = &self.choices.model.token_bytes else { return told };
         if let (Some(scored), Some(&first)) = (scored, prompt.ids.first()) {
-            told.push_first(bytes, first);
-            let mut teller = TokenTeller::new(0);
-            // the first token has no probability, but its characters count
-            let first = TokenLogprob { id: first, logprob: 0.0, top: Vec::new() };
-            let all = std::iter::once(first).chain(scored.iter().cloned());
-            let tokens = teller.push(&prompt.text, all.collect(), bytes);
-            tokens.iter().skip(1).for_each(|(offset, token)| told.push(bytes, *offset, token));
+            let mut all = scored.to_vec();
+            let is_first = all.len() < prompt.ids.len();
+            if is_first {
+                told.push_first(bytes, first);
+                // it has no probability, but its characters count
+                all.insert(0, TokenLogprob { id: first, logprob: 0.0, top: Vec::new() });
+            }
+            let tokens = TokenTeller::new(0).push(&prompt.text, all, bytes);
+            let tokens = tokens.iter().skip(usize::from(is_first));
+            tokens.for_each(|(offset, token)| told.push(bytes, *offset, token));
         }
         part.tokens.iter().for_each(|(offset, token)| told.push(bytes, *offset, token));
         told

@@ -52,8 +52,11 @@ impl<'a> Reading<'a> {
             TextWanted::State => None,
         };
         let scoring = |alternatives| -> Result<Scoring> {
-            let state = stepper.init_state(1)?;
-            Ok(Scoring { state, at: 0, next: Vec::new(), alternatives, done: Vec::new() })
+            let (state, next) = match &request.start {
+                Some(start) => (start.state().clone(), start.logits().to_vec()),
+                None => (stepper.init_state(1)?, Vec::new()),
+            };
+            Ok(Scoring { state, at: 0, next, alternatives, done: Vec::new() })
         };
         Ok(Self {
             number: NUMBER.fetch_add(1, Ordering::Relaxed),

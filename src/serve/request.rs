@@ -73,7 +73,8 @@ pub(super) struct TextPart {
     /// The number of the choice.
     pub choice: u64,
     pub text: String,
-    /// In the first part, where they were asked for: the prompt's tokens but the first, whose probability nothing tells.
+    /// In the first part, where they were asked for: the prompt's tokens, but for the first of a text, whose probability
+    /// nothing tells.
     pub prompt: Option<Arc<[TokenLogprob]>>,
     /// Tokens drawn for it.
     pub tokens: usize,

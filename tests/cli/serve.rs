@@ -162,6 +162,31 @@ fn texts_are_those_of_generate_alone_and_among_others() {
 }
 
 #[test]
+fn prompts_that_begin_alike_are_read_as_alone() {
+    let bench = Bench::new();
+    // pieces within what the network sees, in prompts within it and beyond
+    let server = Serving::start(&bench, "--prefill-tokens 16 --max-streams 64");
+    let long = "In the beginning God created the heaven and the earth. ".repeat(5);
+    let ask = |i: usize| {
+        let prompt = &long[..[20, 33, 64, 65, 100, 127, 128, 150, 200, 256][i % 10]];
+        json!({"prompt": prompt, "max_tokens": 20, "seed": i / 10, "echo": i % 3 == 0, "logprobs": 0})
+    };
+    let alone: Vec<Value> =
+        (0..40).map(|i| server.post("/v1/completions", &ask(i))["choices"].clone()).collect();
+    std::thread::scope(|scope| {
+        let asked: Vec<_> = (0..40)
+            .map(|i| {
+                let server = &server;
+                scope.spawn(move || server.post("/v1/completions", &ask(i))["choices"].clone())
+            })
+            .collect();
+        for (i, (found, alone)) in asked.into_iter().zip(&alone).enumerate() {
+            assert_eq!(found.join().unwrap(), *alone, "request {i}");
+        }
+    });
+}
+
+#[test]
 fn a_stream_is_the_whole_answer_in_parts() {
     let bench = Bench::new();
     let server = Serving::start(&bench, "");
@@ -227,6 +252,14 @@ fn states_go_on_without_their_prompt_and_over_restarts() {
     let expected = server.text(prompt(1));
     let from_state = json!({"state": id, "max_tokens": 60, "temperature": 0.8, "seed": 1});
     assert_eq!(server.text(from_state.clone()), expected);
+    // what comes after a state is scored after it
+    let body = json!({"state": id, "prompt": "L", "max_tokens": 0, "echo": true, "logprobs": 0});
+    let after = server.post("/v1/completions", &body)["choices"][0]["logprobs"].clone();
+    let body = json!({"prompt": "And God saidL", "max_tokens": 0, "echo": true, "logprobs": 0});
+    let whole = server.post("/v1/completions", &body)["choices"][0]["logprobs"].clone();
+    let [after, whole] =
+        [&after["token_logprobs"][0], &whole["token_logprobs"][12]].map(|x| x.as_f64().unwrap());
+    assert!((after - whole).abs() < 1e-4, "{after} {whole}");
     let (status, list) = server.ask("GET", "/v1/states", "", "");
     assert_eq!((status, list.contains(&id)), (200, true));
     drop(server);
