@@ -240,6 +240,7 @@ impl Server {
         let address = listener.local_addr().map_err(io)?;
         let mut names: Vec<&str> = models.iter().map(|model| model.name.as_str()).collect();
         names.sort_unstable();
+        Error::require(!names.contains(&""), "models", "names of models", "an empty one")?;
         if let Some([name, _]) = names.array_windows().find(|[a, b]| a == b) {
             return Err(Error::invalid("models", "each name once", format!("{name} twice")));
         }

@@ -418,4 +418,13 @@ fn others_are_served_with_a_key_or_on_purpose_alone() {
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     assert_eq!(output.status.code(), Some(2));
     assert!(said.contains("--api-key KEY, or --open"), "{said}");
+    // a port that is taken
+    let server = Serving::start(&bench, "");
+    let port = server.address.rsplit_once(':').unwrap().1;
+    let output = Command::new(assert_cmd::cargo::cargo_bin("tcn"))
+        .args(["serve", "--port", port])
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.code() == Some(2) && said.contains("--port: "), "{said}");
 }

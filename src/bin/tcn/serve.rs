@@ -1,5 +1,6 @@
 //! `tcn serve`: models over HTTP.
 
+use std::io::ErrorKind;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -10,7 +11,7 @@ use candle_tcn::serve::{AccessLog, AccessRecord, ServeConfig, ServedModel, Serve
 use clap::ValueEnum;
 
 use crate::flags::{Dtype, count};
-use crate::{model, print_line, signals};
+use crate::{model, print_line, signals, usage_error};
 
 /// The name of the built-in model.
 const BUILT_IN: &str = "kjv-tiny";
@@ -109,7 +110,8 @@ pub fn run(args: ServeArgs) -> anyhow::Result<()> {
     signals::keep_signals("stopping; what is being written may end")?;
     let models = args.models()?;
     let described = models.iter().map(|model| model.name.clone()).collect::<Vec<_>>().join(", ");
-    let server = Server::bind(args.config(api_keys)?, models, (&args.host, args.port))?;
+    let bound = Server::bind(args.config(api_keys)?, models, (&args.host, args.port));
+    let server = bound.map_err(|error| args.explain(error))?;
     print_line(format_args!("http://{}", server.address()))?;
     say!("serving {described}; Ctrl-C stops");
     let stopper = server.stopper();
@@ -126,6 +128,18 @@ impl ServeArgs {
     fn is_loopback(&self) -> bool {
         let address = self.host.parse::<IpAddr>();
         address.map_or(self.host == "localhost", |address| address.is_loopback())
+    }
+
+    fn explain(&self, error: candle_tcn::Error) -> anyhow::Error {
+        match error {
+            candle_tcn::Error::Io { source, .. } if source.kind() == ErrorKind::AddrInUse => {
+                usage_error(format!(
+                    "--port: {} is in use at {}; choose another one, or 0 for any that is free",
+                    self.port, self.host
+                ))
+            }
+            other => other.into(),
+        }
     }
 
     fn keys(&self) -> anyhow::Result<Vec<String>> {
