@@ -80,9 +80,15 @@ fn describe(app: &App, desk: &Desk) -> ModelDescription {
 
 /// The server's health
 #[utoipa::path(get, path = "/health", tag = "server",
-    responses((status = 200, description = "The server answers", body = Health)))]
-pub(super) async fn health() -> Json<Health> {
-    Json(Health { status: "ok" })
+    responses(
+        (status = 200, description = "The server answers", body = Health),
+        (status = 500, description = "A model writes no more", body = ErrorBody),
+    ))]
+pub(super) async fn health(State(app): State<Arc<App>>) -> Result<Json<Health>, ApiError> {
+    match app.desks.iter().find(|desk| !desk.is_alive()) {
+        None => Ok(Json(Health { status: "ok" })),
+        Some(desk) => Err(ApiError::internal(format!("{} writes no more", desk.model.name))),
+    }
 }
 
 /// Figures for Prometheus

@@ -105,6 +105,11 @@ impl Desk {
         self.requests.is_some()
     }
 
+    /// `false` if the thread of its texts has ended, which only a fault of this program makes it do.
+    pub fn is_alive(&self) -> bool {
+        self.requests.as_ref().is_none_or(|requests| !requests.is_closed())
+    }
+
     pub fn ask(&self, request: TextRequest) -> Result<(), ApiError> {
         let Some(requests) = &self.requests else {
             let message = format!("{} writes no text, it only embeds", self.model.name);
