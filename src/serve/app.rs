@@ -95,10 +95,11 @@ impl App {
         &self,
         model: Option<&str>,
         state: Option<&str>,
+        client: &Client,
     ) -> Result<(&Desk, Option<Arc<Context>>), ApiError> {
         let desk = self.desk(model)?;
         let start = match state {
-            Some(id) => Some(self.states.get(id, &desk.model).await?),
+            Some(id) => Some(self.states.get(id, &desk.model, &client.0).await?),
             None => None,
         };
         Ok((desk, start))

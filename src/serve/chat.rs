@@ -110,6 +110,8 @@ struct ChatWriter {
     choices: Choices,
     with_logprobs: bool,
     include_usage: bool,
+    /// Messages of which more than spaces was sent.
+    begun: Vec<bool>,
 }
 
 /// The next message of a chat
@@ -130,7 +132,8 @@ pub(super) async fn chat_completions(
     Extension(client): Extension<Client>,
     ApiJson(request): ApiJson<ChatRequest>,
 ) -> Result<Response, ApiError> {
-    let (desk, start) = app.start(request.model.as_deref(), request.state.as_deref()).await?;
+    let (desk, start) =
+        app.start(request.model.as_deref(), request.state.as_deref(), &client).await?;
     let prompt = app.encode(&desk.model.tokenizer, &request.prompt()?)?;
     let with_logprobs = request.logprobs.unwrap_or(false);
     let alternatives = with_logprobs.then(|| request.top_logprobs.unwrap_or(0));
@@ -215,6 +218,7 @@ impl ChatWriter {
             choices: Choices::new(model, vec![0; n], prompt_tokens),
             with_logprobs,
             include_usage,
+            begun: vec![false; n],
         }
     }
 
@@ -241,7 +245,11 @@ impl AnswerWriter for ChatWriter {
         let (part, logprobs) = self.tell(part);
         let (index, finish_reason) = (part.choice, part.finish_reason);
         // the space behind the colon is not the message's
-        let content = if part.begins { part.text.trim_start().to_string() } else { part.text };
+        let content = match self.begun[index] {
+            true => part.text,
+            false => part.text.trim_start().to_string(),
+        };
+        self.begun[index] |= !content.is_empty();
         let role = part.begins.then_some("assistant");
         let delta = Some(ChatAnswer { role, content, refusal: None });
         self.event(vec![ChatChoice { index, message: None, delta, logprobs, finish_reason }], None)

@@ -111,7 +111,8 @@ pub(super) async fn completions(
     ApiJson(request): ApiJson<CompletionRequest>,
 ) -> Result<Response, ApiError> {
     request.expect_supported()?;
-    let (desk, start) = app.start(request.model.as_deref(), request.state.as_deref()).await?;
+    let (desk, start) =
+        app.start(request.model.as_deref(), request.state.as_deref(), &client).await?;
     let prompts = request.prompts(&app, &desk.model)?;
     let options = request.options(request.logprobs);
     let config = app.config(desk, &options, USUAL_TOKENS)?;

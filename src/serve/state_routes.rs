@@ -58,7 +58,8 @@ pub(super) async fn keep_state(
     Extension(client): Extension<Client>,
     ApiJson(request): ApiJson<StateRequest>,
 ) -> Result<Json<StateInfo>, ApiError> {
-    let (desk, start) = app.start(request.model.as_deref(), request.state.as_deref()).await?;
+    let (desk, start) =
+        app.start(request.model.as_deref(), request.state.as_deref(), &client).await?;
     let prompt = match &request.prompt {
         PromptInput::Text(text) => app.encode(&desk.model.tokenizer, text)?,
         PromptInput::Tokens(ids) if !ids.is_empty() => ids.clone(),
@@ -74,14 +75,17 @@ pub(super) async fn keep_state(
         other => return Err(expect_part(other).err().unwrap_or_else(ApiError::stopping)),
     };
     let id = app.id("state");
-    Ok(Json(app.states.put(&id, &desk.model, context).await?))
+    Ok(Json(app.states.put(&id, &desk.model, context, &client.0).await?))
 }
 
-/// The states that are kept in memory
+/// The states that this client keeps in memory
 #[utoipa::path(get, path = "/v1/states", tag = "states",
     responses((status = 200, description = "States", body = StateList)))]
-pub(super) async fn list_states(State(app): State<Arc<App>>) -> Json<StateList> {
-    Json(StateList { object: "list", data: app.states.list() })
+pub(super) async fn list_states(
+    State(app): State<Arc<App>>,
+    Extension(client): Extension<Client>,
+) -> Json<StateList> {
+    Json(StateList { object: "list", data: app.states.list(&client.0) })
 }
 
 /// Forget a state

@@ -28,6 +28,8 @@ pub(super) struct StateStore {
 #[derive(Debug, Clone)]
 struct StoredState {
     model: String,
+    /// Whoever kept it, or was the first to ask for it after a restart.
+    owner: String,
     context: Arc<Context>,
     stored: SystemTime,
 }
@@ -83,7 +85,12 @@ impl StateStore {
     }
 
     /// The state of this name, from memory or from its file.
-    pub async fn get(&self, id: &str, model: &Arc<ServedModel>) -> Result<Arc<Context>, ApiError> {
+    pub async fn get(
+        &self,
+        id: &str,
+        model: &Arc<ServedModel>,
+        client: &str,
+    ) -> Result<Arc<Context>, ApiError> {
         self.forget_old();
         let known = self.lock().get(id).map(|state| (state.model.clone(), state.context.clone()));
         match known {
@@ -104,7 +111,12 @@ impl StateStore {
         let context = read.await.map_err(|error| ApiError::internal(error.to_string()))?;
         let context =
             Arc::new(context.map_err(|error| ApiError::field("state", error.to_string()))?);
-        let state = StoredState { model: model.name.clone(), context: context.clone(), stored };
+        let state = StoredState {
+            model: model.name.clone(),
+            owner: client.to_string(),
+            context: context.clone(),
+            stored,
+        };
         self.lock().insert(id.to_string(), state);
         self.forget_old();
         Ok(context)
@@ -116,6 +128,7 @@ impl StateStore {
         id: &str,
         model: &Arc<ServedModel>,
         context: Arc<Context>,
+        client: &str,
     ) -> Result<StateInfo, ApiError> {
         if let Some(path) = self.path(&model.name, id) {
             let (of_task, context) = (model.clone(), context.clone());
@@ -125,18 +138,20 @@ impl StateStore {
                 ApiError::internal(format!("the state could not be kept: {error}"))
             })?;
         }
-        let state = StoredState { model: model.name.clone(), context, stored: SystemTime::now() };
+        let (owner, stored) = (client.to_string(), SystemTime::now());
+        let state = StoredState { model: model.name.clone(), owner, context, stored };
         let info = self.info(id, &state);
         self.lock().insert(id.to_string(), state);
         self.forget_old();
         Ok(info)
     }
 
-    /// Those in memory, the oldest first.
-    pub fn list(&self) -> Vec<StateInfo> {
+    /// Those of a client in memory, the oldest first.
+    pub fn list(&self, client: &str) -> Vec<StateInfo> {
         self.forget_old();
         let states = self.lock();
-        let mut all: Vec<_> = states.iter().map(|(id, state)| self.info(id, state)).collect();
+        let own = states.iter().filter(|(_, state)| state.owner == client);
+        let mut all: Vec<_> = own.map(|(id, state)| self.info(id, state)).collect();
         all.sort_by(|a, b| (a.created, &a.id).cmp(&(b.created, &b.id)));
         all
     }
