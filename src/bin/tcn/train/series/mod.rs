@@ -23,7 +23,7 @@ use crate::{Interrupted, kernel, memory, signals};
 
 /// Steps that a run has at the least, and passes over the data, where no flag says how long it is.
 const LEAST_STEPS: usize = 600;
-const PASSES: usize = 50;
+const PASSES: usize = 42;
 const MOST_STEPS: usize = 5_000;
 
 /// A run that begins or goes on.
