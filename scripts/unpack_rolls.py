@@ -2,11 +2,13 @@
 """Unpacks piano rolls for `tcn train --task multilabel`.
 
 Input: safetensors with SPLIT.packed, u8 (steps, bytes), key k being bit k % 8 of byte k // 8, and SPLIT.lengths, i32 per
-piece. Output: SPLIT.safetensors with `inputs`, u8 (steps of all pieces, keys), and `lengths`. Python alone, no packages.
+piece. Output: SPLIT.safetensors with `inputs`, u8 (steps of all pieces, keys), and `lengths`. With `--transpose N` the
+training part also holds every piece in the N semitones below and above it. Python alone, no packages.
 
-    scripts/unpack_rolls.py rolls.safetensors FOLDER
+    scripts/unpack_rolls.py rolls.safetensors FOLDER [--transpose N]
 """
 
+import argparse
 import json
 import struct
 import sys
@@ -39,7 +41,13 @@ def write(path, inputs, steps, lengths):
     Path(path).write_bytes(struct.pack("<Q", len(header)) + header + inputs + lengths)
 
 
-def main(source, folder):
+def shifted(row, semitones):
+    """A row of keys, each `semitones` higher; what leaves the keyboard falls silent."""
+    silence = bytes(abs(semitones))
+    return silence + row[: KEYS - semitones] if semitones >= 0 else row[-semitones:] + silence
+
+
+def main(source, folder, transpose):
     tensors = read(source)
     Path(folder).mkdir(parents=True, exist_ok=True)
     bits = [bytes(byte >> bit & 1 for bit in range(8)) for byte in range(256)]
@@ -47,9 +55,16 @@ def main(source, folder):
         (steps, width), packed = tensors[f"{split}.packed"]
         _, lengths = tensors[f"{split}.lengths"]
         rows = (packed[row * width : (row + 1) * width] for row in range(steps))
-        inputs = b"".join(b"".join(bits[byte] for byte in row)[:KEYS] for row in rows)
-        write(Path(folder) / f"{split}.safetensors", inputs, steps, lengths)
+        rows = [b"".join(bits[byte] for byte in row)[:KEYS] for row in rows]
+        shifts = range(-transpose, transpose + 1) if split == "train" else [0]
+        inputs = b"".join(shifted(row, semitones) for semitones in shifts for row in rows)
+        write(Path(folder) / f"{split}.safetensors", inputs, steps * len(shifts), lengths * len(shifts))
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:3])
+    parser = argparse.ArgumentParser()
+    parser.add_argument("source")
+    parser.add_argument("folder")
+    parser.add_argument("--transpose", type=int, default=0, metavar="N")
+    args = parser.parse_args()
+    main(args.source, args.folder, args.transpose)
