@@ -6,7 +6,7 @@
 #
 # Tasks: adding copy jsb nottingham, with the settings published there as far as they are; and copy-own jsb-own
 # nottingham-own, with settings of our own (the first: no dropout and AdamW; the others: wider, more dropout and weight
-# decay). Without a task, all. Seed 1. MUSIC is a folder with jsb_chorales.safetensors and nottingham.safetensors (see scripts/unpack_rolls.py); OUT takes the
+# decay; JSB with kernels of 2, chosen on the validation part). Without a task, all. Seed 1. MUSIC is a folder with jsb_chorales.safetensors and nottingham.safetensors (see scripts/unpack_rolls.py); OUT takes the
 # runs and table.md. A task that was stopped goes on where it was; one that is done is measured again. Hours.
 set -euo pipefail
 music=$1
@@ -78,7 +78,7 @@ for task in $tasks; do
     rolls jsb_chorales
     case $task in
     jsb) train jsb "150 2 3 0.5" "$rolls/test.safetensors" $(roll_flags 0.001 0 60 458) ;;
-    *) train jsb-own "300 2 3 0.6" "$rolls/test.safetensors" $(roll_flags 0.001 0.3 60 458) ;;
+    *) train jsb-own "500 2 2 0.65" "$rolls/test.safetensors" $(roll_flags 0.001 0.3 60 458) ;;
     esac
     ;;
   nottingham*)

@@ -32,6 +32,9 @@ pub use int8::write_weights;
 pub use lock::Lock;
 #[cfg(feature = "hub")]
 pub(crate) use lock::is_same;
-pub use replacement::{Replacement, TEMPORARY, write_atomic};
+#[cfg(feature = "hub")]
+pub(crate) use replacement::TEMPORARY;
+pub(crate) use replacement::sweep_temporaries;
+pub use replacement::{Replacement, write_atomic};
 pub use safetensors::write_tensors;
 pub use weight_norm::fold_weight_norm;

@@ -3,6 +3,7 @@
 use std::fs::{File, Metadata};
 use std::io::{Error as IoError, ErrorKind, Result as IoResult};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use tempfile::NamedTempFile;
 
@@ -11,7 +12,7 @@ use crate::AtPath;
 use crate::Result;
 
 /// First letters of the names of temporary files; a process that is killed may leave one behind.
-pub const TEMPORARY: &str = ".tcn-tmp-";
+pub(crate) const TEMPORARY: &str = ".tcn-tmp-";
 
 /// Most links that are followed from one to the next, as on Linux.
 const MAX_LINKS: usize = 40;
@@ -97,6 +98,20 @@ pub fn write_atomic(path: &Path, write: impl FnOnce(&mut File) -> IoResult<()>) 
     let mut replacement = Replacement::begin(path)?;
     write(replacement.file()).at(path)?;
     replacement.commit()
+}
+
+/// Removes temporary files that a killed process left in a folder: those to which nobody has written for `idle`.
+pub(crate) fn sweep_temporaries(folder: &Path, idle: Duration) {
+    for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
+        let written = entry.metadata().and_then(|data| data.modified());
+        let age = written.map(|written| written.elapsed().unwrap_or_default());
+        if entry.file_name().to_string_lossy().starts_with(TEMPORARY)
+            && age.is_ok_and(|age| age >= idle)
+        {
+            // one that stays does no harm but for its size
+            let _ = std::fs::remove_file(entry.path());
+        }
+    }
 }
 
 fn destination(path: &Path) -> IoResult<Destination> {
@@ -185,6 +200,20 @@ mod tests {
         write(&path, "old").unwrap();
         write(&path, "new").unwrap();
         assert_eq!(std::fs::read(&path).unwrap(), b"new");
+        assert_eq!(entries(folder.path()), 1);
+    }
+
+    #[test]
+    fn what_a_killed_process_left_is_swept() {
+        let folder = tempfile::tempdir().unwrap();
+        let left = folder.path().join(format!("{TEMPORARY}x"));
+        std::fs::write(&left, "half").unwrap();
+        write(&folder.path().join("a.json"), "whole").unwrap();
+        // another process may be writing it
+        sweep_temporaries(folder.path(), Duration::from_secs(60));
+        assert!(left.exists());
+        sweep_temporaries(folder.path(), Duration::ZERO);
+        assert!(!left.exists());
         assert_eq!(entries(folder.path()), 1);
     }
 

@@ -8,6 +8,7 @@ use axum::{Json, body::Body};
 use serde::Serialize;
 use utoipa::ToSchema;
 
+use super::object::Object;
 use crate::Error;
 
 /// An answer that says what was wrong.
@@ -16,7 +17,12 @@ pub(super) struct ApiError {
     status: StatusCode,
     detail: ErrorDetail,
     retry_after: Option<u64>,
+    fault: Option<ServerFault>,
 }
+
+/// All about a fault of the server, for its log: clients need not know names of files.
+#[derive(Debug, Clone)]
+pub(super) struct ServerFault(pub Box<str>);
 
 /// The body of an answer that says what was wrong.
 #[derive(Debug, Serialize, ToSchema)]
@@ -39,7 +45,7 @@ pub(super) struct ErrorDetail {
 impl ApiError {
     fn new(status: StatusCode, kind: &'static str, message: impl Into<String>) -> Self {
         let detail = ErrorDetail { message: message.into(), kind, param: None, code: None };
-        Self { status, detail, retry_after: None }
+        Self { status, detail, retry_after: None, fault: None }
     }
 
     /// Of a request that cannot be answered as it is.
@@ -106,6 +112,7 @@ impl From<Error> for ApiError {
     /// Errors that a user can mend are the request's fault.
     fn from(error: Error) -> Self {
         let message = error.to_string();
+        let fault = Some(ServerFault(message.as_str().into()));
         match error {
             Error::Invalid { field, .. } => {
                 let mut error = Self::invalid(message);
@@ -113,7 +120,9 @@ impl From<Error> for ApiError {
                 error
             }
             Error::Text(_) | Error::TokenBytes | Error::TooLarge { .. } => Self::invalid(message),
-            _ => Self::internal(message),
+            Error::Io { source, .. } => Self { fault, ..Self::internal(source.to_string()) },
+            Error::File { message, .. } => Self { fault, ..Self::internal(message) },
+            _ => Self { fault, ..Self::internal(message) },
         }
     }
 }
@@ -121,6 +130,9 @@ impl From<Error> for ApiError {
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         let mut response = (self.status, Json(self.body())).into_response();
+        if let Some(fault) = self.fault {
+            response.extensions_mut().insert(fault);
+        }
         let headers = response.headers_mut();
         if let Some(seconds) = self.retry_after {
             headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
@@ -149,6 +161,7 @@ impl<S: Send + Sync, T: serde::de::DeserializeOwned> FromRequest<S> for ApiJson<
             let said = text.split_once(": ").map_or(text.as_str(), |(_, said)| said);
             ApiError::of_status(status, said)
         };
-        Ok(Self(Json::<T>::from_request(request, state).await.map_err(told)?.0))
+        let Json(Object(value)) = Json::from_request(request, state).await.map_err(told)?;
+        Ok(Self(value))
     }
 }

@@ -11,8 +11,9 @@ use utoipa::ToSchema;
 use super::answer::{AnswerHead, ChoicePart, Choices, Usage, expect_part};
 use super::api_error::{ApiError, ApiJson, ErrorBody};
 use super::app::{App, Ask, Client, now};
-use super::events::{AnswerWriter, EventBody};
+use super::events::{AnswerWriter, EventBody, ServerSentEvent};
 use super::logprobs::ChatLogprobs;
+use super::object::Object;
 use super::options::text_request;
 use super::request::{TextPart, TextWanted};
 use super::served::Desk;
@@ -24,12 +25,14 @@ text_request! {
     /// A request for the next message of a chat.
     ChatRequest {
         /// The messages so far.
-        messages: Vec<ChatMessage>,
+        #[schema(value_type = Vec<ChatMessage>, min_items = 1)]
+        messages: Vec<Object<ChatMessage>>,
         /// Log-probabilities of the tokens.
         #[serde(default)]
         logprobs: Option<bool>,
         /// With them those of so many of the likeliest.
         #[serde(default)]
+        #[schema(maximum = 20)]
         top_logprobs: Option<u64>,
         /// Accepted, without effect.
         #[serde(default)]
@@ -38,7 +41,6 @@ text_request! {
         /// Accepted, without effect.
         #[serde(default)]
         #[allow(dead_code)]
-        #[schema(nullable = false)]
         metadata: Option<std::collections::BTreeMap<String, String>>,
     }
 }
@@ -57,7 +59,8 @@ pub(super) struct ChatMessage {
 #[serde(untagged)]
 enum ChatContent {
     Text(String),
-    Parts(Vec<ChatTextPart>),
+    #[schema(value_type = Vec<ChatTextPart>)]
+    Parts(Vec<Object<ChatTextPart>>),
 }
 
 /// A part of a message.
@@ -122,7 +125,7 @@ struct ChatWriter {
     post, path = "/v1/chat/completions", tag = "texts", request_body = ChatRequest,
     responses(
         (status = 200, description = "Messages, or events with their parts", content(
-            (ChatCompletion = "application/json"), (ChatCompletion = "text/event-stream"))),
+            (ChatCompletion = "application/json"), (ServerSentEvent = "text/event-stream"))),
         (status = "4XX", description = "The request's fault", body = ErrorBody),
         (status = "5XX", description = "The server's fault", body = ErrorBody),
     )
@@ -136,6 +139,9 @@ pub(super) async fn chat_completions(
         app.start(request.model.as_deref(), request.state.as_deref(), &client).await?;
     let prompt = app.encode(&desk.model.tokenizer, &request.prompt()?)?;
     let with_logprobs = request.logprobs.unwrap_or(false);
+    if request.top_logprobs.is_some_and(|count| count > 0) && !with_logprobs {
+        return Err(ApiError::field("top_logprobs", "expected only with logprobs: true"));
+    }
     let alternatives = with_logprobs.then(|| request.top_logprobs.unwrap_or(0));
     let mut options = request.options(alternatives);
     options.stop.push("\nuser:".into());
@@ -148,7 +154,7 @@ pub(super) async fn chat_completions(
         &client.of_user(request.user.as_deref()),
         vec![Ask { start, prompt, config, wanted }],
     )?;
-    let include_usage = request.stream_options.unwrap_or_default().include_usage;
+    let include_usage = request.include_usage();
     let mut writer = ChatWriter::new(&app, desk, (n, prompt_tokens), with_logprobs, include_usage);
     if streamed {
         writer.head.object = "chat.completion.chunk";
@@ -174,7 +180,7 @@ impl ChatRequest {
         if self.messages.is_empty() {
             return Err(ApiError::field("messages", "expected at least one, found none"));
         }
-        for message in &self.messages {
+        for Object(message) in &self.messages {
             prompt += &format!("{}: {}\n", message.role, message.content.text()?);
         }
         Ok(prompt + "assistant:")
@@ -187,7 +193,7 @@ impl ChatContent {
             Self::Text(text) => Ok(text.clone()),
             Self::Parts(parts) => parts
                 .iter()
-                .map(|part| match part.kind.as_str() {
+                .map(|Object(part)| match part.kind.as_str() {
                     "text" => Ok(part.text.as_str()),
                     other => {
                         Err(ApiError::field("messages", format!("expected text, found {other:?}")))

@@ -11,7 +11,7 @@ use utoipa::ToSchema;
 use super::answer::{AnswerHead, ChoicePart, Choices, Usage, expect_part};
 use super::api_error::{ApiError, ApiJson, ErrorBody};
 use super::app::{App, Ask, Client, now};
-use super::events::{AnswerWriter, EventBody};
+use super::events::{AnswerWriter, EventBody, ServerSentEvent};
 use super::logprobs::{CompletionLogprobs, TokenTeller};
 use super::options::text_request;
 use super::request::{TextPart, TextWanted};
@@ -39,13 +39,13 @@ text_request! {
     CompletionRequest {
         /// The text before; the beginning of a text if absent.
         #[serde(default)]
-        #[schema(nullable = false)]
         prompt: Option<PromptInput>,
         /// The answer begins with the prompt.
         #[serde(default)]
         echo: Option<bool>,
         /// Log-probabilities of the tokens, and of so many of the likeliest.
         #[serde(default)]
+        #[schema(maximum = 20)]
         logprobs: Option<u64>,
         /// Only as many as `n`.
         #[serde(default)]
@@ -100,7 +100,7 @@ struct CompletionWriter {
     post, path = "/v1/completions", tag = "texts", request_body = CompletionRequest,
     responses(
         (status = 200, description = "Texts, or events with their parts", content(
-            (Completion = "application/json"), (Completion = "text/event-stream"))),
+            (Completion = "application/json"), (ServerSentEvent = "text/event-stream"))),
         (status = "4XX", description = "The request's fault", body = ErrorBody),
         (status = "5XX", description = "The server's fault", body = ErrorBody),
     )
@@ -210,7 +210,7 @@ impl CompletionWriter {
             n,
             echo: request.echo.unwrap_or(false),
             with_logprobs: request.logprobs.is_some(),
-            include_usage: request.stream_options.unwrap_or_default().include_usage,
+            include_usage: request.include_usage(),
         }
     }
 

@@ -34,7 +34,6 @@ pub(super) struct EmbeddingRequest {
     model: Option<String>,
     /// Numbers, or the bytes of 32-bit floats in Base64.
     #[serde(default)]
-    #[schema(nullable = false)]
     encoding_format: Option<EncodingFormat>,
     /// The width of the model's vectors; no other is there.
     #[serde(default)]

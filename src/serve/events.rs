@@ -8,6 +8,7 @@ use axum::response::{IntoResponse, Response};
 use hyper::body::{Body, Bytes, Frame};
 use serde::Serialize;
 use tokio::sync::mpsc;
+use utoipa::ToSchema;
 
 use super::answer::{Choices, expect_part};
 use super::request::{Reply, TextPart};
@@ -25,6 +26,14 @@ pub(super) trait AnswerWriter: Send + Unpin + 'static {
 
     /// The tokens of all, where they were asked for.
     fn usage(&self) -> Option<Self::Event>;
+}
+
+/// An event of an answer that is streamed; only the description of the API has it in this form.
+#[derive(ToSchema)]
+#[allow(dead_code)]
+pub(super) struct ServerSentEvent {
+    /// A part of the answer, as JSON; the last one is `[DONE]`.
+    data: String,
 }
 
 /// Events that go out together.

@@ -10,7 +10,7 @@ use axum::response::{IntoResponse, Response};
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
-use super::api_error::ApiError;
+use super::api_error::{ApiError, ServerFault};
 use super::app::{App, Client};
 use super::{AccessRecord, PeerAddress};
 
@@ -40,7 +40,9 @@ pub(super) async fn guard(
     app.meters.count_request(&route, status);
     if let Some(log) = &app.config.log {
         let peer = peer.map(|peer| peer.to_string());
-        log(&AccessRecord { peer, method, path, status, seconds: begun.elapsed().as_secs_f64() });
+        let fault = response.extensions().get::<ServerFault>().map(|fault| fault.0.to_string());
+        let seconds = begun.elapsed().as_secs_f64();
+        log(&AccessRecord { peer, method, path, status, seconds, fault });
     }
     response
 }

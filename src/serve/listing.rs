@@ -93,7 +93,8 @@ pub(super) async fn health(State(app): State<Arc<App>>) -> Result<Json<Health>, 
 
 /// Figures for Prometheus
 #[utoipa::path(get, path = "/metrics", tag = "server",
-    responses((status = 200, description = "Figures, as OpenMetrics", body = String)))]
+    responses((status = 200, description = "Figures, as OpenMetrics", body = String,
+        content_type = "application/openmetrics-text")))]
 pub(super) async fn metrics(State(app): State<Arc<App>>) -> Response {
     let taken = app.desks.iter().map(|desk| app.places() - desk.places.available_permits());
     app.meters.places.set(taken.sum::<usize>() as i64);

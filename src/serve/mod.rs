@@ -13,6 +13,7 @@ mod guard;
 mod listing;
 mod logprobs;
 mod meters;
+mod object;
 mod options;
 mod reading;
 mod request;
@@ -107,6 +108,9 @@ pub struct AccessRecord {
     pub status: u16,
     /// Seconds until the answer began.
     pub seconds: f64,
+    /// What was wrong, where it was the server's fault.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub fault: Option<String>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -127,7 +131,7 @@ impl ServeConfig {
     /// The usual options, for a server on loopback, with a secret of the caller's.
     pub fn new(secret: [u8; 32]) -> Self {
         Self {
-            max_streams: 256,
+            max_streams: 1024,
             queue: 1024,
             prefill_tokens: 256,
             max_tokens: 65_536,

@@ -79,21 +79,27 @@ macro_rules! text_request {
             pub max_completion_tokens: Option<u64>,
             /// 0 takes the likeliest token, 1 (if absent) the model's own distribution.
             #[serde(default)]
+            #[schema(minimum = 0)]
             pub temperature: Option<f64>,
             /// Draws from the likeliest tokens that together have this probability.
             #[serde(default)]
+            #[schema(minimum = 0, maximum = 1)]
             pub top_p: Option<f64>,
             /// Draws from so many of the likeliest tokens.
             #[serde(default)]
+            #[schema(minimum = 1)]
             pub top_k: Option<usize>,
             /// Draws from tokens at least this fraction as likely as the likeliest.
             #[serde(default)]
+            #[schema(minimum = 0, maximum = 1)]
             pub min_p: Option<f64>,
             /// Draws from tokens about as likely as is to be expected, which together have this probability.
             #[serde(default)]
+            #[schema(exclusive_minimum = 0, maximum = 1)]
             pub typical_p: Option<f64>,
             /// Above 1, tokens that came recently are less likely.
             #[serde(default)]
+            #[schema(exclusive_minimum = 0)]
             pub repetition_penalty: Option<f64>,
             /// Subtracted from the logit of a token that came recently.
             #[serde(default)]
@@ -103,36 +109,41 @@ macro_rules! text_request {
             pub frequency_penalty: Option<f64>,
             /// Added to the logits of tokens, by their ids.
             #[serde(default)]
-            #[schema(nullable = false)]
             pub logit_bias: Option<std::collections::BTreeMap<String, f64>>,
             /// Strings before which a text ends.
             #[serde(default)]
-            #[schema(nullable = false)]
             pub stop: Option<crate::serve::options::StopInput>,
             /// The same seed gives the same text.
             #[serde(default)]
             pub seed: Option<i64>,
             /// Texts for each prompt; 1 if absent.
             #[serde(default)]
+            #[schema(minimum = 1, maximum = 128)]
             pub n: Option<u64>,
             /// The text is sent while it is written, as server-sent events.
             #[serde(default)]
             pub stream: Option<bool>,
             /// Options of that.
             #[serde(default)]
-            #[schema(nullable = false)]
-            pub stream_options: Option<crate::serve::options::StreamOptions>,
+            #[schema(value_type = Option<crate::serve::options::StreamOptions>)]
+            pub stream_options: Option<crate::serve::object::Object<crate::serve::options::StreamOptions>>,
             /// Whoever it is for: users of one client take turns.
             #[serde(default)]
             pub user: Option<String>,
         }
 
         impl $name {
+            /// `true` if one more event tells of tokens.
+            fn include_usage(&self) -> bool {
+                self.stream_options.is_some_and(|options| options.0.include_usage)
+            }
+
             /// The options that all texts have, with `alternatives` of the likeliest tokens.
             fn options(&self, alternatives: Option<u64>) -> crate::serve::options::TextOptions {
                 use crate::serve::options::StopInput;
                 crate::serve::options::TextOptions {
-                    max_tokens: self.max_completion_tokens.or(self.max_tokens),
+                    // both name one thing; none of them may be beyond what is allowed
+                    max_tokens: self.max_tokens.max(self.max_completion_tokens),
                     temperature: self.temperature,
                     top_p: self.top_p,
                     top_k: self.top_k,

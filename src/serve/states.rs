@@ -11,8 +11,12 @@ use utoipa::ToSchema;
 use super::api_error::ApiError;
 use super::meters::Meters;
 use super::served::ServedModel;
+use crate::files::sweep_temporaries;
 use crate::generate::{Context, GenerateConfig, Generator};
 use crate::{AtPath, Result};
+
+/// Time in which a file is written, by whatever server.
+const WRITTEN: Duration = Duration::from_secs(60);
 
 /// States that are kept: so many, so long, in memory and perhaps in files.
 #[derive(Debug)]
@@ -56,9 +60,10 @@ impl StateStore {
         store
     }
 
-    /// Removes the files of states that are too old, and the oldest of too many, as an earlier server left them.
+    /// Removes what an earlier server left: files of states that are too old, the oldest of too many, and parts.
     fn forget_old_files(&self) {
         for folder in self.dir.iter().flat_map(entries).filter(|folder| folder.is_dir()) {
+            sweep_temporaries(&folder, WRITTEN);
             let mut files: Vec<_> = entries(&folder)
                 .into_iter()
                 .filter(|file| self.is_state(file))
@@ -109,8 +114,11 @@ impl StateStore {
         let (of_task, file) = (model.clone(), path.clone());
         let read = tokio::task::spawn_blocking(move || load(&of_task, &file));
         let context = read.await.map_err(|error| ApiError::internal(error.to_string()))?;
-        let context =
-            Arc::new(context.map_err(|error| ApiError::field("state", error.to_string()))?);
+        // of other weights, or not whole; the path is nothing to the client
+        let context = Arc::new(context.map_err(|error| match error {
+            crate::Error::File { message, .. } => ApiError::field("state", message),
+            other => other.into(),
+        })?);
         let state = StoredState {
             model: model.name.clone(),
             owner: client.to_string(),
@@ -133,10 +141,7 @@ impl StateStore {
         if let Some(path) = self.path(&model.name, id) {
             let (of_task, context) = (model.clone(), context.clone());
             let written = tokio::task::spawn_blocking(move || save(&of_task, &context, &path));
-            let written = written.await.map_err(|error| ApiError::internal(error.to_string()))?;
-            written.map_err(|error| {
-                ApiError::internal(format!("the state could not be kept: {error}"))
-            })?;
+            written.await.map_err(|error| ApiError::internal(error.to_string()))??;
         }
         let (owner, stored) = (client.to_string(), SystemTime::now());
         let state = StoredState { model: model.name.clone(), owner, context, stored };

@@ -3,11 +3,12 @@
 use std::fs;
 use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use super::card;
 use super::checkpoint::Checkpoints;
 use crate::files::names::{CARD, CHECKPOINTS, RUN, RUN_FILES};
-use crate::files::{TEMPORARY, sync_folder, write_atomic};
+use crate::files::{sweep_temporaries, sync_folder, write_atomic};
 use crate::{AtPath, Error, Occupant, Result};
 
 /// Files of a run that goes while another takes its place.
@@ -136,7 +137,7 @@ impl RunDir {
             }
         }
         fs::create_dir_all(&run.path).at(&run.path)?;
-        run.sweep();
+        sweep_temporaries(&run.path, Duration::ZERO);
         Ok(run)
     }
 
@@ -209,20 +210,11 @@ impl RunDir {
     pub fn open(path: impl AsRef<Path>, keep: usize) -> Result<Self> {
         let run = Self::at(path.as_ref(), keep);
         run.checkpoints.mend()?;
-        run.sweep();
+        sweep_temporaries(&run.path, Duration::ZERO);
         if run.checkpoints.newest_first()?.is_empty() {
             return Err(Error::NoCheckpoint { path: run.checkpoints.path().into() });
         }
         Ok(run)
-    }
-
-    /// Removes temporary files of a process that was killed.
-    fn sweep(&self) {
-        for entry in fs::read_dir(&self.path).into_iter().flatten().flatten() {
-            if entry.file_name().to_string_lossy().starts_with(TEMPORARY) {
-                let _ = fs::remove_file(entry.path());
-            }
-        }
     }
 
     /// A file of the run.

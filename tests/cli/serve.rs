@@ -314,6 +314,10 @@ fn wrong_requests_are_answered_in_words() {
     let server = Serving::start(&bench, "--max-body 4096 --max-tokens 100");
     for (body, status, said) in [
         ("{", 400, "EOF while parsing"),
+        // not the fields in their order
+        ("[null, null]", 400, "expected an object"),
+        (r#"{"stream_options": [true]}"#, 400, "expected an object"),
+        (r#"{"max_completion_tokens": 1, "max_tokens": 101}"#, 400, "expected at most 100"),
         (r#"{"temprature": 1}"#, 400, "unknown field `temprature`"),
         (r#"{"temperature": "hot"}"#, 400, "temperature: invalid type"),
         (r#"{"temperature": -1}"#, 400, "temperature: expected a finite number"),

@@ -32,7 +32,7 @@ pub struct ServeArgs {
     #[arg(long, value_enum, default_value_t = Dtype::Auto)]
     dtype: Dtype,
     /// Texts of a model that are written at once
-    #[arg(long, value_name = "N", value_parser = count, default_value = "256")]
+    #[arg(long, value_name = "N", value_parser = count, default_value = "1024")]
     max_streams: usize,
     /// Texts of a model that wait for a place; more are refused
     #[arg(long, value_name = "N", default_value_t = 1024)]
@@ -209,13 +209,15 @@ impl ServeArgs {
             LogForm::Off => return None,
             LogForm::Json => |record| say!("{}", serde_json::json!(record)),
             LogForm::Text => |record| {
+                let fault = record.fault.iter().map(|fault| format!(": {fault}"));
                 say!(
-                    "{} {} {} {} {:.1} ms",
+                    "{} {} {} {} {:.1} ms{}",
                     record.peer.as_deref().unwrap_or("-"),
                     record.method,
                     record.path,
                     record.status,
-                    1e3 * record.seconds
+                    1e3 * record.seconds,
+                    fault.collect::<String>()
                 );
             },
         };
