@@ -108,7 +108,7 @@ pub struct AccessRecord {
     pub status: u16,
     /// Seconds until the answer began.
     pub seconds: f64,
-    /// What was wrong, where it was the server's fault.
+    /// All about a fault of the server.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub fault: Option<String>,
 }
