@@ -62,6 +62,36 @@ def make_optimizer(config, params, lr):
     return kind(groups, lr=lr, **config)
 
 
+class make_muon:
+    """PyTorch's Muon for what decays, a matrix for each tap of a kernel, in full precision; AdamW for the rest."""
+
+    def __init__(self, config, params):
+        torch.Tensor.bfloat16 = lambda tensor: tensor
+        config = dict(config)
+        del config["name"]
+        weight_decay, momentum = config.pop("weight_decay"), config.pop("momentum", 0.95)
+        betas = (config.pop("beta1", 0.9), config.pop("beta2", 0.999))
+        self.hidden = {name: param for name, param in params.items() if decays(name, param)}
+        flat = {name: param.detach().flatten(2) if param.dim() > 2 else param.detach().unsqueeze(2)
+                for name, param in self.hidden.items()}
+        self.taps = {name: [tap.clone().requires_grad_() for tap in param.unbind(2)] for name, param in flat.items()}
+        self.muon = torch.optim.Muon(sum(self.taps.values(), []), weight_decay=weight_decay, momentum=momentum,
+                                     adjust_lr_fn="match_rms_adamw")
+        rest = [param for name, param in params.items() if name not in self.hidden]
+        self.adamw = torch.optim.AdamW(rest, betas=betas, weight_decay=0.0, **config)
+        self.param_groups = self.muon.param_groups + self.adamw.param_groups
+
+    def step(self):
+        for name, param in self.hidden.items():
+            for tap, grad in zip(self.taps[name], param.grad.reshape(*param.shape[:2], -1).unbind(2)):
+                tap.grad = grad.contiguous()
+        self.muon.step()
+        self.adamw.step()
+        with torch.no_grad():
+            for name, param in self.hidden.items():
+                param.copy_(torch.stack(self.taps[name], 2).reshape(param.shape))
+
+
 # --- networks ------------------------------------------------------------------------------------
 
 def weight_of(params, name):
@@ -211,6 +241,8 @@ def optim():
     cases = {
         "adamw": {"name": "adamw", "weight_decay": 0.1},
         "adamw_betas": {"name": "adamw", "beta1": 0.8, "beta2": 0.95, "eps": 1e-3, "weight_decay": 0.0},
+        "muon": {"name": "muon", "weight_decay": 0.1},
+        "muon_momentum": {"name": "muon", "momentum": 0.8, "beta2": 0.95, "weight_decay": 0.0},
         "sgd": {"name": "sgd"},
         "sgd_momentum": {"name": "sgd", "momentum": 0.9},
         "sgd_nesterov": {"name": "sgd", "momentum": 0.9, "nesterov": True, "weight_decay": 0.1},
@@ -223,7 +255,7 @@ def optim():
     tensors["lr"] = lr
     for case, config in cases.items():
         params = {name: tensor.clone().requires_grad_() for name, tensor in init.items()}
-        optimizer = make_optimizer(config, params, lr=1.0)
+        optimizer = make_muon(config, params) if config["name"] == "muon" else make_optimizer(config, params, lr=1.0)
         history = {name: [] for name in params}
         for step in range(steps):
             for group in optimizer.param_groups:

@@ -32,6 +32,7 @@ mod kernel;
 pub mod math;
 pub mod memory;
 mod numbers;
+pub mod orthogonal;
 #[cfg(target_arch = "x86_64")]
 mod packed_gemm;
 pub(crate) mod parallel;

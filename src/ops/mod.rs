@@ -18,6 +18,8 @@ pub(crate) mod inplace;
 mod loss;
 pub(crate) mod norm;
 pub(crate) mod op;
+#[cfg(feature = "models")]
+pub(crate) mod orthogonal;
 pub(crate) mod pad;
 pub(crate) mod pointwise;
 mod pool;

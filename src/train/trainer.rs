@@ -134,7 +134,12 @@ impl Trainer {
         let params = Params::new(config.seed, DType::F32, &Device::Cpu);
         let model = Network::new(graph, params.builder())?;
         let frozen = Frozen::new(&params, &config.freeze)?;
-        let optimizer = NamedOptimizer::new(config.optimizer.clone(), frozen.trained.clone())?;
+        let optimizer = NamedOptimizer::of_graph(
+            config.optimizer.clone(),
+            frozen.trained.clone(),
+            model.graph(),
+        )?
+        .with_products(config.dtype.dtype());
         let schedule = Schedule::new(config.schedule.clone())?;
         run.write(names::CONFIG, json)?;
         let log = MetricsLog::create(run.join(names::METRICS))?;

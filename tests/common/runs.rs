@@ -9,7 +9,9 @@ use candle_tcn::Result;
 use candle_tcn::models::{ModelConfig, Network, TcnLmConfig};
 use candle_tcn::nn::TcnConfig;
 use candle_tcn::text::BatchMode;
-use candle_tcn::train::optim::{AdamWConfig, OptimizerConfig, RmsPropConfig, SgdConfig};
+use candle_tcn::train::optim::{
+    AdamWConfig, MuonConfig, OptimizerConfig, RmsPropConfig, SgdConfig,
+};
 use candle_tcn::train::schedule::ScheduleConfig;
 use candle_tcn::train::{
     Budget, Observer, Precision, Record, RunDir, TrainConfig, Trainer, ValidSet, read_metrics,
@@ -74,6 +76,10 @@ pub fn momentum() -> OptimizerConfig {
 
 pub fn adamw() -> OptimizerConfig {
     OptimizerConfig::AdamW(AdamWConfig { weight_decay: 0.01, ..Default::default() })
+}
+
+pub fn muon() -> OptimizerConfig {
+    OptimizerConfig::Muon(MuonConfig::default())
 }
 
 pub fn rmsprop() -> OptimizerConfig {

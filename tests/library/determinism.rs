@@ -2,7 +2,7 @@
 //! however often the run is stopped and resumed.
 
 use crate::common::runs::{
-    Left, StopAfter, VOCAB, adamw, config, folder, momentum, resume, rmsprop, start, tcn,
+    Left, StopAfter, VOCAB, adamw, config, folder, momentum, muon, resume, rmsprop, start, tcn,
     uninterrupted, valid,
 };
 use candle_tcn::Result;
@@ -40,7 +40,7 @@ fn threads_do_not_show() -> Result<()> {
             ),
         ),
         (
-            rmsprop(),
+            muon(),
             BatchMode::Carry,
             tcn(
                 WIDTH,
@@ -133,6 +133,10 @@ fn resumable() -> Vec<(TrainConfig, ModelConfig)> {
         (
             TrainConfig { dtype: Precision::Bf16, ..config(adamw(), 1e-3, BatchMode::Carry) },
             tcn(8, weight),
+        ),
+        (
+            TrainConfig { dtype: Precision::Bf16, ..config(muon(), 1e-3, BatchMode::Carry) },
+            tcn(8, TcnConfig { norm: NormKind::Rms, ..TcnConfig::new(vec![10, 8], 3) }),
         ),
     ]
 }

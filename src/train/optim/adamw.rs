@@ -48,7 +48,7 @@ impl Rule for AdamWConfig {
         check_non_negative("optimizer.weight_decay", self.weight_decay)
     }
 
-    fn slots(&self) -> &'static [&'static str] {
+    fn slots(&self, _: bool) -> &'static [&'static str] {
         &["m", "v"]
     }
 

@@ -2,19 +2,22 @@
 
 mod adamw;
 mod gradients;
+mod muon;
 mod rmsprop;
 mod sgd;
 
 use std::collections::HashMap;
 
-use candle_core::{Device, Result as CandleResult, Tensor, Var};
+use candle_core::{DType, Device, Result as CandleResult, Tensor, Var};
 use serde::{Deserialize, Serialize};
 
 pub use adamw::AdamWConfig;
 pub use gradients::Gradients;
+pub use muon::MuonConfig;
 pub use rmsprop::RmsPropConfig;
 pub use sgd::SgdConfig;
 
+use crate::graph::Graph;
 use crate::kernels::parallel;
 use crate::ops::inplace;
 use crate::{Error, Result};
@@ -40,6 +43,8 @@ use crate::{Error, Result};
 pub enum OptimizerConfig {
     /// Adam with decoupled weight decay.
     AdamW(AdamWConfig),
+    /// Adam for embeddings, heads, biases and gains; the other weights turn instead of growing.
+    Muon(MuonConfig),
     /// Gradient descent, with or without momentum.
     Sgd(SgdConfig),
     /// Steps divided by a running root mean square of the gradient.
@@ -71,6 +76,7 @@ impl OptimizerConfig {
     fn rule(&self) -> &dyn Rule {
         match self {
             Self::AdamW(config) => config,
+            Self::Muon(config) => config,
             Self::Sgd(config) => config,
             Self::RmsProp(config) => config,
         }
@@ -83,8 +89,8 @@ trait Rule: Sync {
     fn name(&self) -> &'static str;
     /// Checks every setting.
     fn validate(&self) -> Result<()>;
-    /// The names of the tensors that are kept per parameter.
-    fn slots(&self) -> &'static [&'static str];
+    /// The names of the tensors that are kept of a parameter, which is perhaps a weight between hidden channels.
+    fn slots(&self, hidden: bool) -> &'static [&'static str];
     /// Updates one parameter and its slots.
     fn update(&self, update: &ParamUpdate) -> CandleResult<()>;
 }
@@ -105,7 +111,7 @@ trait Rule: Sync {
 /// # Example
 ///
 /// ```
-/// use candle_core::{Device, Var};
+/// use candle_core::{DType, Device, Var};
 /// use candle_tcn::train::optim::{Gradients, NamedOptimizer, OptimizerConfig, SgdConfig};
 ///
 /// let w = Var::new(&[1f64, 2.], &Device::Cpu)?;
@@ -121,19 +127,53 @@ trait Rule: Sync {
 pub struct NamedOptimizer {
     config: OptimizerConfig,
     params: Vec<(String, Var)>,
+    /// for each parameter, `true` for a weight between hidden channels
+    hidden: Vec<bool>,
+    /// type of what is multiplied where matrices are
+    products: DType,
     /// for each parameter its moments, in the order of `Rule::slots`
     slots: Vec<Vec<Var>>,
     step: usize,
 }
 
 impl NamedOptimizer {
-    /// An optimizer of `params` with all moments zero.
+    /// An optimizer of `params` with all moments zero. Every parameter with two axes and more that decays is taken for
+    /// a weight between hidden channels, which matters to Muon alone; see [`of_graph`](Self::of_graph).
     ///
     /// # Errors
     ///
     /// [`Error::Invalid`] if a setting is out of range, or if the parameters are not sorted by
     /// name, each name once.
     pub fn new(config: OptimizerConfig, params: Vec<(String, Var)>) -> Result<Self> {
+        Self::of(config, params, |name, param| decays(name, param.rank()))
+    }
+
+    /// An optimizer of `params`, parameters of a network of this graph, which tells apart its
+    /// [hidden weights](Graph::hidden_weights).
+    ///
+    /// # Errors
+    ///
+    /// As [`new`](Self::new).
+    pub fn of_graph(
+        config: OptimizerConfig,
+        params: Vec<(String, Var)>,
+        graph: &Graph,
+    ) -> Result<Self> {
+        let hidden = graph.hidden_weights();
+        Self::of(config, params, |name, _| hidden.contains(name))
+    }
+
+    /// The same optimizer, of which matrices are multiplied in this type: f32 (or that of the parameters, where it is
+    /// larger) or bf16. Only Muon multiplies any.
+    pub fn with_products(self, products: DType) -> Self {
+        Self { products, ..self }
+    }
+
+    fn of(
+        config: OptimizerConfig,
+        params: Vec<(String, Var)>,
+        is_hidden: impl Fn(&str, &Var) -> bool,
+    ) -> Result<Self> {
         config.validate()?;
         if let Some(pair) = params.windows(2).find(|pair| pair[0].0 >= pair[1].0) {
             let found = format!("{} before {}", pair[0].0, pair[1].0);
@@ -141,11 +181,16 @@ impl NamedOptimizer {
             return Err(Error::invalid("parameters", expected, found));
         }
         let zeros = |param: &Var| Var::zeros(param.shape(), param.dtype(), param.device());
+        let hidden: Vec<bool> = params.iter().map(|(name, param)| is_hidden(name, param)).collect();
         let slots = params
             .iter()
-            .map(|(_, param)| config.rule().slots().iter().map(|_| zeros(param)).collect())
+            .zip(&hidden)
+            .map(|((_, param), &hidden)| {
+                config.rule().slots(hidden).iter().map(|_| zeros(param)).collect()
+            })
             .collect::<CandleResult<_>>()?;
-        Ok(Self { config, params, slots, step: 0 })
+        let products = DType::F32;
+        Ok(Self { config, params, hidden, products, slots, step: 0 })
     }
 
     /// The parameters, in the order in which [`Gradients`] are expected.
@@ -178,8 +223,8 @@ impl NamedOptimizer {
         }
         self.step += 1;
         let (rule, step) = (self.config.rule(), self.step as f64);
-        let tasks = self.params.iter().zip(&self.slots).zip(grads);
-        let updated = parallel::map(tasks, |(((name, param), slots), grad)| {
+        let tasks = self.params.iter().zip(&self.hidden).zip(&self.slots).zip(grads);
+        let updated = parallel::map(tasks, |((((name, param), &hidden), slots), grad)| {
             let Some(grad) = grad else { return Ok(()) };
             Ok(rule.update(&ParamUpdate {
                 param,
@@ -189,6 +234,8 @@ impl NamedOptimizer {
                 step,
                 lr,
                 decays: decays(name, param.rank()),
+                hidden,
+                products: self.products,
                 in_place: inplace::is_supported(param),
             })?)
         });
@@ -197,7 +244,7 @@ impl NamedOptimizer {
 
     /// A copy of everything [`Self::load_state`] needs to continue exactly: the step count and the
     /// moments, named `adamw.step` (i64 scalar), `adamw.m.<parameter>`, `adamw.v.<parameter>`;
-    /// `sgd.momentum.<parameter>`; `rmsprop.v.<parameter>`, `rmsprop.momentum.<parameter>`.
+    /// `muon.momentum.<parameter>` or `muon.m`, `muon.v`; `sgd.momentum.<parameter>`; `rmsprop.v.<parameter>`, `rmsprop.momentum.<parameter>`.
     ///
     /// # Errors
     ///
@@ -257,10 +304,9 @@ impl NamedOptimizer {
 
     fn named_slots(&self) -> impl Iterator<Item = (String, &Var)> {
         let optimizer = self.config.name();
-        let kinds = self.config.rule().slots();
-        let params = self.params.iter().zip(&self.slots);
-        params.flat_map(move |((param, _), slots)| {
-            let named = kinds.iter().zip(slots);
+        let params = self.params.iter().zip(&self.hidden).zip(&self.slots);
+        params.flat_map(move |(((param, _), &hidden), slots)| {
+            let named = self.config.rule().slots(hidden).iter().zip(slots);
             named.map(move |(kind, slot)| (format!("{optimizer}.{kind}.{param}"), slot))
         })
     }
@@ -278,6 +324,10 @@ struct ParamUpdate<'a> {
     step: f64,
     lr: f64,
     decays: bool,
+    /// `true` for a weight between hidden channels
+    hidden: bool,
+    /// type of what is multiplied where matrices are
+    products: DType,
     /// `true` if `ops::inplace` works on this parameter
     in_place: bool,
 }

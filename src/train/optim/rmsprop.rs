@@ -50,7 +50,7 @@ impl Rule for RmsPropConfig {
         check_non_negative("optimizer.weight_decay", self.weight_decay)
     }
 
-    fn slots(&self) -> &'static [&'static str] {
+    fn slots(&self, _: bool) -> &'static [&'static str] {
         if self.momentum > 0. { &["v", "momentum"] } else { &["v"] }
     }
 

@@ -40,7 +40,7 @@ impl Rule for SgdConfig {
         check_non_negative("optimizer.weight_decay", self.weight_decay)
     }
 
-    fn slots(&self) -> &'static [&'static str] {
+    fn slots(&self, _: bool) -> &'static [&'static str] {
         if self.momentum > 0. { &["momentum"] } else { &[] }
     }
 

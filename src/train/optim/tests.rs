@@ -5,8 +5,9 @@ fn config(json: &str) -> OptimizerConfig {
     serde_json::from_str(json).expect("a valid config")
 }
 
-const CONFIGS: [&str; 6] = [
+const CONFIGS: [&str; 7] = [
     r#"{"name": "adamw", "weight_decay": 0.1}"#,
+    r#"{"name": "muon", "weight_decay": 0.1}"#,
     r#"{"name": "sgd", "weight_decay": 0.1}"#,
     r#"{"name": "sgd", "momentum": 0.9, "weight_decay": 0.1}"#,
     r#"{"name": "sgd", "momentum": 0.9, "nesterov": true}"#,
@@ -23,8 +24,11 @@ fn tensor_arithmetic_equals_the_pass_in_place() -> Result<()> {
         let config = config(json);
         let run = |in_place: bool| {
             let param = Var::from_tensor(&data)?;
-            let slots =
-                config.rule().slots().iter().map(|_| Var::zeros((3, 4), DType::F64, &Device::Cpu));
+            let slots = config
+                .rule()
+                .slots(true)
+                .iter()
+                .map(|_| Var::zeros((3, 4), DType::F64, &Device::Cpu));
             let slots = slots.collect::<CandleResult<Vec<_>>>()?;
             for step in 1..=4 {
                 config.rule().update(&ParamUpdate {
@@ -35,6 +39,8 @@ fn tensor_arithmetic_equals_the_pass_in_place() -> Result<()> {
                     step: f64::from(step),
                     lr: 0.1,
                     decays: true,
+                    hidden: true,
+                    products: DType::F64,
                     in_place,
                 })?;
             }

@@ -163,7 +163,8 @@ fn restore(checkpoint: &Checkpoint, graph: &Graph) -> Result<Restored> {
     params.load(&weights).map_err(|e| in_file(WEIGHTS, e))?;
     let frozen = Frozen::new(&params, &progress.config.freeze)?;
     let optimizer = progress.config.optimizer.clone();
-    let mut optimizer = NamedOptimizer::new(optimizer, frozen.trained.clone())?;
+    let optimizer = NamedOptimizer::of_graph(optimizer, frozen.trained.clone(), graph)?;
+    let mut optimizer = optimizer.with_products(progress.config.dtype.dtype());
     let moments = checkpoint.tensors(OPTIMIZER)?;
     optimizer.load_state(&moments).map_err(|e| in_file(OPTIMIZER, e))?;
     let state = restore_state(checkpoint.tensors(STATE)?).map_err(|e| in_file(STATE, e))?;

@@ -8,7 +8,9 @@ use candle_tcn::files::is_standard_input;
 use candle_tcn::models::directory::read_config;
 use candle_tcn::models::{ModelConfig, PRESETS};
 use candle_tcn::text::BatchMode;
-use candle_tcn::train::optim::{AdamWConfig, OptimizerConfig, RmsPropConfig, SgdConfig};
+use candle_tcn::train::optim::{
+    AdamWConfig, MuonConfig, OptimizerConfig, RmsPropConfig, SgdConfig,
+};
 use candle_tcn::train::schedule::ScheduleConfig;
 use candle_tcn::train::{Budget, TrainConfig};
 use clap::ValueEnum;
@@ -105,13 +107,13 @@ pub struct TrainArgs {
     /// The optimizer
     #[arg(long, value_enum, default_value_t = OptimizerName::Adamw)]
     optimizer: OptimizerName,
-    /// Learning rate (default: 0.004 for adamw, 0.5 for sgd, 0.0005 for rmsprop)
+    /// Learning rate (default: 0.004 for adamw and muon, 0.5 for sgd, 0.0005 for rmsprop)
     #[arg(long, value_name = "X")]
     lr: Option<f64>,
     /// Momentum of sgd and rmsprop (default: 0)
     #[arg(long, value_name = "X")]
     momentum: Option<f64>,
-    /// Weight decay (default: 2 for adamw, 0 for the others)
+    /// Weight decay (default: 2 for adamw and muon, 0 for the others)
     #[arg(long, value_name = "X")]
     weight_decay: Option<f64>,
     /// Course of the learning rate; plateau divides it by ten when the validation loss is above the
@@ -155,6 +157,7 @@ enum ContextMode {
 #[derive(Clone, Copy, ValueEnum)]
 enum OptimizerName {
     Adamw,
+    Muon,
     Sgd,
     Rmsprop,
 }
@@ -326,6 +329,11 @@ impl TrainArgs {
                 let (beta2, weight_decay) = (0.99, decay(WEIGHT_DECAY));
                 let config = AdamWConfig { beta2, weight_decay, ..Default::default() };
                 (OptimizerConfig::AdamW(config), 4e-3)
+            }
+            OptimizerName::Muon => {
+                let (beta2, weight_decay) = (0.99, decay(WEIGHT_DECAY));
+                let config = MuonConfig { beta2, weight_decay, ..Default::default() };
+                (OptimizerConfig::Muon(config), 4e-3)
             }
             OptimizerName::Sgd => {
                 let config = SgdConfig { momentum, weight_decay: decay(0.0), ..Default::default() };
