@@ -50,6 +50,7 @@ mod convolve;
 mod cost;
 mod edge;
 mod forward;
+mod hidden;
 mod layers;
 mod network;
 mod operation;
@@ -77,11 +78,11 @@ pub use state::{RingShape, State};
 pub use step::StepNet;
 pub use stepper::Stepper;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 
 use candle_core::{DType, Tensor};
 
-use operation::{Conv, Node, Operation, Param, Weight};
+use operation::{Node, Operation};
 
 use crate::{Error, Result};
 
@@ -176,22 +177,6 @@ impl Graph {
     /// Parameters in the order in which they were named.
     pub fn parameters(&self) -> &[Parameter] {
         &self.parameters
-    }
-
-    /// Names of the weights between hidden channels: those of convolutions and linear layers whose result is no output,
-    /// as they are (not apart as direction and length).
-    pub fn hidden_weights(&self) -> HashSet<&str> {
-        let weight = |node: &Node| match &node.operation {
-            Operation::Conv(Conv { weight: Weight::Plain(weight), .. }) => Some(*weight),
-            _ => None,
-        };
-        let outer = |param: Param| {
-            let embeds = |node: &Node| matches!(node.operation, Operation::Embed { table, .. } if table == param);
-            let ends = |value: &Value| weight(&self.nodes[value.0]) == Some(param);
-            self.nodes.iter().any(embeds) || self.outputs.iter().any(ends)
-        };
-        let inner = self.nodes.iter().filter_map(weight).filter(|&param| !outer(param));
-        inner.map(|param| self.parameters[param.0].name.as_str()).collect()
     }
 
     /// Number of trained parameters.

@@ -34,7 +34,7 @@ pub fn orthogonal<R: Real, X: Stored<Real = R>>(
         for (i, (square, &fourth)) in square.iter_mut().zip(&fourth).enumerate() {
             *square = b * *square + c * fourth;
             if i % (columns + 1) == 0 {
-                *square = *square + a;
+                *square += a;
             }
         }
         times(kernel, (rows, columns), y, &square, &mut next)?;
