@@ -184,16 +184,13 @@ impl Graph {
     /// # Errors
     /// [`Error::TooLarge`] where it overflows.
     pub fn parameter_count(&self) -> Result<usize> {
-        let trained = self.parameters.iter().filter(|parameter| parameter.trained);
+        let overflows = || {
+            Error::too_large("the model", "its number of parameters overflows; lower its channels")
+        };
+        let mut trained = self.parameters.iter().filter(|parameter| parameter.trained);
         let size = |dims: &[usize]| dims.iter().try_fold(1usize, |n, &d| n.checked_mul(d));
-        trained.map(|p| size(&p.shape)).try_fold(0usize, |sum, n| sum.checked_add(n?)).ok_or_else(
-            || {
-                Error::too_large(
-                    "the model",
-                    "its number of parameters overflows; lower its channels",
-                )
-            },
-        )
+        let count = trained.try_fold(0usize, |sum, one| sum.checked_add(size(&one.shape)?));
+        count.ok_or_else(overflows)
     }
 
     /// Values that the network takes, in order.
