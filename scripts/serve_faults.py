@@ -247,12 +247,12 @@ def killed(folder):
     assert server.stop() == 0
 
 
-def schemathesis():
+def schemathesis(folder):
     server = Server()
     host, port = server.place
     subprocess.run([*args.schemathesis.split(), "run", f"http://{host}:{port}/openapi.json", "--checks",
                     "not_a_server_error,response_schema_conformance,status_code_conformance,content_type_conformance,"
-                    "negative_data_rejection,unsupported_method", "--max-examples", "300", "--workers", "1"], check=True)
+                    "negative_data_rejection,unsupported_method", "--max-examples", "300", "--workers", "1"], check=True, cwd=folder)
     print("Schemathesis")
     assert server.stop() == 0
 
@@ -271,4 +271,4 @@ with tempfile.TemporaryDirectory() as folder:
     full_disk(folder)
     killed(folder)
     if args.schemathesis:
-        schemathesis()
+        schemathesis(folder)

@@ -4,8 +4,7 @@ use super::conv::{self, Axis, ConvShape, RowEpilogue};
 use super::{Kernel, Real, Stored};
 use crate::Result;
 
-/// Coefficients of x, x³ and x⁵ in the polynomial that moves singular values from (0, 1] to about 1 (Jordan 2024), and how
-/// often it does.
+/// Coefficients of x, x³ and x⁵ in the polynomial that moves singular values from (0, 1] to about 1 (Jordan 2024).
 pub const POLYNOMIAL: [f64; 3] = [3.4445, -4.775, 2.0315];
 /// Times that the polynomial is applied.
 pub const ITERATIONS: usize = 5;

@@ -111,7 +111,7 @@ trait Rule: Sync {
 /// # Example
 ///
 /// ```
-/// use candle_core::{DType, Device, Var};
+/// use candle_core::{Device, Var};
 /// use candle_tcn::train::optim::{Gradients, NamedOptimizer, OptimizerConfig, SgdConfig};
 ///
 /// let w = Var::new(&[1f64, 2.], &Device::Cpu)?;

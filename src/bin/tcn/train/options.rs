@@ -110,7 +110,7 @@ pub struct TrainArgs {
     /// Learning rate (default: 0.004 for adamw and muon, 0.5 for sgd, 0.0005 for rmsprop)
     #[arg(long, value_name = "X")]
     lr: Option<f64>,
-    /// Momentum of sgd and rmsprop (default: 0)
+    /// Momentum of sgd and rmsprop (default: 0), and of muon (0.95)
     #[arg(long, value_name = "X")]
     momentum: Option<f64>,
     /// Weight decay (default: 2 for adamw and muon, 0 for the others)
@@ -261,7 +261,7 @@ impl TrainArgs {
         expect_together(&[
             ("--history", self.history.is_some() && is_carry, "--context overlap"),
             ("--warmup", self.warmup.is_some() && !is_cosine, "--schedule cosine"),
-            ("--momentum", self.momentum.is_some() && is_adamw, "--optimizer sgd or rmsprop"),
+            ("--momentum", self.momentum.is_some() && is_adamw, "--optimizer muon, sgd or rmsprop"),
         ])?;
         let batches = match self.context {
             ContextMode::Carry => BatchMode::Carry,
@@ -332,7 +332,8 @@ impl TrainArgs {
             }
             OptimizerName::Muon => {
                 let (beta2, weight_decay) = (0.99, decay(WEIGHT_DECAY));
-                let config = MuonConfig { beta2, weight_decay, ..Default::default() };
+                let momentum = self.momentum.unwrap_or(MuonConfig::default().momentum);
+                let config = MuonConfig { momentum, beta2, weight_decay, ..Default::default() };
                 (OptimizerConfig::Muon(config), 4e-3)
             }
             OptimizerName::Sgd => {
