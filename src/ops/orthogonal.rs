@@ -31,19 +31,19 @@ fn of_taps<T: StoredElement<Real = T> + Real, X: Stored<Real = T>>(xs: Arg) -> C
     let is_wide = columns > rows;
     let (long, short) = if is_wide { (columns, rows) } else { (rows, columns) };
     let mut ys = zeros::<T>(data.len());
+    // distances in memory from a row of the matrix to the next, and from a column
+    let (down, along) = if is_wide { (taps, columns * taps) } else { (columns * taps, taps) };
     for tap in 0..taps {
-        let place = |i: usize| {
-            let (row, column) =
-                if is_wide { (i % short, i / short) } else { (i / short, i % short) };
-            (row * columns + column) * taps + tap
+        let places = || {
+            let row = move |row| (0..short).map(move |column| row * down + column * along + tap);
+            (0..long).flat_map(row)
         };
-        let numbers = (0..long * short).map(|i| data[place(i)]);
-        let squares: f64 = numbers.clone().map(|x| x.to_f64().powi(2)).sum();
+        let squares: f64 = places().map(|place| data[place].to_f64().powi(2)).sum();
         let factor = T::of(1. / squares.sqrt().max(1e-7));
-        let mut matrix: Vec<X> = numbers.map(|x| X::store(x * factor)).collect();
+        let mut matrix: Vec<X> = places().map(|place| X::store(data[place] * factor)).collect();
         kernel::orthogonal(Kernel::best(), (long, short), &mut matrix)?;
-        for (i, y) in matrix.into_iter().enumerate() {
-            ys[place(i)] = y.load();
+        for (place, y) in places().zip(matrix) {
+            ys[place] = y.load();
         }
     }
     Ok((T::to_cpu_storage_owned(ys), shape))

@@ -8,9 +8,6 @@ use candle_tcn::files::is_standard_input;
 use candle_tcn::models::directory::read_config;
 use candle_tcn::models::{ModelConfig, PRESETS};
 use candle_tcn::text::BatchMode;
-use candle_tcn::train::optim::{
-    AdamWConfig, MuonConfig, OptimizerConfig, RmsPropConfig, SgdConfig,
-};
 use candle_tcn::train::schedule::ScheduleConfig;
 use candle_tcn::train::{Budget, TrainConfig};
 use clap::ValueEnum;
@@ -21,6 +18,7 @@ use super::masked::{MaskArgs, Task};
 use super::series::flags::SeriesArgs;
 use super::watch::Loudness;
 use crate::flags::{WholeDtype, expect_together};
+use crate::optimizer::OptimizerName;
 use crate::series_files::made_up;
 use crate::usage_error;
 pub use of_series::SeriesUsual;
@@ -33,9 +31,6 @@ const WARMUP: f64 = 0.02;
 /// Of a text that is long enough.
 const BATCH_SIZE: usize = 16;
 const SEQ_LEN: usize = 256;
-
-/// Of AdamW: texts that people train on are small and would be learned by heart.
-const WEIGHT_DECAY: f64 = 2.0;
 
 #[derive(clap::Args)]
 pub struct TrainArgs {
@@ -155,14 +150,6 @@ enum ContextMode {
 }
 
 #[derive(Clone, Copy, ValueEnum)]
-enum OptimizerName {
-    Adamw,
-    Muon,
-    Sgd,
-    Rmsprop,
-}
-
-#[derive(Clone, Copy, ValueEnum)]
 enum ScheduleName {
     Constant,
     Cosine,
@@ -269,7 +256,7 @@ impl TrainArgs {
                 BatchMode::Overlap { history: self.history.unwrap_or(seq_len / 5) }
             }
         };
-        let (optimizer, usual_lr) = self.optimizer();
+        let (optimizer, usual_lr) = self.optimizer.config(self.momentum, self.weight_decay);
         Ok(TrainConfig {
             batch_size,
             seq_len,
@@ -316,34 +303,6 @@ impl TrainArgs {
             ScheduleName::Cosine => ScheduleConfig::Cosine { warmup, final_fraction: 0.0 },
             ScheduleName::Plateau => {
                 ScheduleConfig::Plateau { factor: 0.1, rule, after: 5, min_lr: 0.0 }
-            }
-        }
-    }
-
-    /// The optimizer, and the learning rate that suits it.
-    fn optimizer(&self) -> (OptimizerConfig, f64) {
-        let momentum = self.momentum.unwrap_or(0.0);
-        let decay = |usual| self.weight_decay.unwrap_or(usual);
-        match self.optimizer {
-            OptimizerName::Adamw => {
-                let (beta2, weight_decay) = (0.99, decay(WEIGHT_DECAY));
-                let config = AdamWConfig { beta2, weight_decay, ..Default::default() };
-                (OptimizerConfig::AdamW(config), 4e-3)
-            }
-            OptimizerName::Muon => {
-                let (beta2, weight_decay) = (0.99, decay(WEIGHT_DECAY));
-                let momentum = self.momentum.unwrap_or(MuonConfig::default().momentum);
-                let config = MuonConfig { momentum, beta2, weight_decay, ..Default::default() };
-                (OptimizerConfig::Muon(config), 4e-3)
-            }
-            OptimizerName::Sgd => {
-                let config = SgdConfig { momentum, weight_decay: decay(0.0), ..Default::default() };
-                (OptimizerConfig::Sgd(config), 0.5)
-            }
-            OptimizerName::Rmsprop => {
-                let config =
-                    RmsPropConfig { momentum, weight_decay: decay(0.0), ..Default::default() };
-                (OptimizerConfig::RmsProp(config), 5e-4)
             }
         }
     }
