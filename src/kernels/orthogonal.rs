@@ -6,10 +6,7 @@ use crate::Result;
 
 /// Coefficients of x, x³ and x⁵ in the polynomial that moves singular values from (0, 1] to about 1 (Jordan 2024).
 pub const POLYNOMIAL: [f64; 3] = [3.4445, -4.775, 2.0315];
-/// Times that the polynomial is applied.
-pub const ITERATIONS: usize = 5;
-
-/// Brings the singular values of `y` (rows, columns), which are at most 1, to about 1; it should have no fewer rows than
+/// Brings the singular values of `y` (rows, columns), which are at most 1, to about 1 in so many iterations; it should have no fewer rows than
 /// columns, since the products are as large as its columns are many.
 ///
 /// # Numerics
@@ -21,12 +18,13 @@ pub fn orthogonal<R: Real, X: Stored<Real = R>>(
     kernel: Kernel,
     (rows, columns): (usize, usize),
     y: &mut Vec<X>,
+    iterations: usize,
 ) -> Result<()> {
     let [a, b, c] = POLYNOMIAL.map(R::of);
     let mut square = vec![R::zero(); columns * columns];
     let mut fourth = square.clone();
     let mut next = y.clone();
-    for _ in 0..ITERATIONS {
+    for _ in 0..iterations {
         conv::grad_weight(kernel, &linear(rows, columns), y, &[], y, &mut square)?;
         let operand: Vec<X> = square.iter().map(|&x| X::store(x)).collect();
         times(kernel, (columns, columns), &operand, &square, &mut fourth)?;

@@ -22,6 +22,12 @@ pub struct TcnConfig {
     /// One dilation for each block; without it 1, 2, 4, …
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dilations: Option<Dilations>,
+    /// Taps of the second convolution of each block; without it `kernel_size`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub second_kernel_size: Option<usize>,
+    /// Dilation of the second convolution of each block; without it that of the first.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub second_dilation: Option<usize>,
     /// Probability of dropping in training.
     #[serde(default)]
     pub dropout: f64,
@@ -78,6 +84,8 @@ impl TcnConfig {
             num_channels,
             kernel_size,
             dilations: None,
+            second_kernel_size: None,
+            second_dilation: None,
             dropout: 0.0,
             dropout_kind: DropoutKind::Element,
             causal: true,
@@ -103,6 +111,7 @@ impl TcnConfig {
         }
         total_channels(self.num_channels.iter().copied())?;
         in_range("kernel_size", self.kernel_size, MAX_KERNEL)?;
+        in_range("second_kernel_size", self.second_kernel_size.unwrap_or(1), MAX_KERNEL)?;
         dropout_probability("dropout", self.dropout)?;
         let blocks = self.num_channels.len();
         let dilations = match &self.dilations {
@@ -206,7 +215,8 @@ impl ResidualBlock<'_> {
             hs = g.norm("norm1", hs, cfg.norm)?;
         }
         let gated = if cfg.gate.is_some() { 2 } else { 1 };
-        hs = self.conv(g, "conv1", hs, self.channels * gated)?;
+        let taps = (cfg.kernel_size, self.dilation);
+        hs = self.conv(g, "conv1", hs, self.channels * gated, taps)?;
         if !cfg.pre_norm {
             hs = g.norm("norm1", hs, cfg.norm)?;
         }
@@ -219,7 +229,11 @@ impl ResidualBlock<'_> {
         if cfg.pre_norm {
             hs = g.norm("norm2", hs, cfg.norm)?;
         }
-        hs = self.conv(g, "conv2", hs, self.channels)?;
+        let taps = (
+            cfg.second_kernel_size.unwrap_or(cfg.kernel_size),
+            cfg.second_dilation.unwrap_or(self.dilation),
+        );
+        hs = self.conv(g, "conv2", hs, self.channels, taps)?;
         if !cfg.pre_norm {
             hs = g.norm("norm2", hs, cfg.norm)?;
             hs = (self.activate)(g, hs)?;
@@ -233,14 +247,21 @@ impl ResidualBlock<'_> {
         Ok((hs, if cfg.pre_norm { sum } else { (self.activate)(g, sum)? }))
     }
 
-    fn conv(&self, g: &mut Graph, name: &str, xs: Value, out_channels: usize) -> Result<Value> {
+    fn conv(
+        &self,
+        g: &mut Graph,
+        name: &str,
+        xs: Value,
+        out_channels: usize,
+        (kernel_size, dilation): (usize, usize),
+    ) -> Result<Value> {
         let cfg = Conv1dConfig {
             padding: if self.cfg.causal { Padding::Causal } else { Padding::Same },
-            dilation: self.dilation,
+            dilation,
             weight_norm: self.cfg.norm == NormKind::Weight,
             ..Conv1dConfig::causal()
         };
-        g.conv1d(name, xs, out_channels, self.cfg.kernel_size, cfg)
+        g.conv1d(name, xs, out_channels, kernel_size, cfg)
     }
 }
 
@@ -248,7 +269,8 @@ impl ResidualBlock<'_> {
 ///
 /// A block is `act(dropout(act(norm(conv2(dropout(act(norm(conv1 x))))))) + residual(x))`, or, with
 /// `pre_norm`, `dropout(conv2(norm(dropout(act(conv1(norm x)))))) + residual(x)`; a gate may take the
-/// place of the inner activation, and `residual` is a 1×1 convolution where widths differ.
+/// place of the inner activation, and `residual` is a 1×1 convolution where widths differ. The second convolution has the
+/// first one's taps unless `second_kernel_size` and `second_dilation` say.
 ///
 /// With `skip_connections` the result is `act(last output + Σ skip(inner branch))` over all blocks but
 /// the last, as in pytorch-tcn 1.2.3; `skip` is a 1×1 convolution where widths differ from the last.

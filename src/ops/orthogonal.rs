@@ -5,25 +5,28 @@ use half::bf16;
 
 use super::op::{Arg, Computed, on_cpu};
 use super::{StoredElement, tensor, zeros};
-use crate::kernels::orthogonal::{ITERATIONS, POLYNOMIAL};
+use crate::kernels::orthogonal::POLYNOMIAL;
 use crate::kernels::{Kernel, Real, Stored, orthogonal as kernel};
 
-/// Brings the singular values of `xs` (rows, columns, perhaps taps: each by itself) near 1, by five iterations of Newton and
+/// Brings the singular values of `xs` (rows, columns, perhaps taps: each by itself) near 1, by iterations of Newton and
 /// Schulz with operands of `dtype`; the result is of the type of `xs`.
-pub(crate) fn orthogonal(xs: &Tensor, dtype: DType) -> Result<Tensor> {
+pub(crate) fn orthogonal(xs: &Tensor, iterations: usize, dtype: DType) -> Result<Tensor> {
     if !xs.device().is_cpu() {
-        return primitives(xs);
+        return primitives(xs, iterations);
     }
     let ys = on_cpu(&[&xs.contiguous()?], |args| match (args[0].dtype(), dtype) {
-        (DType::F32, DType::BF16) => of_taps::<f32, bf16>(args[0]),
-        (DType::F32, _) => of_taps::<f32, f32>(args[0]),
-        (DType::F64, _) => of_taps::<f64, f64>(args[0]),
+        (DType::F32, DType::BF16) => of_taps::<f32, bf16>(args[0], iterations),
+        (DType::F32, _) => of_taps::<f32, f32>(args[0], iterations),
+        (DType::F64, _) => of_taps::<f64, f64>(args[0], iterations),
         (other, _) => candle_core::bail!("orthogonal: expected f32 or f64, found {other:?}"),
     })?;
     Ok(tensor(ys))
 }
 
-fn of_taps<T: StoredElement<Real = T> + Real, X: Stored<Real = T>>(xs: Arg) -> Computed {
+fn of_taps<T: StoredElement<Real = T> + Real, X: Stored<Real = T>>(
+    xs: Arg,
+    iterations: usize,
+) -> Computed {
     let (shape, data) = (xs.shape().clone(), xs.slice::<T>()?);
     let (rows, columns) = (shape.dims()[0], shape.dims()[1]);
     let taps = shape.elem_count() / (rows * columns).max(1);
@@ -41,7 +44,7 @@ fn of_taps<T: StoredElement<Real = T> + Real, X: Stored<Real = T>>(xs: Arg) -> C
         let squares: f64 = places().map(|place| data[place].to_f64().powi(2)).sum();
         let factor = T::of(1. / squares.sqrt().max(1e-7));
         let mut matrix: Vec<X> = places().map(|place| X::store(data[place] * factor)).collect();
-        kernel::orthogonal(Kernel::best(), (long, short), &mut matrix)?;
+        kernel::orthogonal(Kernel::best(), (long, short), &mut matrix, iterations)?;
         for (place, y) in places().zip(matrix) {
             ys[place] = y.load();
         }
@@ -50,7 +53,7 @@ fn of_taps<T: StoredElement<Real = T> + Real, X: Stored<Real = T>>(xs: Arg) -> C
 }
 
 /// The same in candle's own operations, in the type of `xs`.
-fn primitives(xs: &Tensor) -> Result<Tensor> {
+fn primitives(xs: &Tensor, iterations: usize) -> Result<Tensor> {
     let (shape, taps) = (xs.shape(), xs.elem_count() / (xs.dim(0)? * xs.dim(1)?));
     let matrices = xs.reshape((xs.dim(0)?, xs.dim(1)?, taps))?.permute((2, 0, 1))?;
     let is_wide = matrices.dim(2)? > matrices.dim(1)?;
@@ -58,7 +61,7 @@ fn primitives(xs: &Tensor) -> Result<Tensor> {
     let length = y.sqr()?.sum_keepdim((D::Minus2, D::Minus1))?.sqrt()?;
     y = y.broadcast_div(&length.maximum(1e-7)?)?;
     let [a, b, c] = POLYNOMIAL;
-    for _ in 0..ITERATIONS {
+    for _ in 0..iterations {
         let square = y.t()?.contiguous()?.matmul(&y)?;
         let polynomial = ((&square * b)? + (square.matmul(&square)? * c)?)?;
         y = ((&y * a)? + y.matmul(&polynomial)?)?;
@@ -78,15 +81,15 @@ mod tests {
             let count = shape.0 * shape.1 * shape.2;
             let xs =
                 Tensor::arange(0., count as f64, &Device::Cpu)?.sqr()?.sin()?.reshape(shape)?;
-            let expected = primitives(&xs)?;
+            let expected = primitives(&xs, 5)?;
             let far = |ys: Tensor| -> Result<f64> {
                 let difference = (ys.to_dtype(DType::F64)? - &expected)?.abs()?;
                 difference.flatten_all()?.max(0)?.to_scalar()
             };
-            assert!(far(orthogonal(&xs, DType::F64)?)? < 1e-12, "{shape:?}");
+            assert!(far(orthogonal(&xs, 5, DType::F64)?)? < 1e-12, "{shape:?}");
             let xs = xs.to_dtype(DType::F32)?;
-            assert!(far(orthogonal(&xs, DType::F32)?)? < 1e-4, "{shape:?}");
-            assert!(far(orthogonal(&xs, DType::BF16)?)? < 0.2, "{shape:?}");
+            assert!(far(orthogonal(&xs, 5, DType::F32)?)? < 1e-4, "{shape:?}");
+            assert!(far(orthogonal(&xs, 5, DType::BF16)?)? < 0.2, "{shape:?}");
             for tap in 0..shape.2 {
                 // the sum of squares is that of the singular values
                 let squares = expected.narrow(2, tap, 1)?.sqr()?.sum_all()?.to_scalar::<f64>()?;

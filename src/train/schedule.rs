@@ -34,6 +34,12 @@ pub enum ScheduleConfig {
         #[serde(default)]
         final_fraction: f64,
     },
+    /// A straight line up to the base rate, then a straight line down to 0.
+    Linear {
+        /// The fraction of the run, 0 to 1, over which the rate rises.
+        #[serde(default = "default_warmup")]
+        warmup: f64,
+    },
     /// The base rate, multiplied by `factor` when the validation loss stops falling.
     ///
     /// The default values are the rule of the reference character model (Bai et al. 2018).
@@ -95,6 +101,7 @@ impl ScheduleConfig {
                 check_fraction("schedule.warmup", warmup)?;
                 check_fraction("schedule.final_fraction", final_fraction)
             }
+            Self::Linear { warmup } => check_fraction("schedule.warmup", warmup),
             Self::Plateau { factor, rule, min_lr, .. } => {
                 let expected = "a number above 0 and at most 1";
                 Error::require(factor > 0. && factor <= 1., "schedule.factor", expected, factor)?;
@@ -107,6 +114,12 @@ impl ScheduleConfig {
             }
         }
     }
+}
+
+/// The part of the way down from the base rate, after the rise.
+fn fallen(progress: f64, warmup: f64) -> f64 {
+    let rest = 1. - warmup;
+    if rest > 0. { (progress - warmup) / rest } else { 0. }
 }
 
 fn check_fraction(field: &str, value: f64) -> Result<()> {
@@ -184,15 +197,16 @@ impl Schedule {
         let progress = progress.clamp(0., 1.);
         match self.config {
             ScheduleConfig::Constant => base_lr,
-            ScheduleConfig::Cosine { warmup, .. } if progress < warmup => {
+            ScheduleConfig::Cosine { warmup, .. } | ScheduleConfig::Linear { warmup }
+                if progress < warmup =>
+            {
                 base_lr * progress / warmup
             }
             ScheduleConfig::Cosine { warmup, final_fraction } => {
-                let rest = 1. - warmup;
-                let done = if rest > 0. { (progress - warmup) / rest } else { 0. };
-                let cosine = 0.5 * (1. + (PI * done).cos());
+                let cosine = 0.5 * (1. + (PI * fallen(progress, warmup)).cos());
                 base_lr * (final_fraction + (1. - final_fraction) * cosine)
             }
+            ScheduleConfig::Linear { warmup } => base_lr * (1. - fallen(progress, warmup)),
             ScheduleConfig::Plateau { factor, min_lr, .. } => {
                 let lowered = base_lr * factor.powf(f64::from(self.state.reductions));
                 // a base rate that is already below the minimum is kept
@@ -265,6 +279,14 @@ mod tests {
     }
 
     #[test]
+    fn a_line_rises_then_falls_to_zero() -> Result<()> {
+        let schedule = Schedule::new(ScheduleConfig::Linear { warmup: 0.25 })?;
+        let rates = [0., 0.125, 0.25, 0.625, 1.].map(|progress| schedule.lr(4., progress));
+        assert_eq!(rates, [0., 2., 4., 2., 0.]);
+        Ok(())
+    }
+
+    #[test]
     fn cosine_without_fall_or_rise() -> Result<()> {
         let lr = |warmup, progress| {
             let final_fraction = 0.5;
@@ -332,7 +354,7 @@ mod tests {
         assert!(message(r#"{"name": "plateau", "factor": 0}"#).contains("schedule.factor"));
         assert!(message(r#"{"name": "plateau", "min_lr": -1}"#).contains("schedule.min_lr"));
         assert!(message(r#"{"name": "plateau", "rule": {"worst_of": 0}}"#).contains("worst_of"));
-        assert!(message(r#"{"name": "linear"}"#).contains("expected one of"));
+        assert!(message(r#"{"name": "step"}"#).contains("expected one of"));
         assert!(message(r#"{"name": "cosine", "warm_up": 0}"#).contains("warm_up"));
         assert_eq!(message(r#"{"name": "constant"}"#), "");
     }

@@ -35,6 +35,7 @@ mod kernel;
 mod line_ends;
 mod memory;
 mod model;
+mod optimizer;
 mod predict;
 mod progress;
 mod receptive_field;

@@ -25,17 +25,16 @@ impl OptimizerName {
         let decay = |usual| weight_decay.unwrap_or(usual);
         match self {
             Self::Adamw => {
-                let config = AdamWConfig {
-                    beta2: BETA2,
-                    weight_decay: decay(2.0),
-                    ..Default::default()
-                };
+                let config =
+                    AdamWConfig { beta2: BETA2, weight_decay: decay(2.0), ..Default::default() };
                 (OptimizerConfig::AdamW(config), 4e-3)
             }
             Self::Muon => {
                 let usual = MuonConfig::default();
                 let config = MuonConfig {
                     momentum: momentum.unwrap_or(usual.momentum),
+                    ns_steps: 3,
+                    adamw_rate: 0.3,
                     beta2: BETA2,
                     weight_decay: decay(0.5),
                     ..usual
@@ -44,7 +43,14 @@ impl OptimizerName {
             }
             Self::Sgd => {
                 let (momentum, weight_decay) = (momentum.unwrap_or(0.0), decay(0.0));
-                (OptimizerConfig::Sgd(SgdConfig { momentum, weight_decay, ..Default::default() }), 0.5)
+                (
+                    OptimizerConfig::Sgd(SgdConfig {
+                        momentum,
+                        weight_decay,
+                        ..Default::default()
+                    }),
+                    0.5,
+                )
             }
             Self::Rmsprop => {
                 let (momentum, weight_decay) = (momentum.unwrap_or(0.0), decay(0.0));

@@ -122,10 +122,10 @@ struct Started {
 fn begin(args: &TrainArgs) -> anyhow::Result<Started> {
     let mut start = Start::new(args.source()?, args.base.public_name());
     start.source.documents.check()?;
-    let config = args.train_config(usize::MAX)?;
-    config.validate()?;
     let base = args.base.read()?;
     let model = args.model_config(base.as_ref())?;
+    let config = args.train_config(usize::MAX, args.usual(&model)?)?;
+    config.validate()?;
     start.masking = args.masks.of(&model)?;
     if start.masking.is_none() && model.end_token().is_some() {
         // recorded, so that the run resumes as what it was
@@ -204,7 +204,7 @@ fn running_text(
 ) -> anyhow::Result<Prepared> {
     let spec = spec.unwrap_or(TokenizerSpec::Char);
     let (data, tokens, scored) = Data::read(&start.source, &spec, base)?;
-    let config = fitted(args, config, tokens.len())?;
+    let config = fitted(args, &model, config, tokens.len())?;
     // a model may have more rows than its tokenizer has tokens
     let most = base.map_or(0, |base| base.files.config.vocab_size());
     let model = model.with_vocab_size(data.tokenizer.vocab_size().max(most));
@@ -238,8 +238,13 @@ fn check_memory(model: &ModelConfig, config: &TrainConfig) -> anyhow::Result<()>
 }
 
 /// The configuration for a text of `tokens` tokens, and a line about what is less than usual.
-fn fitted(args: &TrainArgs, usual: TrainConfig, tokens: usize) -> anyhow::Result<TrainConfig> {
-    let config = args.train_config(tokens)?;
+fn fitted(
+    args: &TrainArgs,
+    model: &ModelConfig,
+    usual: TrainConfig,
+    tokens: usize,
+) -> anyhow::Result<TrainConfig> {
+    let config = args.train_config(tokens, args.usual(model)?)?;
     if (config.batch_size, config.seq_len) != (usual.batch_size, usual.seq_len) {
         say!(
             "a short text of {}: {} in a batch instead of {}, of {} instead of {}",

@@ -99,23 +99,24 @@ pub struct TrainArgs {
     #[arg(long, value_name = "N", default_value_t = 1)]
     accumulate: usize,
 
-    /// The optimizer
-    #[arg(long, value_enum, default_value_t = OptimizerName::Adamw)]
-    optimizer: OptimizerName,
-    /// Learning rate (default: 0.004 for adamw and muon, 0.5 for sgd, 0.0005 for rmsprop)
+    /// The optimizer (default: muon for a language model that begins anew, adamw for one with weight norm and for all
+    /// others)
+    #[arg(long, value_enum)]
+    optimizer: Option<OptimizerName>,
+    /// Learning rate (default: 0.03 for muon, 0.004 for adamw, 0.5 for sgd, 0.0005 for rmsprop)
     #[arg(long, value_name = "X")]
     lr: Option<f64>,
     /// Momentum of sgd and rmsprop (default: 0), and of muon (0.95)
     #[arg(long, value_name = "X")]
     momentum: Option<f64>,
-    /// Weight decay (default: 2 for adamw and muon, 0 for the others)
+    /// Weight decay (default: 0.5 for muon, 2 for adamw, 0 for the others)
     #[arg(long, value_name = "X")]
     weight_decay: Option<f64>,
-    /// Course of the learning rate; plateau divides it by ten when the validation loss is above the
-    /// worst of the last three
-    #[arg(long, value_enum, default_value_t = ScheduleName::Cosine)]
-    schedule: ScheduleName,
-    /// The part of the run over which a cosine schedule rises (default: 0.02)
+    /// Course of the learning rate (default: linear for a language model that begins anew, else cosine); plateau
+    /// divides it by ten when the validation loss is above the worst of the last three
+    #[arg(long, value_enum)]
+    schedule: Option<ScheduleName>,
+    /// The part of the run over which a linear or cosine schedule rises (default: 0.02)
     #[arg(long, value_name = "F")]
     warmup: Option<f64>,
     /// The largest gradient norm; 0 for no limit (default: 1)
@@ -152,8 +153,29 @@ enum ContextMode {
 #[derive(Clone, Copy, ValueEnum)]
 enum ScheduleName {
     Constant,
+    Linear,
     Cosine,
     Plateau,
+}
+
+impl ScheduleName {
+    fn config(self, warmup: f64) -> ScheduleConfig {
+        let rule = Default::default();
+        match self {
+            Self::Constant => ScheduleConfig::Constant,
+            Self::Linear => ScheduleConfig::Linear { warmup },
+            Self::Cosine => ScheduleConfig::Cosine { warmup, final_fraction: 0.0 },
+            Self::Plateau => ScheduleConfig::Plateau { factor: 0.1, rule, after: 5, min_lr: 0.0 },
+        }
+    }
+}
+
+/// Settings where no flag says.
+#[derive(Clone, Copy)]
+pub struct Usual {
+    optimizer: OptimizerName,
+    schedule: ScheduleName,
+    warmup: f64,
 }
 
 fn preset_help() -> String {
@@ -220,6 +242,17 @@ impl TrainArgs {
         })
     }
 
+    /// The settings of a language model: Muon for one whose layers have weights of their own and that begins anew.
+    pub fn usual(&self, model: &ModelConfig) -> anyhow::Result<Usual> {
+        let graph = model.clone().with_vocab_size(model.vocab_size().max(1)).graph()?;
+        let anew = self.base.init_from.is_none() && model.require_causal().is_ok();
+        let (optimizer, schedule) = match anew && !graph.hidden_weights().is_empty() {
+            true => (OptimizerName::Muon, ScheduleName::Linear),
+            false => (OptimizerName::Adamw, ScheduleName::Cosine),
+        };
+        Ok(Usual { optimizer, schedule, warmup: WARMUP })
+    }
+
     fn budget(&self) -> Option<Budget> {
         let steps = self.steps.map(Budget::Steps);
         steps.or(self.epochs.map(Budget::Epochs)).or(self.minutes.map(Budget::Minutes))
@@ -239,15 +272,17 @@ impl TrainArgs {
     }
 
     /// The configuration for a text of `tokens` tokens, whose rows and batches are shorter than usual where it is,
-    /// unless the flags say.
-    pub fn train_config(&self, tokens: usize) -> anyhow::Result<TrainConfig> {
+    /// unless the flags say; with the usual optimizer and schedule likewise.
+    pub fn train_config(&self, tokens: usize, usual: Usual) -> anyhow::Result<TrainConfig> {
+        let optimizer = self.optimizer.unwrap_or(usual.optimizer);
+        let schedule = self.schedule.unwrap_or(usual.schedule);
         let (batch_size, seq_len) = self.sizes(tokens);
         let is_carry = matches!(self.context, ContextMode::Carry);
-        let is_cosine = matches!(self.schedule, ScheduleName::Cosine);
-        let is_adamw = matches!(self.optimizer, OptimizerName::Adamw);
+        let rises = matches!(schedule, ScheduleName::Linear | ScheduleName::Cosine);
+        let is_adamw = optimizer == OptimizerName::Adamw;
         expect_together(&[
             ("--history", self.history.is_some() && is_carry, "--context overlap"),
-            ("--warmup", self.warmup.is_some() && !is_cosine, "--schedule cosine"),
+            ("--warmup", self.warmup.is_some() && !rises, "--schedule linear or cosine"),
             ("--momentum", self.momentum.is_some() && is_adamw, "--optimizer muon, sgd or rmsprop"),
         ])?;
         let batches = match self.context {
@@ -256,7 +291,7 @@ impl TrainArgs {
                 BatchMode::Overlap { history: self.history.unwrap_or(seq_len / 5) }
             }
         };
-        let (optimizer, usual_lr) = self.optimizer.config(self.momentum, self.weight_decay);
+        let (optimizer, usual_lr) = optimizer.config(self.momentum, self.weight_decay);
         Ok(TrainConfig {
             batch_size,
             seq_len,
@@ -264,7 +299,7 @@ impl TrainArgs {
             accumulate: self.accumulate,
             optimizer,
             lr: self.lr.unwrap_or(usual_lr),
-            schedule: self.schedule(),
+            schedule: schedule.config(self.warmup.unwrap_or(usual.warmup)),
             clip: Some(self.clip.unwrap_or(1.0)).filter(|&clip| clip != 0.0),
             budget: self.budget().unwrap_or(Budget::Minutes(MINUTES)),
             valid_every: self.valid_every,
@@ -293,17 +328,5 @@ impl TrainArgs {
             }
         }
         (batch_size, seq_len)
-    }
-
-    fn schedule(&self) -> ScheduleConfig {
-        let warmup = self.warmup.unwrap_or(WARMUP);
-        let rule = Default::default();
-        match self.schedule {
-            ScheduleName::Constant => ScheduleConfig::Constant,
-            ScheduleName::Cosine => ScheduleConfig::Cosine { warmup, final_fraction: 0.0 },
-            ScheduleName::Plateau => {
-                ScheduleConfig::Plateau { factor: 0.1, rule, after: 5, min_lr: 0.0 }
-            }
-        }
     }
 }

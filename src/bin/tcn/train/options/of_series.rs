@@ -4,12 +4,12 @@ use candle_tcn::models::ModelConfig;
 use candle_tcn::models::directory::read_config;
 use candle_tcn::series::{Series, SeriesSet, SeriesTask, TaskKind};
 use candle_tcn::train::optim::{AdamWConfig, OptimizerConfig};
-use candle_tcn::train::schedule::ScheduleConfig;
 use candle_tcn::train::{Precision, TrainConfig};
 
 use super::super::series::flags::PoolName;
-use super::{ContextMode, OptimizerName, TrainArgs};
+use super::{ContextMode, ScheduleName, TrainArgs, Usual};
 use crate::flags::WholeDtype;
+use crate::optimizer::OptimizerName;
 
 /// Part of a run on series over which a cosine schedule rises.
 const SERIES_WARMUP: f64 = 0.05;
@@ -65,26 +65,21 @@ impl TrainArgs {
 
     /// The configuration for series: as for a text, with what is usual for them where no flag says.
     pub fn series_config(&self, usual: SeriesUsual) -> anyhow::Result<TrainConfig> {
-        let config = self.train_config(usize::MAX)?;
-        let adamw = matches!(self.optimizer, OptimizerName::Adamw);
+        let adamw = self.optimizer.is_none_or(|name| name == OptimizerName::Adamw);
+        let (optimizer, schedule) = (OptimizerName::Adamw, ScheduleName::Cosine);
+        let defaults = Usual { optimizer, schedule, warmup: SERIES_WARMUP };
+        let config = self.train_config(usize::MAX, defaults)?;
         let optimizer = match adamw && self.weight_decay.is_none() {
             true => OptimizerConfig::AdamW(AdamWConfig::default()),
             false => config.optimizer,
         };
         let lr = self.lr.unwrap_or(if adamw { usual.lr } else { config.lr });
-        let warmup = self.warmup.unwrap_or(SERIES_WARMUP);
-        let schedule = match config.schedule {
-            ScheduleConfig::Cosine { final_fraction, .. } => {
-                ScheduleConfig::Cosine { warmup, final_fraction }
-            }
-            other => other,
-        };
         let dtype = match self.dtype {
             // networks of series are small, and their numbers are to be exact
             WholeDtype::Auto => Precision::F32,
             other => other.precision(),
         };
         let seq_len = self.seq_len.unwrap_or(usual.window);
-        Ok(TrainConfig { seq_len, optimizer, lr, schedule, dtype, ..config })
+        Ok(TrainConfig { seq_len, optimizer, lr, dtype, ..config })
     }
 }
