@@ -33,7 +33,7 @@ pub struct Finished {
 pub struct TokenLogprob {
     /// The token.
     pub id: u32,
-    /// The natural logarithm of its probability, see [`Sampler::logprob`].
+    /// The natural logarithm of its probability, that of [`Sampler::logprob`] to its last digit but one.
     pub logprob: f64,
     /// The likeliest tokens in its place with theirs, the likeliest first.
     pub top: Vec<(u32, f64)>,
@@ -45,11 +45,10 @@ impl TokenLogprob {
     /// # Errors
     /// Those of [`Sampler::logprob`].
     pub fn of(logits: &[f32], id: u32, count: usize) -> Result<Self> {
-        let logprob = Sampler::logprob(logits, id)?;
-        // the same sum is subtracted of every logit
-        let total = f64::from(logits[id as usize]) - logprob;
-        let top = likeliest(logits, count).into_iter();
-        let top = top.map(|id| (id, f64::from(logits[id as usize]) - total)).collect();
-        Ok(Self { id, logprob, top })
+        // the same sum is subtracted of every logit, so that a token has one number wherever it stands
+        let total = f64::from(logits[id as usize]) - Sampler::logprob(logits, id)?;
+        let logprob = |id: u32| f64::from(logits[id as usize]) - total;
+        let top = likeliest(logits, count).into_iter().map(|id| (id, logprob(id))).collect();
+        Ok(Self { id, logprob: logprob(id), top })
     }
 }

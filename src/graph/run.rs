@@ -24,7 +24,7 @@ use crate::{Error, Result};
 /// let ids = Tensor::new(&[[3u32, 1, 4]], &Device::Cpu)?;
 /// let outputs = model.run(&[&ids], Run::eval().recording(|name| name == "hidden.2"))?;
 /// assert_eq!(outputs.values[0].dims(), [1, 3, 20]);
-/// assert_eq!(outputs.recorded[0].1.dims(), [1, 3, 128]);
+/// assert_eq!(outputs.recorded[0].1.dims(), [1, 3, 112]);
 /// # }
 /// # Ok::<(), candle_tcn::Error>(())
 /// ```

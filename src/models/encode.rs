@@ -26,7 +26,7 @@ use crate::{Error, Result};
 ///     dims[i] = hidden.dims().to_vec();
 ///     Ok(())
 /// })?;
-/// assert_eq!(dims, [[3, 128], [2, 128]]);
+/// assert_eq!(dims, [[3, 112], [2, 112]]);
 /// # Ok::<(), candle_tcn::Error>(())
 /// ```
 #[derive(Debug, Clone)]

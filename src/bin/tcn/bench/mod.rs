@@ -14,6 +14,7 @@ use candle_tcn::train::Precision;
 use clap::ValueEnum;
 
 use crate::flags::{Dtype, count};
+use crate::optimizer::OptimizerName;
 use crate::{kernel, memory, model, usage_error};
 use report::{Report, quantile};
 
@@ -49,6 +50,9 @@ pub struct BenchArgs {
     /// Untimed runs before them
     #[arg(long, value_name = "N", default_value_t = 3)]
     warmup: usize,
+    /// The optimizer of training (default: sgd)
+    #[arg(long, value_enum)]
+    optimizer: Option<OptimizerName>,
     /// Break down the time of training or of a forward pass
     #[arg(long)]
     profile: bool,
@@ -62,7 +66,7 @@ pub struct BenchArgs {
 
 #[derive(Clone, Copy, ValueEnum)]
 enum What {
-    /// A training step: forward, loss, backward, clipping, SGD
+    /// A training step: forward, loss, backward, clipping, and a step of --optimizer
     Train,
     /// A forward pass without gradients
     Forward,
@@ -81,6 +85,9 @@ pub fn run(args: BenchArgs) -> anyhow::Result<()> {
     match args.what {
         What::Generate if args.profile => {
             Err(usage_error("--profile: tells the parts of train and forward, not of generate"))
+        }
+        What::Forward | What::Generate if args.optimizer.is_some() => {
+            Err(usage_error("--optimizer: belongs to train, not to forward and generate"))
         }
         What::Train | What::Forward if args.svg.is_some() => {
             Err(usage_error("--svg: draws the rates of generate, not of train and forward"))
@@ -101,7 +108,9 @@ fn whole_sequences(args: &BenchArgs, model: ModelConfig) -> anyhow::Result<()> {
     let (flops, mut work) = match args.what {
         What::Train => {
             memory::check_training(&model.graph()?, batch_size, seq_len, precision)?;
-            (3.0 * flops, work::training(model, batch_size, seq_len, precision)?)
+            let optimizer = args.optimizer.unwrap_or(OptimizerName::Sgd);
+            let sizes = (batch_size, seq_len);
+            (3.0 * flops, work::training(model, sizes, precision, optimizer)?)
         }
         What::Forward | What::Generate => {
             memory::check_forward(&model.graph()?, batch_size, seq_len)?;

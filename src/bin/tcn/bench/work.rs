@@ -6,17 +6,17 @@ use candle_tcn::graph::Run;
 use candle_tcn::models::{ModelConfig, Network};
 use candle_tcn::nn::Params;
 use candle_tcn::text::BatchMode;
-use candle_tcn::train::optim::{OptimizerConfig, SgdConfig};
 use candle_tcn::train::schedule::ScheduleConfig;
 use candle_tcn::train::{Budget, Precision, RunDir, TrainConfig, Trainer};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
 use crate::kernel;
+use crate::optimizer::OptimizerName;
 
 /// Learning rate and largest gradient norm: those of the reference code's character model would not
 /// change the time, but random text at its rate of 4 leaves the numbers.
-const LR: f64 = 0.1;
+const LR: f64 = 0.01;
 const CLIP: f64 = 0.15;
 
 /// Decides weights, text and dropout.
@@ -28,19 +28,20 @@ const BATCHES: usize = 4;
 /// One run of what is measured.
 pub type TimedWork = Box<dyn FnMut() -> candle_tcn::Result<()>>;
 
-/// A step of [`Trainer`]: forward, loss, backward, clipping, SGD. Windows carry no state over and every
+/// A step of [`Trainer`]: forward, loss, backward, clipping, optimizer. Windows carry no state over and every
 /// token is scored.
 pub fn training(
     model: ModelConfig,
-    batch_size: usize,
-    seq_len: usize,
+    (batch_size, seq_len): (usize, usize),
     dtype: Precision,
+    optimizer: OptimizerName,
 ) -> anyhow::Result<TimedWork> {
+    let (optimizer, _) = optimizer.config(None, None);
     let config = TrainConfig {
         batch_size,
         seq_len,
         batches: BatchMode::Overlap { history: 0 },
-        optimizer: OptimizerConfig::Sgd(SgdConfig::default()),
+        optimizer,
         lr: LR,
         schedule: ScheduleConfig::Constant,
         clip: Some(CLIP),
