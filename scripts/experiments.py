@@ -45,7 +45,8 @@ def split(data, valid, folder):
         half -= 1
     parts = {"train.txt": text, "first.txt": rest[:half], "second.txt": rest[half:], "whole.txt": rest}
     for name, part in parts.items():
-        if not (folder / name).exists():
+        # another experiment may be reading it
+        if not (folder / name).exists() or (folder / name).read_bytes() != part:
             (folder / name).write_bytes(part)
     return {name.removesuffix(".txt"): folder / name for name in parts}
 
@@ -97,8 +98,8 @@ def main():
         command = [tcn, "eval", "--json", "--model", out, "--data", texts[part]]
         return json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)["loss"]
 
-    # what was read last, the mean of ten steps
-    learned = [json.loads(line)["train_loss"] for line in (out / "metrics.jsonl").read_text().splitlines()][-1]
+    # of the last ten steps
+    learned = json.loads((out / "metrics.jsonl").read_text().splitlines()[-1])["train_loss"]
     losses = {part: round(loss(part), 4) for part in ("first", "second", "whole")}
     line = {
         "name": args.name,

@@ -70,15 +70,18 @@ class make_muon:
         config = dict(config)
         del config["name"]
         weight_decay, momentum = config.pop("weight_decay"), config.pop("momentum", 0.95)
+        ns_steps, rate = config.pop("ns_steps", 5), config.pop("adamw_rate", 1.0)
         betas = (config.pop("beta1", 0.9), config.pop("beta2", 0.999))
         self.hidden = {name: param for name, param in params.items() if decays(name, param)}
         flat = {name: param.detach().flatten(2) if param.dim() > 2 else param.detach().unsqueeze(2)
                 for name, param in self.hidden.items()}
         self.taps = {name: [tap.clone().requires_grad_() for tap in param.unbind(2)] for name, param in flat.items()}
         self.muon = torch.optim.Muon(sum(self.taps.values(), []), weight_decay=weight_decay, momentum=momentum,
-                                     adjust_lr_fn="match_rms_adamw")
+                                     adjust_lr_fn="match_rms_adamw", ns_steps=ns_steps)
         rest = [param for name, param in params.items() if name not in self.hidden]
         self.adamw = torch.optim.AdamW(rest, betas=betas, weight_decay=0.0, **config)
+        for group in self.adamw.param_groups:
+            group["rate"] = rate
         self.param_groups = self.muon.param_groups + self.adamw.param_groups
 
     def step(self):
@@ -243,6 +246,7 @@ def optim():
         "adamw_betas": {"name": "adamw", "beta1": 0.8, "beta2": 0.95, "eps": 1e-3, "weight_decay": 0.0},
         "muon": {"name": "muon", "weight_decay": 0.1},
         "muon_momentum": {"name": "muon", "momentum": 0.8, "beta2": 0.95, "weight_decay": 0.0},
+        "muon_rate": {"name": "muon", "ns_steps": 3, "adamw_rate": 0.3, "weight_decay": 0.1},
         "sgd": {"name": "sgd"},
         "sgd_momentum": {"name": "sgd", "momentum": 0.9},
         "sgd_nesterov": {"name": "sgd", "momentum": 0.9, "nesterov": True, "weight_decay": 0.1},
@@ -259,7 +263,7 @@ def optim():
         history = {name: [] for name in params}
         for step in range(steps):
             for group in optimizer.param_groups:
-                group["lr"] = lr[step].item()
+                group["lr"] = lr[step].item() * group.get("rate", 1.0)
             for name, param in params.items():
                 param.grad = grads[name][step].clone()
             optimizer.step()

@@ -33,7 +33,7 @@ pub struct Finished {
 pub struct TokenLogprob {
     /// The token.
     pub id: u32,
-    /// The natural logarithm of its probability, that of [`Sampler::logprob`] to its last digit but one.
+    /// The natural logarithm of its probability, that of [`Sampler::logprob`] but for rounding.
     pub logprob: f64,
     /// The likeliest tokens in its place with theirs, the likeliest first.
     pub top: Vec<(u32, f64)>,

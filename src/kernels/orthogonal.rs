@@ -6,8 +6,9 @@ use crate::Result;
 
 /// Coefficients of x, x³ and x⁵ in the polynomial that moves singular values from (0, 1] to about 1 (Jordan 2024).
 pub const POLYNOMIAL: [f64; 3] = [3.4445, -4.775, 2.0315];
-/// Brings the singular values of `y` (rows, columns), which are at most 1, to about 1 in so many iterations; it should have no fewer rows than
-/// columns, since the products are as large as its columns are many.
+
+/// Brings the singular values of `y` (rows, columns), which are at most 1, to about 1 in so many iterations. It should
+/// have no fewer rows than columns, since the products are as large as its columns are many.
 ///
 /// # Numerics
 /// Operands are of type `X`; sums, and the polynomial of yᵀy, of the type that it is computed with.

@@ -194,6 +194,26 @@ fn of_every_norm_gate_and_order() -> Result<()> {
 }
 
 #[test]
+fn of_second_convolutions_with_taps_of_their_own() -> Result<()> {
+    for pre_norm in [false, true] {
+        let network = TcnConfig {
+            second_kernel_size: Some(3),
+            second_dilation: Some(1),
+            norm: NormKind::Rms,
+            gate: Some(Gate::Glu),
+            pre_norm,
+            ..TcnConfig::new(vec![4, 6, 4], 2)
+        };
+        let config = tcn(false, network);
+        // a row, dilations 1, 2 and 4, and two rows of each second convolution
+        assert_eq!(config.geometry()?.receptive_field()?.total, 1 + 7 + 3 * 2);
+        everywhere(&config)?;
+        bf16_is_near(&config)?;
+    }
+    Ok(())
+}
+
+#[test]
 fn of_every_activation_and_dropout_tied_and_not() -> Result<()> {
     use Activation::{Elu, Gelu, LeakyRelu, Mish, Relu, Selu, Sigmoid, Silu, Tanh};
     for activation in [Relu, Gelu, Silu, Elu, LeakyRelu, Selu, Tanh, Sigmoid, Mish] {

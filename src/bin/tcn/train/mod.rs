@@ -124,7 +124,7 @@ fn begin(args: &TrainArgs) -> anyhow::Result<Started> {
     start.source.documents.check()?;
     let base = args.base.read()?;
     let model = args.model_config(base.as_ref())?;
-    let config = args.train_config(usize::MAX, args.usual(&model)?)?;
+    let config = args.train_config(usize::MAX, args.defaults(&model)?)?;
     config.validate()?;
     start.masking = args.masks.of(&model)?;
     if start.masking.is_none() && model.end_token().is_some() {
@@ -244,7 +244,7 @@ fn fitted(
     usual: TrainConfig,
     tokens: usize,
 ) -> anyhow::Result<TrainConfig> {
-    let config = args.train_config(tokens, args.usual(model)?)?;
+    let config = args.train_config(tokens, args.defaults(model)?)?;
     if (config.batch_size, config.seq_len) != (usual.batch_size, usual.seq_len) {
         say!(
             "a short text of {}: {} in a batch instead of {}, of {} instead of {}",

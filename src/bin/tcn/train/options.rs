@@ -172,7 +172,7 @@ impl ScheduleName {
 
 /// Settings where no flag says.
 #[derive(Clone, Copy)]
-pub struct Usual {
+pub struct Defaults {
     optimizer: OptimizerName,
     schedule: ScheduleName,
     warmup: f64,
@@ -243,14 +243,16 @@ impl TrainArgs {
     }
 
     /// The settings of a language model: Muon for one whose layers have weights of their own and that begins anew.
-    pub fn usual(&self, model: &ModelConfig) -> anyhow::Result<Usual> {
+    pub fn defaults(&self, model: &ModelConfig) -> anyhow::Result<Defaults> {
+        // whatever the tokenizer will be
+        let model = model.clone().with_end_token(None)?;
         let graph = model.clone().with_vocab_size(model.vocab_size().max(1)).graph()?;
         let anew = self.base.init_from.is_none() && model.require_causal().is_ok();
         let (optimizer, schedule) = match anew && !graph.hidden_weights().is_empty() {
             true => (OptimizerName::Muon, ScheduleName::Linear),
             false => (OptimizerName::Adamw, ScheduleName::Cosine),
         };
-        Ok(Usual { optimizer, schedule, warmup: WARMUP })
+        Ok(Defaults { optimizer, schedule, warmup: WARMUP })
     }
 
     fn budget(&self) -> Option<Budget> {
@@ -273,7 +275,7 @@ impl TrainArgs {
 
     /// The configuration for a text of `tokens` tokens, whose rows and batches are shorter than usual where it is,
     /// unless the flags say; with the usual optimizer and schedule likewise.
-    pub fn train_config(&self, tokens: usize, usual: Usual) -> anyhow::Result<TrainConfig> {
+    pub fn train_config(&self, tokens: usize, usual: Defaults) -> anyhow::Result<TrainConfig> {
         let optimizer = self.optimizer.unwrap_or(usual.optimizer);
         let schedule = self.schedule.unwrap_or(usual.schedule);
         let (batch_size, seq_len) = self.sizes(tokens);

@@ -7,7 +7,7 @@ use candle_tcn::train::optim::{AdamWConfig, OptimizerConfig};
 use candle_tcn::train::{Precision, TrainConfig};
 
 use super::super::series::flags::PoolName;
-use super::{ContextMode, ScheduleName, TrainArgs, Usual};
+use super::{ContextMode, Defaults, ScheduleName, TrainArgs};
 use crate::flags::WholeDtype;
 use crate::optimizer::OptimizerName;
 
@@ -67,7 +67,7 @@ impl TrainArgs {
     pub fn series_config(&self, usual: SeriesUsual) -> anyhow::Result<TrainConfig> {
         let adamw = self.optimizer.is_none_or(|name| name == OptimizerName::Adamw);
         let (optimizer, schedule) = (OptimizerName::Adamw, ScheduleName::Cosine);
-        let defaults = Usual { optimizer, schedule, warmup: SERIES_WARMUP };
+        let defaults = Defaults { optimizer, schedule, warmup: SERIES_WARMUP };
         let config = self.train_config(usize::MAX, defaults)?;
         let optimizer = match adamw && self.weight_decay.is_none() {
             true => OptimizerConfig::AdamW(AdamWConfig::default()),
