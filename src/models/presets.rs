@@ -6,13 +6,15 @@ use crate::{Error, Result};
 macro_rules! presets {
     ($($name:literal: $about:literal,)*) => {
         /// The presets: name, purpose, configuration.
-        pub const PRESETS: [(&str, &str, &str); 10] =
+        pub const PRESETS: [(&str, &str, &str); 12] =
             [$(($name, $about, include_str!(concat!("../../models/", $name, ".json")))),*];
     };
 }
 
 presets! {
-    "char": "pre-norm, gated residual blocks: trains best in a few minutes; the default",
+    "char": "pre-norm, gated residual blocks, 1 M parameters: the default of a few minutes",
+    "char-medium": "the same with 2 M parameters: the default of ten minutes and more",
+    "char-large": "the same with 3 M parameters: the default of twenty minutes and more",
     "char-tiny": "a small network of the same kind: that of the built-in model, and the default for the built-in text",
     "char-ptb": "the character model of Bai et al. 2018: 2.2 M parameters, receptive field 29",
     "wavenet-char": "WaveNet's gated layers with a skip sum",

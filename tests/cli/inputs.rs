@@ -239,7 +239,7 @@ fn short_texts_lower_the_defaults() {
     let said = stderr(&output);
     assert!(output.status.success(), "{said}");
     assert!(
-        said.contains("a short text of 270 tokens: 4 rows in a batch instead of 16, of 64 tokens"),
+        said.contains("a short text of 270 tokens: batches of 4 rows, each of 64 tokens"),
         "{said}"
     );
     assert!(!stderr(&train("--data story.txt")).contains("short text"));
@@ -248,7 +248,7 @@ fn short_texts_lower_the_defaults() {
         bench.fails(2, "train --data poem.txt --config net.json --steps 5 --out x --seq-len 300");
     assert!(message.contains("--seq-len"), "{message}");
     let output = train("--data poem.txt --seq-len 50");
-    assert!(stderr(&output).contains("4 rows in a batch"), "{}", stderr(&output));
+    assert!(stderr(&output).contains("batches of 4 rows"), "{}", stderr(&output));
 }
 
 #[test]

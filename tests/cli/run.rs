@@ -3,7 +3,7 @@
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
-use super::{Bench, SMALL};
+use super::{Bench, SMALL, stderr};
 
 #[test]
 fn a_run_leaves_a_whole_model_directory() {
@@ -43,6 +43,32 @@ fn eval_equals_the_runs_own_validation() {
         assert!((ours - theirs).abs() < 1e-6, "{ours} against {theirs}");
     }
     assert_eq!(measured["tokens"], text.len() - text.len() * 9 / 10 - 1);
+}
+
+#[test]
+fn dropout_follows_from_how_often_a_text_is_read() {
+    let bench = Bench::new();
+    bench.write("poem.txt", "The quick brown fox jumps over the lazy dog.\n".repeat(6));
+    let train = |flags: &str| {
+        let output = bench.run(&format!("train --data poem.txt --out run --force {flags}"));
+        let config: serde_json::Value =
+            serde_json::from_slice(&bench.bytes("run/config.json")).unwrap();
+        (stderr(&output), config["network"]["dropout"].as_f64().unwrap())
+    };
+    let (said, dropout) = train("--epochs 2");
+    assert!(said.contains("2.0 passes over 243 tokens: --preset char --dropout 0\n"), "{said}");
+    assert_eq!(dropout, 0.0);
+    let (said, dropout) = train("--preset char-tiny --epochs 24");
+    assert!(said.contains("--preset char-tiny --dropout 0.1\n"), "{said}");
+    assert_eq!(dropout, 0.1);
+    assert_eq!(train("--epochs 2 --dropout 0.3").1, 0.3);
+    // a clock of which some is measured
+    let (said, _) = train("--minutes 0.01");
+    assert!(said.contains("passes over 243 tokens: --preset char --dropout"), "{said}");
+    // a network of one's own is left alone
+    let (said, dropout) = train("--config net.json --epochs 24");
+    assert!(!said.contains("passes over"), "{said}");
+    assert_eq!(dropout, 0.0);
 }
 
 #[test]

@@ -13,50 +13,81 @@ pub enum OptimizerName {
     Rmsprop,
 }
 
+/// Settings that flags give.
+#[derive(Clone, Copy, Default)]
+pub struct Given {
+    pub lr: Option<f64>,
+    pub momentum: Option<f64>,
+    pub weight_decay: Option<f64>,
+}
+
 impl OptimizerName {
-    /// The optimizer, and the learning rate that suits it. Momentum and weight decay are the usual ones where they are
-    /// not given: texts that people train on are small and would be learned by heart without decay.
-    pub fn config(
-        self,
-        momentum: Option<f64>,
-        weight_decay: Option<f64>,
-    ) -> (OptimizerConfig, f64) {
+    /// The optimizer, and its learning rate, for data of which a pass takes so many steps. Texts that people train on are
+    /// small and would be learned by heart without weight decay.
+    pub fn config(self, given: Given, steps_a_pass: f64) -> (OptimizerConfig, f64) {
         const BETA2: f64 = 0.99;
-        let decay = |usual| weight_decay.unwrap_or(usual);
-        match self {
-            Self::Adamw => {
-                let config =
-                    AdamWConfig { beta2: BETA2, weight_decay: decay(2.0), ..Default::default() };
-                (OptimizerConfig::AdamW(config), 4e-3)
-            }
-            Self::Muon => {
-                let usual = MuonConfig::default();
-                let config = MuonConfig {
-                    momentum: momentum.unwrap_or(usual.momentum),
-                    ns_steps: 3,
-                    adamw_rate: 0.3,
-                    beta2: BETA2,
-                    weight_decay: decay(0.5),
-                    ..usual
-                };
-                (OptimizerConfig::Muon(config), 0.03)
-            }
+        let (usual_lr, usual_decay) = match self {
+            Self::Adamw => (4e-3, 2.0),
+            Self::Muon => muon_settings(steps_a_pass),
+            Self::Sgd => (0.5, 0.0),
+            Self::Rmsprop => (5e-4, 0.0),
+        };
+        let weight_decay = given.weight_decay.unwrap_or(usual_decay);
+        let momentum = given.momentum.unwrap_or(match self {
+            Self::Muon => MuonConfig::default().momentum,
+            _ => 0.0,
+        });
+        let config = match self {
+            Self::Adamw => OptimizerConfig::AdamW(AdamWConfig {
+                beta2: BETA2,
+                weight_decay,
+                ..Default::default()
+            }),
+            Self::Muon => OptimizerConfig::Muon(MuonConfig {
+                momentum,
+                ns_steps: 3,
+                adamw_rate: 0.3,
+                beta2: BETA2,
+                weight_decay,
+                ..Default::default()
+            }),
             Self::Sgd => {
-                let (momentum, weight_decay) = (momentum.unwrap_or(0.0), decay(0.0));
-                (
-                    OptimizerConfig::Sgd(SgdConfig {
-                        momentum,
-                        weight_decay,
-                        ..Default::default()
-                    }),
-                    0.5,
-                )
+                OptimizerConfig::Sgd(SgdConfig { momentum, weight_decay, ..Default::default() })
             }
-            Self::Rmsprop => {
-                let (momentum, weight_decay) = (momentum.unwrap_or(0.0), decay(0.0));
-                let config = RmsPropConfig { momentum, weight_decay, ..Default::default() };
-                (OptimizerConfig::RmsProp(config), 5e-4)
-            }
-        }
+            Self::Rmsprop => OptimizerConfig::RmsProp(RmsPropConfig {
+                momentum,
+                weight_decay,
+                ..Default::default()
+            }),
+        };
+        (config, given.lr.unwrap_or(usual_lr))
+    }
+}
+
+/// Learning rate and weight decay of Muon for data of which a pass takes so many steps. Both fall with the square root of
+/// its length: their product, by which weights forget, lets them remember a third of a pass at first; their quotient, on
+/// which the size of the weights depends, stays. See docs/recipe.md.
+fn muon_settings(steps_a_pass: f64) -> (f64, f64) {
+    /// Tiny Shakespeare in batches of 4,096 tokens, for which they were searched.
+    const STEPS: f64 = 220.0;
+    const SETTINGS: (f64, f64) = (0.03, 0.5);
+    /// Of what was tried.
+    const FACTORS: (f64, f64) = (0.3, 2.0);
+    let factor = (STEPS / steps_a_pass).sqrt().clamp(FACTORS.0, FACTORS.1);
+    // two digits can be typed
+    let round = |value: f64, digits: f64| (value * digits).round() / digits;
+    (round(factor * SETTINGS.0, 1e3), round(factor * SETTINGS.1, 1e2))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn longer_texts_want_slower_steps() {
+        // a tenth of a megabyte, Tiny Shakespeare, five megabytes and fifty in batches of 4,096
+        let steps = [22.0, 220.0, 1_225.0, 12_250.0, f64::INFINITY];
+        let settings = [(0.06, 1.0), (0.03, 0.5), (0.013, 0.21), (0.009, 0.15), (0.009, 0.15)];
+        assert_eq!(steps.map(muon_settings), settings);
     }
 }

@@ -2,7 +2,7 @@
 
 mod generate;
 mod report;
-mod work;
+pub mod work;
 
 use std::path::PathBuf;
 use std::time::Instant;
@@ -14,7 +14,7 @@ use candle_tcn::train::Precision;
 use clap::ValueEnum;
 
 use crate::flags::{Dtype, count};
-use crate::optimizer::OptimizerName;
+use crate::optimizer::{Given, OptimizerName};
 use crate::{kernel, memory, model, usage_error};
 use report::{Report, quantile};
 
@@ -109,6 +109,7 @@ fn whole_sequences(args: &BenchArgs, model: ModelConfig) -> anyhow::Result<()> {
         What::Train => {
             memory::check_training(&model.graph()?, batch_size, seq_len, precision)?;
             let optimizer = args.optimizer.unwrap_or(OptimizerName::Sgd);
+            let (optimizer, _) = optimizer.config(Given::default(), f64::INFINITY);
             let sizes = (batch_size, seq_len);
             (3.0 * flops, work::training(model, sizes, precision, optimizer)?)
         }

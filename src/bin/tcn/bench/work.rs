@@ -6,13 +6,13 @@ use candle_tcn::graph::Run;
 use candle_tcn::models::{ModelConfig, Network};
 use candle_tcn::nn::Params;
 use candle_tcn::text::BatchMode;
+use candle_tcn::train::optim::OptimizerConfig;
 use candle_tcn::train::schedule::ScheduleConfig;
 use candle_tcn::train::{Budget, Precision, RunDir, TrainConfig, Trainer};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
 use crate::kernel;
-use crate::optimizer::OptimizerName;
 
 /// Learning rate and largest gradient norm: those of the reference code's character model would not
 /// change the time, but random text at its rate of 4 leaves the numbers.
@@ -34,9 +34,8 @@ pub fn training(
     model: ModelConfig,
     (batch_size, seq_len): (usize, usize),
     dtype: Precision,
-    optimizer: OptimizerName,
+    optimizer: OptimizerConfig,
 ) -> anyhow::Result<TimedWork> {
-    let (optimizer, _) = optimizer.config(None, None);
     let config = TrainConfig {
         batch_size,
         seq_len,

@@ -1,6 +1,7 @@
 //! `tcn train`: a language model from text files.
 
 mod base;
+mod choice;
 mod claim;
 mod data;
 mod documents;
@@ -209,6 +210,7 @@ fn running_text(
     let most = base.map_or(0, |base| base.files.config.vocab_size());
     let model = model.with_vocab_size(data.tokenizer.vocab_size().max(most));
     let model = model.with_end_token(data.end_token)?;
+    let model = args.chosen(model, &config, tokens.len())?;
     let batches = laid_out(&config, tokens, scored).with_context(|| start.source.describe())?;
     Ok(Prepared { data, model, config, batches: Box::new(batches) })
 }
@@ -247,12 +249,10 @@ fn fitted(
     let config = args.train_config(tokens, args.defaults(model)?)?;
     if (config.batch_size, config.seq_len) != (usual.batch_size, usual.seq_len) {
         say!(
-            "a short text of {}: {} in a batch instead of {}, of {} instead of {}",
+            "a short text of {}: batches of {}, each of {} (--batch-size, --seq-len)",
             counted(tokens, "token"),
             counted(config.batch_size, "row"),
-            usual.batch_size,
             counted(config.seq_len, "token"),
-            usual.seq_len
         );
     }
     Ok(config)

@@ -13,12 +13,13 @@ use candle_tcn::train::{Budget, TrainConfig};
 use clap::ValueEnum;
 
 use super::base::{Base, BaseArgs};
+use super::choice::SIZES;
 use super::data::TextSource;
 use super::masked::{MaskArgs, Task};
 use super::series::flags::SeriesArgs;
 use super::watch::Loudness;
 use crate::flags::{WholeDtype, expect_together};
-use crate::optimizer::OptimizerName;
+use crate::optimizer::{Given, OptimizerName};
 use crate::series_files::made_up;
 use crate::usage_error;
 pub use of_series::SeriesUsual;
@@ -44,15 +45,17 @@ pub struct TrainArgs {
     #[command(flatten)]
     pub base: BaseArgs,
 
-    /// The network, by name (default: char; char-tiny for the built-in text; of series by the task)
+    /// The network, by name (default: char, char-medium or char-large by the length of the run; char-tiny for the
+    /// built-in text; of series by the task)
     #[arg(long, value_name = "NAME", conflicts_with = "config", long_help = preset_help())]
     preset: Option<String>,
     /// The network, as a config.json
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// Replaces every dropout probability of the network
+    /// Replaces every dropout probability of the network (default: of the networks char by how often the run reads the
+    /// text)
     #[arg(long, value_name = "P")]
-    dropout: Option<f64>,
+    pub dropout: Option<f64>,
 
     /// Directory of the run (default: a new one in runs/)
     #[arg(long, value_name = "DIR")]
@@ -103,13 +106,13 @@ pub struct TrainArgs {
     /// others)
     #[arg(long, value_enum)]
     optimizer: Option<OptimizerName>,
-    /// Learning rate (default: 0.03 for muon, 0.004 for adamw, 0.5 for sgd, 0.0005 for rmsprop)
+    /// Learning rate (default: for muon 0.03 for a text of a megabyte, less for longer ones; 0.004 for adamw, 0.5 for sgd, 0.0005 for rmsprop)
     #[arg(long, value_name = "X")]
     lr: Option<f64>,
     /// Momentum of sgd and rmsprop (default: 0), and of muon (0.95)
     #[arg(long, value_name = "X")]
     momentum: Option<f64>,
-    /// Weight decay (default: 0.5 for muon, 2 for adamw, 0 for the others)
+    /// Weight decay (default: for muon 0.5 for a text of a megabyte, less for longer ones, 2 for adamw, 0 for the others)
     #[arg(long, value_name = "X")]
     weight_decay: Option<f64>,
     /// Course of the learning rate (default: linear for a language model that begins anew, else cosine); plateau
@@ -180,7 +183,9 @@ pub struct Defaults {
 
 fn preset_help() -> String {
     let list = PRESETS.map(|(name, what, _)| format!("  {name}: {what}")).join("\n");
-    format!("The network, by name (default: char; char-tiny for the built-in text)\n{list}")
+    let default =
+        "char, char-medium or char-large by the length of the run; char-tiny for the built-in text";
+    format!("The network, by name (default: {default})\n{list}")
 }
 
 impl TrainArgs {
@@ -215,6 +220,18 @@ impl TrainArgs {
             (None, None) if self.masks.task == Some(Task::Mlm) => "bytenet-masked".to_string(),
             (None, None) if self.source.data.is_empty() => "char-tiny".to_string(),
             (None, None) => "char".to_string(),
+        }
+    }
+
+    /// The presets among which the length of the run decides: one where it decides on the dropout alone, none where a
+    /// configuration or another network is given.
+    pub fn candidates(&self) -> &'static [&'static str] {
+        let is_given = self.preset.is_some() || self.source.data.is_empty();
+        let known = SIZES.iter().position(|size| *size == self.model_name());
+        match known.filter(|_| self.config.is_none() && self.base.init_from.is_none()) {
+            Some(at) if is_given => &SIZES[at..=at],
+            Some(at) => &SIZES[at..],
+            None => &[],
         }
     }
 
@@ -293,14 +310,16 @@ impl TrainArgs {
                 BatchMode::Overlap { history: self.history.unwrap_or(seq_len / 5) }
             }
         };
-        let (optimizer, usual_lr) = optimizer.config(self.momentum, self.weight_decay);
+        let given = Given { lr: self.lr, momentum: self.momentum, weight_decay: self.weight_decay };
+        let batch = self.accumulate.saturating_mul(batch_size).saturating_mul(seq_len).max(1);
+        let (optimizer, lr) = optimizer.config(given, tokens as f64 / batch as f64);
         Ok(TrainConfig {
             batch_size,
             seq_len,
             batches,
             accumulate: self.accumulate,
             optimizer,
-            lr: self.lr.unwrap_or(usual_lr),
+            lr,
             schedule: schedule.config(self.warmup.unwrap_or(usual.warmup)),
             clip: Some(self.clip.unwrap_or(1.0)).filter(|&clip| clip != 0.0),
             budget: self.budget().unwrap_or(Budget::Minutes(MINUTES)),

@@ -1,0 +1,119 @@
+//! The size and the dropout of a language model whose flags leave them to the length of the run.
+
+use std::time::{Duration, Instant};
+
+use candle_tcn::models::ModelConfig;
+use candle_tcn::train::{Budget, TrainConfig};
+
+use super::options::TrainArgs;
+use crate::bench::work;
+use crate::flags::counted;
+
+/// Networks of one kind, the smallest first.
+pub const SIZES: [&str; 4] = ["char-tiny", "char", "char-medium", "char-large"];
+
+/// Tokens that a run reads at least for each parameter of a network that is larger than the smallest allowed.
+const TOKENS_A_PARAMETER: f64 = 5.0;
+
+/// Parameters of such a network at most, for each token of the text.
+const PARAMETERS_A_TOKEN: f64 = 1.0;
+
+/// Passes over a text up to which weight decay alone keeps a network from learning it by heart.
+const PASSES: f64 = 12.0;
+
+/// The largest dropout that is chosen, and what each doubling of the passes adds.
+const DROPOUT: (f64, f64) = (0.25, 0.1);
+
+impl TrainArgs {
+    /// The network for a text of so many tokens: the largest for which run and text are long enough, with a dropout that
+    /// follows from how often the text is read; `model` as it is where flags or a model to begin with say both. Its
+    /// vocabulary is known. See docs/recipe.md.
+    pub fn chosen(
+        &self,
+        model: ModelConfig,
+        config: &TrainConfig,
+        tokens: usize,
+    ) -> anyhow::Result<ModelConfig> {
+        let (text, mut chosen, mut work_a_second) = (tokens as f64, None, None);
+        for &preset in self.candidates() {
+            let sized = ModelConfig::preset(preset)?.with_vocab_size(model.vocab_size());
+            let sized = sized.with_end_token(model.end_token())?;
+            let parameters = sized.graph()?.parameter_count()? as f64;
+            let batch = (config.accumulate * config.batch_size * config.seq_len) as f64;
+            let read = match config.budget {
+                Budget::Steps(steps) => steps as f64 * batch,
+                Budget::Epochs(epochs) => epochs * text,
+                Budget::Minutes(minutes) => {
+                    // a step takes as much longer as the network is larger
+                    let work = match work_a_second {
+                        Some(work) => work,
+                        None => parameters * tokens_a_second(&sized, config, minutes)?,
+                    };
+                    work_a_second = Some(work);
+                    60.0 * minutes * work / parameters
+                }
+            };
+            if chosen.is_none() || suits(parameters, read, text) {
+                chosen = Some((preset, sized, read / text));
+            }
+        }
+        let Some((preset, sized, passes)) = chosen else {
+            return Ok(model);
+        };
+        let dropout = self.dropout.unwrap_or(dropout_of(passes));
+        if !self.loudness.quiet {
+            let text = counted(tokens, "token");
+            say!("{passes:.1} passes over {text}: --preset {preset} --dropout {dropout}");
+        }
+        Ok(sized.with_dropout(dropout))
+    }
+}
+
+/// `true` if a network of so many parameters gains from reading so many tokens, of a text of `text` tokens.
+fn suits(parameters: f64, read: f64, text: f64) -> bool {
+    read >= TOKENS_A_PARAMETER * parameters && parameters <= PARAMETERS_A_TOKEN * text
+}
+
+fn dropout_of(passes: f64) -> f64 {
+    let (most, of_doubling) = DROPOUT;
+    let dropout = of_doubling * (passes / PASSES).log2();
+    (100.0 * dropout.clamp(0.0, most)).round() / 100.0
+}
+
+/// Tokens that training reads in a second, by steps on random text: a second of them, less for a short run.
+fn tokens_a_second(model: &ModelConfig, config: &TrainConfig, minutes: f64) -> anyhow::Result<f64> {
+    const SHARE: f64 = 0.02;
+    let enough = Duration::from_secs_f64((SHARE * 60.0 * minutes).min(1.0));
+    let sizes = (config.batch_size, config.seq_len);
+    let mut step = work::training(model.clone(), sizes, config.dtype, config.optimizer.clone())?;
+    // the first takes memory from the system
+    step()?;
+    let (start, mut steps) = (Instant::now(), 0);
+    while steps == 0 || start.elapsed() < enough {
+        step()?;
+        steps += 1;
+    }
+    let tokens = (steps * config.batch_size * config.seq_len) as f64;
+    Ok(tokens / start.elapsed().as_secs_f64())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn larger_networks_want_longer_runs_and_texts() {
+        const PARAMETERS: f64 = 2e6;
+        assert!(suits(PARAMETERS, 16e6, 4e6));
+        assert!(!suits(PARAMETERS, 6e6, 4e6));
+        assert!(!suits(PARAMETERS, 16e6, 1e6));
+    }
+
+    #[test]
+    fn dropout_follows_the_passes() {
+        assert_eq!(
+            [0.0, 6.0, 12.0, 24.0, 48.0, 1e9].map(dropout_of),
+            [0.0, 0.0, 0.0, 0.1, 0.2, 0.25]
+        );
+    }
+}
