@@ -22,7 +22,7 @@ const PARAMETERS_A_TOKEN: f64 = 1.0;
 const PASSES: f64 = 12.0;
 
 /// The largest dropout that is chosen, and what each doubling of the passes adds.
-const DROPOUT: (f64, f64) = (0.25, 0.1);
+const DROPOUT: (f64, f64) = (0.2, 0.04);
 
 impl TrainArgs {
     /// The network for a text of so many tokens: the largest for which run and text are long enough, with a dropout that

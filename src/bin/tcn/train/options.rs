@@ -106,13 +106,13 @@ pub struct TrainArgs {
     /// others)
     #[arg(long, value_enum)]
     optimizer: Option<OptimizerName>,
-    /// Learning rate (default: for muon 0.03 for a text of a megabyte, less for longer ones; 0.004 for adamw, 0.5 for sgd, 0.0005 for rmsprop)
+    /// Learning rate (default: for muon 0.02 for a text of a megabyte, less for longer ones; 0.004 for adamw, 0.5 for sgd, 0.0005 for rmsprop)
     #[arg(long, value_name = "X")]
     lr: Option<f64>,
     /// Momentum of sgd and rmsprop (default: 0), and of muon (0.95)
     #[arg(long, value_name = "X")]
     momentum: Option<f64>,
-    /// Weight decay (default: for muon 0.5 for a text of a megabyte, less for longer ones, 2 for adamw, 0 for the others)
+    /// Weight decay (default: for muon 0.6 for a text of a megabyte, less for longer ones, 2 for adamw, 0 for the others)
     #[arg(long, value_name = "X")]
     weight_decay: Option<f64>,
     /// Course of the learning rate (default: linear for a language model that begins anew, else cosine); plateau
