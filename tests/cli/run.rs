@@ -90,8 +90,9 @@ fn a_seed_decides_weights_and_text() {
 #[test]
 fn samples_are_many_short_and_stop_where_told() {
     let bench = Bench::new();
+    // learned by heart
     bench.ok(
-        "train --data text.txt --out run --config net.json --steps 300 --batch-size 4 --seq-len 32",
+        "train --data text.txt --out run --config net.json --steps 300 --batch-size 4 --seq-len 32 --lr 0.03 --weight-decay 0.5",
     );
     let lines = bench.ok("generate --model run --num-samples 3 --max-tokens 40 --seed 1 --json");
     let samples: Vec<serde_json::Value> =
