@@ -43,7 +43,8 @@ PARTS = ["train", "forward", "linearity", "candle"]
 # ---- PyTorch, in a process of its own ------------------------------------------------------------
 
 
-def torch_model():
+def torch_model(vocab=VOCAB):
+    """The character model over so many characters; scripts/torch_reference.py trains it."""
     import torch
     from torch import nn
     from torch.nn.functional import pad
@@ -75,12 +76,12 @@ def torch_model():
     class CharTcn(nn.Module):
         def __init__(self):
             super().__init__()
-            self.embedding = nn.Embedding(VOCAB, CHANNELS[-1])
+            self.embedding = nn.Embedding(vocab, CHANNELS[-1])
             self.dropout = nn.Dropout(DROPOUT)
             widths = [CHANNELS[-1], *CHANNELS]
             self.blocks = nn.Sequential(
                 *(Residual(widths[i], widths[i + 1], 2**i) for i in range(len(CHANNELS))))
-            self.softmax = nn.Linear(CHANNELS[-1], VOCAB)
+            self.softmax = nn.Linear(CHANNELS[-1], vocab)
             self.softmax.weight = self.embedding.weight
 
         def forward(self, ids):

@@ -21,43 +21,8 @@ import time
 
 import torch
 from torch import nn
-from torch.nn.utils.parametrizations import weight_norm
 
-
-class Block(nn.Module):
-    """Two causal convolutions beside a residual path."""
-
-    def __init__(self, ins, outs, kernel_size, dilation, dropout):
-        super().__init__()
-        self.left = (kernel_size - 1) * dilation
-        self.first = weight_norm(nn.Conv1d(ins, outs, kernel_size, dilation=dilation))
-        self.second = weight_norm(nn.Conv1d(outs, outs, kernel_size, dilation=dilation))
-        self.down = nn.Conv1d(ins, outs, 1) if ins != outs else nn.Identity()
-        self.dropout = nn.Dropout(dropout)
-
-    def forward(self, xs):
-        hs = xs
-        for conv in (self.first, self.second):
-            hs = self.dropout(torch.relu(conv(nn.functional.pad(hs, (self.left, 0)))))
-        return torch.relu(hs + self.down(xs))
-
-
-class CharTcn(nn.Module):
-    def __init__(self, vocab, channels, kernel_size, dropout):
-        super().__init__()
-        width = channels[-1]
-        self.embed = nn.Embedding(vocab, width)
-        nn.init.uniform_(self.embed.weight, -0.1, 0.1)
-        self.dropout = nn.Dropout(dropout)
-        ins = [width, *channels[:-1]]
-        blocks = (Block(i, o, kernel_size, 2**n, dropout) for n, (i, o) in enumerate(zip(ins, channels)))
-        self.blocks = nn.Sequential(*blocks)
-        self.head = nn.Linear(width, vocab)
-        self.head.weight = self.embed.weight
-
-    def forward(self, ids):
-        xs = self.dropout(self.embed(ids)).transpose(1, 2)
-        return self.head(self.blocks(xs).transpose(1, 2))
+from bench_vs_pytorch import torch_model
 
 
 def texts(args):
@@ -110,7 +75,8 @@ def main():
 
     (train, valid, *test), vocab = texts(args)
     rows, seq_len, history, clip = 32, 400, 80, 0.15
-    model = CharTcn(vocab, [450, 450, 100], 3, 0.1)
+    model = torch_model(vocab)
+    nn.init.uniform_(model.embedding.weight, -0.1, 0.1)
     base = args.lr or {"sgd": 4.0, "adamw": 0.002}[args.optimizer]
     kinds = {"sgd": torch.optim.SGD, "adamw": torch.optim.AdamW}
     optimizer = kinds[args.optimizer](model.parameters(), lr=base)

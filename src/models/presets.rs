@@ -13,8 +13,8 @@ macro_rules! presets {
 
 presets! {
     "char": "pre-norm, gated residual blocks, 1 M parameters: the default of a few minutes",
-    "char-medium": "the same with 2 M parameters: the default of ten minutes and more",
-    "char-large": "the same with 3 M parameters: the default of twenty minutes and more",
+    "char-medium": "the same with 2 M parameters: the default of longer runs on longer texts",
+    "char-large": "the same with 3 M parameters: the default of runs of half an hour and more on several megabytes",
     "char-tiny": "a small network of the same kind: that of the built-in model, and the default for the built-in text",
     "char-ptb": "the character model of Bai et al. 2018: 2.2 M parameters, receptive field 29",
     "wavenet-char": "WaveNet's gated layers with a skip sum",

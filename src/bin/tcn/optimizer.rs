@@ -22,9 +22,9 @@ pub struct Given {
 }
 
 impl OptimizerName {
-    /// The optimizer, and its learning rate, for data of which a pass takes so many steps. Texts that people train on are
+    /// The optimizer, and its learning rate, for data of which a pass takes so many steps, if that is known. Texts that people train on are
     /// small and would be learned by heart without weight decay.
-    pub fn config(self, given: Given, steps_a_pass: f64) -> (OptimizerConfig, f64) {
+    pub fn config(self, given: Given, steps_a_pass: Option<f64>) -> (OptimizerConfig, f64) {
         const BETA2: f64 = 0.99;
         let (usual_lr, usual_decay) = match self {
             Self::Adamw => (4e-3, 2.0),
@@ -67,13 +67,13 @@ impl OptimizerName {
 /// Learning rate and weight decay of Muon for data of which a pass takes so many steps. Their product, by which weights
 /// forget, lets them remember about a third of a pass at first, more of a long one: a network that forgets sooner knows the
 /// end of a text alone, one that forgets later learns a short text by heart. See docs/recipe.md.
-fn muon_settings(steps_a_pass: f64) -> (f64, f64) {
+fn muon_settings(steps_a_pass: Option<f64>) -> (f64, f64) {
     /// Tiny Shakespeare in batches of 4,096 tokens, for which the settings were searched.
     const STEPS: f64 = 245.0;
     const SETTINGS: (f64, f64) = (0.02, 0.6);
     /// Within what was tried.
     const FACTORS: (f64, f64) = (0.3, 2.0);
-    let factor = (STEPS / steps_a_pass).sqrt().clamp(FACTORS.0, FACTORS.1);
+    let factor = (STEPS / steps_a_pass.unwrap_or(STEPS)).sqrt().clamp(FACTORS.0, FACTORS.1);
     let lr = SETTINGS.0 * factor.min(1.0);
     let weight_decay = SETTINGS.1 * factor * factor.max(1.0);
     // in digits that can be typed
@@ -89,6 +89,7 @@ mod tests {
         // a quarter of a megabyte, Tiny Shakespeare, five megabytes and fifty in batches of 4,096
         let steps = [61.25, 245.0, 1_225.0, 12_250.0, f64::INFINITY];
         let settings = [(0.02, 2.4), (0.02, 0.6), (0.009, 0.27), (0.006, 0.18), (0.006, 0.18)];
-        assert_eq!(steps.map(muon_settings), settings);
+        assert_eq!(steps.map(|steps| muon_settings(Some(steps))), settings);
+        assert_eq!(muon_settings(None), settings[1]);
     }
 }

@@ -109,7 +109,7 @@ fn whole_sequences(args: &BenchArgs, model: ModelConfig) -> anyhow::Result<()> {
         What::Train => {
             memory::check_training(&model.graph()?, batch_size, seq_len, precision)?;
             let optimizer = args.optimizer.unwrap_or(OptimizerName::Sgd);
-            let (optimizer, _) = optimizer.config(Given::default(), f64::INFINITY);
+            let (optimizer, _) = optimizer.config(Given::default(), None);
             let sizes = (batch_size, seq_len);
             (3.0 * flops, work::training(model, sizes, precision, optimizer)?)
         }

@@ -12,10 +12,10 @@ use crate::flags::counted;
 /// Networks of one kind, the smallest first.
 pub const SIZES: [&str; 4] = ["char-tiny", "char", "char-medium", "char-large"];
 
-/// Tokens that a run reads at least for each parameter of a network that is larger than the smallest allowed.
+/// Tokens that a run reads for each parameter of a larger network, at least.
 const TOKENS_A_PARAMETER: f64 = 5.0;
 
-/// Parameters of such a network at most, for each token of the text.
+/// Parameters of a larger network for each token of the text, at most.
 const PARAMETERS_A_TOKEN: f64 = 1.0;
 
 /// Passes over a text up to which weight decay alone keeps a network from learning it by heart.
@@ -34,38 +34,63 @@ impl TrainArgs {
         config: &TrainConfig,
         tokens: usize,
     ) -> anyhow::Result<ModelConfig> {
-        let (text, mut chosen, mut work_a_second) = (tokens as f64, None, None);
-        for &preset in self.candidates() {
-            let sized = ModelConfig::preset(preset)?.with_vocab_size(model.vocab_size());
-            let sized = sized.with_end_token(model.end_token())?;
-            let parameters = sized.graph()?.parameter_count()? as f64;
-            let batch = (config.accumulate * config.batch_size * config.seq_len) as f64;
-            let read = match config.budget {
-                Budget::Steps(steps) => steps as f64 * batch,
-                Budget::Epochs(epochs) => epochs * text,
-                Budget::Minutes(minutes) => {
-                    // a step takes as much longer as the network is larger
-                    let work = match work_a_second {
-                        Some(work) => work,
-                        None => parameters * tokens_a_second(&sized, config, minutes)?,
-                    };
-                    work_a_second = Some(work);
-                    60.0 * minutes * work / parameters
-                }
-            };
-            if chosen.is_none() || suits(parameters, read, text) {
-                chosen = Some((preset, sized, read / text));
+        let candidates = self.candidates();
+        if candidates.is_empty() || candidates.len() == 1 && self.dropout.is_some() {
+            return Ok(model);
+        }
+        let parameters = |model: &ModelConfig| model.graph()?.parameter_count();
+        // `model` is the first of them
+        let read = Read::new(&model, parameters(&model)?, config, tokens)?;
+        let (mut preset, mut chosen, mut passes) = (candidates[0], model, 0.0);
+        for &name in candidates {
+            let sized = ModelConfig::preset(name)?.with_vocab_size(chosen.vocab_size());
+            let sized = sized.with_end_token(chosen.end_token())?;
+            let (size, text) = (parameters(&sized)? as f64, tokens as f64);
+            let read = read.tokens(size);
+            if name == preset || suits(size, read, text) {
+                (preset, chosen, passes) = (name, sized, read / text);
             }
         }
-        let Some((preset, sized, passes)) = chosen else {
-            return Ok(model);
-        };
         let dropout = self.dropout.unwrap_or(dropout_of(passes));
         if !self.loudness.quiet {
             let text = counted(tokens, "token");
             say!("{passes:.1} passes over {text}: --preset {preset} --dropout {dropout}");
         }
-        Ok(sized.with_dropout(dropout))
+        Ok(chosen.with_dropout(dropout))
+    }
+}
+
+/// What the budget of a run reads.
+enum Read {
+    /// So many tokens.
+    Tokens(f64),
+    /// Tokens times parameters: a step takes as much longer as the network is larger.
+    Work(f64),
+}
+
+impl Read {
+    fn new(
+        model: &ModelConfig,
+        parameters: usize,
+        config: &TrainConfig,
+        tokens: usize,
+    ) -> anyhow::Result<Self> {
+        let batch = config.accumulate as f64 * config.batch_size as f64 * config.seq_len as f64;
+        Ok(match config.budget {
+            Budget::Steps(steps) => Self::Tokens(steps as f64 * batch),
+            Budget::Epochs(epochs) => Self::Tokens(epochs * tokens as f64),
+            Budget::Minutes(minutes) => {
+                let rate = tokens_a_second(model, config, minutes)?;
+                Self::Work(60.0 * minutes * rate * parameters as f64)
+            }
+        })
+    }
+
+    fn tokens(&self, parameters: f64) -> f64 {
+        match self {
+            Self::Tokens(tokens) => *tokens,
+            Self::Work(work) => work / parameters,
+        }
     }
 }
 
@@ -83,6 +108,7 @@ fn dropout_of(passes: f64) -> f64 {
 /// Tokens that training reads in a second, by steps on random text: a second of them, less for a short run.
 fn tokens_a_second(model: &ModelConfig, config: &TrainConfig, minutes: f64) -> anyhow::Result<f64> {
     const SHARE: f64 = 0.02;
+    super::check_memory(model, config)?;
     let enough = Duration::from_secs_f64((SHARE * 60.0 * minutes).min(1.0));
     let sizes = (config.batch_size, config.seq_len);
     let mut step = work::training(model.clone(), sizes, config.dtype, config.optimizer.clone())?;

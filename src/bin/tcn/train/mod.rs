@@ -125,7 +125,7 @@ fn begin(args: &TrainArgs) -> anyhow::Result<Started> {
     start.source.documents.check()?;
     let base = args.base.read()?;
     let model = args.model_config(base.as_ref())?;
-    let config = args.train_config(usize::MAX, args.defaults(&model)?)?;
+    let config = args.train_config(None, args.defaults(&model)?)?;
     config.validate()?;
     start.masking = args.masks.of(&model)?;
     if start.masking.is_none() && model.end_token().is_some() {
@@ -246,7 +246,7 @@ fn fitted(
     usual: TrainConfig,
     tokens: usize,
 ) -> anyhow::Result<TrainConfig> {
-    let config = args.train_config(tokens, args.defaults(model)?)?;
+    let config = args.train_config(Some(tokens), args.defaults(model)?)?;
     if (config.batch_size, config.seq_len) != (usual.batch_size, usual.seq_len) {
         say!(
             "a short text of {}: batches of {}, each of {} (--batch-size, --seq-len)",

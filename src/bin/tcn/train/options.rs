@@ -290,12 +290,16 @@ impl TrainArgs {
         }
     }
 
-    /// The configuration for a text of `tokens` tokens, whose rows and batches are shorter than usual where it is,
+    /// The configuration for a text of `tokens` tokens, where that is known, whose rows and batches are shorter than usual where it is,
     /// unless the flags say; with the usual optimizer and schedule likewise.
-    pub fn train_config(&self, tokens: usize, usual: Defaults) -> anyhow::Result<TrainConfig> {
+    pub fn train_config(
+        &self,
+        tokens: Option<usize>,
+        usual: Defaults,
+    ) -> anyhow::Result<TrainConfig> {
         let optimizer = self.optimizer.unwrap_or(usual.optimizer);
         let schedule = self.schedule.unwrap_or(usual.schedule);
-        let (batch_size, seq_len) = self.sizes(tokens);
+        let (batch_size, seq_len) = self.sizes(tokens.unwrap_or(usize::MAX));
         let is_carry = matches!(self.context, ContextMode::Carry);
         let rises = matches!(schedule, ScheduleName::Linear | ScheduleName::Cosine);
         let is_adamw = optimizer == OptimizerName::Adamw;
@@ -312,7 +316,8 @@ impl TrainArgs {
         };
         let given = Given { lr: self.lr, momentum: self.momentum, weight_decay: self.weight_decay };
         let batch = self.accumulate.saturating_mul(batch_size).saturating_mul(seq_len).max(1);
-        let (optimizer, lr) = optimizer.config(given, tokens as f64 / batch as f64);
+        let steps_a_pass = tokens.map(|tokens| tokens as f64 / batch as f64);
+        let (optimizer, lr) = optimizer.config(given, steps_a_pass);
         Ok(TrainConfig {
             batch_size,
             seq_len,

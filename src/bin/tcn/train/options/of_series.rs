@@ -68,7 +68,7 @@ impl TrainArgs {
         let adamw = self.optimizer.is_none_or(|name| name == OptimizerName::Adamw);
         let (optimizer, schedule) = (OptimizerName::Adamw, ScheduleName::Cosine);
         let defaults = Defaults { optimizer, schedule, warmup: SERIES_WARMUP };
-        let config = self.train_config(usize::MAX, defaults)?;
+        let config = self.train_config(None, defaults)?;
         let optimizer = match adamw && self.weight_decay.is_none() {
             true => OptimizerConfig::AdamW(AdamWConfig::default()),
             false => config.optimizer,
