@@ -15,7 +15,7 @@ pub enum OptimizerName {
 
 /// Settings that flags give.
 #[derive(Clone, Copy, Default)]
-pub struct Given {
+pub struct OptimizerFlags {
     pub lr: Option<f64>,
     pub momentum: Option<f64>,
     pub weight_decay: Option<f64>,
@@ -24,7 +24,11 @@ pub struct Given {
 impl OptimizerName {
     /// The optimizer, and its learning rate, for data of which a pass takes so many steps, if that is known. Texts that people train on are
     /// small and would be learned by heart without weight decay.
-    pub fn config(self, given: Given, steps_a_pass: Option<f64>) -> (OptimizerConfig, f64) {
+    pub fn config(
+        self,
+        flags: OptimizerFlags,
+        steps_a_pass: Option<f64>,
+    ) -> (OptimizerConfig, f64) {
         const BETA2: f64 = 0.99;
         let (usual_lr, usual_decay) = match self {
             Self::Adamw => (4e-3, 2.0),
@@ -32,8 +36,8 @@ impl OptimizerName {
             Self::Sgd => (0.5, 0.0),
             Self::Rmsprop => (5e-4, 0.0),
         };
-        let weight_decay = given.weight_decay.unwrap_or(usual_decay);
-        let momentum = given.momentum.unwrap_or(match self {
+        let weight_decay = flags.weight_decay.unwrap_or(usual_decay);
+        let momentum = flags.momentum.unwrap_or(match self {
             Self::Muon => MuonConfig::default().momentum,
             _ => 0.0,
         });
@@ -60,7 +64,7 @@ impl OptimizerName {
                 ..Default::default()
             }),
         };
-        (config, given.lr.unwrap_or(usual_lr))
+        (config, flags.lr.unwrap_or(usual_lr))
     }
 }
 

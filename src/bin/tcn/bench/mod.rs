@@ -11,10 +11,11 @@ use candle_tcn::kernels;
 use candle_tcn::models::ModelConfig;
 use candle_tcn::ops::profile;
 use candle_tcn::train::Precision;
+use candle_tcn::train::optim::OptimizerConfig;
 use clap::ValueEnum;
 
 use crate::flags::{Dtype, count};
-use crate::optimizer::{Given, OptimizerName};
+use crate::optimizer::{OptimizerFlags, OptimizerName};
 use crate::{kernel, memory, model, usage_error};
 use report::{Report, quantile};
 
@@ -108,8 +109,7 @@ fn whole_sequences(args: &BenchArgs, model: ModelConfig) -> anyhow::Result<()> {
     let (flops, mut work) = match args.what {
         What::Train => {
             memory::check_training(&model.graph()?, batch_size, seq_len, precision)?;
-            let optimizer = args.optimizer.unwrap_or(OptimizerName::Sgd);
-            let (optimizer, _) = optimizer.config(Given::default(), None);
+            let optimizer = args.optimizer();
             let sizes = (batch_size, seq_len);
             (3.0 * flops, work::training(model, sizes, precision, optimizer)?)
         }
@@ -168,6 +168,11 @@ impl BenchArgs {
             What::Generate => (1, 12_800),
         };
         (self.batch_size.unwrap_or(batch_size), self.seq_len.unwrap_or(seq_len))
+    }
+
+    fn optimizer(&self) -> OptimizerConfig {
+        let name = self.optimizer.unwrap_or(OptimizerName::Sgd);
+        name.config(OptimizerFlags::default(), None).0
     }
 
     fn network(&self) -> anyhow::Result<ModelConfig> {

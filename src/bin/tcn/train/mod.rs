@@ -1,7 +1,6 @@
 //! `tcn train`: a language model from text files.
 
 mod base;
-mod choice;
 mod claim;
 mod data;
 mod documents;

@@ -1,5 +1,6 @@
 //! The flags of `tcn train`, and the configurations they make.
 
+mod choice;
 mod of_series;
 
 use std::path::PathBuf;
@@ -13,13 +14,12 @@ use candle_tcn::train::{Budget, TrainConfig};
 use clap::ValueEnum;
 
 use super::base::{Base, BaseArgs};
-use super::choice::SIZES;
 use super::data::TextSource;
 use super::masked::{MaskArgs, Task};
 use super::series::flags::SeriesArgs;
 use super::watch::Loudness;
 use crate::flags::{WholeDtype, expect_together};
-use crate::optimizer::{Given, OptimizerName};
+use crate::optimizer::{OptimizerFlags, OptimizerName};
 use crate::series_files::made_up;
 use crate::usage_error;
 pub use of_series::SeriesUsual;
@@ -55,7 +55,7 @@ pub struct TrainArgs {
     /// Replaces every dropout probability of the network (default: of the networks char by how often the run reads the
     /// text)
     #[arg(long, value_name = "P")]
-    pub dropout: Option<f64>,
+    dropout: Option<f64>,
 
     /// Directory of the run (default: a new one in runs/)
     #[arg(long, value_name = "DIR")]
@@ -223,18 +223,6 @@ impl TrainArgs {
         }
     }
 
-    /// The presets among which the length of the run decides: one where it decides on the dropout alone, none where a
-    /// configuration or another network is given.
-    pub fn candidates(&self) -> &'static [&'static str] {
-        let is_given = self.preset.is_some() || self.source.data.is_empty();
-        let known = SIZES.iter().position(|size| *size == self.model_name());
-        match known.filter(|_| self.config.is_none() && self.base.init_from.is_none()) {
-            Some(at) if is_given => &SIZES[at..=at],
-            Some(at) => &SIZES[at..],
-            None => &[],
-        }
-    }
-
     /// The network: that of the model that the run begins with, where there is one.
     pub fn model_config(&self, base: Option<&Base>) -> anyhow::Result<ModelConfig> {
         let config = match (base, &self.config) {
@@ -314,10 +302,14 @@ impl TrainArgs {
                 BatchMode::Overlap { history: self.history.unwrap_or(seq_len / 5) }
             }
         };
-        let given = Given { lr: self.lr, momentum: self.momentum, weight_decay: self.weight_decay };
+        let flags = OptimizerFlags {
+            lr: self.lr,
+            momentum: self.momentum,
+            weight_decay: self.weight_decay,
+        };
         let batch = self.accumulate.saturating_mul(batch_size).saturating_mul(seq_len).max(1);
         let steps_a_pass = tokens.map(|tokens| tokens as f64 / batch as f64);
-        let (optimizer, lr) = optimizer.config(given, steps_a_pass);
+        let (optimizer, lr) = optimizer.config(flags, steps_a_pass);
         Ok(TrainConfig {
             batch_size,
             seq_len,

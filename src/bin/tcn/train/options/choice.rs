@@ -5,12 +5,13 @@ use std::time::{Duration, Instant};
 use candle_tcn::models::ModelConfig;
 use candle_tcn::train::{Budget, TrainConfig};
 
-use super::options::TrainArgs;
+use super::super::check_memory;
+use super::TrainArgs;
 use crate::bench::work;
 use crate::flags::counted;
 
 /// Networks of one kind, the smallest first.
-pub const SIZES: [&str; 4] = ["char-tiny", "char", "char-medium", "char-large"];
+const SIZES: [&str; 4] = ["char-tiny", "char", "char-medium", "char-large"];
 
 /// Tokens that a run reads for each parameter of a larger network, at least.
 const TOKENS_A_PARAMETER: f64 = 5.0;
@@ -58,13 +59,25 @@ impl TrainArgs {
         }
         Ok(chosen.with_dropout(dropout))
     }
+
+    /// The presets among which the length of the run decides: one where it decides on the dropout alone, none where a
+    /// configuration or another network is given.
+    fn candidates(&self) -> &'static [&'static str] {
+        let is_given = self.preset.is_some() || self.source.data.is_empty();
+        let known = SIZES.iter().position(|size| *size == self.model_name());
+        match known.filter(|_| self.config.is_none() && self.base.init_from.is_none()) {
+            Some(at) if is_given => &SIZES[at..=at],
+            Some(at) => &SIZES[at..],
+            None => &[],
+        }
+    }
 }
 
-/// What the budget of a run reads.
+/// Tokens that the budget of a run pays for.
 enum Read {
-    /// So many tokens.
+    /// So many.
     Tokens(f64),
-    /// Tokens times parameters: a step takes as much longer as the network is larger.
+    /// So many times parameters: a step takes as much longer as the network is larger.
     Work(f64),
 }
 
@@ -108,7 +121,7 @@ fn dropout_of(passes: f64) -> f64 {
 /// Tokens that training reads in a second, by steps on random text: a second of them, less for a short run.
 fn tokens_a_second(model: &ModelConfig, config: &TrainConfig, minutes: f64) -> anyhow::Result<f64> {
     const SHARE: f64 = 0.02;
-    super::check_memory(model, config)?;
+    check_memory(model, config)?;
     let enough = Duration::from_secs_f64((SHARE * 60.0 * minutes).min(1.0));
     let sizes = (config.batch_size, config.seq_len);
     let mut step = work::training(model.clone(), sizes, config.dtype, config.optimizer.clone())?;
